@@ -1,0 +1,98 @@
+"""Every error that tokensurgeon raises on purpose.
+
+::
+
+    TokensurgeonError                  exit code 1
+    ├── UsageError                     exit code 2: what was asked cannot be asked
+    │   ├── RecipeError                a recipe, its keys or its values
+    │   ├── SettingError               a setting of a method
+    │   ├── UnknownNameError           no method, role or token of that name
+    │   └── OutputExistsError          the output is there already, and no --force
+    ├── TokenizerError                 a tokenizer cannot be read, or loses what is needed
+    ├── AlignmentError                 two vocabularies cannot be matched as asked
+    ├── CorpusError                    a text cannot be read, or is too little
+    ├── CheckpointError                a checkpoint cannot be read or written
+    │   ├── UnsafeCheckpointError      it could harm: pickle, escaping paths, broken headers
+    │   └── UnsupportedCheckpointError a layout that we refuse rather than guess
+    ├── InitialiserError               an initialiser broke its contract, or cannot work here
+    ├── EvaluationError                nothing comparable can be measured
+    ├── MissingExtraError              an optional package is not installed
+    └── BoundExceededError             exit code 3: a bound such as --max-rise was exceeded
+
+A message is one line: a fact with numbers, then the next step. Library errors are never click's;
+the command line turns them into one line on stderr and the exit code of the class.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TokensurgeonError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(TokensurgeonError):
+    """What was asked cannot be asked: a wrong name, value or combination."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown key, a wrong type or a combination that makes no sense."""
+
+
+class SettingError(UsageError):
+    """A setting of an initialiser (or another method) is out of its range."""
+
+
+class UnknownNameError(UsageError):
+    """No initialiser, role or token of that name."""
+
+
+class OutputExistsError(UsageError):
+    """The output path exists already and `force` was not given."""
+
+
+class TokenizerError(TokensurgeonError):
+    """A tokenizer cannot be read, is inconsistent, or loses what is needed."""
+
+
+class AlignmentError(TokensurgeonError):
+    """Two vocabularies cannot be matched as asked."""
+
+
+class CorpusError(TokensurgeonError):
+    """A text cannot be read, or there is too little of it."""
+
+
+class CheckpointError(TokensurgeonError):
+    """A checkpoint cannot be read or written."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint could do harm: pickle, escaping paths, broken headers, non-finite rows."""
+
+
+class UnsupportedCheckpointError(CheckpointError):
+    """A layout that is refused rather than guessed at."""
+
+
+class InitialiserError(TokensurgeonError):
+    """An initialiser broke its contract, or cannot work on this pair."""
+
+
+class EvaluationError(TokensurgeonError):
+    """Nothing comparable can be measured."""
+
+
+class MissingExtraError(TokensurgeonError):
+    """An optional package is not installed; the message names the exact `pip install`."""
+
+
+class BoundExceededError(TokensurgeonError):
+    """A bound that the user set, such as `--max-rise`, was exceeded."""
+
+    exit_code: ClassVar[int] = 3

@@ -1,0 +1,228 @@
+"""What an initialiser sees, and what it returns.
+
+An initialiser is a frozen dataclass whose fields are its settings and whose one method maps an
+`InitContext` to `NewRows`. It says its rows, wherever it can, as sparse weights over source rows:
+one answer then serves both sides and every dtype, the report can explain each new token, and a
+test is algebra.
+
+Shapes: `n_source` rows of the source matrix, `n_target` ids of the target vocabulary, `n_missing`
+target tokens whose rows are wanted, `width` of the source's rows, `donor_width` of the donor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.vocabulary import Vocabulary
+
+Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+class States(Protocol):
+    """Hidden states of the source: a batched forward pass without gradients."""
+
+    n_layers: int
+    """Number of transformer blocks; `layer` runs from 0 (embedding output) to `n_layers`."""
+
+    width: int
+    """Width of the hidden states (mostly, not always, that of the rows)."""
+
+    def __call__(
+        self,
+        ids: Sequence[Sequence[int]],
+        layer: int,
+        position_ids: Sequence[Sequence[int]] | None = None,
+    ) -> Rows:
+        """Return the state after the *last* id of each sequence, (len(ids), width) float32.
+
+        `layer` = `n_layers` is the final state after the last norm: what the output rows see.
+        Sequences may differ in length; they are batched by length, never padded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DonorRows:
+    """Rows of a model that already has (some of) the target's tokens, by target id.
+
+    Attributes
+    ----------
+    input, output : float32 (n_target, donor_width)
+        Row i belongs to target id i. Rows the donor lacks, and rows that are not finite, are 0.
+    known : bool (n_target,)
+        Where both rows are the donor's own, finite and not all zero.
+    """
+
+    input: Rows
+    output: Rows
+    known: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class InitContext:
+    """Everything that an initialiser may look at. Treat every array as read-only.
+
+    Attributes
+    ----------
+    alignment : Alignment
+        `alignment.source` and `alignment.target` are the vocabularies as bytes.
+    missing : int64 (n_missing,)
+        Target ids whose rows are wanted, ascending; each has pieces.
+    pieces : tuple of tuples, len n_missing
+        The source ids that spell each missing token, in order, at least one.
+    input_rows, output_rows : float32 (n_source, width)
+        The source's rows; when `tied`, the same array.
+    tied : bool
+        Whether both sides are one matrix in the *output* checkpoint.
+    anchors : bool (n_source,)
+        Source rows that look trained: finite, not zero, of an ordinary token.
+    embedding_multiplier : float
+        The model feeds `embedding_multiplier * row` to its first block (Gemma: sqrt(width)).
+    output_bias : float32 (n_source,) or None
+    softcap : float or None
+        Final logits pass through softcap * tanh(logits / softcap).
+    donor : DonorRows or None
+    source_counts, target_counts : int64 (n_source,), (n_target,) or None
+        How often each id occurs in the calibration text, under either tokenizer.
+    texts : tuple of str
+        The calibration documents; empty where the user gave none.
+    states : States or None
+        Forward passes of the source; None where the model cannot be run.
+    prefix : tuple of int
+        The ids a sequence starts with: BOS, else EOS, else nothing.
+    device : str
+        A torch device for heavy arithmetic.
+    memory_budget : int
+        Bytes that a method may take beyond its result.
+    seed : int
+    progress : callable(done, total, what)
+        To be called during long work.
+    """
+
+    alignment: Alignment
+    missing: Ids
+    pieces: tuple[tuple[int, ...], ...]
+    input_rows: Rows
+    output_rows: Rows
+    tied: bool
+    anchors: npt.NDArray[np.bool_]
+    embedding_multiplier: float = 1.0
+    output_bias: Rows | None = None
+    softcap: float | None = None
+    donor: DonorRows | None = None
+    source_counts: Ids | None = None
+    target_counts: Ids | None = None
+    texts: tuple[str, ...] = ()
+    states: States | None = None
+    prefix: tuple[int, ...] = ()
+    device: str = "cpu"
+    memory_budget: int = 2 << 30
+    seed: int = 0
+    progress: Callable[[int, int, str], None] = field(default=lambda done, total, what: None)
+
+    @property
+    def source(self) -> Vocabulary:
+        """The source's vocabulary as bytes."""
+        return self.alignment.source
+
+    @property
+    def target(self) -> Vocabulary:
+        """The target's vocabulary as bytes."""
+        return self.alignment.target
+
+    @property
+    def n_source(self) -> int:
+        """Rows of the source matrix."""
+        return int(self.input_rows.shape[0])
+
+    @property
+    def n_missing(self) -> int:
+        """Tokens whose rows are wanted."""
+        return int(self.missing.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width of the source's rows."""
+        return int(self.input_rows.shape[1])
+
+    def generator(self) -> np.random.Generator:
+        """Return a new generator, the same at every call: an answer never depends on the order."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class SideRows:
+    """Rows of one side: ``weights @ [source rows; virtual rows] + dense``.
+
+    Attributes
+    ----------
+    weights : scipy CSR (n_missing, n_source + n_virtual) float, or None
+    virtual : float32 (n_virtual, width)
+        A few rows that are not in the source, such as its mean row, so that a mean needs no
+        dense matrix.
+    dense : float32 (n_missing, width) or None
+        What cannot be said as weights.
+    """
+
+    weights: sp.csr_array | None = None
+    virtual: Rows | None = None
+    dense: Rows | None = None
+
+    def values(self, source_rows: Rows) -> Rows:
+        """Return the rows, (n_missing, width) float32, computed in float32.
+
+        Raises
+        ------
+        InitialiserError
+            If neither weights nor dense rows were given, or the shapes do not fit.
+        """
+        if self.weights is None:
+            if self.dense is None:
+                raise InitialiserError("an initialiser returned a side without weights or rows")
+            return np.asarray(self.dense, dtype=np.float32)
+        n_source = source_rows.shape[0]
+        n_virtual = 0 if self.virtual is None else self.virtual.shape[0]
+        if self.weights.shape[1] != n_source + n_virtual:
+            raise InitialiserError(
+                f"weights have {self.weights.shape[1]} columns; "
+                f"{n_source} source rows and {n_virtual} virtual rows were given"
+            )
+        weights = self.weights.astype(np.float32)
+        rows = np.asarray(weights[:, :n_source] @ source_rows, dtype=np.float32)
+        if self.virtual is not None and n_virtual:
+            rows += weights[:, n_source:] @ self.virtual.astype(np.float32)
+        if self.dense is not None:
+            rows += self.dense
+        return rows
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """An initialiser's answer, per side. None means "not mine": the other method's side counts.
+
+    When the checkpoint is tied there is one matrix: the output side's answer is used, or the
+    input side's where the output side is None.
+    """
+
+    input: SideRows | None = None
+    output: SideRows | None = None
+
+
+@runtime_checkable
+class Initialiser(Protocol):
+    """A frozen dataclass, its settings as fields, that computes rows for missing tokens."""
+
+    name: ClassVar[str]
+
+    def __call__(self, context: InitContext) -> NewRows:
+        """Return rows for `context.missing`; the context is not changed."""
+        ...

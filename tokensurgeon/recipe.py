@@ -1,0 +1,197 @@
+"""A recipe says a whole surgery; YAML on disk, `Recipe` in Python.
+
+A recipe is data: it names no code to import, and its paths are taken relative to the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tokensurgeon.errors import RecipeError
+
+Settings = dict[str, Any]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InitSpec(_Model):
+    """Which initialiser makes which side's rows, and with which settings.
+
+    `input` and `output` name initialisers; None means the default of this pair.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    settings: dict[str, Settings] = Field(default_factory=dict)
+    """By initialiser name: ``{"omp": {"k": 32}}``; the key ``"*"`` holds settings for any that has them."""
+
+
+class TrainSpec(_Model):
+    """Train the target tokenizer first."""
+
+    method: Literal["bpe", "unigram"]
+    corpus: tuple[str, ...] = Field(min_length=1)
+    size: int = Field(ge=258)
+    pretokenizer: Literal["gpt2", "cl100k", "o200k", "none"] = "cl100k"
+    digits: Literal["left-3", "right-3", "single", "any"] = "left-3"
+    save: str | None = None
+    """A folder to keep the trained tokenizer in; beside the checkpoint if None."""
+
+
+class TextSpec(_Model):
+    """Texts, never mixed: each is a tuple of files (.txt, .md, .json, .jsonl), globs allowed."""
+
+    calibration: tuple[str, ...] = ()
+    evaluation: tuple[str, ...] = ()
+    max_bytes: int = Field(default=500_000, ge=1_000)
+    """Evaluate on whole documents, in their order, until this many bytes are reached."""
+
+
+class Recipe(_Model):
+    """One surgery, whole.
+
+    Attributes
+    ----------
+    source : str
+        A checkpoint folder, or a model id that is in the local hub cache.
+    tokenizer : str or TrainSpec or None
+        The target tokenizer; None means the donor's.
+    donor : str or None
+        A model (its vocabulary rows are enough) that has the target tokenizer.
+    output : str or None
+        Where the patched checkpoint goes; None computes and reports without writing.
+    """
+
+    source: str
+    tokenizer: str | TrainSpec | None = None
+    donor: str | None = None
+    output: str | None = None
+    init: InitSpec = InitSpec()
+    text: TextSpec = TextSpec()
+    baselines: tuple[str, ...] = ("subword-mean",)
+    untie: bool = False
+    pad_to_multiple_of: int = Field(default=1, ge=1)
+    trim_rows: bool = False
+    map: dict[str, str] = Field(default_factory=dict)
+    chat_template: str = "source"
+    """`source`, `target`, or a file."""
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of forward passes; rows are always computed in float32 and written in the file's dtype."""
+    memory_gib: float = Field(default=4.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    force: bool = False
+    trust_remote_code: bool = False
+    allow_nonfinite: bool = False
+    allow_autotokenizer_mismatch: bool = False
+
+    @model_validator(mode="after")
+    def _target_known(self) -> Recipe:
+        if self.tokenizer is None and self.donor is None:
+            raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Read a recipe; its relative paths count from the file's folder.
+
+        Raises
+        ------
+        RecipeError
+            Naming the file, the key, and the nearest right key.
+        """
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f", line {where.line + 1}" if where else ""
+            raise RecipeError(f"{path}{line} is not YAML: check its indentation") from error
+        if not isinstance(data, dict):
+            raise RecipeError(f"{path} holds no mapping; a recipe starts with 'source: …'")
+        return cls.parse(data, where=str(path)).resolved(path.parent)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any], where: str = "recipe") -> Recipe:
+        """Validate a mapping; `where` names it in messages."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {_first_problem(error)}") from error
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML that `from_yaml` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def resolved(self, folder: Path) -> Recipe:
+        """Return the recipe with relative paths that exist in `folder` taken from there."""
+
+        def take(name: str) -> str:
+            """Take `name` from the folder, unless it can only be a model id."""
+            candidate = folder / name
+            explicit = name.startswith((".", "/")) or any(c in name for c in "*?[")
+            found = candidate.exists() or any(True for _ in _glob(candidate))
+            return str(candidate) if explicit or found else name
+
+        def take_all(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(take(name) for name in names)
+
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, TrainSpec):
+            save = tokenizer.save and str(folder / tokenizer.save)
+            tokenizer = tokenizer.model_copy(
+                update={"corpus": take_all(tokenizer.corpus), "save": save}
+            )
+        elif tokenizer is not None:
+            tokenizer = take(tokenizer)
+        text = self.text.model_copy(
+            update={
+                "calibration": take_all(self.text.calibration),
+                "evaluation": take_all(self.text.evaluation),
+            }
+        )
+        template = self.chat_template
+        return self.model_copy(
+            update={
+                "source": take(self.source),
+                "tokenizer": tokenizer,
+                "donor": self.donor and take(self.donor),
+                "output": self.output and str(folder / self.output),
+                "text": text,
+                "chat_template": template if template in ("source", "target") else take(template),
+            }
+        )
+
+
+def _glob(pattern: Path) -> Any:
+    parts = pattern.parts
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    if first is None:
+        return iter(())
+    return Path(*parts[:first]).glob(str(Path(*parts[first:])))
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Say the first validation problem in one line, with the nearest right key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if part not in ("str", "TrainSpec")]
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"'{key}': {message}" if key else message
+    models: dict[str, type[BaseModel]] = {
+        "init": InitSpec, "text": TextSpec, "tokenizer": TrainSpec,
+    }
+    model = models.get(location[0], Recipe) if len(location) > 1 else Recipe
+    near = difflib.get_close_matches(location[-1], model.model_fields, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(model.model_fields)}"
+    return f"unknown key '{key}'; {hint}"
