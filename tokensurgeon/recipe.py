@@ -30,7 +30,7 @@ class InitSpec(_Model):
     input: str | None = None
     output: str | None = None
     settings: dict[str, Settings] = Field(default_factory=dict)
-    """By initialiser name: ``{"omp": {"k": 32}}``; the key ``"*"`` holds settings for any that has them."""
+    """By initialiser name: ``{"omp": {"k": 32}}``; ``"*"`` holds settings for any that has them."""
 
 
 class TrainSpec(_Model):
@@ -189,7 +189,9 @@ def _first_problem(error: ValidationError) -> str:
         message = str(problem["msg"]).removeprefix("Value error, ")
         return f"'{key}': {message}" if key else message
     models: dict[str, type[BaseModel]] = {
-        "init": InitSpec, "text": TextSpec, "tokenizer": TrainSpec,
+        "init": InitSpec,
+        "text": TextSpec,
+        "tokenizer": TrainSpec,
     }
     model = models.get(location[0], Recipe) if len(location) > 1 else Recipe
     near = difflib.get_close_matches(location[-1], model.model_fields, n=1)

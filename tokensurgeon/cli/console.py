@@ -1,0 +1,104 @@
+"""What commands share: options, the two consoles, and progress on stderr.
+
+Results go to stdout; progress and logs to stderr, where they are silent unless it is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+Progress = Callable[[int, int, str], None]
+"""Called as ``progress(done, total, what)``; a total of 0 means "not known"."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
+device_option = click.option(
+    "--device", help="A torch device, such as cpu or cuda:0.  [default: cpu]"
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of forward passes; rows are computed in float32.  [default: float32]",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Of whatever is random.  [default: 0]"
+)
+force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="A Python file that registers initialisers; may be repeated.",
+)
+trust_option = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the model code that comes with a checkpoint.",
+)
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Put several options on a command, in the order they are given."""
+
+    def put(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return put
+
+
+def stdout() -> Console:
+    """Return a console for results; 100 columns where stdout is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100)
+    return console
+
+
+def write_json(value: Any) -> None:
+    """Write a value to stdout as JSON; NaN and infinities are refused."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Give a callable that shows `done` of `total` on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    context = click.get_current_context(silent=True)
+    quiet = bool(context and isinstance(context.obj, dict) and context.obj.get("quiet"))
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda done, total, what: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def show(done: int, total: int, what: str) -> None:
+        if what not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[what] = bar.add_task(what, total=total or None)
+        bar.update(tasks[what], completed=done, total=total or None, visible=True)
+
+    with bar:
+        yield show

@@ -1,0 +1,151 @@
+"""The click group: which commands there are, and the one place where errors become exit codes.
+
+A command's module is imported when the command is named. The help page of the group needs none of
+them, and so imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+import tokensurgeon
+from tokensurgeon.errors import TokensurgeonError
+
+COMMANDS = {
+    "demo": "The whole of it on the model that ships with the package, offline.",
+    "transplant": "Move a model to another tokenizer.",
+    "compare": "Several methods on one pair of model and tokenizer, in one table.",
+    "align": "What two tokenizers share, and what is missing.",
+    "train": "Train a new vocabulary.",
+    "evaluate": "Bits per byte of checkpoints on a text.",
+    "explain": "Where a row of a transplanted checkpoint came from.",
+    "initialisers": "The methods that make new rows: list, show, check.",
+}
+"""Every command by name, in the order of the help page; its module is `tokensurgeon.cli.NAME`."""
+
+
+class Group(click.Group):
+    """A group that imports a command when it is named, and ends every error in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"tokensurgeon.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command '{args[0]}'; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and leave with the exit code that DESIGN's table of codes gives."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "tokensurgeon"
+            _leave(f"{error.format_message().rstrip('.')} (see '{where} --help')", 2)
+        except click.ClickException as error:
+            _leave(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _leave("interrupted", 130)
+        except TokensurgeonError as error:
+            _leave(str(error), error.exit_code)
+        except MemoryError:
+            _leave("out of memory: take a smaller --dtype or a machine with more", 1)
+        except OSError as error:
+            _trace()
+            name = f": {error.filename}" if error.filename else ""
+            _leave(f"{error.strerror or error}{name}", 1)
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
+            _trace()
+            _leave(f"unexpected {type(error).__name__}: {error}{_HINT}", 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+_HINT = "; run 'tokensurgeon -v …' for the traceback"
+
+
+def _verbose() -> bool:
+    return logging.getLogger("tokensurgeon").isEnabledFor(logging.INFO)
+
+
+def _trace() -> None:
+    if _verbose():
+        traceback.print_exc()
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    """Write one line to stderr and leave."""
+    line = " ".join(message.split())
+    click.echo(f"tokensurgeon: error: {line}", err=True)
+    sys.exit(code)
+
+
+def _set_up(verbose: int, quiet: bool) -> None:
+    """Set logging, and keep the libraries beneath from writing to the terminal."""
+    level = logging.ERROR if quiet else logging.WARNING
+    if verbose:
+        level = logging.INFO if verbose == 1 else logging.DEBUG
+    logger = logging.getLogger("tokensurgeon")
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("tokensurgeon: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    if not verbose:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not verbose or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tokensurgeon.__version__, prog_name="tokensurgeon")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.pass_context
+def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
+    """Give a trained language model another tokenizer, and measure what that cost."""
+    _set_up(verbose, quiet)
+    ctx.obj = {"quiet": quiet}
