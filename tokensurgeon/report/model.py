@@ -1,0 +1,260 @@
+"""What a surgery did, as data: `SurgeryReport`, which is the ``report.json`` of a checkpoint.
+
+It holds facts and figures, never prose; `card` and `terminal` put it into words.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tokensurgeon.errors import CheckpointError
+
+LIBRARIES = (
+    "tokensurgeon",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TokenFact(_Model):
+    """One target token: its id and its spelling in the tokenizer."""
+
+    id: int
+    spelling: str
+
+
+class ModelFacts(_Model):
+    """The source checkpoint."""
+
+    path: str
+    fingerprint: str
+    model_type: str
+    n_tokens: int
+    n_rows: int
+    width: int
+    tied: bool
+    dtype: str
+    max_positions: int | None = None
+
+
+class TokenizerFacts(_Model):
+    """The target tokenizer. `path` is None where the surgery trained it."""
+
+    path: str | None
+    fingerprint: str
+    n_tokens: int
+
+
+class DonorFacts(_Model):
+    """The donor's rows. `known_missing` counts missing tokens for which it has a row."""
+
+    path: str
+    fingerprint: str
+    n_rows: int
+    width: int
+    same_tokenizer: bool
+    known_missing: int
+
+
+class RowCounts(_Model):
+    """Rows of the patched matrices: `total` = `used` + `padding` + `holes`."""
+
+    total: int
+    used: int
+    padding: int = 0
+    """Rows past the last id."""
+    holes: int = 0
+    """Ids that no token has."""
+
+
+class RowAudit(_Model):
+    """Norms of the new rows beside those of the trained source rows.
+
+    `new` and `trained` map ``p1``, ``p50``, ``p99`` and ``max`` to Euclidean norms; they are empty
+    where there are no rows. `loud` lists the new rows longer than the longest trained one.
+    """
+
+    new: dict[str, float] = Field(default_factory=dict)
+    trained: dict[str, float] = Field(default_factory=dict)
+    nonfinite: int = 0
+    loud: tuple[TokenFact, ...] = ()
+
+
+class SideReport(_Model):
+    """One side's matrix: which method made its rows, and how many rows came from where.
+
+    `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
+    `controls` and `padding` got floor rows. The five add up to the rows of the matrix.
+    """
+
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    copied: int
+    initialised: int
+    unspellable: int = 0
+    controls: int = 0
+    padding: int = 0
+    audit: RowAudit = RowAudit()
+
+
+class SurgeryReport(_Model):
+    """A whole surgery.
+
+    Attributes
+    ----------
+    recipe : dict
+        As `Recipe.model_dump(mode="json")`, every default written out.
+    alignment : dict
+        As `Alignment.summary()`.
+    tied : bool
+        Whether the patched checkpoint has one matrix; `input` and `output` are then equal.
+    unspellable, unmatched_controls : tuple of TokenFact
+        Target tokens that no piece and no role could answer for.
+    ids : dict
+        Ids changed in the configuration files: ``{"config.json:eos_token_id": [2, 0]}``, as old
+        and new; new is None where an id was removed.
+    evaluation : dict or None
+        As `Evaluation.to_dict()`; None with the reason in `not_evaluated`.
+    baselines : tuple of str
+        Names of the entries of `evaluation` that are there to compare with.
+    donor_methods : tuple of str
+        Entries of `evaluation` whose method read the donor's rows.
+    calibration_bytes : int
+        UTF-8 bytes of calibration text that the methods saw.
+    timings : dict
+        Seconds by stage.
+    peak_memory : int
+        Bytes, largest resident size of the process.
+    manifest : str or None
+        sha256 of the checkpoint's manifest; None where nothing was written, or not yet.
+    estimate : dict or None
+        Of a dry run: ``{"seconds": …, "memory_bytes": …, "output_bytes": …}``, what is known.
+    """
+
+    schema_version: Literal[1] = 1
+    versions: dict[str, str] = Field(default_factory=lambda: versions())
+    recipe: dict[str, Any]
+    source: ModelFacts
+    target: TokenizerFacts
+    donor: DonorFacts | None = None
+    alignment: dict[str, Any]
+    rows: RowCounts
+    tied: bool
+    input: SideReport
+    output: SideReport
+    unspellable: tuple[TokenFact, ...] = ()
+    unmatched_controls: tuple[TokenFact, ...] = ()
+    ids: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+    not_evaluated: str | None = None
+    baselines: tuple[str, ...] = ()
+    donor_methods: tuple[str, ...] = ()
+    calibration_bytes: int = 0
+    timings: dict[str, float] = Field(default_factory=dict)
+    peak_memory: int = 0
+    warnings: tuple[str, ...] = ()
+    written_to: str | None = None
+    manifest: str | None = None
+    dry_run: bool = False
+    estimate: dict[str, float] | None = None
+
+    def to_json(self) -> str:
+        """Return the report as JSON, a newline at its end."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "report.json") -> SurgeryReport:
+        """Read a report back; `where` names it in messages.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not a report of this schema version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise CheckpointError(
+                f"{where} is not a report of schema version 1 ({key}: {first['msg']}); "
+                "transplant again with this version"
+            ) from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide a surgery's bytes, by name."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def norm_percentiles(rows: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Return percentiles of the finite rows' norms; empty where there is none.
+
+    Parameters
+    ----------
+    rows : float32 (n, width)
+    """
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    norms = norms[np.isfinite(norms)]
+    if not norms.size:
+        return {}
+    p1, p50, p99 = np.percentile(norms, [1, 50, 99])
+    return {"p1": float(p1), "p50": float(p50), "p99": float(p99), "max": float(norms.max())}
+
+
+def audit_rows(
+    new: npt.NDArray[np.float32],
+    ids: npt.NDArray[np.int64],
+    trained: npt.NDArray[np.float32],
+    spellings: Sequence[str | None],
+    limit: int = 20,
+) -> RowAudit:
+    """Compare new rows with trained ones.
+
+    Parameters
+    ----------
+    new : float32 (n, width)
+    ids : int64 (n,)
+        The target id of each new row.
+    trained : float32 (m, width)
+        The source's rows that look trained.
+    spellings : sequence, by target id
+    limit : int
+        List at most so many loud rows, the longest first.
+    """
+    known = norm_percentiles(trained)
+    finite = np.isfinite(new).all(axis=1)
+    norms = np.where(finite, np.linalg.norm(np.where(finite[:, None], new, 0), axis=1), 0.0)
+    bound = known.get("max", np.inf)
+    order = np.argsort(-norms, kind="stable")[:limit]
+    loud = tuple(
+        TokenFact(id=int(ids[i]), spelling=spellings[int(ids[i])] or "")
+        for i in order
+        if norms[i] > bound
+    )
+    return RowAudit(
+        new=norm_percentiles(new), trained=known, nonfinite=int((~finite).sum()), loud=loud
+    )
