@@ -182,7 +182,10 @@ def _glob(pattern: Path) -> Any:
 
 def _first_problem(error: ValidationError) -> str:
     """Say the first validation problem in one line, with the nearest right key."""
-    problem = error.errors()[0]
+    problems = error.errors()
+    # Of a tokenizer that is a mapping, what is wrong inside it; then, an unknown key says most.
+    inner = [p for p in problems if "TrainSpec" in p["loc"][:-1]] or problems
+    problem = next((p for p in inner if p["type"] == "extra_forbidden"), inner[0])
     location = [str(part) for part in problem["loc"] if part not in ("str", "TrainSpec")]
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":

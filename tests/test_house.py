@@ -1,0 +1,180 @@
+"""The house's own rules: which room may import which, sizes, and promises of the front page."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tokensurgeon"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+ROOMS = (
+    "errors",
+    "recipe",
+    "vocabulary",
+    "training",
+    "alignment",
+    "checkpoint",
+    "evaluation",
+    "spaces",
+    "initialisers",
+    "calibration",
+    "selection",
+    "report",
+    "runtime",
+    "surgery",
+    "cli",
+)
+"""A module imports from its own room and from rooms above it in this list."""
+
+FORBIDDEN = {("initialisers", "checkpoint"), ("spaces", "checkpoint")}
+"""Besides: an initialiser cannot see a checkpoint file."""
+
+FRONT = {"__init__", "__main__"}
+"""The package's own face; may import from every room."""
+
+HEAVY = ("torch", "transformers", "sklearn", "pandas", "tokenizers")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every module of the package that a file imports, wherever in the file."""
+    package = name_of(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                outer = package[: len(package) - node.level + 1]
+                base = ".".join([*outer, base] if base else outer)
+            found = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in found if name.split(".")[0] == "tokensurgeon")
+
+
+def may_import(room: str, other: str) -> bool:
+    if (room, other) in FORBIDDEN:
+        return False
+    return ROOMS.index(other) <= ROOMS.index(room)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    room = room_of(name_of(path))
+    if room is None or room in FRONT:
+        return
+    assert room in ROOMS, f"{room} is a new room: say where it stands in ROOMS"
+    for imported in imports(path):
+        other = room_of(imported)
+        if other is None or other not in ROOMS:
+            assert hasattr(importlib.import_module("tokensurgeon"), other or "__version__")
+            continue
+        assert may_import(room, other), f"{name_of(path)} imports {imported}"
+
+
+def test_the_room_table_forbids_what_it_should() -> None:
+    assert may_import("surgery", "errors")
+    assert may_import("checkpoint", "checkpoint")
+    assert not may_import("vocabulary", "alignment")
+    assert not may_import("initialisers", "checkpoint")
+    assert not may_import("report", "cli")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short_enough_to_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_does(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=name_of)
+def test_all_is_what_can_be_imported(path: Path) -> None:
+    module = importlib.import_module(name_of(path))
+    names = getattr(module, "__all__", [])
+    assert len(names) == len(set(names))
+    for name in names:
+        assert getattr(module, name) is not None
+
+
+def test_the_front_page_offers_what_dir_says() -> None:
+    import tokensurgeon
+
+    assert dir(tokensurgeon) == sorted(tokensurgeon.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'transplent'"):
+        tokensurgeon.transplent  # noqa: B018
+
+
+def loaded_after(code: str) -> set[str]:
+    """Return which heavy libraries a fresh interpreter has loaded after running `code`."""
+    report = f"import sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return set(ast.literal_eval(run.stdout.splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "from tokensurgeon.cli.main import main; main(['--help'], standalone_mode=False)"
+    assert loaded_after(code) == set()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert loaded_after("import tokensurgeon") == set()
+
+
+@pytest.mark.parametrize(
+    "room", ["vocabulary", "alignment", "evaluation", "initialisers", "report", "training"]
+)
+def test_rooms_do_not_import_torch_before_they_need_it(room: str) -> None:
+    assert "torch" not in loaded_after(f"import tokensurgeon.{room}")
+
+
+def test_ci_runs_the_readme_commands() -> None:
+    """`.ci/run` takes its test command from the README, where it stands after a comment."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    runner = (ROOT / ".ci" / "run").read_text("utf-8")
+    after = readme.split("<!-- command: test -->")[1].splitlines()
+    found = next(line for line in after if line and not line.startswith("```"))
+    assert "<!-- command: test -->" in runner
+    assert "README.md" in runner
+    assert found.endswith("scripts/test")
+    assert "pip install" in found
+
+
+def test_no_path_of_somebodys_machine_is_shipped() -> None:
+    """Shipped files name no absolute folder of a machine."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: nothing to list")
+    words = ["/" + name + "/" for name in ("work", "home", "root", "Users")]
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix not in {".py", ".md", ".yaml", ".cfg", ".toml", ""} or not path.is_file():
+            continue
+        text = path.read_text("utf-8", errors="replace")
+        assert not any(word in text for word in words), name
