@@ -1,0 +1,198 @@
+"""A checkpoint opened for surgery: its configuration, layout and vocabulary rows.
+
+The model is not loaded; rows are read from their byte ranges. `model.load_model` runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.files import (
+    TensorFolder,
+    find_folder,
+    open_tensors,
+    read_json,
+    read_optional_json,
+)
+from tokensurgeon.checkpoint.layout import Layout, find_layout
+from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOATS
+from tokensurgeon.errors import UnsafeCheckpointError, UnsupportedCheckpointError
+
+Rows = npt.NDArray[np.float32]
+
+
+def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Rows:
+    """Read raw rows (n, bytes per row) of a file dtype such as ``"BF16"`` as float32 (n, width)."""
+    raw = np.ascontiguousarray(raw)
+    if dtype == "BF16":  # a bfloat16 is the upper half of a float32
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    numpy_dtype = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[dtype]
+    with np.errstate(over="ignore"):
+        return raw.view(numpy_dtype).astype(np.float32)
+
+
+def rows_to_raw(rows: Rows, dtype: str) -> npt.NDArray[np.uint8]:
+    """Round float32 rows (n, width) to a file dtype, as raw rows (n, bytes per row)."""
+    import torch
+
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+             "F64": torch.float64}  # fmt: skip
+    tensor = torch.tensor(np.ascontiguousarray(rows, dtype=np.float32)).to(kinds[dtype])
+    raw: npt.NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
+    return raw.reshape(rows.shape[0], -1)
+
+
+def round_rows(rows: Rows, dtype: str) -> Rows:
+    """Return float32 rows as they will be after a trip through a file of torch dtype `dtype`.
+
+    `dtype` is a `Checkpoint.dtype`, such as ``"bfloat16"``.
+    """
+    name = next(file for file, torch_name in FLOATS.items() if torch_name == dtype)
+    return rows_to_float32(rows_to_raw(rows, name), name).reshape(rows.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder that has been checked, without its model loaded.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    config : dict
+        config.json as stored.
+    generation_config : dict or None
+        generation_config.json as stored.
+    layout : Layout
+        Which tensors are vocabulary-shaped.
+    dtype : str
+        torch's name of the dtype in which the rows are stored.
+    max_positions : int or None
+        The longest sequence the model can take, where it says so.
+    tensors : TensorFolder
+        Headers of the weight files.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any] | None
+    layout: Layout
+    dtype: str
+    max_positions: int | None
+    tensors: TensorFolder
+    trust_remote_code: bool = False
+    allow_nonfinite: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        trust_remote_code: bool = False,
+        allow_nonfinite: bool = False,
+        partial: bool = False,
+    ) -> Checkpoint:
+        """Open and check a checkpoint folder, or a model id of the hub (local cache first).
+
+        Parameters
+        ----------
+        allow_nonfinite : bool
+            Whether rows that are not finite may be read.
+        partial : bool
+            Whether the folder may hold the vocabulary's tensors only (a donor).
+
+        Raises
+        ------
+        UnsafeCheckpointError
+            Pickle only, escaping names or links, broken headers.
+        UnsupportedCheckpointError
+            Adapters, quantised tensors, unknown families, tensors that are not understood.
+        CheckpointError
+            What is missing or contradicts itself.
+        """
+        folder = find_folder(path)
+        tensors = open_tensors(folder)
+        config = read_json(folder, "config.json")
+        if config.get("quantization_config"):
+            raise UnsupportedCheckpointError(
+                f"{folder}/config.json says that the checkpoint is quantised; "
+                "patch the unquantised one"
+            )
+        built = internals.load_config(folder, trust_remote_code=trust_remote_code)
+        layout = find_layout(
+            built, tensors, trust_remote_code=trust_remote_code, partial=partial
+        )
+        return cls(
+            path=folder,
+            config=config,
+            generation_config=read_optional_json(folder, "generation_config.json"),
+            layout=layout,
+            dtype=FLOATS[tensors.info(layout.rows_key).dtype],
+            max_positions=max_positions(built),
+            tensors=tensors,
+            trust_remote_code=trust_remote_code,
+            allow_nonfinite=allow_nonfinite,
+        )
+
+    def input_rows(self) -> Rows:
+        """Return the input rows, float32 (n_rows, width), raw: without the model's multiplier.
+
+        Raises
+        ------
+        UnsafeCheckpointError
+            If a row is not finite and that was not allowed.
+        """
+        return self._read((self.layout.input_names or self.layout.output_names)[0])
+
+    def output_rows(self) -> Rows:
+        """Return the output rows, float32 (n_rows, width); equal to the input rows when tied."""
+        return self._read((self.layout.output_names or self.layout.input_names)[0])
+
+    def output_bias(self) -> Rows | None:
+        """Return the output bias, float32 (n_rows,), or None where the model has none."""
+        if not self.layout.bias_names:
+            return None
+        return self._read(self.layout.bias_names[0][0]).reshape(-1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 over the configuration, every header, and the bytes of the rows."""
+        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        for name in sorted(self.tensors.files):
+            digest.update(self.tensors.files[name].header)
+        for name in self.layout.names:
+            for chunk in self.tensors.file_of(name).chunks(name):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _read(self, name: str) -> Rows:
+        file = self.tensors.file_of(name)
+        info = file.tensors[name]
+        raw = file.raw_rows(name)
+        itemsize = info.n_bytes // int(np.prod(info.shape))
+        rows = np.empty((info.shape[0], info.row_bytes // itemsize), dtype=np.float32)
+        step = max(1, CHUNK // info.row_bytes)
+        for start in range(0, len(rows), step):
+            rows[start : start + step] = rows_to_float32(raw[start : start + step], info.dtype)
+        if not self.allow_nonfinite:
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if bad.size:
+                raise UnsafeCheckpointError(
+                    f"{bad.size} rows of {name} are not finite, the first of id {bad[0]}; "
+                    "allow them with --allow-nonfinite"
+                )
+        return rows
+
+
+def max_positions(config: Any) -> int | None:
+    """Return the number of positions that a transformers configuration allows, or None."""
+    value = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(value) if isinstance(value, int) and value > 0 else None

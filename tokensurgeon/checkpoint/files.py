@@ -1,0 +1,236 @@
+"""A checkpoint folder, found and checked before any library opens it.
+
+It refuses what could harm (pickle, names that leave the folder, links out of it) and what is not a
+plain float checkpoint (adapters, quantised tensors). It does not know what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokensurgeon.checkpoint.tensor_file import TensorFile, TensorInfo, read_tensor_file
+from tokensurgeon.errors import (
+    CheckpointError,
+    UnsafeCheckpointError,
+    UnsupportedCheckpointError,
+)
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_JSON = 256 << 20
+
+_QUANTISED = ("qweight", "qzeros", "scales", "g_idx", "weight_scale_inv", "weight_scale", "absmax",
+              "SCB", "weight_packed", "quant_map", "weight_blocks", "weight_scales")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorFolder:
+    """The safetensors files of a checkpoint, with their headers.
+
+    Attributes
+    ----------
+    files : dict of TensorFile
+        By file name; one file, or the shards in the order of the index.
+    where : dict of str
+        Tensor name → file name.
+    index : dict or None
+        The content of the index file, if there is one.
+    """
+
+    files: Mapping[str, TensorFile]
+    where: Mapping[str, str]
+    index: dict[str, Any] | None
+
+    def info(self, name: str) -> TensorInfo:
+        """Return what the header says of a tensor."""
+        return self.files[self.where[name]].tensors[name]
+
+    def file_of(self, name: str) -> TensorFile:
+        """Return the file that holds a tensor."""
+        return self.files[self.where[name]]
+
+
+def find_folder(path: str | Path) -> Path:
+    """Return the folder of a checkpoint: a local one, or the snapshot of a model id.
+
+    A model id is taken from the local hub cache, else downloaded (no pickle, no code).
+
+    Raises
+    ------
+    CheckpointError
+        Where there is neither a folder nor such a model.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path)
+    if folder.exists() or name.startswith((".", "/", "~", "\\")) or name.count("/") != 1:
+        raise CheckpointError(f"{path} is no folder and no model id; give a checkpoint's folder")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except (OSError, ValueError):
+        try:
+            return Path(snapshot_download(name, allow_patterns=patterns))
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise CheckpointError(
+                f"{name} is neither a folder nor a model that can be fetched: {reason}"
+            ) from error
+
+
+def check_inside(folder: Path, name: str) -> Path:
+    """Return `folder / name`, after checking that it is a plain file of the folder.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If the name is absolute or climbs, or a link leaves the folder, other than the hub
+        cache's links from a snapshot to its blobs.
+    CheckpointError
+        If there is no such file.
+    """
+    parts = PurePosixPath(name).parts
+    if (
+        not name
+        or "\\" in name
+        or "\0" in name
+        or PurePosixPath(name).is_absolute()
+        or Path(name).is_absolute()
+        or ".." in parts
+        or ":" in name
+    ):
+        raise UnsafeCheckpointError(
+            f"the checkpoint names the file {name[:120]!r}, which may leave its folder; refused"
+        )
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{folder} lacks {name[:120]}; download the checkpoint again")
+    real, root = path.resolve(), folder.resolve()
+    blobs = root.parent.parent / "blobs"
+    in_cache = root.parent.name == "snapshots" and real.is_relative_to(blobs)
+    if not real.is_relative_to(root) and not in_cache:
+        raise UnsafeCheckpointError(
+            f"{name[:120]} is a link out of the checkpoint's folder, to {real}; copy the file"
+        )
+    return path
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read a JSON object of the folder, bounded in size and depth.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If it is too large, too deep, or no JSON object.
+    """
+    path = check_inside(folder, name)
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        raise UnsafeCheckpointError(f"{name} has {size} bytes, more than {MAX_JSON}; refused")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnsafeCheckpointError(f"{folder.name}/{name} is not plain JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise UnsafeCheckpointError(f"{folder.name}/{name} holds no JSON object")
+    return data
+
+
+def read_optional_json(folder: Path, name: str) -> dict[str, Any] | None:
+    """Read a JSON object of the folder if the file exists."""
+    return read_json(folder, name) if (folder / name).exists() else None
+
+
+def open_tensors(folder: Path) -> TensorFolder:
+    """Find the safetensors files of a folder and check them all.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        On pickle-only folders, escaping names, broken headers, an index that disagrees.
+    UnsupportedCheckpointError
+        On adapters and quantised tensors.
+    CheckpointError
+        On missing files.
+    """
+    _refuse_adapters(folder)
+    if (folder / SINGLE).exists():
+        file = read_tensor_file(check_inside(folder, SINGLE))
+        found = TensorFolder({SINGLE: file}, dict.fromkeys(file.tensors, SINGLE), None)
+    elif (folder / INDEX).exists():
+        found = _open_sharded(folder)
+    else:
+        raise _nothing_to_open(folder)
+    _refuse_quantised(found)
+    return found
+
+
+def _open_sharded(folder: Path) -> TensorFolder:
+    index = read_json(folder, INDEX)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UnsafeCheckpointError(f"{INDEX} has no weight_map")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not name.endswith(".safetensors"):
+            raise UnsafeCheckpointError(
+                f"{INDEX} names {str(name)[:120]!r}, which is no safetensors file"
+            )
+    names = list(dict.fromkeys(weight_map.values()))
+    for name in names:
+        if "/" in name:  # transformers joins these names to the folder as they are
+            raise UnsafeCheckpointError(
+                f"{INDEX} names {name[:120]!r}, which is not directly in its folder; refused"
+            )
+    files = {name: read_tensor_file(check_inside(folder, name)) for name in names}
+    for tensor, name in weight_map.items():
+        if tensor not in files[name].tensors:
+            raise UnsafeCheckpointError(
+                f"{INDEX} says that {tensor[:120]} is in {name}, which lacks it"
+            )
+    for name, file in files.items():
+        extra = [tensor for tensor in file.tensors if weight_map.get(tensor) != name]
+        if extra:
+            raise UnsafeCheckpointError(
+                f"{name} holds {len(extra)} tensors that {INDEX} does not name there, "
+                f"such as {extra[0][:120]}"
+            )
+    return TensorFolder(files, dict(weight_map), index)
+
+
+def _refuse_adapters(folder: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / name).exists() and not (folder / SINGLE).exists():
+            raise UnsupportedCheckpointError(
+                f"{folder} holds an adapter ({name}); merge it into its base model first "
+                "(peft: merge_and_unload), then give the merged checkpoint"
+            )
+
+
+def _nothing_to_open(folder: Path) -> CheckpointError:
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+    if pickles:
+        return UnsafeCheckpointError(
+            f"{folder} has its weights as pickle only ({pickles[0]}), which can run code; convert "
+            "it where you trust it: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        )
+    others = sorted(p.name for p in folder.glob("*.safetensors"))
+    if others:
+        return CheckpointError(
+            f"{folder} has {others[0]} but neither {SINGLE} nor {INDEX}; rename it or add the index"
+        )
+    return CheckpointError(f"{folder} has no {SINGLE}; is it a checkpoint's folder?")
+
+
+def _refuse_quantised(found: TensorFolder) -> None:
+    for name in found.where:
+        if name.rsplit(".", 1)[-1] in _QUANTISED:
+            raise UnsupportedCheckpointError(
+                f"the checkpoint is quantised (tensor {name[:120]}); patch the unquantised one"
+            )

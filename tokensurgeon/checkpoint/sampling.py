@@ -1,0 +1,51 @@
+"""Seeded sampling from a causal model with its key–value cache; nothing about losses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def sample(
+    model: Any,
+    batch: torch.Tensor,
+    max_new_tokens: int,
+    seed: int,
+    stop: Collection[int],
+    temperature: float,
+    top_k: int | None,
+) -> list[list[int]]:
+    """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
+
+    Draws are made on the CPU in float64, so that the device does not choose the random numbers.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    found: list[list[int]] = [[] for _ in range(batch.shape[0])]
+    running = [True] * len(found)
+    cache, step = None, batch
+    with torch.inference_mode():
+        for _ in range(max(0, max_new_tokens)):
+            output = model(input_ids=step, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            scores = output.logits[:, -1].double().cpu()
+            if top_k is not None and top_k < scores.shape[1]:
+                least = scores.topk(top_k, dim=1).values[:, -1:]
+                scores = scores.masked_fill(scores < least, float("-inf"))
+            if temperature <= 0:
+                chosen = scores.argmax(dim=1, keepdim=True)
+            else:
+                share = torch.softmax(scores / temperature, dim=1)
+                chosen = torch.multinomial(share, 1, generator=generator)
+            for row, token in enumerate(chosen[:, 0].tolist()):
+                if running[row]:
+                    found[row].append(token)
+                    running[row] = token not in stop
+            if not any(running):
+                break
+            step = chosen.to(batch.device)
+    return found

@@ -1,0 +1,198 @@
+"""Safetensors files as headers and byte ranges: read and checked here, never by a library.
+
+A file is eight bytes of header length, a JSON header, then the tensors' bytes without gaps. This
+module parses and bounds the header and reads byte ranges. It does not interpret a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.errors import UnsafeCheckpointError
+
+MAX_HEADER = 100 << 20
+"""The bound of the safetensors library itself; a longer header is an attack or damage."""
+
+CHUNK = 16 << 20
+"""Bytes copied or compared at a time."""
+
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
+    "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+"""File dtypes that rows may have, with torch's names for them."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file: its dtype as the file spells it, shape, and bytes [begin, end)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the tensor's data."""
+        return self.end - self.begin
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one index of the first axis."""
+        return self.n_bytes // self.shape[0] if self.shape and self.shape[0] else 0
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file whose header has been checked.
+
+    Attributes
+    ----------
+    tensors : dict of TensorInfo
+        In the order of the header.
+    header : bytes
+        As stored, padding included.
+    metadata : dict of str or None
+    """
+
+    path: Path
+    header: bytes
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str] | None
+
+    @property
+    def data_start(self) -> int:
+        """Offset of the first tensor byte in the file."""
+        return 8 + len(self.header)
+
+    def in_data_order(self) -> list[TensorInfo]:
+        """Return the tensors in the order of their bytes."""
+        return sorted(self.tensors.values(), key=lambda info: (info.begin, info.end))
+
+    def chunks(self, name: str, size: int = CHUNK) -> Iterator[bytes]:
+        """Yield the raw bytes of a tensor, `size` at a time."""
+        info = self.tensors[name]
+        with self.path.open("rb") as file:
+            yield from _read_range(file, self.data_start + info.begin, info.n_bytes, size)
+
+    def raw_rows(self, name: str) -> npt.NDArray[np.uint8]:
+        """Return a tensor as a read-only map of bytes, (shape[0], bytes per row)."""
+        info = self.tensors[name]
+        shape = (info.shape[0], info.row_bytes)
+        if info.n_bytes == 0:
+            return np.zeros(shape, dtype=np.uint8)
+        offset = self.data_start + info.begin
+        return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+
+
+def same_bytes(a: TensorFile, name_a: str, b: TensorFile, name_b: str) -> bool:
+    """Tell whether two tensors have one dtype, one shape and the same bytes."""
+    first, second = a.tensors[name_a], b.tensors[name_b]
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    return all(x == y for x, y in zip(a.chunks(name_a), b.chunks(name_b), strict=True))
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Read and check the header of a safetensors file.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        On a header that is too long, truncated or not JSON; on duplicate names, unknown dtypes,
+        shapes that do not fit their bytes, overlaps, gaps, or bytes past the end of the file.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise _broken(path, f"its header claims {length} bytes in a file of {size}")
+            header = file.read(length)
+    except OSError as error:
+        raise UnsafeCheckpointError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        table = json.loads(header.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"its header is not plain JSON ({error})") from error
+    if not isinstance(table, dict):
+        raise _broken(path, "its header is no table of tensors")
+    metadata = table.pop("__metadata__", None)
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
+        raise _broken(path, "its metadata are not strings")
+    tensors = {name: _tensor(path, name, entry) for name, entry in table.items()}
+    _check_ranges(path, tensors, size - 8 - length)
+    return TensorFile(path, header, tensors, metadata)
+
+
+def _broken(path: Path, why: str) -> UnsafeCheckpointError:
+    return UnsafeCheckpointError(
+        f"{path.name} is not a sound safetensors file: {why}; download it again"
+    )
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return table
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _broken(path, f"the entry of {name[:80]!r} has unexpected fields")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise _broken(path, f"{name[:80]!r} has the unknown dtype {str(dtype)[:20]!r}")
+    if not isinstance(shape, list) or len(shape) > 16 or not all(map(_is_size, shape)):
+        raise _broken(path, f"{name[:80]!r} has no proper shape")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
+        raise _broken(path, f"{name[:80]!r} has no proper offsets")
+    bits = _BITS[dtype]
+    for dimension in shape:  # Python's integers do not overflow, unlike a reader's in C
+        bits *= dimension
+    if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
+        raise _broken(path, f"{name[:80]!r} of shape {shape} does not fill its bytes")
+    return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _check_ranges(path: Path, tensors: dict[str, TensorInfo], n_bytes: int) -> None:
+    end = 0
+    for info in sorted(tensors.values(), key=lambda info: (info.begin, info.end)):
+        if info.begin != end:
+            raise _broken(path, f"the bytes of {info.name[:80]!r} overlap others or leave a gap")
+        end = info.end
+    if end != n_bytes:
+        raise _broken(path, f"its tensors need {end} bytes and {n_bytes} follow the header")
+
+
+def _read_range(file: BinaryIO, offset: int, length: int, size: int) -> Iterator[bytes]:
+    file.seek(offset, os.SEEK_SET)
+    while length:
+        data = file.read(min(size, length))
+        if not data:
+            raise UnsafeCheckpointError(f"{file.name} ended early; was it changed while read?")
+        length -= len(data)
+        yield data

@@ -1,0 +1,152 @@
+"""The one module that touches what transformers does not promise to keep.
+
+Two things are taken: the renaming of file keys to module names (GPT-NeoX stores `embed_out.weight`
+and calls it `lm_head.weight`), and a model without memory from a configuration. A contract test
+holds them; where the renaming is gone, names are matched as they are or by their prefix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.errors import UnsupportedCheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' log lines, warnings and progress bars; errors are raised as ever."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Return transformers' configuration object of a folder.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        If transformers does not know the family, or refuses the configuration.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except Exception as error:
+        raise UnsupportedCheckpointError(
+            f"transformers cannot read {folder}/config.json: {first_line(error)}"
+        ) from error
+
+
+def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
+    """Return the causal language model of a configuration, without memory (meta device).
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        If the configuration is not that of a causal language model, or does not build.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+            return model
+    except Exception as error:
+        family = getattr(config, "model_type", "?")
+        raise UnsupportedCheckpointError(
+            f"no causal language model can be built from the configuration of model type "
+            f"{family!r}: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, bounded."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def module_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
+    """Map each file key to the name of the parameter that transformers would load it into.
+
+    Keys that it would not load keep some name that the model does not have.
+    """
+    known = dict(model.state_dict())
+    prefix = str(getattr(model, "base_model_prefix", "") or "")
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+
+        transforms = get_model_conversion_mapping(model)
+        converters = [t for t in transforms if isinstance(t, WeightConverter)]
+        renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
+        return {
+            key: rename_source_key(key, renamings, converters, prefix or None, known)[0]
+            for key in keys
+        }
+    except (ImportError, TypeError, AttributeError):
+        return {key: plain_name(key, prefix, known) for key in keys}
+
+
+def plain_name(key: str, prefix: str, known: dict[str, Any]) -> str:
+    """Match a file key without transformers' help: as it is, or with its prefix added or cut."""
+    if key in known or not prefix:
+        return key
+    if f"{prefix}.{key}" in known:
+        return f"{prefix}.{key}"
+    cut = key.removeprefix(f"{prefix}.")
+    return cut if cut in known else key
+
+
+def file_key(model: nn.Module, name: str) -> str:
+    """Return the key under which transformers itself would store a parameter.
+
+    The answer is proven by mapping it back; where no proof is had, the name is returned.
+    """
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import (
+            PrefixChange,
+            WeightConverter,
+            rename_source_key,
+        )
+
+        transforms = [
+            transform.reverse_transform()
+            for transform in get_model_conversion_mapping(model, add_legacy=False)[::-1]
+            if not isinstance(transform, PrefixChange)
+        ]
+        converters = [t for t in transforms if isinstance(t, WeightConverter)]
+        renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
+        key = str(rename_source_key(name, renamings, converters, reverse=True)[0])
+    except (ImportError, TypeError, AttributeError, ValueError):
+        return name
+    return key if module_names(model, [key])[key] == name else name
+
+
+def ignored_patterns(model: nn.Module) -> tuple[str, ...]:
+    """Return regular expressions of file keys that the model ignores on purpose."""
+    return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()))
