@@ -1,0 +1,180 @@
+"""Where the loss comes from: by shared and missing tokens, and by kind of token.
+
+The parts of a breakdown add up to the bits per byte of the whole. The kind of a token is read from
+its exact bytes, never from its spelling.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.evaluation.metrics import LN2
+from tokensurgeon.evaluation.scoring import Mask, Scores
+from tokensurgeon.vocabulary import Vocabulary
+
+_WORD_AND_MORE = re.compile(r"\S\s+\S")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the loss.
+
+    Attributes
+    ----------
+    bits_per_byte : float
+        Its loss in bits over the bytes of the *whole* text, so that parts add up.
+    tokens, bytes : int
+        How many tokens of this part were scored, and the bytes they stand for.
+    mean_nats : float
+        Mean loss of such a token.
+    """
+
+    bits_per_byte: float
+    tokens: int
+    bytes: int
+    mean_nats: float
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def kind_of(data: bytes | None) -> str:
+    r"""Return the kind of a token from its bytes.
+
+    ``control``, ``UTF-8 piece`` (part of a character), ``newlines`` (white space with a line end),
+    ``spaces`` (other white space), ``multi-word`` (white space between two words), ``digits``,
+    ``words`` (Latin letters), ``Han`` and the like for words in other scripts, ``punctuation``
+    (no letter, no digit), ``mixed`` (code such as ``x1`` or ``.get(``). White space around a word
+    does not count.
+
+    Examples
+    --------
+    >>> [kind_of(data) for data in (b" the", b" in the", b"2024", b"\n\n", b"().", "и".encode())]
+    ['words', 'multi-word', 'digits', 'newlines', 'punctuation', 'Cyrillic']
+    """
+    if data is None:
+        return "control"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "UTF-8 piece"
+    core = text.strip()
+    if not core:
+        return "newlines" if any(c in text for c in "\n\r\u2028\u2029") else "spaces"
+    if _WORD_AND_MORE.search(core) and sum(map(_has_word, core.split())) > 1:
+        return "multi-word"
+    kinds = {_character(c) for c in core} - {"mark"}
+    if len(kinds) > 1 and "letter" in kinds and kinds <= {"letter", "apostrophe"}:
+        kinds = {"letter"}
+    if kinds == {"letter"}:
+        return _script(core)
+    if kinds == {"digit"}:
+        return "digits"
+    if "letter" not in kinds and "digit" not in kinds:
+        return "punctuation"
+    return "mixed"
+
+
+def _has_word(text: str) -> bool:
+    return any(c.isalnum() for c in text)
+
+
+def _character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] in "LNM":
+        return {"L": "letter", "N": "digit", "M": "mark"}[category[0]]
+    return "apostrophe" if character in "'’" else "other"
+
+
+def _script(text: str) -> str:
+    """Return the script of most letters, from the Unicode names of characters."""
+    counts: dict[str, int] = {}
+    for character in text:
+        if unicodedata.category(character)[0] == "L":
+            name = _script_of(character)
+            counts[name] = counts.get(name, 0) + 1
+    most = max(sorted(counts), key=lambda name: counts[name])
+    return "words" if most == "Latin" else most
+
+
+@lru_cache(maxsize=4096)
+def _script_of(character: str) -> str:
+    name = unicodedata.name(character, "")
+    first = name.split("-")[0].split(" ")[0].capitalize()
+    special = {"Cjk": "Han", "Ideographic": "Han", "Fullwidth": "Latin", "Feminine": "Latin",
+               "Masculine": "Latin", "Micro": "Greek", "Modifier": "Latin", "": "other script"}
+    return special.get(first, first)
+
+
+def by_kind(scores: Scores, vocabulary: Vocabulary, keep: Mask | None = None) -> dict[str, Part]:
+    """Split the loss by `kind_of`, the largest part first."""
+    known: dict[int, str] = {}
+
+    def label(token: int) -> str:
+        if token not in known:
+            known[token] = kind_of(_bytes_of(vocabulary, token))
+        return known[token]
+
+    return split_by(scores, vocabulary, label, keep)
+
+
+def by_match(
+    scores: Scores, vocabulary: Vocabulary, alignment: Alignment, keep: Mask | None = None
+) -> dict[str, Part]:
+    """Split the loss by ``shared`` and ``missing``: whether the alignment found a source row."""
+    matched = np.asarray(alignment.match) != 0
+
+    def label(token: int) -> str:
+        return "shared" if token < len(matched) and matched[token] else "missing"
+
+    return split_by(scores, vocabulary, label, keep)
+
+
+def split_by(
+    scores: Scores,
+    vocabulary: Vocabulary,
+    label: Callable[[int], str],
+    keep: Mask | None = None,
+) -> dict[str, Part]:
+    """Split the loss over comparable chunks by a label of the token, the largest part first."""
+    mask = scores.comparable if keep is None else scores.comparable & keep
+    chosen = np.flatnonzero(mask)
+    total = int(scores.n_bytes[mask].sum())
+    if not total:
+        return {}
+    ids = np.concatenate([scores.token_ids[i] for i in chosen])
+    losses = np.concatenate([scores.token_nll[i] for i in chosen])
+    distinct, place = np.unique(ids, return_inverse=True)
+    sums = np.bincount(place, weights=losses, minlength=len(distinct))
+    counts = np.bincount(place, minlength=len(distinct))
+    parts: dict[str, list[float]] = {}
+    for token, loss, count in zip(distinct.tolist(), sums.tolist(), counts.tolist(), strict=True):
+        sizes = len(_bytes_of(vocabulary, token) or b"")
+        part = parts.setdefault(label(token), [0.0, 0, 0])
+        part[0] += loss
+        part[1] += count
+        part[2] += count * sizes
+    ordered = sorted(parts.items(), key=lambda item: (-item[1][0], item[0]))
+    return {
+        name: Part(loss / (LN2 * total), int(count), int(size), loss / count)
+        for name, (loss, count, size) in ordered
+    }
+
+
+def parts_to_dict(parts: Mapping[str, Part] | None) -> dict[str, dict[str, float | int]] | None:
+    """Return a breakdown as plain values."""
+    if parts is None:
+        return None
+    return {name: part.to_dict() for name, part in parts.items()}
+
+
+def _bytes_of(vocabulary: Vocabulary, token: int) -> bytes | None:
+    return vocabulary.token_bytes[token] if 0 <= token < vocabulary.n_rows else None
