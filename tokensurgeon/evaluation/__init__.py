@@ -1,0 +1,57 @@
+"""What a model costs in bits per byte, beside its source and the plain baselines."""
+
+from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
+from tokensurgeon.evaluation.chunks import Chunk, chunk_bytes_for, chunk_documents
+from tokensurgeon.evaluation.evaluate import (
+    Entry,
+    EntryResult,
+    Evaluation,
+    evaluate,
+    evaluate_checkpoint,
+)
+from tokensurgeon.evaluation.generation import Generation, measure_generation
+from tokensurgeon.evaluation.metrics import (
+    Interval,
+    bits_per_byte,
+    bootstrap_ratio,
+    bytes_per_token,
+    perplexity,
+)
+from tokensurgeon.evaluation.scoring import (
+    Encoded,
+    Scorer,
+    Scores,
+    encode_chunks,
+    left_out_bytes,
+    prefix_of,
+    score,
+)
+
+__all__ = [
+    "Chunk",
+    "Encoded",
+    "Entry",
+    "EntryResult",
+    "Evaluation",
+    "Generation",
+    "Interval",
+    "Part",
+    "Scorer",
+    "Scores",
+    "bits_per_byte",
+    "bootstrap_ratio",
+    "by_kind",
+    "by_match",
+    "bytes_per_token",
+    "chunk_bytes_for",
+    "chunk_documents",
+    "encode_chunks",
+    "evaluate",
+    "evaluate_checkpoint",
+    "kind_of",
+    "left_out_bytes",
+    "measure_generation",
+    "perplexity",
+    "prefix_of",
+    "score",
+]
