@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,8 +20,8 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
 @click.option(
     "--methods",
     metavar="A,B,…",
-    help="Methods to compare; a+b means a for the input and b for the output rows. "
-    "Every built-in that can work on the pair if not given.",
+    help="Methods to compare; A/B means A for the input and B for the output rows. "
+    "A sensible few if not given.",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="A setting: omp.k=32."
@@ -90,6 +88,8 @@ def command(
     if not asked.text.evaluation:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = _split(methods)
+    if csv_file is not None and not Path(csv_file).parent.is_dir():
+        raise click.UsageError(f"no folder {Path(csv_file).parent}: make it first")
     if csv_file is not None and Path(csv_file).exists() and not force:
         raise click.UsageError(f"{csv_file} exists already: choose another or add --force")
 
@@ -99,31 +99,17 @@ def command(
     with console.progress() as progress:
         comparison = compare(asked, names, plugins=plugins, progress=progress)
     if csv_file is not None:
-        write_csv(Path(csv_file), comparison.rows)
+        Path(csv_file).write_text(comparison.to_csv(), encoding="utf-8")
     if as_json:
-        console.write_json(comparison.rows)
+        console.write_json(comparison.to_dict())
     else:
         console.stdout().print(comparison_table(comparison.rows))
 
 
-def _split(methods: str | None) -> tuple[str, ...] | None:
+def _split(methods: str | None) -> tuple[str, ...]:
     if methods is None:
-        return None
-    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+        return ()
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
     if not names:
         raise click.BadParameter("names no method", param_hint="--methods")
     return names
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows as CSV, an interval as two columns."""
-    flat = []
-    for row in rows:
-        row = dict(row)
-        low, high = row.pop("interval", None) or (None, None)
-        flat.append({**row, "interval_low": low, "interval_high": high})
-    columns = list(dict.fromkeys(key for row in flat for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(flat)

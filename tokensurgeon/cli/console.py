@@ -68,8 +68,10 @@ def stdout() -> Console:
 
 
 def write_json(value: Any) -> None:
-    """Write a value to stdout as JSON; NaN and infinities are refused."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    """Write a value to stdout as JSON; NaN and infinities become null."""
+    from tokensurgeon.report.model import finite
+
+    click.echo(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokensurgeon.report.card import model_card
 from tokensurgeon.report.model import (
     DonorFacts,
     ModelFacts,
@@ -25,5 +26,6 @@ __all__ = [
     "TokenFact",
     "TokenizerFacts",
     "audit_rows",
+    "model_card",
     "versions",
 ]

@@ -6,14 +6,15 @@ It holds facts and figures, never prose; `card` and `terminal` put it into words
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tokensurgeon.errors import CheckpointError
 
@@ -26,6 +27,20 @@ LIBRARIES = (
     "numpy",
     "scipy",
 )
+
+
+def finite(value: Any) -> Any:
+    """Return plain data with tuples as lists, and None for NaN and infinities: JSON has neither."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+Plain = Annotated[dict[str, Any], BeforeValidator(finite)]
 
 
 class _Model(BaseModel):
@@ -104,7 +119,7 @@ class SideReport(_Model):
     """
 
     method: str
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Plain = Field(default_factory=dict)
     copied: int
     initialised: int
     unspellable: int = 0
@@ -149,19 +164,19 @@ class SurgeryReport(_Model):
 
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=lambda: versions())
-    recipe: dict[str, Any]
+    recipe: Plain
     source: ModelFacts
     target: TokenizerFacts
     donor: DonorFacts | None = None
-    alignment: dict[str, Any]
+    alignment: Plain
     rows: RowCounts
     tied: bool
     input: SideReport
     output: SideReport
     unspellable: tuple[TokenFact, ...] = ()
     unmatched_controls: tuple[TokenFact, ...] = ()
-    ids: dict[str, Any] = Field(default_factory=dict)
-    evaluation: dict[str, Any] | None = None
+    ids: Plain = Field(default_factory=dict)
+    evaluation: Plain | None = None
     not_evaluated: str | None = None
     baselines: tuple[str, ...] = ()
     donor_methods: tuple[str, ...] = ()

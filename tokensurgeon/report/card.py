@@ -1,0 +1,78 @@
+"""The model card of a patched checkpoint, in Markdown."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from tokensurgeon.report import words
+from tokensurgeon.report.model import SurgeryReport
+
+
+def model_card(report: SurgeryReport) -> str:
+    """Return the card: what was done, how it compares, its limits, how to load and repeat it."""
+    from jinja2 import Environment, StrictUndefined
+
+    # Markdown, not HTML: nothing is escaped but what would break a table.
+    environment = Environment(
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_in_cell, autoescape=False
+    )
+    template = resources.files("tokensurgeon.report").joinpath("card.md.jinja")
+    sides = [("both", report.output)]
+    if not report.tied:
+        sides = [("input", report.input), ("output", report.output)]
+    return environment.from_string(template.read_text("utf-8")).render(
+        report=report,
+        source=words.short(report.source.path),
+        target=words.short(report.target.path),
+        figures=words.figures(report),
+        headings=words.HEADINGS,
+        breakdown=words.breakdown(report),
+        number=words.number,
+        sides=sides,
+        audit=_audit(sides),
+        alignment=list(_flat(report.alignment)),
+        recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True),
+        short=words.short,
+        share=words.share,
+        settings=words.settings,
+        tokens=words.tokens,
+    )
+
+
+def _in_cell(value: Any) -> Any:
+    """Keep a value on one line of a table, unless it is a block such as the recipe."""
+    if isinstance(value, str) and not value.endswith("\n"):
+        return value.replace("\n", " ").replace("|", "\\|")
+    return value
+
+
+def _audit(sides: list[tuple[str, Any]]) -> list[tuple[str, str, dict[str, float]]]:
+    found = []
+    for name, side in sides:
+        for kind, norms in (("made", side.audit.new), ("trained", side.audit.trained)):
+            if norms:
+                found.append((name, kind, norms))
+    return found
+
+
+def _flat(summary: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Turn a nested summary into lines; long lists are cut."""
+    lines: list[tuple[str, str]] = []
+    for key, value in summary.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, dict):
+            lines += _flat(value, f"{name}: ")
+        elif isinstance(value, (list, tuple)):
+            shown = ", ".join(str(item) for item in value[:5])
+            more = f" and {len(value) - 5} more" if len(value) > 5 else ""
+            lines.append((name, f"{shown}{more}" or "none"))
+        elif isinstance(value, float):
+            lines.append((name, f"{value:.4g}"))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            lines.append((name, f"{value:,}"))
+        else:
+            lines.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+    return lines

@@ -1,0 +1,132 @@
+"""A report and a comparison as rich tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.report import words
+from tokensurgeon.report.model import SideReport, SurgeryReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_report(console: Console, report: SurgeryReport) -> None:
+    """Print what was done, the table of figures, and every warning."""
+    for label, text in facts(report):
+        console.print(f"[bold]{label:8}[/bold]", text, sep="", markup=True, soft_wrap=True)
+    found = words.figures(report)
+    if found:
+        console.print()
+        console.print(figures_table(found))
+    elif not report.dry_run and report.not_evaluated:
+        console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
+    if report.warnings:
+        console.print()
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def facts(report: SurgeryReport) -> list[tuple[str, str]]:
+    """Return the report's facts as labelled lines."""
+    from rich.markup import escape
+
+    source, target = report.source, report.target
+    tied = "tied" if source.tied else "untied"
+    lines = [
+        (
+            "source",
+            f"{source.path} ({source.model_type}, {words.count(source.n_tokens, 'token')}, "
+            f"width {source.width:,}, {tied}, {source.dtype})",
+        ),
+        ("target", f"{target.path or 'trained'} ({words.count(target.n_tokens, 'token')})"),
+    ]
+    if report.donor is not None:
+        donor = report.donor
+        lines.append(
+            (
+                "donor",
+                f"{donor.path} (width {donor.width:,}; rows for {donor.known_missing:,} of the "
+                "missing tokens)",
+            )
+        )
+    if report.tied:
+        lines.append(("rows", side(report.output, report.rows.total, report.dry_run)))
+    else:
+        lines.append(("input", side(report.input, report.rows.total, report.dry_run)))
+        lines.append(("output", side(report.output, report.rows.total, report.dry_run)))
+    if report.dry_run:
+        known = report.estimate or {}
+        parts = []
+        if "seconds" in known:
+            parts.append(f"about {words.seconds(known['seconds'])}")
+        if "memory_bytes" in known:
+            parts.append(f"{words.size(known['memory_bytes'])} of memory")
+        if "output_bytes" in known:
+            parts.append(f"{words.size(known['output_bytes'])} on disk")
+        lines.append(("dry run", ", ".join(parts) or "nothing was computed or written"))
+    else:
+        where = report.written_to or "nowhere (no output was asked)"
+        took = report.timings.get("total", sum(report.timings.values()))
+        memory = f", peak memory {words.size(report.peak_memory)}" if report.peak_memory else ""
+        lines.append(("written", f"{where} ({words.seconds(took)}{memory})"))
+    return [(label, escape(text)) for label, text in lines]
+
+
+def side(report: SideReport, total: int, planned: bool = False) -> str:
+    """Say in one line where a side's rows came from."""
+    settings = words.settings(report)
+    by = f"{report.method} ({settings})" if settings else report.method
+    made = "to be made by" if planned else "made by"
+    parts = [
+        f"{words.count(total, 'row')}: {report.copied:,} copied "
+        f"({words.share(report.copied, total)})",
+        f"{report.initialised:,} {made} {by}",
+    ]
+    if report.unspellable:
+        parts.append(f"{report.unspellable:,} that nothing spells")
+    if report.controls:
+        parts.append(words.count(report.controls, "unmatched control"))
+    if report.padding:
+        parts.append(f"{report.padding:,} of padding")
+    return ", ".join(parts)
+
+
+def figures_table(found: Iterable[words.Figure]) -> Table:
+    """Return the table of a report's figures."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for heading in words.HEADINGS:
+        table.add_column(heading, justify="right")
+    for figure in found:
+        table.add_row(figure.name, *figure.cells())
+    return table
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a comparison's table; a method that failed has its reason instead of figures."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    found = [words.figure_of(row) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("method", no_wrap=True)
+    for heading in words.HEADINGS:
+        table.add_column(heading, justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("given")
+    for figure in found:
+        if figure.error is None:
+            time = words.number(figure.seconds, 1)
+            given = "" if figure.name == "source" else figure.given
+            table.add_row(escape(figure.name), *figure.cells(), time, given)
+    outer = Table(box=None, pad_edge=False, show_header=False)
+    failed = [Text(f"{f.name}: {f.error}") for f in found if f.error is not None]
+    outer.add_row(Group(table, *failed))
+    return outer

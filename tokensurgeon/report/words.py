@@ -1,0 +1,181 @@
+"""Figures and phrases that the card and the terminal share. No arithmetic on models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.report.model import SideReport, SurgeryReport, TokenFact
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a table of figures; None where it is not known."""
+
+    name: str
+    bits_per_byte: float | None
+    gap: float | None = None
+    interval: tuple[float, float] | None = None
+    perplexity_ratio: float | None = None
+    bytes_per_token: float | None = None
+    donor: bool = False
+    text_bytes: int = 0
+    seconds: float | None = None
+    error: str | None = None
+
+    @property
+    def given(self) -> str:
+        """What the method had besides the source and the tokenizers."""
+        parts = []
+        if self.donor:
+            parts.append("donor rows")
+        if self.text_bytes:
+            parts.append(f"{size(self.text_bytes)} of text")
+        return ", ".join(parts) or "nothing"
+
+    def cells(self) -> list[str]:
+        """Return bits per byte, gap, interval, ratio and bytes per token as they are shown."""
+        return [
+            number(self.bits_per_byte, 4),
+            number(self.gap, 4, sign=True),
+            interval(self.interval),
+            number(self.perplexity_ratio, 3),
+            number(self.bytes_per_token, 2),
+        ]
+
+
+HEADINGS = ("bits per byte", "gap", "95 % interval", "perplexity ratio", "bytes per token")
+"""Over `Figure.cells`."""
+
+
+def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> Figure:
+    """Read one entry of an evaluation, or one row of a comparison; other keys are not looked at.
+
+    An entry has its gap to the source and the interval of it under ``difference``, a row of a
+    comparison under ``gap`` and ``interval``.
+    """
+    difference = row.get("difference")
+    if difference:
+        gap, found = difference["estimate"], (difference["low"], difference["high"])
+    else:
+        gap, found = row.get("gap"), row.get("interval")
+    return Figure(
+        name=name or str(row.get("name") or row.get("method")),
+        bits_per_byte=row.get("bits_per_byte"),
+        gap=gap,
+        interval=(float(found[0]), float(found[1])) if found else None,
+        perplexity_ratio=row.get("perplexity_ratio"),
+        bytes_per_token=row.get("bytes_per_token"),
+        donor=bool(more.get("donor", row.get("donor", False))),
+        text_bytes=int(more.get("text_bytes", row.get("text_bytes") or 0)),
+        seconds=row.get("seconds"),
+        error=row.get("error"),
+    )
+
+
+def figures(report: SurgeryReport) -> list[Figure]:
+    """Return the lines of a report's table: source, patched, baselines; empty if not measured."""
+    if report.evaluation is None:
+        return []
+    found = []
+    for entry in report.evaluation["entries"]:
+        name = str(entry["name"])
+        label = f"patched: {methods(report)}" if name == "patched" else name
+        found.append(
+            figure_of(
+                entry,
+                label,
+                donor=name in report.donor_methods,
+                text_bytes=0 if name == "source" else report.calibration_bytes,
+            )
+        )
+    return found
+
+
+def breakdown(report: SurgeryReport) -> list[tuple[str, float | None, float | None]]:
+    """Return (part, source's bits per byte, patched's): missing and shared, then by kind.
+
+    The source has no missing tokens; None stands where a model has no such part. Empty if it was
+    not measured.
+    """
+    if report.evaluation is None:
+        return []
+    by_name = {entry["name"]: entry for entry in report.evaluation["entries"]}
+    source, patched = by_name.get("source", {}), by_name.get("patched", {})
+    lines: list[tuple[str, float | None, float | None]] = [
+        (f"{name} tokens", None, part["bits_per_byte"])
+        for name, part in (patched.get("by_match") or {}).items()
+    ]
+    mine, theirs = patched.get("by_kind") or {}, source.get("by_kind") or {}
+    for name in dict.fromkeys([*mine, *theirs]):
+        parts = [kinds.get(name, {}).get("bits_per_byte") for kinds in (theirs, mine)]
+        lines.append((name, parts[0], parts[1]))
+    return lines
+
+
+def methods(report: SurgeryReport) -> str:
+    """Say which method made which side."""
+    if report.input.method == report.output.method:
+        return report.input.method
+    return f"{report.input.method} (input), {report.output.method} (output)"
+
+
+def settings(side: SideReport) -> str:
+    """Say a side's settings, as in "k = 64, centre = true"."""
+    return ", ".join(f"{key} = {_setting(value)}" for key, value in side.settings.items())
+
+
+def _setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def count(n: int, singular: str, plural: str | None = None) -> str:
+    """Say a count with its noun, thousands parted."""
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """Say a share in whole per cent."""
+    return f"{100 * part / whole:.0f} %" if whole else "0 %"
+
+
+def size(n: float) -> str:
+    """Say a number of bytes."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit in ("bytes", "kB") else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def seconds(value: float) -> str:
+    """Say a time."""
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.0f} min"
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """Say a figure, "–" where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(value: tuple[float, float] | None) -> str:
+    """Say an interval."""
+    return "–" if value is None else f"{value[0]:+.4f} … {value[1]:+.4f}"
+
+
+def tokens(facts: Sequence[TokenFact], limit: int = 8) -> str:
+    """List the first few tokens by spelling."""
+    shown = ", ".join(repr(fact.spelling) for fact in facts[:limit])
+    more = len(facts) - limit
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def short(path: str | None) -> str:
+    """Return the last part of a local path, a model id as it is."""
+    if path is None:
+        return "trained for this"
+    return Path(path).name if Path(path).is_absolute() or path.startswith(".") else path
