@@ -24,7 +24,7 @@ from tokensurgeon.checkpoint.files import (
 )
 from tokensurgeon.checkpoint.layout import Layout, find_layout
 from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOATS
-from tokensurgeon.errors import UnsafeCheckpointError, UnsupportedCheckpointError
+from tokensurgeon.errors import UnsupportedCheckpointError
 
 Rows = npt.NDArray[np.float32]
 
@@ -77,6 +77,8 @@ class Checkpoint:
         torch's name of the dtype in which the rows are stored.
     max_positions : int or None
         The longest sequence the model can take, where it says so.
+    n_layers, hidden_width : int
+        Blocks of the model, and the width of the states that they pass on.
     tensors : TensorFolder
         Headers of the weight files.
     """
@@ -87,9 +89,10 @@ class Checkpoint:
     layout: Layout
     dtype: str
     max_positions: int | None
+    n_layers: int
+    hidden_width: int
     tensors: TensorFolder
     trust_remote_code: bool = False
-    allow_nonfinite: bool = False
 
     @classmethod
     def open(
@@ -97,15 +100,12 @@ class Checkpoint:
         path: str | Path,
         *,
         trust_remote_code: bool = False,
-        allow_nonfinite: bool = False,
         partial: bool = False,
     ) -> Checkpoint:
         """Open and check a checkpoint folder, or a model id of the hub (local cache first).
 
         Parameters
         ----------
-        allow_nonfinite : bool
-            Whether rows that are not finite may be read.
         partial : bool
             Whether the folder may hold the vocabulary's tensors only (a donor).
 
@@ -137,18 +137,27 @@ class Checkpoint:
             layout=layout,
             dtype=FLOATS[tensors.info(layout.rows_key).dtype],
             max_positions=max_positions(built),
+            n_layers=int(built.get_text_config().num_hidden_layers),
+            hidden_width=int(built.get_text_config().hidden_size),
             tensors=tensors,
             trust_remote_code=trust_remote_code,
-            allow_nonfinite=allow_nonfinite,
         )
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(self.tensors.info(name).n_bytes for name in self.tensors.where)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Bytes of one number of the rows, as stored."""
+        info = self.tensors.info(self.layout.rows_key)
+        return info.row_bytes // self.layout.width
 
     def input_rows(self) -> Rows:
         """Return the input rows, float32 (n_rows, width), raw: without the model's multiplier.
 
-        Raises
-        ------
-        UnsafeCheckpointError
-            If a row is not finite and that was not allowed.
+        Rows that are not finite are returned as they are; the writer refuses them.
         """
         return self._read((self.layout.input_names or self.layout.output_names)[0])
 
@@ -161,6 +170,12 @@ class Checkpoint:
         if not self.layout.bias_names:
             return None
         return self._read(self.layout.bias_names[0][0]).reshape(-1)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all weight files."""
+        files = self.tensors.files.values()
+        return sum(info.n_bytes for file in files for info in file.tensors.values())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -182,13 +197,6 @@ class Checkpoint:
         step = max(1, CHUNK // info.row_bytes)
         for start in range(0, len(rows), step):
             rows[start : start + step] = rows_to_float32(raw[start : start + step], info.dtype)
-        if not self.allow_nonfinite:
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if bad.size:
-                raise UnsafeCheckpointError(
-                    f"{bad.size} rows of {name} are not finite, the first of id {bad[0]}; "
-                    "allow them with --allow-nonfinite"
-                )
         return rows
 
 

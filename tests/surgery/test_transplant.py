@@ -1,0 +1,166 @@
+"""The main job, end to end, on real tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokensurgeon import Recipe, compare, transplant
+from tokensurgeon.checkpoint import load_model, verify_manifest
+from tokensurgeon.errors import UsageError
+from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.report import SurgeryReport
+from tokensurgeon.vocabulary import load_vocabulary
+
+Checkpoints = Callable[..., Path]
+
+
+def test_the_reported_figure_is_that_of_the_written_checkpoint(
+    checkpoints: Checkpoints, world: Path, donor: Path, tmp_path: Path
+) -> None:
+    result = transplant(
+        source=str(checkpoints()),
+        donor=str(donor),
+        init={"settings": {"omp": {"k": 8}}},
+        text={"evaluation": [str(world / "evaluation.jsonl")]},
+        output=str(tmp_path / "out"),
+    )
+    texts = [json.loads(x)["text"] for x in (world / "evaluation.jsonl").read_text().splitlines()]
+    out = tmp_path / "out"
+    again = evaluate(
+        [
+            Entry("source", load_model(checkpoints()), load_vocabulary(checkpoints())),
+            Entry("patched", load_model(out), load_vocabulary(out)),
+        ],
+        texts,
+    )
+    said = {one["name"]: one for one in result.evaluation.to_dict()["entries"]}
+    found = {one["name"]: one for one in again.to_dict()["entries"]}
+    for name in ("source", "patched"):
+        assert found[name]["bits_per_byte"] == pytest.approx(said[name]["bits_per_byte"], abs=1e-5)
+    assert set(said) == {"source", "patched", "subword-mean"}
+
+
+def test_everything_that_belongs_to_a_checkpoint_is_there(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    result = transplant(
+        source=str(checkpoints()), tokenizer=str(world / "target"), output=str(tmp_path / "out")
+    )
+    out = tmp_path / "out"
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "manifest.json",
+        "report.json",
+        "README.md",
+        "new_token_ids.json",
+        "surgery/tokens.json",
+        "surgery/input_weights.npz",
+        "surgery/output_weights.npz",
+    } <= names
+    assert verify_manifest(out) == []
+    report = SurgeryReport.from_json((out / "report.json").read_text())
+    assert report.rows.total == 380
+    new = json.loads((out / "new_token_ids.json").read_text())
+    assert new["new_token_ids"] == np.flatnonzero(result.rows.input.copied < 0).tolist()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_default_needs_no_donor_and_says_what_it_used(
+    checkpoints: Checkpoints, world: Path, donor: Path
+) -> None:
+    source = str(checkpoints())
+    alone = transplant(source=source, tokenizer=str(world / "target")).report
+    assert (alone.input.method, alone.output.method) == ("hidden-residual", "subword-mean")
+    tied = transplant(source=str(checkpoints(tied=True)), tokenizer=str(world / "target")).report
+    assert (tied.input.method, tied.output.method) == ("subword-mean", "subword-mean")
+    settings = {"omp": {"k": 4}}
+    helped = transplant(source=source, donor=str(donor), init={"settings": settings}).report
+    assert (helped.input.method, helped.output.method) == ("omp", "omp")
+    assert helped.donor_methods == ("patched",)
+    assert alone.donor_methods == ()
+
+
+def test_a_dry_run_computes_no_rows_and_writes_nothing(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    result = transplant(
+        source=str(checkpoints()),
+        tokenizer=str(world / "target"),
+        output=str(tmp_path / "out"),
+        dry_run=True,
+    )
+    full = transplant(source=str(checkpoints()), tokenizer=str(world / "target"))
+    assert result.rows is None
+    assert not (tmp_path / "out").exists()
+    assert result.report.estimate["seconds"] > 0
+    assert result.report.estimate["memory_bytes"] > 2 * 380 * 32 * 4
+    for side in ("input", "output"):
+        planned, made = getattr(result.report, side), getattr(full.report, side)
+        for key in ("copied", "initialised", "unspellable", "controls", "padding"):
+            assert getattr(planned, key) == getattr(made, key), (side, key)
+
+
+def test_a_vocabulary_is_trained_and_transplanted_by_one_recipe(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text((world / "evaluation.jsonl").read_text() * 30)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"source: {checkpoints()}\n"
+        "tokenizer: {method: bpe, corpus: [corpus.txt], size: 300, save: vocabulary}\n"
+        "output: out\n"
+    )
+    result = transplant(Recipe.from_yaml(recipe))
+    assert result.output == tmp_path / "out"
+    assert (tmp_path / "vocabulary/tokenizer.json").exists()
+    assert load_vocabulary(tmp_path / "out").fingerprint == result.alignment.target.fingerprint
+
+
+def test_a_text_in_both_calibration_and_evaluation_is_refused(
+    checkpoints: Checkpoints, world: Path
+) -> None:
+    text = [str(world / "evaluation.jsonl")]
+    with pytest.raises(UsageError, match="share none"):
+        transplant(
+            source=str(checkpoints()),
+            tokenizer=str(world / "target"),
+            text={"evaluation": text, "calibration": text},
+        )
+
+
+def test_comparing_puts_every_method_under_one_protocol(
+    checkpoints: Checkpoints, world: Path, donor: Path
+) -> None:
+    recipe = Recipe(
+        source=str(checkpoints()),
+        donor=str(donor),
+        text={"evaluation": [str(world / "evaluation.jsonl")]},
+    )
+    methods = ["mean", "subword-mean", "omp", "hidden-residual/subword-mean"]
+    table = compare(recipe, methods)
+    assert table.rows[0]["method"] == "source"
+    rows = {row["method"]: row for row in table.rows}
+    assert set(rows) == {"source", *methods}
+    # omp's default k is larger than what these vocabularies share: it says so in its row.
+    assert rows["omp"]["error"] is None or "share" in rows["omp"]["error"]
+    assert rows["mean"]["forward_tokens"] == 0
+    assert rows["hidden-residual/subword-mean"]["forward_tokens"] > 0
+    alone = transplant(
+        source=str(checkpoints()),
+        tokenizer=str(world / "target"),
+        init={"input": "subword-mean", "output": "subword-mean"},
+        text={"evaluation": [str(world / "evaluation.jsonl")]},
+    )
+    patched = next(x for x in alone.evaluation.to_dict()["entries"] if x["name"] == "patched")
+    assert rows["subword-mean"]["bits_per_byte"] == pytest.approx(patched["bits_per_byte"])
+    assert table.to_csv().count("\n") == 1 + len(table.rows)

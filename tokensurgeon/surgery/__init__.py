@@ -1,0 +1,24 @@
+"""The surgery: the one room that knows the order of things.
+
+`transplant` runs a recipe end to end; `compare` runs several initialisers on one pair under one
+protocol. Both stand on `prepare` (read and align) and `patch_rows` (compute the matrices).
+"""
+
+from __future__ import annotations
+
+from tokensurgeon.surgery.compare import Comparison, compare
+from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.rows import PatchedRows, default_methods, patch_rows
+from tokensurgeon.surgery.transplant import SurgeryResult, transplant
+
+__all__ = [
+    "Comparison",
+    "Operation",
+    "PatchedRows",
+    "SurgeryResult",
+    "compare",
+    "default_methods",
+    "patch_rows",
+    "prepare",
+    "transplant",
+]

@@ -1,0 +1,75 @@
+"""The records that go beside a patched checkpoint, for `explain` and for further training.
+
+``surgery/input_weights.npz``, ``surgery/output_weights.npz``
+    scipy CSR (n_rows, n_source): how each row is a sum of source rows. The output's is left out
+    where the two sides are one matrix.
+``surgery/tokens.json``
+    Spellings of both vocabularies, and per target id its match, source id, pieces and origin.
+``new_token_ids.json``
+    The ids whose rows are new: what to train first.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import scipy.sparse as sp
+
+from tokensurgeon.alignment import Match
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import ORIGINS, PatchedRows, Side
+
+
+def record_files(operation: Operation, rows: PatchedRows) -> dict[str, bytes | str]:
+    """Return the records by file name."""
+    files: dict[str, bytes | str] = {
+        "new_token_ids.json": _new_token_ids(operation, rows),
+        "surgery/tokens.json": _tokens(operation, rows),
+        "surgery/input_weights.npz": _npz(rows.input.weights),
+    }
+    if not rows.tied:
+        files["surgery/output_weights.npz"] = _npz(rows.output.weights)
+    return files
+
+
+def _npz(weights: sp.csr_array) -> bytes:
+    buffer = io.BytesIO()
+    sp.save_npz(buffer, weights)
+    return buffer.getvalue()
+
+
+def _new_token_ids(operation: Operation, rows: PatchedRows) -> str:
+    target = operation.alignment.target
+    new = np.flatnonzero((rows.input.copied < 0) | (rows.output.copied < 0))
+    tokens = [int(i) for i in new if i < target.n_rows and target.spellings[i] is not None]
+    data = {
+        "new_token_ids": tokens,
+        "spellings": [target.spellings[i] for i in tokens],
+        "n_rows": operation.n_rows,
+    }
+    return json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def _tokens(operation: Operation, rows: PatchedRows) -> str:
+    alignment = operation.alignment
+
+    def side(made: Side) -> dict[str, object]:
+        return {
+            "method": made.method,
+            "origin": [ORIGINS[code] for code in made.origin],
+            "copied": made.copied.tolist(),
+        }
+
+    data = {
+        "source": list(alignment.source.spellings),
+        "target": list(alignment.target.spellings),
+        "match": [Match(code).name.lower() for code in alignment.match.tolist()],
+        "source_ids": alignment.source_ids.tolist(),
+        "pieces": {str(i): list(pieces) for i, pieces in operation.pieces.items()},
+        "input": side(rows.input),
+        "output": side(rows.output),
+        "tied": rows.tied,
+    }
+    return json.dumps(data, ensure_ascii=False) + "\n"

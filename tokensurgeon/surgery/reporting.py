@@ -1,0 +1,143 @@
+"""Fill a `SurgeryReport` from what the surgery knows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokensurgeon.evaluation import Evaluation
+from tokensurgeon.recipe import TrainSpec
+from tokensurgeon.report import (
+    DonorFacts,
+    ModelFacts,
+    RowCounts,
+    SideReport,
+    SurgeryReport,
+    TokenFact,
+    TokenizerFacts,
+    audit_rows,
+)
+from tokensurgeon.surgery.prepare import Operation, peak_memory
+from tokensurgeon.surgery.rows import (
+    CONTROL,
+    COPIED,
+    INITIALISED,
+    PADDING,
+    UNSPELLABLE,
+    PatchedRows,
+    Side,
+)
+from tokensurgeon.vocabulary import Kind, Vocabulary
+
+
+def make_report(
+    operation: Operation,
+    *,
+    methods: tuple[str, str],
+    rows: PatchedRows | None = None,
+    evaluation: Evaluation | None = None,
+    dry_run: dict[str, float] | None = None,
+) -> SurgeryReport:
+    """Return the report; what the writer changes is filled in later.
+
+    Parameters
+    ----------
+    operation : Operation
+    methods : tuple of str
+        Input and output initialiser.
+    rows : PatchedRows or None
+        None on a dry run.
+    evaluation : Evaluation or None
+    dry_run : dict or None
+        The estimate of a dry run.
+    """
+    recipe, alignment = operation.recipe, operation.alignment
+    layout, target = operation.checkpoint.layout, alignment.target
+    trained = isinstance(recipe.tokenizer, TrainSpec)
+    used = _n_tokens(target)
+    why = None
+    if evaluation is None:
+        why = "a dry run" if dry_run is not None else "no evaluation text was given"
+    return SurgeryReport(
+        recipe=recipe.model_dump(mode="json"),
+        source=ModelFacts(
+            path=recipe.source,
+            fingerprint=operation.checkpoint.fingerprint,
+            model_type=layout.family,
+            n_tokens=_n_tokens(alignment.source),
+            n_rows=layout.n_rows,
+            width=layout.width,
+            tied=layout.tied,
+            dtype=operation.checkpoint.dtype,
+            max_positions=operation.checkpoint.max_positions,
+        ),
+        target=TokenizerFacts(
+            path=None if trained else str(recipe.tokenizer or recipe.donor),
+            fingerprint=target.fingerprint,
+            n_tokens=used,
+        ),
+        donor=DonorFacts.model_validate(operation.donor_facts) if operation.donor_facts else None,
+        alignment=alignment.summary(),
+        rows=RowCounts(
+            total=operation.n_rows,
+            used=used,
+            padding=max(operation.n_rows - target.n_rows, 0),
+            holes=target.n_rows - used,
+        ),
+        tied=operation.tied,
+        input=_side(operation, rows and rows.input, methods[0], "input"),
+        output=_side(operation, rows and rows.output, methods[1], "output"),
+        unspellable=_facts(target, operation.unspellable),
+        unmatched_controls=_facts(target, alignment.unmatched_controls),
+        evaluation=evaluation.to_dict() if evaluation else None,
+        not_evaluated=why,
+        baselines=tuple(recipe.baselines),
+        donor_methods=("patched",) if rows is not None and rows.used_donor else (),
+        calibration_bytes=sum(len(text.encode()) for text in operation.calibration_texts),
+        timings={name: round(seconds, 4) for name, seconds in operation.timings.items()},
+        peak_memory=peak_memory(),
+        warnings=tuple(operation.warnings),
+        dry_run=dry_run is not None,
+        estimate=dry_run,
+    )
+
+
+def _n_tokens(vocabulary: Vocabulary) -> int:
+    return sum(spelling is not None for spelling in vocabulary.spellings)
+
+
+def _facts(target: Vocabulary, ids: np.ndarray) -> tuple[TokenFact, ...]:
+    return tuple(TokenFact(id=int(i), spelling=target.spellings[int(i)] or "") for i in ids)
+
+
+def _side(operation: Operation, side: Side | None, method: str, name: str) -> SideReport:
+    """Count where a side's rows come from and audit the new ones."""
+    if side is None:
+        n_missing = len(operation.pieces)
+        copied = operation.n_rows - n_missing - operation.unspellable.size
+        controls = operation.alignment.unmatched_controls.size
+        padding = operation.n_rows - operation.alignment.target.n_rows
+        padding += int((operation.alignment.target.kinds == Kind.PADDING).sum())
+        return SideReport(
+            method=method,
+            copied=copied - controls - padding,
+            initialised=n_missing,
+            unspellable=operation.unspellable.size,
+            controls=controls,
+            padding=padding,
+        )
+    counts = np.bincount(side.origin, minlength=5)
+    new = np.flatnonzero(side.origin == INITIALISED)
+    context = operation.context
+    trained = context.input_rows if name == "input" else context.output_rows
+    return SideReport(
+        method=side.method,
+        settings=side.settings,
+        copied=int(counts[COPIED]),
+        initialised=int(counts[INITIALISED]),
+        unspellable=int(counts[UNSPELLABLE]),
+        controls=int(counts[CONTROL]),
+        padding=int(counts[PADDING]),
+        audit=audit_rows(
+            side.rows[new], new, trained[context.anchors], operation.alignment.target.spellings
+        ),
+    )

@@ -1,0 +1,378 @@
+"""Put the patched matrices together: copied rows, an initialiser's rows, and floor rows.
+
+The framework keeps the laws here, whatever an initialiser returns: shared rows are copied, new
+rows are finite, tied stays one matrix, and every row that no method can answer for gets a floor
+row that is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tokensurgeon.checkpoint import round_rows
+from tokensurgeon.errors import InitialiserError, UsageError
+from tokensurgeon.initialisers import build, mean_row, quiet_output_row, settings_of
+from tokensurgeon.initialisers.contract import (
+    Ids,
+    InitContext,
+    Initialiser,
+    NewRows,
+    Rows,
+    SideRows,
+)
+from tokensurgeon.recipe import InitSpec
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.vocabulary import Kind, Vocabulary
+
+ORIGINS = ("copied", "initialised", "unspellable", "control", "padding")
+"""Where a row came from; `Side.origin` holds indices into this."""
+COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING = range(len(ORIGINS))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One patched matrix and where its rows came from.
+
+    Attributes
+    ----------
+    rows : float32 (n_rows, width)
+        Already rounded to the checkpoint's dtype.
+    copied : int64 (n_rows,)
+        The source row that is copied bit for bit, or -1.
+    weights : CSR float32 (n_rows, n_source)
+        How each row is a sum of source rows; empty where a row is not.
+    origin : uint8 (n_rows,)
+        Index into `ORIGINS`.
+    method : str
+        The initialiser's name.
+    settings : dict
+    """
+
+    rows: Rows
+    copied: Ids
+    weights: sp.csr_array
+    origin: np.ndarray
+    method: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PatchedRows:
+    """Both sides (one object twice when tied), the output bias, and what they took.
+
+    `forward_tokens` ran through the source; `used_donor` and `used_text` say what the methods
+    looked at, found out by watching them.
+    """
+
+    input: Side
+    output: Side
+    output_bias: Rows | None
+    seconds: float
+    forward_tokens: int
+    used_donor: bool
+    used_text: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tied(self) -> bool:
+        """Whether the two sides are one matrix."""
+        return self.input is self.output
+
+
+def default_methods(operation: Operation) -> tuple[str, str]:
+    """Return the default initialisers (input, output) for a pair.
+
+    `omp` where there is a donor. Without one `hidden-residual` in and `subword-mean` out when the
+    sides are two matrices, `subword-mean` when they are one: a tied matrix behaves like an output
+    matrix, for which the residual of an input says nothing.
+    """
+    if operation.donor is not None:
+        return "omp", "omp"
+    checkpoint = operation.checkpoint
+    if operation.tied or checkpoint.hidden_width != checkpoint.layout.width:
+        return "subword-mean", "subword-mean"
+    return "hidden-residual", "subword-mean"
+
+
+def chosen_methods(operation: Operation, spec: InitSpec) -> tuple[str, str]:
+    """Return the initialisers that a recipe asks for, the default's where it asks for none.
+
+    Raises
+    ------
+    UsageError
+        If two methods are asked for while there is one matrix.
+    """
+    default_input, default_output = default_methods(operation)
+    if operation.tied:
+        given = [name for name in (spec.input, spec.output) if name is not None]
+        if len(set(given)) > 1:
+            raise UsageError(
+                f"input '{given[0]}' and output '{given[1]}' need two matrices, and the source "
+                "is tied: name one method, or add --untie"
+            )
+        name = given[0] if given else default_output
+        return name, name
+    return spec.input or default_input, spec.output or default_output
+
+
+def build_initialiser(name: str, spec: InitSpec, used: tuple[str, ...]) -> Initialiser:
+    """Build an initialiser with the settings that a recipe has for it.
+
+    The settings under ``"*"`` go to each method in `used` that has them; a key that none has is
+    an error of the first.
+    """
+    own = dict(spec.settings.get(name, {}))
+    shared = spec.settings.get("*", {})
+    for key, value in shared.items():
+        if key in settings_of(name) or not any(key in settings_of(other) for other in used):
+            own.setdefault(key, value)
+    return build(name, own)
+
+
+def patch_rows(
+    operation: Operation,
+    methods: tuple[str, str],
+    spec: InitSpec,
+    initialiser: Initialiser | None = None,
+) -> PatchedRows:
+    """Compute the rows of a patched checkpoint, in memory.
+
+    Parameters
+    ----------
+    operation : Operation
+    methods : tuple of str
+        Initialisers of the input and of the output side.
+    spec : InitSpec
+        Where their settings are.
+    initialiser : Initialiser, optional
+        Makes both sides, in the place of `methods`.
+
+    Raises
+    ------
+    InitialiserError
+        If a method cannot work here, breaks its contract or returns NaN or Inf.
+    """
+    start = time.perf_counter()
+    context, forward = operation.context, operation.states.n_tokens
+    context.seen.clear()
+    chosen = [initialiser or build_initialiser(name, spec, methods) for name in methods]
+    answers = [_ask(chosen[0], context)]
+    answers.append(answers[0] if chosen[1] == chosen[0] else _ask(chosen[1], context))
+    notes: list[str] = []
+    if operation.tied:
+        answer = answers[1].output or answers[1].input
+        if answer is None:
+            raise InitialiserError(
+                f"'{chosen[1].name}' returned no rows: choose another with --init"
+            )
+        output, bias = _assemble(operation, answer, "tied", chosen[1])
+        made = [output, output]
+    else:
+        made = []
+        for side, method, new in zip(("input", "output"), chosen, answers, strict=True):
+            answer = new.input if side == "input" else new.output
+            if answer is None:
+                # "Not mine": the plain method stands in, and the report says so.
+                notes.append(f"'{method.name}' has no {side} rows; 'subword-mean' made them")
+                method = build("subword-mean", {})
+                new = _ask(method, context)
+                answer = new.input if side == "input" else new.output
+                assert answer is not None  # subword-mean answers for both sides
+            matrix, bias = _assemble(operation, answer, side, method)
+            made.append(matrix)
+    return PatchedRows(
+        made[0],
+        made[1],
+        bias,
+        seconds=time.perf_counter() - start,
+        forward_tokens=operation.states.n_tokens - forward,
+        used_donor="donor" in context.seen,
+        used_text="text" in context.seen,
+        notes=tuple(notes),
+    )
+
+
+def _ask(initialiser: Initialiser, context: InitContext) -> NewRows:
+    answer = initialiser(context)
+    if not isinstance(answer, NewRows):
+        raise InitialiserError(
+            f"'{initialiser.name}' returned {type(answer).__name__}, not NewRows: see "
+            "tokensurgeon.check_initialiser"
+        )
+    return answer
+
+
+def _settings(initialiser: Initialiser) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(initialiser, "__dataclass_fields__", {})
+    return {name: getattr(initialiser, name) for name in fields}
+
+
+def copied_rows(operation: Operation, side: str) -> Ids:
+    """Return which source row each patched row copies, or -1, int64 (n_rows,).
+
+    `side` is ``input``, ``output`` or ``tied``. A start token takes its input row from the
+    source's start token, and an end token its output row from the source's end token, also where
+    one token plays both parts on one side only.
+    """
+    alignment = operation.alignment
+    n_target = alignment.target.n_rows
+    copied = np.full(operation.n_rows, -1, dtype=np.int64)
+    copied[:n_target] = alignment.source_ids
+    n_source = operation.checkpoint.layout.n_rows
+    if alignment.is_identity or alignment.is_permutation:
+        # The source's own vocabulary: padding rows and holes stay too, each source row once.
+        used = np.zeros(n_source, dtype=bool)
+        used[copied[copied >= 0]] = True
+        free = np.flatnonzero(copied < 0)
+        spare = np.flatnonzero(~used)
+        in_place = np.array([i for i in free if i < n_source and not used[i]], dtype=np.int64)
+        copied[in_place] = in_place
+        free, spare = np.setdiff1d(free, in_place), np.setdiff1d(spare, in_place)
+        n = min(free.size, spare.size)
+        copied[free[:n]] = spare[:n]
+        return copied
+    source, target = alignment.source, alignment.target
+    mapped = set(operation.recipe.map)
+    if side in ("input", "tied"):
+        _take(copied, _start(target), _start(source), target, mapped)
+    if side == "output":
+        _take(copied, target.eos_id, source.eos_id, target, mapped)
+    return copied
+
+
+def _start(vocabulary: Vocabulary) -> int | None:
+    return vocabulary.bos_id if vocabulary.bos_id is not None else vocabulary.eos_id
+
+
+def _take(
+    copied: Ids, target_id: int | None, source_id: int | None, target: Vocabulary, mapped: set[str]
+) -> None:
+    """Copy one role's row, unless the user mapped that token."""
+    if target_id is None or source_id is None or target.spellings[target_id] in mapped:
+        return
+    copied[target_id] = source_id
+
+
+def _assemble(
+    operation: Operation, answer: SideRows, side: str, initialiser: Initialiser
+) -> tuple[Side, Rows | None]:
+    """Build one matrix from copied rows, the initialiser's answer and floor rows."""
+    context, method = operation.context, initialiser.name
+    source_rows = context.input_rows if side == "input" else context.output_rows
+    n_source, n_rows = context.n_source, operation.n_rows
+    copied = copied_rows(operation, side)
+    origin = _origins(operation, copied)
+    here = copied >= 0
+    rows = np.zeros((n_rows, context.width), dtype=np.float32)
+    rows[here] = source_rows[copied[here]]
+
+    new = answer.values(source_rows)
+    if new.shape != (context.n_missing, context.width):
+        raise InitialiserError(
+            f"'{method}' returned {side} rows of shape {new.shape}; "
+            f"({context.n_missing}, {context.width}) was asked"
+        )
+    wanted = origin[context.missing] == INITIALISED
+    rows[context.missing[wanted]] = new[wanted]
+    finite = np.isfinite(rows[context.missing]).all(axis=1)
+    if not finite.all():
+        token = context.target.spellings[int(context.missing[~finite][0])]
+        raise InitialiserError(
+            f"'{method}' made {int((~finite).sum())} {side} rows with NaN or Inf, the first for "
+            f"{token!r}: choose another method, or check the donor's rows"
+        )
+    bias = _bias(context, answer, copied, n_rows) if side != "input" else None
+    _floors(operation, side, source_rows, rows, origin, bias)
+    rows[~here] = round_rows(rows[~here], operation.checkpoint.dtype)
+    weights = _weights(answer, context, copied, n_rows, n_source, wanted)
+    return Side(rows, copied, weights, origin, method, _settings(initialiser)), bias
+
+
+def _origins(operation: Operation, copied: Ids) -> np.ndarray:
+    """Say for each row where it comes from."""
+    alignment = operation.alignment
+    origin = np.full(operation.n_rows, PADDING, dtype=np.uint8)
+    origin[operation.context.missing] = INITIALISED
+    origin[operation.unspellable] = UNSPELLABLE
+    origin[alignment.unmatched_controls] = CONTROL
+    origin[copied >= 0] = COPIED
+    return origin
+
+
+def _floors(
+    operation: Operation,
+    side: str,
+    source_rows: Rows,
+    rows: Rows,
+    origin: np.ndarray,
+    bias: Rows | None,
+) -> None:
+    """Fill the rows that no method answers for; mutates `rows` and `bias`.
+
+    Input: the mean row (of trained control rows, for a control). Output, and the one matrix of a
+    tied model: a row that no hidden state prefers.
+    """
+    context = operation.context
+    floor = np.isin(origin, (UNSPELLABLE, CONTROL, PADDING))
+    if not floor.any():
+        return
+    if side == "input":
+        rows[floor] = mean_row(source_rows, context.anchors)
+        controls = _trained_controls(context.source, source_rows)
+        if controls.any():
+            rows[origin == CONTROL] = mean_row(source_rows, controls)
+        return
+    quiet = quiet_output_row(context)
+    rows[floor] = quiet.row
+    if bias is not None:
+        bias[floor] = quiet.bias
+
+
+def _trained_controls(source: Vocabulary, rows: Rows) -> np.ndarray:
+    n = min(rows.shape[0], source.n_rows)
+    controls = np.zeros(rows.shape[0], dtype=bool)
+    controls[:n] = source.kinds[:n] == Kind.CONTROL
+    return controls & np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+
+
+def _bias(context: InitContext, answer: SideRows, copied: Ids, n_rows: int) -> Rows | None:
+    """Carry the output bias over: copied, or the same weights as the rows, else its mean."""
+    source_bias = context.output_bias
+    if source_bias is None:
+        return None
+    mean = np.float32(source_bias[context.anchors].mean() if context.anchors.any() else 0.0)
+    bias = np.full(n_rows, mean, dtype=np.float32)
+    if answer.weights is not None:
+        n_virtual = answer.weights.shape[1] - context.n_source
+        column = np.concatenate([source_bias, np.full(n_virtual, mean, dtype=np.float32)])
+        bias[context.missing] = answer.weights @ column
+    here = copied >= 0
+    bias[here] = source_bias[copied[here]]
+    return bias
+
+
+def _weights(
+    answer: SideRows,
+    context: InitContext,
+    copied: Ids,
+    n_rows: int,
+    n_source: int,
+    wanted: np.ndarray,
+) -> sp.csr_array:
+    """Return the weights over source rows of every patched row, for `explain`."""
+    here = np.flatnonzero(copied >= 0)
+    data = np.ones(here.size, dtype=np.float32)
+    weights = sp.csr_array((data, (here, copied[here])), shape=(n_rows, n_source))
+    if answer.weights is None or not context.n_missing:
+        return weights
+    placed = sp.csr_array(
+        (np.ones(int(wanted.sum()), np.float32), (context.missing[wanted], np.flatnonzero(wanted))),
+        shape=(n_rows, context.n_missing),
+    )
+    new = placed @ answer.weights[:, :n_source].astype(np.float32)
+    return sp.csr_array(weights + new)

@@ -1,0 +1,205 @@
+"""Run a recipe end to end: prepare, compute rows, measure, write, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
+from tokensurgeon.evaluation import Evaluation
+from tokensurgeon.initialisers import build, load_plugin
+from tokensurgeon.initialisers.contract import Initialiser
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.surgery.estimate import estimate
+from tokensurgeon.surgery.files import record_files
+from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
+from tokensurgeon.surgery.prepare import Operation, Progress, prepare, silent
+from tokensurgeon.surgery.reporting import make_report
+from tokensurgeon.surgery.rows import PatchedRows, build_initialiser, chosen_methods, patch_rows
+from tokensurgeon.training.hard_text import hard_texts
+
+
+@dataclass(frozen=True)
+class SurgeryResult:
+    """What `transplant` returns.
+
+    Attributes
+    ----------
+    report : SurgeryReport
+    output : Path or None
+        The patched checkpoint; None where the recipe names no output, or on a dry run.
+    alignment : Alignment
+    rows : PatchedRows or None
+        The patched matrices; None on a dry run.
+    evaluation : Evaluation or None
+    """
+
+    report: SurgeryReport
+    output: Path | None
+    alignment: Alignment
+    rows: PatchedRows | None
+    evaluation: Evaluation | None
+
+
+def transplant(
+    recipe: Recipe | None = None,
+    /,
+    *,
+    dry_run: bool = False,
+    plugins: Sequence[str | Path] = (),
+    initialiser: Initialiser | None = None,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> SurgeryResult:
+    """Give a checkpoint another tokenizer, write it, and say what that cost.
+
+    Parameters
+    ----------
+    recipe : Recipe, optional
+        A whole surgery; else its fields as keywords, as in
+        ``transplant(source="model", tokenizer="target", output="patched")``.
+    dry_run : bool
+        Read and align, estimate time and memory, and stop before any row is computed.
+    plugins : sequence of path
+        Python files that register initialisers. Their code runs.
+    initialiser : Initialiser, optional
+        An initialiser object for both sides, instead of a registered name.
+    progress : callable(done, total, what), optional
+
+    Returns
+    -------
+    SurgeryResult
+
+    Raises
+    ------
+    TokensurgeonError
+        With one line that says what is wrong and what to do; nothing is then at the output.
+
+    Examples
+    --------
+    >>> result = transplant(source="model", tokenizer="target")  # doctest: +SKIP
+    >>> result.report.evaluation  # doctest: +SKIP
+    """
+    if recipe is None:
+        recipe = Recipe.parse(fields, where="transplant()")
+    elif fields:
+        recipe = Recipe.parse({**recipe.model_dump(), **fields}, where="transplant()")
+    for plugin in plugins:
+        load_plugin(plugin)
+    _check_settings(recipe)
+    start = time.perf_counter()
+    operation = prepare(recipe, progress or silent)
+    methods = chosen_methods(operation, recipe.init)
+    if dry_run:
+        report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
+        return SurgeryResult(report, None, operation.alignment, None, None)
+
+    texts = evaluation_texts(operation) if recipe.text.evaluation else []
+    with operation.stage("initialise"):
+        rows = patch_rows(operation, methods, recipe.init, initialiser)
+    operation.warnings += rows.notes
+    evaluation = None
+    if texts:
+        entries = [("patched", rows), *_baselines(operation, rows)]
+        evaluation = measure(operation, entries, texts)
+    operation.timings["total"] = time.perf_counter() - start
+    report = make_report(operation, methods=methods, rows=rows, evaluation=evaluation)
+    output = None
+    if recipe.output is not None:
+        with operation.stage("write"):
+            report, output = _write(operation, rows, report)
+    return SurgeryResult(report, output, operation.alignment, rows, evaluation)
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """Refuse unknown methods and wrong settings before anything is read."""
+    spec = recipe.init
+    named = tuple(name for name in (spec.input, spec.output) if name is not None)
+    for name in {*named, *recipe.baselines}:
+        build_initialiser(name, spec, named or (name,))
+    for name, settings in spec.settings.items():
+        if name != "*":
+            build(name, settings)
+
+
+def _baselines(operation: Operation, rows: PatchedRows) -> list[tuple[str, PatchedRows]]:
+    """Compute the plain baselines that are not the chosen method itself."""
+    found = []
+    for name in operation.recipe.baselines:
+        if name == rows.input.method == rows.output.method:
+            continue
+        with operation.stage("baselines"):
+            found.append((name, patch_rows(operation, (name, name), operation.recipe.init)))
+    return found
+
+
+def _write(
+    operation: Operation, rows: PatchedRows, report: SurgeryReport
+) -> tuple[SurgeryReport, Path]:
+    """Write the checkpoint with its report, card and records; return the completed report."""
+    recipe = operation.recipe
+    assert recipe.output is not None
+    output = Path(recipe.output)
+    same = rows.tied
+    plan = PatchPlan(
+        checkpoint=operation.checkpoint,
+        target=operation.alignment.target,
+        input_rows=rows.input.rows,
+        output_rows=rows.input.rows if same else rows.output.rows,
+        output_bias=rows.output_bias,
+        copied_input=rows.input.copied,
+        copied_output=rows.output.copied,
+        untie=recipe.untie and operation.checkpoint.layout.tied,
+        id_map=id_map(operation.alignment),
+        chat_template=recipe.chat_template,
+        allow_nonfinite=recipe.allow_nonfinite,
+    )
+    finished: list[SurgeryReport] = []
+
+    def extra_files(ids: dict[str, Any], warnings: Sequence[str]) -> dict[str, bytes | str]:
+        """Complete the report once the writer knows what it changed."""
+        complete = report.model_copy(
+            update={
+                "ids": ids,
+                "warnings": (*report.warnings, *warnings),
+                "written_to": str(output),
+            }
+        )
+        finished.append(complete)
+        return {
+            "report.json": complete.to_json(),
+            "README.md": model_card(complete),
+            **record_files(operation, rows),
+        }
+
+    written = write_checkpoint(
+        plan,
+        output,
+        force=recipe.force,
+        extra_files=extra_files,
+        recipe_yaml=recipe.to_yaml(),
+        probe_texts=[*hard_texts(), *operation.calibration_texts[:8]],
+        allow_autotokenizer_mismatch=recipe.allow_autotokenizer_mismatch,
+        expected=patched_model(operation, rows),
+        seed=recipe.seed,
+    )
+    return finished[-1].model_copy(update={"manifest": written.manifest_sha256}), output
+
+
+def id_map(alignment: Alignment) -> dict[int, int]:
+    """Return source id → target id for every source token that a target token takes over.
+
+    Where several do, the one of the same spelling counts, else the first.
+    """
+    found: dict[int, int] = {}
+    for target_id in alignment.shared.tolist():
+        source_id = int(alignment.source_ids[target_id])
+        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
+        if source_id not in found or same:
+            found[source_id] = target_id
+    return found
