@@ -1,0 +1,154 @@
+"""The records beside a patched checkpoint, read back: which row came from where.
+
+`explain_row` answers for one token; the files are those that a surgery writes into ``surgery/``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.vocabulary import load_vocabulary
+
+FOLDER = "surgery"
+
+
+@dataclass(frozen=True)
+class SideRow:
+    """One side of one row: its origin, its method, and its largest weights over source tokens.
+
+    `weights` holds (source id, spelling, weight), the largest magnitude first; `n_weights` counts
+    all of them. A method may have added what no weight says.
+    """
+
+    side: str
+    origin: str
+    method: str | None
+    weights: tuple[tuple[int, str | None, float], ...]
+    n_weights: int
+
+
+@dataclass(frozen=True)
+class RowStory:
+    """Where the row of one target token came from.
+
+    `match` names how a source token was found for it ("none" where there is none), `source_id`
+    that token, `pieces` the (id, spelling) that spell a missing token.
+    """
+
+    id: int
+    spelling: str | None
+    match: str
+    source_id: int | None
+    source_spelling: str | None
+    pieces: tuple[tuple[int, str | None], ...]
+    sides: tuple[SideRow, ...]
+
+
+class Records:
+    """The records of one patched checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has none, or they are damaged.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.checkpoint = Path(checkpoint)
+        path = self.checkpoint / FOLDER / "tokens.json"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{checkpoint} has no {FOLDER}/tokens.json: it was not written by "
+                "`tokensurgeon transplant`"
+            )
+        try:
+            self.tokens: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            self.spellings: list[str | None] = self.tokens["target"]
+            self.source: list[str | None] = self.tokens["source"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: transplant again") from error
+
+    def find(self, token: str, kind: str = "any") -> int:
+        """Return the id that `token` names.
+
+        Parameters
+        ----------
+        token : str
+        kind : str
+            ``id``, ``spelling`` or ``text`` (whose bytes are one token); ``any`` tries them in
+            this order.
+
+        Raises
+        ------
+        UnknownNameError
+            If it names none.
+        """
+        n = len(self.spellings)
+        if kind in ("any", "id") and token.isascii() and token.isdecimal():
+            if int(token) < n and self.spellings[int(token)] is not None:
+                return int(token)
+            if kind == "id":
+                raise UnknownNameError(f"no token has id {token}; the last id is {n - 1}")
+        if kind in ("any", "spelling") and token in self.spellings:
+            return self.spellings.index(token)
+        if kind in ("any", "text") and token:
+            vocabulary = load_vocabulary(self.checkpoint)
+            data = token.encode("utf-8", "surrogateescape")
+            found = vocabulary.emits(data)
+            if found is None:
+                found = next(iter(vocabulary.ids_of_bytes(data)), None)
+            if found is not None:
+                return found
+        raise UnknownNameError(
+            f"{token!r} is no id, no spelling and not the text of one token; "
+            f"the tokenizer has {sum(s is not None for s in self.spellings):,}"
+        )
+
+    def explain(self, token_id: int, top: int = 8) -> RowStory:
+        """Return where the row of a token came from, with its `top` largest weights per side."""
+        source_id = int(self.tokens["source_ids"][token_id])
+        pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
+        tied = bool(self.tokens.get("tied"))
+        sides = [("input", "both" if tied else "input")]
+        if not tied:
+            sides.append(("output", "output"))
+        return RowStory(
+            id=token_id,
+            spelling=self.spellings[token_id],
+            match=str(self.tokens["match"][token_id]),
+            source_id=None if source_id < 0 else source_id,
+            source_spelling=self._spelling(source_id),
+            pieces=tuple((int(piece), self._spelling(int(piece))) for piece in pieces),
+            sides=tuple(self._side(key, label, token_id, top) for key, label in sides),
+        )
+
+    def _side(self, key: str, label: str, token_id: int, top: int) -> SideRow:
+        facts = self.tokens[key]
+        weights = self._weights(key)
+        row = weights[[token_id]].tocoo()
+        order = np.lexsort((row.col, -np.abs(row.data)))
+        listed = tuple(
+            (int(row.col[i]), self._spelling(int(row.col[i])), float(row.data[i]))
+            for i in order[:top]
+        )
+        origin = str(facts["origin"][token_id])
+        method = str(facts["method"]) if origin == "initialised" else None
+        return SideRow(label, origin, method, listed, len(order))
+
+    def _weights(self, side: str) -> sp.csr_array:
+        path = self.checkpoint / FOLDER / f"{side}_weights.npz"
+        try:
+            return sp.csr_array(sp.load_npz(path))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is missing or damaged: transplant again") from error
+
+    def _spelling(self, source_id: int) -> str | None:
+        return self.source[source_id] if 0 <= source_id < len(self.source) else None
