@@ -1,0 +1,471 @@
+"""Which target row is which source row, and how we know.
+
+Text is matched by exact bytes, first within its kind (a byte-fallback token is never taken for a
+letter while a letter is there), then by what the tokenizer itself emits. Controls are matched by
+spelling and role, never by bytes. Nothing here looks at a row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.errors import AlignmentError
+from tokensurgeon.vocabulary import Kind, Vocabulary
+
+Ids = npt.NDArray[np.int64]
+
+_STANDARD_ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
+# Which of several roles of one id says where its output row comes from: eos is what models emit.
+_OUTPUT_ORDER = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
+_N_EXAMPLES = 5
+
+
+class Match(IntEnum):
+    """How a target token was found in the source."""
+
+    NONE = 0
+    EXACT = 1
+    """Bytes, kind and spelling are equal."""
+    BYTE = 2
+    """Bytes are equal."""
+    CONTROL = 3
+    """A control of the same spelling or role."""
+    NORMALISED = 4
+    """Equal only once the source has normalised the token: other case, accents or space."""
+    MAP = 5
+    """The user said so."""
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Ids that share their bytes within one vocabulary.
+
+    Attributes
+    ----------
+    side : 'source' or 'target'
+    count : int
+        Byte strings with more than one id.
+    examples : tuple of (bytes, ids)
+    """
+
+    side: str
+    count: int
+    examples: tuple[tuple[bytes, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which source row belongs to which target id. Arrays are read-only.
+
+    Attributes
+    ----------
+    source, target : Vocabulary
+    source_ids : int64 (n_target,)
+        Source row for the input side of each target id, -1 where none. For an identity, holes
+        have their own id.
+    output_source_ids : int64 (n_target,)
+        The same for the output side. It differs where several target ids have one source row:
+        of those with equal bytes (and of controls) only the one that is emitted keeps it, the
+        others have -1, to be made quiet; and
+        where one target id is both bos and eos and the source has two ids: input from bos, output
+        from eos.
+    match : uint8 (n_target,)
+        A `Match` per target id.
+    shared : int64
+        Target ids with a match.
+    missing : int64
+        Ordinary and byte tokens without one.
+    unmatched_controls : int64
+        Control and unused ids without one.
+    padding : int64
+        Target ids that have no token.
+    duplicates : tuple of Duplicates
+        One per side.
+    collisions : mapping of int to tuple of int
+        Source ids that more than one target id has.
+    warnings : tuple of str
+    is_identity : bool
+        The same table with the same ids.
+    is_permutation : bool
+        The source's vocabulary with other ids.
+    """
+
+    source: Vocabulary
+    target: Vocabulary
+    source_ids: Ids
+    output_source_ids: Ids
+    match: npt.NDArray[np.uint8]
+    duplicates: tuple[Duplicates, ...]
+    collisions: Mapping[int, tuple[int, ...]]
+    warnings: tuple[str, ...]
+    is_identity: bool
+    is_permutation: bool
+
+    @property
+    def n_source(self) -> int:
+        """Rows of the source vocabulary."""
+        return self.source.n_rows
+
+    @property
+    def n_target(self) -> int:
+        """Rows of the target vocabulary."""
+        return self.target.n_rows
+
+    @cached_property
+    def shared(self) -> Ids:
+        """Target ids with a match, ascending."""
+        return np.flatnonzero(self.match != Match.NONE).astype(np.int64)
+
+    def _without(self, *kinds: Kind) -> Ids:
+        wanted = np.isin(self.target.kinds, kinds) & (self.match == Match.NONE)
+        return np.flatnonzero(wanted).astype(np.int64)
+
+    @cached_property
+    def missing(self) -> Ids:
+        """Ordinary and byte tokens of the target without a match, ascending."""
+        return self._without(Kind.ORDINARY, Kind.BYTE)
+
+    @cached_property
+    def unmatched_controls(self) -> Ids:
+        """Control and unused ids of the target without a match, ascending."""
+        return self._without(Kind.CONTROL, Kind.UNUSED)
+
+    @cached_property
+    def padding(self) -> Ids:
+        """Target ids without a token, ascending."""
+        return np.flatnonzero(self.target.kinds == Kind.PADDING).astype(np.int64)
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts and facts as JSON values, for reports and `align --json`."""
+        counts = Counter(self.match.tolist())
+        n_text = int(np.isin(self.target.kinds, (Kind.ORDINARY, Kind.BYTE)).sum())
+        n_shared = n_text - len(self.missing)
+        return {
+            "source_rows": self.n_source,
+            "target_rows": self.n_target,
+            "shared": len(self.shared),
+            "missing": len(self.missing),
+            "unmatched_controls": len(self.unmatched_controls),
+            "padding": len(self.padding),
+            "by_match": {m.name.lower(): counts[m] for m in Match if m is not Match.NONE},
+            "text_tokens": n_text,
+            "share_of_text_tokens": n_shared / n_text if n_text else 0.0,
+            "is_identity": self.is_identity,
+            "is_permutation": self.is_permutation,
+            "collisions": len(self.collisions),
+            "duplicates": {each.side: each.count for each in self.duplicates},
+            "number_schemes": {
+                "source": self.source.number_scheme,
+                "target": self.target.number_scheme,
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def align(
+    source: Vocabulary, target: Vocabulary, mapping: Mapping[str, str] | None = None
+) -> Alignment:
+    """Say which source row each target id has, and how that is known.
+
+    Parameters
+    ----------
+    source, target : Vocabulary
+    mapping : mapping of str to str, optional
+        Target spelling → source spelling. It outranks everything else.
+
+    Raises
+    ------
+    UnknownNameError
+        If `mapping` names a spelling that does not exist; the nearest one is named.
+    AlignmentError
+        If `mapping` names an id that stands for nothing.
+
+    Examples
+    --------
+    >>> alignment = align(source, target)                                   # doctest: +SKIP
+    >>> alignment.summary()["missing"]                                      # doctest: +SKIP
+    3627
+    """
+    source_ids = np.full(target.n_rows, -1, dtype=np.int64)
+    match = np.zeros(target.n_rows, dtype=np.uint8)
+    same = _same_table(source, target)
+    if same is not None:
+        source_ids, match = same
+    else:
+        _match_text(source, target, source_ids, match)
+        _match_controls(source, target, source_ids, match)
+        _match_normalised(source, target, source_ids, match)
+    is_identity = same is not None and np.array_equal(source_ids, np.arange(target.n_rows))
+    for target_spelling, source_spelling in (mapping or {}).items():
+        target_id = _mapped_id(target, target_spelling, "target")
+        source_id = _mapped_id(source, source_spelling, "source")
+        if source_ids[target_id] != source_id:
+            source_ids[target_id], match[target_id] = source_id, Match.MAP
+            is_identity, same = False, None
+    output_ids = source_ids.copy()
+    notes = _split_roles(source, target, source_ids, output_ids) if same is None else []
+    collisions = _collisions(source_ids, match)
+    _silence_aliases(source, target, collisions, output_ids)
+    for array in (source_ids, output_ids, match):
+        array.flags.writeable = False
+    return Alignment(
+        source=source,
+        target=target,
+        source_ids=source_ids,
+        output_source_ids=output_ids,
+        match=match,
+        duplicates=(_duplicates(source, "source"), _duplicates(target, "target")),
+        collisions=collisions,
+        warnings=(*_warnings(source, target, match), *notes),
+        is_identity=is_identity,
+        is_permutation=same is not None and not is_identity,
+    )
+
+
+def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArray[np.uint8]] | None:
+    """Return ids and matches where both vocabularies are one, in whatever order."""
+
+    def entries(vocabulary: Vocabulary) -> dict[tuple[Any, ...], list[int]]:
+        table: dict[tuple[Any, ...], list[int]] = {}
+        for i, spelling in enumerate(vocabulary.spellings):
+            if spelling is not None:
+                key = (spelling, int(vocabulary.kinds[i]), vocabulary.token_bytes[i])
+                table.setdefault(key, []).append(i)
+        return table
+
+    if Counter(source.spellings)[None] != Counter(target.spellings)[None] and (
+        source.n_rows == target.n_rows
+    ):
+        return None
+    ours = entries(source)
+    theirs = entries(target)
+    if ours.keys() != theirs.keys():
+        return None
+    source_ids = np.full(target.n_rows, -1, dtype=np.int64)
+    match = np.zeros(target.n_rows, dtype=np.uint8)
+    for key, ids in theirs.items():
+        if len(ours[key]) != len(ids):
+            return None
+        source_ids[ids] = ours[key]
+        match[ids] = Match.EXACT
+    tokens = np.flatnonzero(match)
+    if source.n_rows == target.n_rows and np.array_equal(source_ids[tokens], tokens):
+        source_ids = np.arange(target.n_rows, dtype=np.int64)
+    return source_ids, match
+
+
+def _match_text(
+    source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
+) -> None:
+    """Match ordinary and byte tokens by bytes: within the kind first, then what is emitted."""
+    kinds = source.kinds
+    for i, data in enumerate(target.token_bytes):
+        if data is None:
+            continue
+        found = source.ids_of_bytes(data)
+        if not found:
+            continue
+        twins = [j for j in found if kinds[j] == target.kinds[i]]
+        spelled = [j for j in twins if source.spellings[j] == target.spellings[i]]
+        if spelled:
+            source_ids[i], match[i] = spelled[0], Match.EXACT
+            continue
+        if len(twins or found) > 1:
+            ranked = source.preferred_ids(data)
+            twins = [j for j in ranked if not twins or j in twins]
+        source_ids[i], match[i] = (twins or found)[0], Match.BYTE
+
+
+def _match_controls(
+    source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
+) -> None:
+    """Match controls and unused ids by spelling, then by role, then by the marker's name.
+
+    Spelling goes first: <|im_end|> stays itself where a chat tokenizer makes it the eos.
+    """
+    for i in np.flatnonzero(np.isin(target.kinds, (Kind.CONTROL, Kind.UNUSED))).tolist():
+        found = source.id_of(target.spellings[i] or "")
+        if found is None or source.kinds[found] not in (Kind.CONTROL, Kind.UNUSED):
+            found = None
+            names = target.role_of.get(i, ())
+            for role in sorted(names, key=_role_rank):
+                candidate = source.roles.get(role)
+                if candidate is not None:
+                    found = candidate
+                    break
+        if found is not None:
+            source_ids[i], match[i] = found, Match.CONTROL
+
+
+def _role_rank(role: str) -> int:
+    return _STANDARD_ROLES.index(role) if role in _STANDARD_ROLES else len(_STANDARD_ROLES)
+
+
+def _match_normalised(
+    source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
+) -> None:
+    """Match what equals a source token only once the source has normalised it."""
+    for i, data in enumerate(target.token_bytes):
+        if data is not None and match[i] == Match.NONE and target.kinds[i] == Kind.ORDINARY:
+            near = source.near_pieces_of(data)
+            if near is not None and len(near) == 1 and source.token_bytes[near[0]] != data:
+                source_ids[i], match[i] = near[0], Match.NORMALISED
+
+
+def _mapped_id(vocabulary: Vocabulary, spelling: str, side: str) -> int:
+    found = vocabulary.require_id(spelling)
+    if vocabulary.kinds[found] == Kind.PADDING:
+        raise AlignmentError(f"--map names {spelling!r}, a {side} id without a token")
+    return found
+
+
+def _split_roles(
+    source: Vocabulary, target: Vocabulary, source_ids: Ids, output_ids: Ids
+) -> list[str]:
+    """Give an id with several roles the output row of the role that is emitted; note it."""
+    notes = []
+    for i, roles in target.role_of.items():
+        standard = [role for role in roles if role in _STANDARD_ROLES]
+        theirs = {role: source.roles[role] for role in standard if role in source.roles}
+        if len(set(theirs.values())) < 2 or source_ids[i] not in theirs.values():
+            continue
+        emitted = next(role for role in _OUTPUT_ORDER if role in theirs)
+        if theirs[emitted] != source_ids[i] and emitted == "eos":
+            output_ids[i] = theirs[emitted]
+        names = " = ".join(theirs)
+        spelled = ", ".join(repr(source.spellings[theirs[role]]) for role in theirs)
+        notes.append(
+            f"the target's {target.spellings[i]!r} is {names}, separate ids in the source "
+            f"({spelled}): input row of {source.spellings[int(source_ids[i])]!r}, output row of "
+            f"{source.spellings[int(output_ids[i])]!r}"
+        )
+    bos, eos = source.bos_id, source.eos_id
+    if bos is not None and bos == eos and target.bos_id != target.eos_id:
+        both = [t for t in (target.bos_id, target.eos_id) if t is not None and source_ids[t] == bos]
+        if len(both) == 2:
+            notes.append(
+                f"bos and eos are one id in the source ({source.spellings[bos]!r}) and two in the "
+                "target: both have its input row, only eos its output row"
+            )
+    return notes
+
+
+def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
+    """Return the source ids that more than one target id has."""
+    matched = np.flatnonzero(match != Match.NONE)
+    order = matched[np.argsort(source_ids[matched], kind="stable")]
+    values, starts, counts = np.unique(source_ids[order], return_index=True, return_counts=True)
+    return {
+        int(value): tuple(order[start : start + count].tolist())
+        for value, start, count in zip(values, starts, counts, strict=True)
+        if count > 1
+    }
+
+
+def _silence_aliases(
+    source: Vocabulary,
+    target: Vocabulary,
+    collisions: Mapping[int, tuple[int, ...]],
+    output_ids: Ids,
+) -> None:
+    """Leave the output row to one of several ids that mean the same, or mass would be doubled.
+
+    Ids of different bytes that only normalisation made one (" The" and " the") all keep it.
+    """
+    for source_id, ids in collisions.items():
+        owner = _owner(source, target, source_id, ids)
+        for i in ids:
+            same = target.token_bytes[i] == target.token_bytes[owner]
+            if i != owner and same and output_ids[i] == source_id:
+                output_ids[i] = -1
+
+
+def _owner(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[int, ...]) -> int:
+    """Return the target id that is emitted where the source emits `source_id`."""
+    data = source.token_bytes[source_id]
+    if data is not None:
+        exact = [i for i in ids if target.token_bytes[i] == data]
+        if exact:
+            ranked = target.preferred_ids(data)
+            return min(exact, key=ranked.index)
+        return min(ids, key=lambda i: (target.spellings[i] or "", i))
+
+    def rank(i: int) -> tuple[int, int, str]:
+        roles = [r for r in _OUTPUT_ORDER if r in target.role_of.get(i, ())]
+        theirs = source.role_of.get(source_id, ())
+        same = [r for r in roles if r in theirs]
+        spelled = target.spellings[i] == source.spellings[source_id]
+        position = min((_OUTPUT_ORDER.index(r) for r in same), default=len(_OUTPUT_ORDER))
+        return (position, int(not spelled), target.spellings[i] or "")
+
+    return min(ids, key=rank)
+
+
+def _duplicates(vocabulary: Vocabulary, side: str) -> Duplicates:
+    table: dict[bytes, list[int]] = {}
+    for i, data in enumerate(vocabulary.token_bytes):
+        if data is not None:
+            table.setdefault(data, []).append(i)
+    several = [(data, tuple(ids)) for data, ids in table.items() if len(ids) > 1]
+    several.sort()
+    return Duplicates(side, len(several), tuple(several[:_N_EXAMPLES]))
+
+
+def _warnings(
+    source: Vocabulary, target: Vocabulary, match: npt.NDArray[np.uint8]
+) -> tuple[str, ...]:
+    """Return what a user should know of the pair, one line each."""
+    lines: list[str] = []
+    if source.number_scheme != target.number_scheme:
+        lines.append(
+            f"digit runs are cut as {source.number_scheme!r} in the source and "
+            f"{target.number_scheme!r} in the target: arithmetic will suffer"
+        )
+    for side, vocabulary in (("source", source), ("target", target)):
+        facts = vocabulary.segmentation
+        if facts["lower_cases"]:
+            lines.append(f"the {side} lower-cases text: its losses are not comparable")
+        elif not facts["lossless"]:
+            lines.append(f"the {side} loses text (normalisation or unknown tokens)")
+        if facts["byte_coverage"] < 256:
+            lines.append(f"the {side} can write {facts['byte_coverage']} of 256 byte values")
+    n_normalised = int((match == Match.NORMALISED).sum())
+    if n_normalised:
+        lines.append(
+            f"{n_normalised} tokens equal a source token only after its normalisation "
+            "(case, accents or space)"
+        )
+    return tuple(lines)
+
+
+def boundary_share(alignment: Alignment, texts: Iterable[str]) -> float:
+    """Return the share of the source's token boundaries that the target keeps on these texts.
+
+    A target that cuts where the source cuts loses far less. Boundaries are byte offsets inside a
+    text; its two ends do not count.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 where the source has no boundary at all.
+    """
+    documents = list(texts)
+    kept = total = 0
+    for ours, theirs in zip(
+        alignment.source.encode_many(documents),
+        alignment.target.encode_many(documents),
+        strict=True,
+    ):
+        inner = np.unique(ours.ends)
+        inner = inner[(inner > 0) & (inner < ours.n_bytes)]
+        total += len(inner)
+        kept += int(np.isin(inner, theirs.ends).sum())
+    return kept / total if total else 1.0

@@ -1,0 +1,192 @@
+"""What each id is: text, a byte, a control token, unused or a hole; and which role a control has.
+
+Added tokens are judged by their flag, by what the configuration calls them, and by their spelling;
+model tokens only by the configuration, the model's unknown token and reserved spellings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.vocabulary.parts import Parts
+
+
+class Kind(IntEnum):
+    """What an id stands for."""
+
+    ORDINARY = 0
+    """Text."""
+    BYTE = 1
+    """A byte-fallback token such as <0x41>."""
+    CONTROL = 2
+    """Not text: a role or a marker; never spelled."""
+    UNUSED = 3
+    """Reserved, or can never be produced."""
+    PADDING = 4
+    """An id without a token."""
+
+
+STANDARD_ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
+
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+
+_UNUSED = re.compile(
+    r"(?:[<\[][|｜]?[ _]*(?:unused|reserved|not[_ -]?used|extra_?(?=\d)|dummy|placeholder|"
+    r"special_(?=\d))[\w ▁-]*[|｜]?[>\]]|madeupword\d+)\Z",
+    re.IGNORECASE,
+)
+_MARKER = re.compile(
+    r"(?:</?[|｜].*[|｜]>|<(?P<tag>/?[A-Za-z_][\w.:/-]*)>|<</?\w+>>|\[/?[A-Z][A-Z_ ]*\]|\|\|\|\w+\|\|\|)\Z"
+)
+_HTML = frozenset(
+    "html xml head body div span img table caption thead tbody tfoot tr th td ul ol li dl dt dd h1 h2 "
+    "h3 h4 h5 h6 iframe script style svg input button form label select option textarea meta link "
+    "title pre code row column p br hr b i u em strong sub sup a blockquote q small del ins nav "
+    "main section article header footer figure figcaption video audio canvas".split()
+)
+_SPELLED_ROLES = {
+    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|bos|>", "[BOS]"),
+    "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "<|eos|>", "[EOS]"),
+    "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|PAD|>"),
+    "unk": ("<unk>", "[UNK]", "<|unk|>", "<|UNK|>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
+    "cls": ("[CLS]", "<cls>", "<|cls|>"),
+    "sep": ("[SEP]", "<sep>", "<|sep|>"),
+}
+
+
+def looks_like_marker(spelling: str) -> bool:
+    """Return whether an added token's spelling says that it is a marker rather than text.
+
+    HTML tags are text: vocabularies for code and the web add them.
+    """
+    found = _MARKER.match(spelling)
+    if found is None:
+        return False
+    tag = found.group("tag")
+    return tag is None or tag.strip("/").lower() not in _HTML
+
+
+def looks_unused(spelling: str) -> bool:
+    """Return whether a spelling says that the id is reserved: [unused12], <|reserved_3|>."""
+    return _UNUSED.match(spelling) is not None
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (role, spelling) for every `*_token` of a tokenizer configuration."""
+    for key, value in config.items():
+        content = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(content, str) and content:
+            yield key[: -len("_token")], content
+
+
+def _listed(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the spellings in additional_special_tokens and its successors."""
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        value = config.get(key)
+        entries = value.values() if isinstance(value, dict) else value
+        for entry in entries if isinstance(entries, (list, type({}.values()))) else ():
+            content = entry.get("content") if isinstance(entry, dict) else entry
+            if isinstance(content, str):
+                yield content
+
+
+def _processed(parts: Parts) -> Iterator[tuple[str, str]]:
+    """Yield (role, spelling) of what the post-processor puts around a text."""
+    post = parts.post_processor
+    stages = post.get("processors", []) if post and post.get("type") == "Sequence" else [post]
+    for stage in stages:
+        if not stage:
+            continue
+        if stage.get("type") in ("BertProcessing", "RobertaProcessing"):
+            yield "cls", stage["cls"][0]
+            yield "sep", stage["sep"][0]
+        elif stage.get("type") == "TemplateProcessing":
+            seen_text = False
+            for item in stage.get("single", []):
+                if "Sequence" in item:
+                    seen_text = True
+                    continue
+                spelling = item["SpecialToken"]["id"]
+                first, last = ("cls", "sep") if _is_encoder_marker(spelling) else ("bos", "eos")
+                yield (last if seen_text else first), spelling
+
+
+def _is_encoder_marker(spelling: str) -> bool:
+    return "cls" in spelling.lower() or "sep" in spelling.lower()
+
+
+def marker_name(spelling: str) -> str:
+    """Return a marker's name without its brackets: 'im_start' for <|im_start|>."""
+    return spelling.strip("<>[]|｜◁▷ ").replace("▁", "_").strip("_")
+
+
+def find_roles(
+    config: Mapping[str, Any], parts: Parts, ids: Mapping[str, int]
+) -> tuple[dict[str, int], set[int]]:
+    """Return role → id, and the ids that the configuration or the tokenizer calls special.
+
+    A role comes from the configuration, else from the model and the post-processor, else from a
+    special added token's customary spelling.
+    """
+    roles: dict[str, int] = {}
+    special = {i for i, token in parts.added.items() if token.special}
+    unknown = parts.model.get("unk_token")
+    sources: Sequence[tuple[str, str]] = [
+        *_named(config),
+        *([("unk", unknown)] if isinstance(unknown, str) else []),
+        *_processed(parts),
+    ]
+    for role, spelling in sources:
+        if spelling in ids:
+            roles.setdefault(role, ids[spelling])
+            special.add(ids[spelling])
+    special.update(ids[s] for s in _listed(config) if s in ids)
+    for role, spellings in _SPELLED_ROLES.items():
+        known = [ids[s] for s in spellings if ids.get(s) in special]
+        if role not in roles and known and f"{role}_token" not in config:
+            roles[role] = known[0]
+    return roles, special
+
+
+def find_kinds(
+    spellings: Sequence[str | None],
+    parts: Parts,
+    roles: Mapping[str, int],
+    special: set[int],
+    in_model: Mapping[str, int],
+) -> npt.NDArray[np.uint8]:
+    """Return the kind of every id, uint8 (n_rows,)."""
+    kinds = np.zeros(len(spellings), dtype=np.uint8)
+    with_role = set(roles.values())
+    for i, spelling in enumerate(spellings):
+        if spelling is None:
+            kinds[i] = Kind.PADDING
+        elif i in with_role:
+            kinds[i] = Kind.CONTROL
+        elif looks_unused(spelling):
+            kinds[i] = Kind.UNUSED
+        elif i in special or (i in parts.added and looks_like_marker(spelling)):
+            kinds[i] = Kind.CONTROL
+        elif parts.byte_fallback and spelling in in_model and BYTE_TOKEN.match(spelling):
+            kinds[i] = Kind.BYTE
+    return kinds
+
+
+def name_markers(
+    roles: dict[str, int], spellings: Sequence[str | None], kinds: npt.NDArray[np.uint8]
+) -> None:
+    """Add to `roles` the names that controls have from their spelling: 'im_start'."""
+    taken = set(roles.values())
+    for i in np.flatnonzero(kinds == Kind.CONTROL).tolist():
+        spelling = spellings[i] or ""
+        if i not in taken or spelling.startswith(("<|", "<｜")):
+            name = marker_name(spelling)
+            if name and name not in STANDARD_ROLES:
+                roles.setdefault(name, i)

@@ -1,0 +1,234 @@
+"""Loads a vocabulary from a folder, a tokenizer.json or the hub's cache.
+
+The file is checked as JSON before the tokenizers library sees it, and the loaded ids are compared
+with those in the file: that library renumbers added tokens without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.vocabulary.parts import guarded
+from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
+_HUB_FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+]
+
+
+def load_vocabulary(path: str | Path) -> Vocabulary:
+    """Load the tokenizer of a folder, of a tokenizer.json, or of a model on the hub.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder with tokenizer.json, such a file itself, or a hub id (the local cache first). A
+        folder with tokenizer.model or vocab files only is converted by transformers.
+
+    Raises
+    ------
+    TokenizerError
+        If there is no tokenizer, or it cannot be read, or its ids are inconsistent.
+    """
+    location = Path(path)
+    if location.is_file():
+        return _from_file(location, location.parent)
+    if not location.is_dir():
+        if not _HUB_ID.match(str(path)):
+            raise TokenizerError(
+                f"{path} is neither a folder, a tokenizer.json nor a hub id; check the path"
+            )
+        location = _from_hub(str(path))
+    file = location / "tokenizer.json"
+    if file.is_file():
+        return _from_file(file, location)
+    if any((location / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
+        return _converted(location)
+    raise TokenizerError(
+        f"{location} has no tokenizer.json; save one there with tokenizer.save_pretrained(folder)"
+    )
+
+
+def vocabulary_from_tokenizer(
+    tokenizer: Tokenizer, config: Mapping[str, Any] | None = None
+) -> Vocabulary:
+    """Return the vocabulary of a tokenizer in memory; the tokenizer itself is not changed.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+    config : mapping, optional
+        What tokenizer_config.json would say: `bos_token`, `eos_token`, `chat_template`, ...
+
+    Raises
+    ------
+    TokenizerError
+        If it has no tokens or its ids are inconsistent.
+    """
+    text = guarded("the tokenizer cannot be copied", tokenizer.to_str)
+    copy = guarded("the tokenizer cannot be copied", lambda: Tokenizer.from_str(text))
+    return Vocabulary(copy, config)
+
+
+def _from_file(file: Path, folder: Path) -> Vocabulary:
+    document = read_json(file)
+    check_document(document, str(file))
+    tokenizer = guarded(f"{file} cannot be loaded", lambda: Tokenizer.from_file(str(file)))
+    _check_ids(tokenizer, document, str(file))
+    template = folder / "chat_template.jinja"
+    return guarded(
+        f"{file} cannot be used",
+        lambda: Vocabulary(
+            tokenizer,
+            _optional_json(folder / "tokenizer_config.json"),
+            special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
+            chat_template=template.read_text("utf-8") if template.is_file() else None,
+            folder=folder,
+        ),
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object from a file; anything else is a TokenizerError."""
+    try:
+        document = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
+        raise TokenizerError(f"{file} is not readable JSON: {reason}; restore the file") from error
+    if not isinstance(document, dict):
+        raise TokenizerError(f"{file} holds a JSON {type(document).__name__}, not an object")
+    return document
+
+
+def _optional_json(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def check_document(document: Mapping[str, Any], name: str) -> None:
+    """Refuse a tokenizer.json whose ids cannot be meant.
+
+    Raises
+    ------
+    TokenizerError
+        If there is no model, or an id is negative, not a number, past 10 million or used twice,
+        or an added token is empty.
+    """
+    model = document.get("model")
+    table = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(table, (dict, list)):
+        raise TokenizerError(f"{name} has no model vocabulary; it is not a tokenizer.json")
+    added = document.get("added_tokens") or []
+    ids: dict[int, str] = {}
+    entries = list(table.items()) if isinstance(table, dict) else []
+    if isinstance(table, list) and len(table) >= MAX_ROWS:
+        raise TokenizerError(f"{name} has {len(table)} tokens; at most {MAX_ROWS} are supported")
+    in_list = {entry[0]: i for i, entry in enumerate(table)} if isinstance(table, list) else {}
+    for token in added:
+        if not isinstance(token, dict) or not token.get("content"):
+            raise TokenizerError(f"{name} has an added token without content; remove it")
+        spelling, token_id = token["content"], token.get("id")
+        inside = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
+        if inside is None and isinstance(table, list) and isinstance(token_id, int):
+            if 0 <= token_id < len(table):
+                inside = token_id
+                if table[token_id][0] != spelling:
+                    raise _collision(name, token_id, str(table[token_id][0]), spelling)
+        if inside is None or inside != token_id:
+            entries.append((spelling, token_id))
+    for spelling, token_id in entries:
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
+            raise TokenizerError(f"{name}: token {spelling!r} has the id {token_id!r}; not an id")
+        if token_id >= MAX_ROWS:
+            raise TokenizerError(
+                f"{name}: token {spelling!r} has the id {token_id}; ids below {MAX_ROWS} only"
+            )
+        if token_id in ids:
+            raise _collision(name, token_id, ids[token_id], spelling)
+        ids[token_id] = spelling
+
+
+def _collision(name: str, token_id: int, first: str, second: str) -> TokenizerError:
+    return TokenizerError(
+        f"{name}: {first[:40]!r} and {second[:40]!r} both have the id {token_id}; "
+        "give every token its own"
+    )
+
+
+def _check_ids(tokenizer: Tokenizer, document: Mapping[str, Any], name: str) -> None:
+    """Compare the ids of added tokens in the file with those the library gave them."""
+    for token in document.get("added_tokens") or []:
+        loaded = tokenizer.token_to_id(token["content"])
+        if loaded != token["id"]:
+            raise TokenizerError(
+                f"{name}: added token {token['content'][:40]!r} has the id {token['id']} in the "
+                f"file and {loaded} once loaded; fill the holes before it, or correct its id"
+            )
+
+
+def _from_hub(name: str) -> Path:
+    import huggingface_hub
+
+    error: Exception | None = None
+    for local_only in (True, False):
+        try:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    name, allow_patterns=_HUB_FILES, local_files_only=local_only
+                )
+            )
+        except Exception as caught:
+            error = caught
+            continue
+        if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):
+            return folder
+    raise TokenizerError(
+        f"{name} is not a folder here, and the hub has no tokenizer of that name within reach; "
+        "check the path"
+    ) from error
+
+
+def _converted(folder: Path) -> Vocabulary:
+    """Load a folder without tokenizer.json through transformers."""
+    import transformers
+
+    try:
+        loaded = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{folder} has no tokenizer.json and needs sentencepiece to be converted; "
+            "run: pip install 'tokensurgeon[sentencepiece]'"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:150]
+        raise TokenizerError(
+            f"{folder} has no tokenizer.json and transformers cannot convert it ({reason}); "
+            "save a fast tokenizer there"
+        ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise TokenizerError(
+            f"{folder} holds a slow tokenizer only; convert it to tokenizer.json first"
+        )
+    text = guarded(f"{folder} cannot be copied", backend.to_str)
+    return Vocabulary(
+        guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(text)),
+        _optional_json(folder / "tokenizer_config.json"),
+        special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
+        folder=folder,
+    )

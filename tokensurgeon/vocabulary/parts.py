@@ -1,0 +1,236 @@
+"""The parts of a `tokenizers.Tokenizer` as JSON, and copies of it with some parts changed.
+
+Two copies are made, both sharing the model: one that encodes *text* (no special tokens parsed, no
+truncation, no padding), and one that encodes a token *in the middle of* a text (besides, nothing
+is prepended and nothing stripped). This module does not look at any token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import tokenizers
+from tokenizers import AddedToken, Tokenizer
+
+from tokensurgeon.errors import TokenizerError
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+"""The visible space of SentencePiece-style vocabularies, U+2581."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a tokenizer is made of, without its tables.
+
+    Attributes
+    ----------
+    model : dict
+        The model's JSON without `vocab` and `merges`.
+    normalizer, pre_tokenizer, decoder, post_processor : dict or None
+    added : mapping of id to AddedToken
+    """
+
+    model: Json
+    normalizer: Json | None
+    pre_tokenizer: Json | None
+    decoder: Json | None
+    post_processor: Json | None
+    added: Mapping[int, AddedToken]
+
+    @property
+    def model_type(self) -> str:
+        """BPE, Unigram, WordPiece or WordLevel."""
+        return str(self.model.get("type", ""))
+
+    @property
+    def byte_fallback(self) -> bool:
+        """Whether the model writes unknown characters as tokens such as <0x41>."""
+        return bool(self.model.get("byte_fallback"))
+
+    @property
+    def byte_level(self) -> bool:
+        """Whether tokens are written in the byte alphabet of GPT-2."""
+        if self.decoder is not None:
+            return has_type(self.decoder, "ByteLevel")
+        return has_type(self.pre_tokenizer, "ByteLevel") or has_type(self.normalizer, "ByteLevel")
+
+    @property
+    def marks_spaces(self) -> bool:
+        """Whether a space of the text is U+2581 in the model."""
+        if has_type(self.pre_tokenizer, "Metaspace"):
+            return True
+        return any(is_space_mark(part) for part in walk(self.normalizer))
+
+
+def read_parts(tokenizer: Tokenizer) -> Parts:
+    """Return the parts of a tokenizer."""
+    document = json.loads(tokenizer.to_str())
+    model = {k: v for k, v in document["model"].items() if k not in ("vocab", "merges")}
+    if "unk_id" in model and model["unk_id"] is not None:
+        model["unk_token"] = document["model"]["vocab"][model["unk_id"]][0]
+    return Parts(
+        model=model,
+        normalizer=document.get("normalizer"),
+        pre_tokenizer=document.get("pre_tokenizer"),
+        decoder=document.get("decoder"),
+        post_processor=document.get("post_processor"),
+        added=dict(tokenizer.get_added_tokens_decoder()),
+    )
+
+
+def walk(part: Any) -> Iterator[Json]:
+    """Yield a component and every component inside it, outermost first."""
+    if isinstance(part, dict):
+        if "type" in part:
+            yield part
+        for value in part.values():
+            yield from walk(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from walk(value)
+
+
+def has_type(part: Json | None, name: str) -> bool:
+    """Return whether a component of that type is anywhere in `part`."""
+    return any(inner.get("type") == name for inner in walk(part))
+
+
+def is_space_mark(part: Json) -> bool:
+    """Return whether a component replaces the plain space by U+2581."""
+    return (
+        part.get("type") == "Replace"
+        and part.get("content") == SPACE_MARK
+        and part.get("pattern") == {"String": " "}
+    )
+
+
+def is_edge(part: Json) -> bool:
+    """Return whether a normalizer acts on the edges of a text only."""
+    return part.get("type") in ("Prepend", "Strip")
+
+
+def rewrite(part: Json | None, drop: Callable[[Json], bool]) -> Json | None:
+    """Return a normalizer without the components that `drop` names; None where nothing stays."""
+    if part is None or drop(part):
+        return None
+    if part.get("type") == "Sequence":
+        inner = [rewrite(each, drop) for each in part.get("normalizers", [])]
+        kept = [each for each in inner if each is not None]
+        return {**part, "normalizers": kept} if kept else None
+    return part
+
+
+def without_prefix(part: Any) -> Any:
+    """Return a pre-tokenizer that puts no space in front of a text."""
+    if isinstance(part, list):
+        return [without_prefix(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    changed = {key: without_prefix(value) for key, value in part.items()}
+    if changed.get("type") == "Metaspace":
+        changed["prepend_scheme"] = "never"
+        changed.pop("add_prefix_space", None)
+    elif "add_prefix_space" in changed:
+        changed["add_prefix_space"] = False
+    return changed
+
+
+def shell(normalizer: Json | None, pre_tokenizer: Json | None) -> Tokenizer:
+    """Return an empty tokenizer that has these two components."""
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {}, "unk_token": "?"},
+    }
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def text_copy(tokenizer: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tokenizer:
+    """Return a copy that encodes text as text: markers in it are spelled, not parsed.
+
+    The copy shares the model. Added tokens that are text, such as runs of spaces, stay.
+    """
+    copy = Tokenizer(tokenizer.model)
+    copy.normalizer = tokenizer.normalizer
+    copy.pre_tokenizer = tokenizer.pre_tokenizer
+    copy.decoder = tokenizer.decoder
+    order = sorted(parts.added, key=lambda i: (not _in_model(tokenizer, parts.added[i], i), i))
+    copy.add_tokens([_flagged(parts.added[i], i in controls) for i in order])
+    if {i: t.content for i, t in copy.get_added_tokens_decoder().items()} != {
+        i: t.content for i, t in parts.added.items()
+    }:
+        copy = _copy_by_json(tokenizer, controls)
+    copy.encode_special_tokens = True
+    return copy
+
+
+def _in_model(tokenizer: Tokenizer, token: AddedToken, token_id: int) -> bool:
+    return bool(tokenizer.model.token_to_id(token.content) == token_id)
+
+
+def _flagged(token: AddedToken, special: bool) -> AddedToken:
+    return AddedToken(
+        token.content,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=special,
+    )
+
+
+def _copy_by_json(tokenizer: Tokenizer, controls: frozenset[int]) -> Tokenizer:
+    """Return a full copy: ids that cannot be had by adding tokens one after the other."""
+    document = json.loads(tokenizer.to_str())
+    document["truncation"] = document["padding"] = document["post_processor"] = None
+    for token in document["added_tokens"]:
+        token["special"] = token["id"] in controls
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def midtext_copy(text: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tokenizer:
+    """Return a copy of the text tokenizer that takes what it is given as the middle of a text."""
+    copy = text_copy(text, parts, controls)
+    middle = shell(rewrite(parts.normalizer, is_edge), without_prefix(parts.pre_tokenizer))
+    if middle.normalizer is not None or copy.normalizer is not None:
+        copy.normalizer = middle.normalizer
+    if middle.pre_tokenizer is not None or copy.pre_tokenizer is not None:
+        copy.pre_tokenizer = middle.pre_tokenizer
+    return copy
+
+
+def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
+    """Return what the normalizer does to the text itself: no prefix, no space marks."""
+
+    def drop(part: Json) -> bool:
+        return is_edge(part) or is_space_mark(part) or part.get("type") == "ByteLevel"
+
+    return shell(rewrite(parts.normalizer, drop), None).normalizer
+
+
+def guarded(what: str, call: Callable[[], T]) -> T:
+    """Return call(), any failure of the tokenizers library turned into a TokenizerError.
+
+    A Rust panic is a BaseException that `except Exception` misses.
+    """
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{what}: {reason}") from error

@@ -1,0 +1,277 @@
+"""From bytes to the ids that spell them.
+
+The natural route asks the tokenizer itself, as if the bytes stood in the middle of a text: no
+dummy prefix, no BOS, its own pre-tokenizer and merges. It counts only where the ids' bytes,
+concatenated, are exactly what was asked for. Elsewhere the fewest ids that spell the bytes are
+found by dynamic programming. Nothing here looks at the token that the bytes came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from tokensurgeon.errors import TokenizerError
+from tokensurgeon.vocabulary.kinds import Kind
+from tokensurgeon.vocabulary.parts import Parts, guarded, plain_normalizer
+from tokensurgeon.vocabulary.token_bytes import to_alphabet
+
+_CACHE_LIMIT = 1 << 18
+
+Pieces = tuple[int, ...]
+
+
+class Segmenter:
+    """Spells bytes with the ids of one vocabulary.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        The copy that takes a text as the middle of a text.
+    parts : Parts
+    spellings, token_bytes, kinds
+        The vocabulary's tables, by id.
+    joins_with_space : bool
+        Whether plain tokens are joined with spaces when decoded.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        parts: Parts,
+        spellings: Sequence[str | None],
+        token_bytes: Sequence[bytes | None],
+        kinds: npt.NDArray[np.uint8],
+        joins_with_space: bool,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._parts = parts
+        self._token_bytes = token_bytes
+        self._spellings = spellings
+        self._kinds = kinds
+        self._loose_edges = joins_with_space or bool(parts.model.get("end_of_word_suffix"))
+        self._normalizer = plain_normalizer(parts)
+        self._natural: dict[bytes, Pieces | None] = {}
+        self._settled: dict[bytes, Pieces] = {}
+        self._longest = max((len(data) for data in token_bytes if data), default=0)
+        table: dict[bytes, list[int]] = {}
+        for i, data in enumerate(token_bytes):
+            if data is not None:
+                table.setdefault(data, []).append(i)
+        self._ids: dict[bytes, Pieces] = {}
+        for data, ids in table.items():
+            if len(ids) > 1:
+                ids.sort(key=lambda i: (int(kinds[i]), spellings[i] or "", i))
+            self._ids[data] = tuple(ids)
+        self._byte_ids = {
+            data[0]: ids[-1]
+            for data, ids in self._ids.items()
+            if len(data) == 1 and kinds[ids[-1]] == Kind.BYTE
+        }
+
+    def ids_of_bytes(self, data: bytes) -> Pieces:
+        """Return all ids with these bytes: ordinary before byte tokens, then by spelling."""
+        return self._ids.get(data, ())
+
+    def preferred(self, data: bytes) -> Pieces:
+        """Return all ids with these bytes, the one that the tokenizer emits first."""
+        ids = self._ids.get(data, ())
+        if len(ids) < 2:
+            return ids
+        if data not in self._settled:
+            emitted = self.emits(data)
+            if emitted is not None:
+                ids = (emitted, *(i for i in ids if i != emitted))
+            self._settled[data] = ids
+        return self._settled[data]
+
+    def emits(self, data: bytes) -> int | None:
+        """Return the one id that the tokenizer emits for these bytes amid a text, else None."""
+        pieces = self.natural(data)
+        return pieces[0] if pieces is not None and len(pieces) == 1 else None
+
+    def pieces_of(self, data: bytes, forbid: Collection[int] = ()) -> Pieces | None:
+        """Return ids that spell exactly these bytes, or None where nothing can."""
+        if not data:
+            return ()
+        banned = forbid if isinstance(forbid, (set, frozenset)) else frozenset(forbid)
+        natural = self.natural(data)
+        if natural is not None and not (banned and banned.intersection(natural)):
+            return natural
+        if self._parts.model_type == "WordPiece":
+            greedy = self._greedy(data, banned)
+            if greedy is not None:
+                return greedy
+        return self._fewest(data, banned)
+
+    def near_pieces_of(self, data: bytes) -> Pieces | None:
+        """Return the ids the tokenizer gives once it has normalised the bytes.
+
+        They spell the normalised bytes, up to a space at either end where the tokenizer has no
+        token with the other state (word-initial for continuing, or the reverse). None where the
+        tokenizer normalises nothing here, or an unknown token would be needed.
+        """
+        if self._normalizer is None and not self._loose_edges:
+            return None
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        wanted = text if self._normalizer is None else self._normalizer.normalize_str(text)
+        ids = self._encode(text)
+        if not ids or not wanted.strip(" ") and wanted != "".join(map(self._text, ids)):
+            return None
+        if any(self._token_bytes[i] is None for i in ids):
+            return None
+        spelled = b"".join(self._token_bytes[i] or b"" for i in ids)
+        aim = wanted.encode()
+        if spelled == aim or (self._loose_edges and _trim(spelled) == _trim(aim)):
+            return ids
+        return None
+
+    def _text(self, token: int) -> str:
+        return (self._token_bytes[token] or b"").decode("utf-8", "replace")
+
+    # The natural route
+
+    def natural(self, data: bytes) -> Pieces | None:
+        """Return the tokenizer's own ids for these bytes amid a text, if they spell them."""
+        known = self._natural.get(data, False)
+        if known is not False:
+            return known  # type: ignore[return-value]
+        pieces = self._find_natural(data)
+        if len(self._natural) >= _CACHE_LIMIT:
+            self._natural.clear()
+        self._natural[data] = pieces
+        return pieces
+
+    def _find_natural(self, data: bytes) -> Pieces | None:
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return self._natural_of_broken(data)
+        return self._checked(self._encode(text), data)
+
+    def _checked(self, ids: Pieces | None, data: bytes) -> Pieces | None:
+        if not ids:
+            return None
+        table = self._token_bytes
+        n_rows = len(table)
+        found = [table[i] if i < n_rows else None for i in ids]
+        if any(each is None for each in found):
+            return None
+        return ids if b"".join(each for each in found if each is not None) == data else None
+
+    def _encode(self, text: str) -> Pieces | None:
+        """Return the ids of a text amid a text; None where the tokenizer has no way."""
+        try:
+            encoded = guarded(
+                "encoding", lambda: self._tokenizer.encode(text, add_special_tokens=False)
+            )
+        except TokenizerError:  # A Unigram model without unknown token meets what it cannot write.
+            return None
+        return tuple(encoded.ids)
+
+    def _natural_of_broken(self, data: bytes) -> Pieces | None:
+        """Return ids of bytes that are not whole UTF-8."""
+        if self._parts.byte_level:
+            spelled = to_alphabet(data)
+            try:
+                tokens = guarded("encoding", lambda: self._tokenizer.model.tokenize(spelled))
+            except TokenizerError:
+                return None
+            return self._checked(tuple(token.id for token in tokens), data)
+        pieces: list[int] = []
+        for stretch in _stretches(data):
+            if isinstance(stretch, int):
+                if stretch not in self._byte_ids:
+                    return None
+                pieces.append(self._byte_ids[stretch])
+                continue
+            inner = self.natural(stretch)
+            if inner is None:
+                return None
+            pieces.extend(inner)
+        return tuple(pieces)
+
+    # Where the natural route does not spell the bytes
+
+    def _allowed(self, data: bytes, banned: Collection[int]) -> int | None:
+        ids = self._ids.get(data)
+        if ids is None:
+            return None
+        if len(ids) > 1:
+            ids = self.preferred(data)
+        for i in ids:
+            if i not in banned:
+                return i
+        return None
+
+    def _greedy(self, data: bytes, banned: Collection[int]) -> Pieces | None:
+        """Return the longest token first, and so on: what a WordPiece model does to a word."""
+        pieces: list[int] = []
+        start = 0
+        while start < len(data):
+            for end in range(min(len(data), start + self._longest), start, -1):
+                found = self._allowed(data[start:end], banned)
+                if found is not None:
+                    pieces.append(found)
+                    start = end
+                    break
+            else:
+                return None
+        return tuple(pieces)
+
+    def _fewest(self, data: bytes, banned: Collection[int]) -> Pieces | None:
+        """Return the fewest ids; among equals fewer byte tokens, then the longest first piece."""
+        n = len(data)
+        # best[s] = (count, byte tokens, end of the first piece, its id) for data[s:]
+        best: list[tuple[int, int, int, int] | None] = [None] * n + [(0, 0, n, -1)]
+        for start in range(n - 1, -1, -1):
+            winner: tuple[int, int, int, int] | None = None
+            for end in range(min(n, start + self._longest), start, -1):
+                rest = best[end]
+                if rest is None or (winner is not None and rest[0] + 1 > winner[0]):
+                    continue
+                token = self._allowed(data[start:end], banned)
+                if token is None:
+                    continue
+                cost = (rest[0] + 1, rest[1] + int(self._kinds[token] == Kind.BYTE))
+                if winner is None or cost < winner[:2]:
+                    winner = (*cost, end, token)
+            best[start] = winner
+        pieces: list[int] = []
+        start = 0
+        while start < n:
+            step = best[start]
+            if step is None:
+                return None
+            pieces.append(step[3])
+            start = step[2]
+        return tuple(pieces)
+
+
+def _trim(data: bytes) -> bytes:
+    """Return the bytes without one space at either end."""
+    return data.removeprefix(b" ").removesuffix(b" ")
+
+
+def _stretches(data: bytes) -> list[bytes | int]:
+    """Cut bytes into whole-UTF-8 stretches and single bytes that belong to none.
+
+    >>> _stretches(bytes([65, 66, 0xE3, 67]))
+    [b'AB', 227, b'C']
+    """
+    cut: list[bytes | int] = []
+    for character in data.decode("utf-8", "surrogateescape"):
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:
+            cut.append(code - 0xDC00)
+        elif cut and isinstance(cut[-1], bytes):
+            cut[-1] += character.encode()
+        else:
+            cut.append(character.encode())
+    return cut
