@@ -1,0 +1,308 @@
+"""Names to initialisers: built-ins, installed plug-ins, and files given on the command line.
+
+Built-ins are a table of module names, imported when first asked for. A plug-in (entry-point group
+`tokensurgeon.initialisers`, or a file given with `--plugin`) adds names; it can never take one
+that exists. This module builds instances from settings; it does not run them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from tokensurgeon.errors import InitialiserError, SettingError, UnknownNameError
+from tokensurgeon.initialisers.contract import Initialiser
+
+GROUP = "tokensurgeon.initialisers"
+
+_HOUSE = "tokensurgeon.initialisers."
+_BUILTINS: dict[str, str] = {
+    "zero": "plain",
+    "mean": "plain",
+    "random": "plain",
+    "multivariate": "plain",
+    "subword-mean": "subword",
+    "subword-first": "subword",
+    "subword-last": "subword",
+    "subword-ends": "subword",
+    "subword-exp": "subword",
+    "subword-shrunk": "subword",
+    "external": "external",
+    "omp": "omp",
+    "omp-published": "omp",
+    "hidden-residual": "hidden_residual",
+}
+_CLASSES: dict[str, type[Initialiser]] = {}
+_SCANNED: list[bool] = []
+
+Class = TypeVar("Class", bound=type)
+
+
+def initialiser(name: str) -> Callable[[Class], Class]:
+    """Register the decorated frozen dataclass under `name`, and set its `name`.
+
+    Raises
+    ------
+    InitialiserError
+        If the name is taken, or the class is no frozen dataclass with a `__call__`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from tokensurgeon.initialisers import InitContext, NewRows, initialiser
+    >>> @initialiser("docs-only")
+    ... @dataclass(frozen=True)
+    ... class DocsOnly:
+    ...     strength: float = 0.5
+    ...
+    ...     def __call__(self, context: InitContext) -> NewRows:
+    ...         return NewRows()
+    >>> DocsOnly().name
+    'docs-only'
+    """
+
+    def register(cls: Class) -> Class:
+        if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise InitialiserError(
+                f"'{name}' ({cls.__qualname__}) is not a frozen dataclass; "
+                "put @dataclass(frozen=True) below @initialiser"
+            )
+        if not any("__call__" in vars(base) for base in cls.__mro__):
+            raise InitialiserError(f"'{name}' ({cls.__qualname__}) has no __call__(context)")
+        home = _BUILTINS.get(name)
+        if home is not None and cls.__module__ != _HOUSE + home:
+            raise InitialiserError(
+                f"'{name}' in {cls.__module__} is the name of a built-in; choose another"
+            )
+        other = _CLASSES.get(name)
+        if other is not None and _identity(other) != _identity(cls):
+            raise InitialiserError(
+                f"'{name}' is registered twice, by {other.__module__} and {cls.__module__}; "
+                "rename one"
+            )
+        cls.name = name  # type: ignore[attr-defined]
+        _CLASSES[name] = cast("type[Initialiser]", cls)
+        return cls
+
+    return register
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
+def names() -> list[str]:
+    """Return every name that `get` knows, sorted; imports installed plug-ins, not torch."""
+    _scan_entry_points()
+    return sorted({*_BUILTINS, *_CLASSES})
+
+
+def is_builtin(name: str) -> bool:
+    """Say whether `name` is one of ours."""
+    return name in _BUILTINS
+
+
+def get(name: str) -> type[Initialiser]:
+    """Return the class registered under `name`.
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest right name and the list.
+    """
+    if name in _BUILTINS and name not in _CLASSES:
+        importlib.import_module(_HOUSE + _BUILTINS[name])
+    if name not in _CLASSES:
+        _scan_entry_points()
+    if name not in _CLASSES:
+        known = names()
+        raise UnknownNameError(f"no initialiser '{name}'; {_nearest(name, known)}")
+    return _CLASSES[name]
+
+
+def build(name: str, settings: Mapping[str, Any] | None = None) -> Initialiser:
+    """Return an instance of `name` with `settings`; strings are read as the field's type.
+
+    Parameters
+    ----------
+    name : str
+    settings : mapping of str to value, optional
+        From YAML (typed) or the command line (strings): ``{"k": "32"}`` and ``{"k": 32}`` agree.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such initialiser.
+    SettingError
+        If a key is unknown, a value has the wrong type, or is out of its range.
+    """
+    cls = get(name)
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in (settings or {}).items():
+        field_name = key.replace("-", "_")
+        if field_name not in known:
+            hint = _nearest(field_name, list(known)) if known else "it has no settings"
+            raise SettingError(f"'{name}' has no setting '{key}'; {hint}")
+        values[field_name] = _parse(value, hints[field_name], f"{name}.{field_name}")
+    lacking = [
+        field.name
+        for field in known.values()
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if lacking:
+        raise SettingError(f"'{name}' needs '{lacking[0]}'; give --set {name}.{lacking[0]}=…")
+    return cls(**values)
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Return the settings of `name` with their defaults; `dataclasses.MISSING` where it has none.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such initialiser.
+    """
+    return {
+        field.name: field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else field.default
+        for field in dataclasses.fields(get(name))  # type: ignore[arg-type]
+        if field.init
+    }
+
+
+def _nearest(wrong: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}Known: {', '.join(known)}"
+
+
+_YES = {"true", "yes", "on", "1"}
+_NO = {"false", "no", "off", "0"}
+
+
+def _parse(value: Any, kind: Any, where: str) -> Any:
+    """Return `value` as the annotated type `kind`: bool, int, float, str, Literal, or | None."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        says_none = value is None or str(value).lower() in ("none", "null", "")
+        if type(None) in options and says_none:
+            return None
+        rest = [option for option in options if option is not type(None)]
+        if len(rest) == 1:
+            return _parse(value, rest[0], where)
+        kind = rest
+    elif origin is typing.Literal:
+        choices = typing.get_args(kind)
+        for choice in choices:
+            if value == choice or str(value) == str(choice):
+                return choice
+        near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise SettingError(f"{where} is one of {', '.join(map(str, choices))}; got {value!r}{hint}")
+    elif kind is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _YES | _NO:
+            return value.lower() in _YES
+    elif kind is int and not isinstance(value, bool):
+        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+            return int(value)
+        if isinstance(value, str):
+            try:
+                return int(value)
+            except ValueError:
+                pass
+    elif kind is float and not isinstance(value, bool):
+        if isinstance(value, int | float | str):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif kind is str and isinstance(value, str | Path | int | float):
+        return str(value)
+    elif isinstance(kind, type) and isinstance(value, kind):
+        return value
+    wanted = getattr(kind, "__name__", str(kind))
+    raise SettingError(f"{where} must be {wanted}; got {value!r}")
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Import a Python file and return the names that it registers.
+
+    The file is code and runs with the user's rights: only a command line names one, never a
+    recipe. Loading the same file twice is harmless.
+
+    Raises
+    ------
+    InitialiserError
+        If the file is absent, fails on import, or registers nothing.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise InitialiserError(f"no plug-in file {path}; check the path given with --plugin")
+    module_name = "tokensurgeon_plugin_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    if module_name not in sys.modules:
+        before = set(_CLASSES)
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise InitialiserError(f"{path} is not a Python file; a plug-in ends in .py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module  # dataclasses look their module up there
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            for name in set(_CLASSES) - before:
+                del _CLASSES[name]
+            if isinstance(error, InitialiserError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InitialiserError(f"the plug-in {path} fails on import: {reason}") from error
+    found = [name for name, cls in _CLASSES.items() if cls.__module__ == module_name]
+    if not found:
+        raise InitialiserError(
+            f"the plug-in {path} registers nothing; decorate a class with @initialiser(NAME)"
+        )
+    return sorted(found)
+
+
+def _scan_entry_points() -> None:
+    """Import installed plug-ins once; a name that is taken is an error, not an override."""
+    if _SCANNED:
+        return
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
+        if entry.value.startswith(_HOUSE):
+            continue
+        if entry.name in _BUILTINS:
+            raise InitialiserError(
+                f"the installed plug-in {entry.value} takes the name of the built-in "
+                f"'{entry.name}'; uninstall it, or have its author rename it"
+            )
+        try:
+            found = entry.load()
+        except InitialiserError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InitialiserError(
+                f"the installed plug-in '{entry.name}' ({entry.value}) fails on import: {reason}"
+            ) from error
+        if getattr(found, "name", None) is None or found.name not in _CLASSES:
+            initialiser(entry.name)(found)
+    _SCANNED.append(True)
