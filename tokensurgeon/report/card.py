@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -9,6 +10,14 @@ import yaml
 
 from tokensurgeon.report import words
 from tokensurgeon.report.model import SurgeryReport
+
+
+class _Row(str):
+    """A finished line of a table."""
+
+
+def _row(cells: Sequence[str]) -> _Row:
+    return _Row("| " + " | ".join(_in_cell(cell) for cell in cells) + " |")
 
 
 def model_card(report: SurgeryReport) -> str:
@@ -31,6 +40,7 @@ def model_card(report: SurgeryReport) -> str:
         headings=words.HEADINGS,
         breakdown=words.breakdown(report),
         number=words.number,
+        row=_row,
         sides=sides,
         audit=_audit(sides),
         alignment=list(_flat(report.alignment)),
@@ -44,7 +54,7 @@ def model_card(report: SurgeryReport) -> str:
 
 def _in_cell(value: Any) -> Any:
     """Keep a value on one line of a table, unless it is a block such as the recipe."""
-    if isinstance(value, str) and not value.endswith("\n"):
+    if isinstance(value, str) and not isinstance(value, _Row) and not value.endswith("\n"):
         return value.replace("\n", " ").replace("|", "\\|")
     return value
 

@@ -1,0 +1,299 @@
+"""Reports: JSON reads back, the card and the table say what the report says."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tokensurgeon.errors import CheckpointError
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.report import (
+    DonorFacts,
+    ModelFacts,
+    RowAudit,
+    RowCounts,
+    SideReport,
+    SurgeryReport,
+    TokenFact,
+    TokenizerFacts,
+    audit_rows,
+    model_card,
+)
+from tokensurgeon.report.terminal import comparison_table, print_report
+
+
+def entry(name: str, bits: float, gap: tuple[float, float, float] | None) -> dict[str, Any]:
+    difference = gap and {
+        "estimate": gap[0],
+        "low": gap[1],
+        "high": gap[2],
+        "level": 0.95,
+        "resamples": 1000,
+        "unit": "documents",
+    }
+    part = {"bits_per_byte": bits, "tokens": 10, "bytes": 40, "mean_nats": 2.0}
+    return {
+        "name": name,
+        "bits_per_byte": bits,
+        "difference": difference,
+        "perplexity_ratio": None if gap is None else 2.5,
+        "bytes_per_token": 3.25,
+        "by_match": None if gap is None else {"shared": part, "missing": part},
+        "by_kind": {"words": part, "digits": part},
+    }
+
+
+def make_report(**fields: Any) -> SurgeryReport:
+    side = SideReport(
+        method="omp",
+        settings={"k": 64, "centre": True},
+        copied=4_000,
+        initialised=2_100,
+        unspellable=1,
+        controls=2,
+        padding=41,
+        audit=RowAudit(
+            new={"p1": 0.5, "p50": 1.0, "p99": 2.0, "max": 3.0},
+            trained={"p1": 0.4, "p50": 1.1, "p99": 2.1, "max": 2.5},
+        ),
+    )
+    values: dict[str, Any] = {
+        "recipe": Recipe(source="models/source", donor="models/donor").model_dump(mode="json"),
+        "source": ModelFacts(
+            path="models/source",
+            fingerprint="a" * 64,
+            model_type="llama",
+            n_tokens=4_096,
+            n_rows=4_096,
+            width=144,
+            tied=False,
+            dtype="bfloat16",
+            max_positions=256,
+        ),
+        "target": TokenizerFacts(path="models/donor", fingerprint="b" * 64, n_tokens=6_103),
+        "donor": DonorFacts(
+            path="models/donor",
+            fingerprint="c" * 64,
+            n_rows=6_144,
+            width=80,
+            same_tokenizer=True,
+            known_missing=2_100,
+        ),
+        "alignment": {"matches": {"exact": 3_990, "byte": 10}, "shared": 0.65, "lossy": False},
+        "rows": RowCounts(total=6_144, used=6_103, padding=41),
+        "tied": False,
+        "input": side,
+        "output": side.model_copy(update={"method": "subword-mean", "settings": {}}),
+        "unspellable": (TokenFact(id=7, spelling="<weird|>"),),
+        "unmatched_controls": (TokenFact(id=8, spelling="<|pad|>"),),
+        "ids": {"config.json:eos_token_id": [2, 1], "config.json:pad_token_id": [3, None]},
+        "evaluation": {
+            "entries": [
+                entry("source", 1.5, None),
+                entry("patched", 2.0, (0.5, 0.45, 0.55)),
+                entry("subword-mean", 2.25, (0.75, 0.7, 0.8)),
+            ]
+        },
+        "baselines": ("subword-mean",),
+        "donor_methods": ("patched",),
+        "timings": {"read": 0.5, "total": 3.0},
+        "peak_memory": 10**9,
+        "warnings": ("the two cut digits differently: arithmetic will suffer",),
+        "written_to": "out",
+    }
+    return SurgeryReport(**{**values, **fields})
+
+
+def shown(report: SurgeryReport, width: int = 200) -> str:
+    buffer = io.StringIO()
+    print_report(Console(file=buffer, width=width), report)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [make_report(), make_report(donor=None, evaluation=None, not_evaluated="no text")],
+    ids=["whole", "bare"],
+)
+def test_json_reads_back_to_an_equal_report(report: SurgeryReport) -> None:
+    text = report.to_json()
+    assert SurgeryReport.from_json(text) == report
+    assert json.loads(text)["schema_version"] == 1
+
+
+def test_json_has_no_nan() -> None:
+    """An infinite perplexity of a ruined model is null: JSON has no infinity."""
+    evaluation = {
+        "entries": [{"name": "source", "perplexity": math.inf, "by_kind": {"a": math.nan}}]
+    }
+    report = make_report(evaluation=evaluation)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    data = json.loads(report.to_json(), parse_constant=refuse)
+    assert data["evaluation"]["entries"][0]["perplexity"] is None
+    assert SurgeryReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 2}', "\x00"])
+def test_what_is_no_report_is_named(text: str) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"^here is not a report of schema version 1"
+    ) as caught:
+        SurgeryReport.from_json(text, where="here")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    data = json.loads(make_report().to_json())
+    with pytest.raises(CheckpointError, match="extra_key"):
+        SurgeryReport.from_json(json.dumps({**data, "extra_key": 1}))
+
+
+def test_versions_are_filled_in() -> None:
+    versions = make_report().versions
+    assert {"python", "tokensurgeon", "torch", "transformers", "tokenizers"} <= set(versions)
+
+
+def test_the_card_holds_every_figure_and_every_warning() -> None:
+    report = make_report()
+    card = model_card(report)
+    for figure in ("1.5000", "2.0000", "2.2500", "+0.5000", "+0.4500 … +0.5500", "2.500", "3.25"):
+        assert figure in card
+    assert report.warnings[0] in card
+    for word in ("`omp`", "k = 64, centre = true", "`subword-mean`", "donor rows", "'<|pad|>'"):
+        assert word.replace("|", "\\|") in card, word
+    assert "| `config.json:pad_token_id` | 3 | removed |" in card
+    assert "AutoModelForCausalLM" in card
+    assert "source: models/source" in card
+
+
+def tables(card: str) -> list[list[str]]:
+    """Return the Markdown tables of a card as lists of lines."""
+    found: list[list[str]] = []
+    for before, line in zip(["", *card.splitlines()], card.splitlines(), strict=False):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append([])
+            found[-1].append(line)
+    return found
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        make_report(),
+        make_report(evaluation=None, not_evaluated="no evaluation text was given"),
+        make_report(tied=True, donor=None, warnings=(), ids={}, unspellable=()),
+        make_report(warnings=("a | b",), alignment={"odd|key": "x|y", "list": list(range(9))}),
+    ],
+    ids=["whole", "unmeasured", "tied", "pipes"],
+)
+def test_the_card_is_well_formed_markdown(report: SurgeryReport) -> None:
+    card = model_card(report)
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "\n\n\n\n" not in card
+    assert card.count("```") % 2 == 0
+    for table in tables(card):
+        columns = {line.replace("\\|", "").count("|") for line in table}
+        assert len(columns) == 1, table
+        assert set(table[1]) <= set("|- "), table
+
+
+def test_the_card_says_when_nothing_was_measured() -> None:
+    card = model_card(make_report(evaluation=None, not_evaluated="no evaluation text was given"))
+    assert "It was not measured: no evaluation text was given." in card
+    assert "none here" in card
+
+
+def test_the_recipe_of_the_card_makes_the_same_surgery() -> None:
+    import yaml
+
+    block = model_card(make_report()).split("```yaml\n")[1].split("```")[0]
+    assert Recipe.parse(yaml.safe_load(block)) == Recipe(
+        source="models/source", donor="models/donor"
+    )
+
+
+def test_the_title_names_no_folder() -> None:
+    facts = make_report().source.model_copy(update={"path": "/very/private/place/model"})
+    title = model_card(make_report(source=facts)).splitlines()[6]
+    assert title.startswith("# model with the tokenizer")
+
+
+def test_the_terminal_shows_figures_and_warnings() -> None:
+    text = shown(make_report())
+    for word in (
+        "4,000 copied (65 %)",
+        "2,100 made by omp (k = 64",
+        "2 unmatched controls",
+        "patched: omp (input), subword-mean (output)",
+        "2.0000",
+        "+0.5000",
+        "warning: the two cut digits",
+        "written out (3.0 s, peak memory 1.0 GB)",
+    ):
+        assert word in text, word
+
+
+def test_a_dry_run_says_what_it_would_take() -> None:
+    estimate = {"seconds": 300.0, "memory_bytes": 2.5e9, "output_bytes": 5e6}
+    text = shown(make_report(evaluation=None, dry_run=True, estimate=estimate, written_to=None))
+    assert "dry run about 5 min, 2.5 GB of memory, 5.0 MB on disk" in text
+    assert "to be made by omp" in text
+
+
+def test_markup_in_names_is_shown_as_it_is() -> None:
+    facts = make_report().source.model_copy(update={"path": "[bold]model[/bold]"})
+    assert "[bold]model[/bold]" in shown(make_report(source=facts, warnings=("[red]x",)))
+    assert "[red]x" in shown(make_report(warnings=("[red]x",)))
+
+
+def test_a_comparison_shows_figures_and_the_reason_of_a_failure() -> None:
+    rows = [
+        {"method": "source", "bits_per_byte": 1.5, "gap": None, "interval": None, "error": None},
+        {
+            "method": "omp",
+            "bits_per_byte": 2.0,
+            "gap": 0.5,
+            "interval": [0.4, 0.6],
+            "perplexity_ratio": 2.0,
+            "bytes_per_token": 3.0,
+            "seconds": 1.25,
+            "donor": True,
+            "text_bytes": 250_000,
+            "error": None,
+        },
+        {"method": "broken", "bits_per_byte": None, "error": "needs a donor: add --donor"},
+    ]
+    buffer = io.StringIO()
+    Console(file=buffer, width=200).print(comparison_table(rows))
+    text = buffer.getvalue()
+    assert "+0.4000 … +0.6000" in text
+    assert "donor rows, 250 kB of text" in text
+    assert "broken: needs a donor: add --donor" in text
+
+
+def test_the_audit_finds_rows_longer_than_any_trained_one() -> None:
+    trained = np.eye(4, dtype=np.float32)
+    new = np.array([[1, 0, 0, 0], [0, 9, 0, 0], [0, 0, 5, 0], [np.nan, 0, 0, 0]], np.float32)
+    audit = audit_rows(
+        new, np.array([10, 11, 12, 13]), trained, [None] * 11 + ["loud", "less", "x"]
+    )
+    assert [(fact.id, fact.spelling) for fact in audit.loud] == [(11, "loud"), (12, "less")]
+    assert audit.nonfinite == 1
+    assert audit.trained["max"] == 1
+    assert audit.new["max"] == 9
+
+
+def test_the_audit_of_nothing_is_empty() -> None:
+    nothing = np.zeros((0, 4), np.float32)
+    audit = audit_rows(nothing, np.zeros(0, np.int64), nothing, [])
+    assert audit == RowAudit()
