@@ -127,9 +127,7 @@ class Checkpoint:
                 "patch the unquantised one"
             )
         built = internals.load_config(folder, trust_remote_code=trust_remote_code)
-        layout = find_layout(
-            built, tensors, trust_remote_code=trust_remote_code, partial=partial
-        )
+        layout = find_layout(built, tensors, trust_remote_code=trust_remote_code, partial=partial)
         return cls(
             path=folder,
             config=config,
@@ -170,12 +168,6 @@ class Checkpoint:
         if not self.layout.bias_names:
             return None
         return self._read(self.layout.bias_names[0][0]).reshape(-1)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all weight files."""
-        files = self.tensors.files.values()
-        return sum(info.n_bytes for file in files for info in file.tensors.values())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -42,8 +42,6 @@ def read_donor_rows(path: str | Path, *, trust_remote_code: bool = False) -> Don
     for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
         if (folder / name).exists():
             check_inside(folder, name)
-    checkpoint = Checkpoint.open(
-        folder, trust_remote_code=trust_remote_code, allow_nonfinite=True, partial=True
-    )
+    checkpoint = Checkpoint.open(folder, trust_remote_code=trust_remote_code, partial=True)
     rows = checkpoint.input_rows()
     return DonorFiles(folder, rows, rows if checkpoint.layout.tied else checkpoint.output_rows())

@@ -38,8 +38,8 @@ class Layout:
         Whether both sides are one matrix, by its bytes.
     tied_flag : bool
         What the configuration says of it.
-    head_key : str
-        The file key that a separate output matrix has, or would have.
+    input_key, head_key : str
+        The file keys that separate input and output matrices have, or would have.
     embedding_multiplier, logit_scale : float
         Constants that the model applies to its input rows and to its logits.
     softcap : float or None
@@ -58,6 +58,7 @@ class Layout:
     softcap: float | None
     family: str
     tied_flag: bool = False
+    input_key: str = "model.embed_tokens.weight"
     head_key: str = "lm_head.weight"
     logit_scale: float = 1.0
 
@@ -124,6 +125,7 @@ def find_layout(
         width=width,
         tied=tied,
         tied_flag=tied_flag,
+        input_key=input_names[0] if input_names else internals.file_key(model, input_name),
         head_key=output_names[0] if output_names else internals.file_key(model, output_name),
         embedding_multiplier=_embedding_multiplier(text, model),
         logit_scale=_logit_scale(text),

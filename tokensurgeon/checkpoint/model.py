@@ -10,14 +10,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tokensurgeon.checkpoint import transformers_internals as internals
-from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows, max_positions
+from tokensurgeon.checkpoint.checkpoint import Rows, max_positions
 from tokensurgeon.checkpoint.sampling import sample
 from tokensurgeon.errors import CheckpointError, EvaluationError
 
@@ -287,8 +285,7 @@ class LanguageModel:
         module = self.model.get_output_embeddings() if last else self._blocks[layer]
 
         def catch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            state = args[0] if args else kwargs.get("hidden_states", kwargs.get("input"))
-            raise _ReachedError(state)
+            raise _ReachedError(args[0] if args else kwargs["hidden_states"])
 
         handle = module.register_forward_pre_hook(catch, with_kwargs=True)
         try:
@@ -339,73 +336,3 @@ class LanguageModel:
                 f"a sequence needs {longest} positions and the model has {self.max_positions}; "
                 "cut the text shorter"
             )
-
-
-def load_model(
-    path: str | Path,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    allow_nonfinite: bool = False,
-) -> LanguageModel:
-    """Load a checkpoint for forward passes.
-
-    The folder is opened and checked as `Checkpoint.open` does before transformers reads it.
-
-    Parameters
-    ----------
-    dtype : str
-        Of the forward passes, whatever the file's.
-
-    Raises
-    ------
-    CheckpointError
-        As `Checkpoint.open`, and where the weights do not fit the model exactly.
-    """
-    import torch
-
-    checkpoint = Checkpoint.open(
-        path, trust_remote_code=trust_remote_code, allow_nonfinite=allow_nonfinite
-    )
-    model = load_checked(checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code)
-    layout = checkpoint.layout
-    return LanguageModel(
-        model.to(torch.device(device)), logit_scale=layout.logit_scale, softcap=layout.softcap
-    )
-
-
-def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> Any:
-    """Load a folder through transformers; nothing may be missing, unexpected or misshapen.
-
-    Raises
-    ------
-    CheckpointError
-        Naming the first tensor that does not fit.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with internals.quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(
-            f"transformers cannot load {folder}: {internals.first_line(error)}"
-        ) from error
-    for what in ("missing_keys", "mismatched_keys"):
-        names = sorted(map(str, info[what]))
-        if names:
-            raise CheckpointError(
-                f"{len(names)} tensors of {folder} are {what.split('_')[0]}, such as {names[0]}; "
-                "the checkpoint does not fit its configuration"
-            )
-    model.unexpected_tensors = tuple(sorted(map(str, info["unexpected_keys"])))
-    return model

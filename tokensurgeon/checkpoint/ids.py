@@ -1,0 +1,225 @@
+"""Token ids and sizes in config.json and generation_config.json, remapped by meaning.
+
+The target's own roles come first (its EOS is what ends a generation), then the map of source ids.
+An id whose meaning the target lacks becomes null with a warning: a stale id would be worse.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
+
+ROLE_OF_KEY = {
+    f"{role}_token_id": role for role in ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
+}
+
+_MODALITIES = ("image", "img", "audio", "video", "vision", "speech", "sound")
+_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+_NESTED = ("bad_words_ids", "force_words_ids")
+
+Json = dict[str, Any]
+
+
+@dataclass
+class RemappedIds:
+    """The configuration files of the patched checkpoint.
+
+    Attributes
+    ----------
+    config : dict
+    generation_config : dict or None
+    changes : dict
+        ``{"config.json:eos_token_id": [old, new]}`` for every id that changed.
+    warnings : list of str
+        Ids that were removed.
+    """
+
+    config: Json
+    generation_config: Json | None
+    changes: dict[str, list[Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def remap_configs(
+    config: Json,
+    generation_config: Json | None,
+    *,
+    n_old: int,
+    n_new: int,
+    id_map: Mapping[int, int | None],
+    roles: Mapping[str, int],
+    defaults: Mapping[str, Any] = {},
+    untied: bool = False,
+) -> RemappedIds:
+    """Return the configurations for another vocabulary; the arguments are not changed.
+
+    Parameters
+    ----------
+    n_old, n_new : int
+        Rows before and after.
+    id_map : mapping
+        Source id → target id with that meaning, or None.
+    roles : mapping
+        The target's roles: ``{"eos": 2, ...}``.
+    defaults : mapping
+        What the family's class fills in where the file is silent, such as ``{"eos_token_id": 2}``.
+    untied : bool
+        Whether the two sides are two matrices now; the flag then says so at every level.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        Where the token id of an image or a sound would move.
+    CheckpointError
+        Where a new id is not below `n_new`.
+    """
+    found = RemappedIds(copy.deepcopy(config), copy.deepcopy(generation_config))
+    text = found.config.get("text_config")
+    main: Json = text if isinstance(text, dict) else found.config
+    silent = {key: value for key, value in defaults.items() if not _said(found.config, main, key)}
+    main.update(silent)
+    remap = _Remapper(found, id_map, roles, n_new)
+    for where, level in _levels(found.config):
+        remap.level("config.json", where, level)
+        if level.get("vocab_size") == n_old:
+            level["vocab_size"] = n_new
+    if not any("vocab_size" in level for _, level in _levels(found.config)):
+        main["vocab_size"] = n_new
+    if untied:
+        for _, level in _levels(found.config):
+            if level is found.config or level is main or "tie_word_embeddings" in level:
+                level["tie_word_embeddings"] = False
+    for key, value in silent.items():  # what the class would say anyway need not be written
+        if main.get(key) == value:
+            del main[key]
+    found.config.pop("auto_map", None)
+    if found.generation_config is not None:
+        for where, level in _levels(found.generation_config):
+            remap.level("generation_config.json", where, level)
+    return found
+
+
+def _said(config: Json, main: Json, key: str) -> bool:
+    return key in main or key in config
+
+
+def _levels(config: Json, where: str = "") -> Iterator[tuple[str, Json]]:
+    """Yield the configuration and the nested ones, with the dotted path of each."""
+    yield where, config
+    for key, value in list(config.items()):
+        if isinstance(value, dict):
+            yield from _levels(value, f"{where}{key}.")
+
+
+def _is_id(value: object) -> bool:
+    """Tell an id; a negative number stands for "none" in older files and is left alone."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+class _Remapper:
+    def __init__(
+        self,
+        found: RemappedIds,
+        id_map: Mapping[int, int | None],
+        roles: Mapping[str, int],
+        n_new: int,
+    ) -> None:
+        self.found, self.id_map, self.roles, self.n_new = found, id_map, roles, n_new
+
+    def level(self, file: str, where: str, level: Json) -> None:
+        """Remap the ids of one level in place, and note what changed."""
+        for key, old in list(level.items()):
+            new = self.value(file, where, key, old)
+            if new == old:
+                continue
+            level[key] = new
+            self.found.changes[f"{file}:{where}{key}"] = [old, new]
+            self._warn_of_losses(f"{file}:{where}{key}", old, new)
+            if any(not 0 <= one < self.n_new for one in _flat(new)):
+                raise CheckpointError(
+                    f"{key} would become {new}, which is not below the {self.n_new} rows"
+                )
+
+    def value(self, file: str, where: str, key: str, old: Any) -> Any:
+        """Return the new value of a key."""
+        if key in ROLE_OF_KEY:
+            role = self.roles.get(ROLE_OF_KEY[key])
+            if isinstance(old, list):
+                return self._list(old, role)
+            if not _is_id(old):
+                return old
+            mapped = self.id_map.get(old)
+            if role is None:
+                return mapped
+            stops_too = mapped not in (None, role, self.roles.get("bos"))
+            if key == "eos_token_id" and stops_too and file == "generation_config.json":
+                return [
+                    role,
+                    mapped,
+                ]  # the body learned to end with the one, users expect the other
+            return role
+        if key in _LISTS and isinstance(old, list):
+            return self._list(old, None)
+        if key in _NESTED and isinstance(old, list):
+            return self._phrases(old)
+        if key == "forced_decoder_ids" and isinstance(old, list):
+            pairs = [(p[0], self.id_map.get(p[1])) for p in old if isinstance(p, list) and p[1:]]
+            return [list(pair) for pair in pairs if pair[1] is not None]
+        if key.endswith(("_token_id", "_token_ids", "_token_index")):
+            return self._other(where, key, old)
+        return old
+
+    def _list(self, old: list[Any], role: int | None) -> list[int]:
+        mapped = [self.id_map.get(one) if _is_id(one) else None for one in old]
+        kept = [one for one in mapped if one is not None]
+        return list(dict.fromkeys(kept if role is None or role in kept else [role, *kept]))
+
+    def _phrases(self, old: list[Any]) -> list[Any]:
+        kept = []
+        for phrase in old:
+            if isinstance(phrase, list) and all(_is_id(one) for one in phrase):
+                mapped = [self.id_map.get(one) for one in phrase]
+                if None not in mapped:
+                    kept.append(mapped)
+            elif isinstance(phrase, list):
+                kept.append(self._phrases(phrase))
+        return kept
+
+    def _other(self, where: str, key: str, old: Any) -> Any:
+        if isinstance(old, list):
+            new: Any = self._list(old, None)
+        elif _is_id(old):
+            new = self.id_map.get(old)
+        else:
+            return old
+        if new != old and any(word in f"{where}{key}".lower() for word in _MODALITIES):
+            raise UnsupportedCheckpointError(
+                f"{where}{key} = {old} would move to {new}; images and sounds find their place by "
+                "that id, so this checkpoint is refused"
+            )
+        return new
+
+    def _warn_of_losses(self, name: str, old: Any, new: Any) -> None:
+        lost = len(list(_flat(old))) - len(list(_flat(new)))
+        if new is None or lost > 0:
+            self.found.warnings.append(
+                f"{name} was {_short(old)}; the target tokenizer lacks "
+                f"{'that token' if new is None else f'{lost} of these tokens'}: now {_short(new)}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _flat(value: Any) -> Iterator[int]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
+    elif _is_id(value):
+        yield value

@@ -1,0 +1,78 @@
+"""A checkpoint loaded for forward passes, after its folder has been checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.model import LanguageModel
+from tokensurgeon.errors import CheckpointError
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a checkpoint for forward passes.
+
+    The folder is opened and checked as `Checkpoint.open` does before transformers reads it.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the forward passes, whatever the file's.
+
+    Raises
+    ------
+    CheckpointError
+        As `Checkpoint.open`, and where the weights do not fit the model exactly.
+    """
+    import torch
+
+    checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+    model = load_checked(checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code)
+    layout = checkpoint.layout
+    return LanguageModel(
+        model.to(torch.device(device)), logit_scale=layout.logit_scale, softcap=layout.softcap
+    )
+
+
+def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> Any:
+    """Load a folder through transformers; nothing may be missing, unexpected or misshapen.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first tensor that does not fit.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with internals.quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"transformers cannot load {folder}: {internals.first_line(error)}"
+        ) from error
+    for what in ("missing_keys", "mismatched_keys"):
+        names = sorted(map(str, info[what]))
+        if names:
+            raise CheckpointError(
+                f"{len(names)} tensors of {folder} are {what.split('_')[0]}, such as {names[0]}; "
+                "the checkpoint does not fit its configuration"
+            )
+    model.unexpected_tensors = tuple(sorted(map(str, info["unexpected_keys"])))
+    return model.eval()

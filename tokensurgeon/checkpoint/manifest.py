@@ -1,0 +1,91 @@
+"""manifest.json: the sha256 of every file of a patched checkpoint, and how it came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.checkpoint.files import check_inside, read_json
+from tokensurgeon.checkpoint.tensor_file import CHUNK
+from tokensurgeon.errors import CheckpointError
+
+NAME = "manifest.json"
+_PACKAGES = ("tokensurgeon", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+_LOADABLE = (".safetensors", ".bin", ".json", ".jinja", ".py", ".model", ".txt")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def make_manifest(folder: Path, *, source: str, recipe: str, seed: int) -> dict[str, Any]:
+    """Describe a finished folder; `source` is the fingerprint of the checkpoint patched."""
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "sha256": sha256_of(path), "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() != NAME
+    }  # fmt: skip
+    return {
+        "schema_version": 1,
+        "source": source,
+        "seed": seed,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "recipe": recipe,
+        "files": files,
+    }
+
+
+def manifest_text(manifest: dict[str, Any]) -> str:
+    """Return the manifest as it is stored."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+
+
+def verify_manifest(folder: str | Path) -> list[str]:
+    """Compare a folder with its manifest; return the problems, one line each, none if it is sound.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no manifest, or it cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / NAME).exists():
+        raise CheckpointError(f"{folder} has no {NAME}; it was not written by tokensurgeon")
+    files = read_json(folder, NAME).get("files")
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{folder}/{NAME} lists no files")
+    problems = []
+    for name, said in files.items():
+        try:
+            path = check_inside(folder, name)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        size = path.stat().st_size
+        wanted = said if isinstance(said, dict) else {}
+        if size != wanted.get("bytes"):
+            problems.append(f"{name} has {size} bytes, the manifest says {wanted.get('bytes')}")
+        elif sha256_of(path) != wanted.get("sha256"):
+            problems.append(f"{name} has changed: its sha256 is not the manifest's")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.suffix in _LOADABLE and name not in files and name != NAME:
+            problems.append(f"{name} is not in the manifest; it came later")
+    return problems
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

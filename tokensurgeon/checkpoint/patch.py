@@ -1,0 +1,192 @@
+"""The patched weight files: untouched bytes copied, vocabulary rows streamed in the file's dtype.
+
+Order, names and metadata of the source's headers are kept, so a patch that changes nothing gives
+the same file. Shards without vocabulary tensors are copied whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tokensurgeon.checkpoint.checkpoint import Rows, rows_to_float32, rows_to_raw
+from tokensurgeon.checkpoint.files import INDEX
+from tokensurgeon.checkpoint.plan import Ids, PatchPlan
+from tokensurgeon.checkpoint.tensor_file import CHUNK, TensorFile, TensorInfo
+from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    """New rows of one tensor; `origin` is the file key whose raw rows are copied."""
+
+    origin: str
+    rows: Rows
+    copied: Ids
+
+
+def write_tensors(plan: PatchPlan, folder: Path) -> None:
+    """Write the weight files of a plan (and their index) into `folder`.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If a row to be written is not finite, unless copied rows may be.
+    """
+    tensors = plan.checkpoint.tensors
+    replaced = _replacements(plan)
+    added = {name: one for name, one in replaced.items() if name not in tensors.where}
+    for name, file in tensors.files.items():
+        here = {key: one for key, one in replaced.items() if key in file.tensors}
+        new = {key: one for key, one in added.items() if tensors.where[one.origin] == name}
+        if here or new:
+            _write_file(plan, file, {**here, **new}, folder / name)
+        else:
+            shutil.copyfile(file.path, folder / name)
+    if tensors.index is not None:
+        _write_index(plan, added, folder)
+
+
+def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
+    layout = plan.checkpoint.layout
+    inputs, outputs = list(layout.input_names), list(layout.output_names)
+    if plan.untie:
+        inputs, outputs = inputs or [layout.input_key], outputs or [layout.head_key]
+    known = plan.checkpoint.tensors.where
+    found = {}
+    for names, rows, copied in (
+        (inputs, plan.input_rows, plan.copied_input),
+        (outputs, plan.output_rows, plan.copied_output),
+    ):
+        for name in names:
+            origin = name if name in known else layout.rows_key
+            found[name] = _Replacement(origin, rows, copied)
+    if plan.output_bias is not None:
+        for name, _ in layout.bias_names:
+            bias = plan.output_bias[:, None]
+            found[name] = _Replacement(name, bias, plan.copied_output)
+    return found
+
+
+def _write_file(
+    plan: PatchPlan, file: TensorFile, replaced: dict[str, _Replacement], path: Path
+) -> None:
+    """Write one weight file with some tensors replaced, and new ones after their origin."""
+    order: list[str] = []
+    for info in file.in_data_order():
+        order.append(info.name)
+        order += [
+            name
+            for name, one in replaced.items()
+            if name not in file.tensors and one.origin == info.name
+        ]
+    infos: dict[str, TensorInfo] = {}
+    offset = 0
+    for name in order:
+        info = _new_info(plan, file, name, replaced.get(name), offset)
+        infos[name] = info
+        offset = info.end
+    with path.open("xb") as target:
+        header = _header(file, infos)
+        target.write(struct.pack("<Q", len(header)))
+        target.write(header)
+        for name in order:
+            if name in replaced:
+                _write_rows(plan, file, name, replaced[name], target)
+            else:
+                for chunk in file.chunks(name):
+                    target.write(chunk)
+
+
+def _new_info(
+    plan: PatchPlan, file: TensorFile, name: str, one: _Replacement | None, offset: int
+) -> TensorInfo:
+    old = file.tensors[name if one is None else one.origin]
+    if one is None:
+        return TensorInfo(name, old.dtype, old.shape, offset, offset + old.n_bytes)
+    shape = (plan.n_new, *old.shape[1:])
+    return TensorInfo(name, old.dtype, shape, offset, offset + plan.n_new * old.row_bytes)
+
+
+def _header(file: TensorFile, infos: dict[str, TensorInfo]) -> bytes:
+    if infos == file.tensors:
+        return file.header
+    names = [*file.tensors, *(name for name in infos if name not in file.tensors)]
+    table: dict[str, Any] = {} if file.metadata is None else {"__metadata__": file.metadata}
+    for name in names:
+        info = infos[name]
+        table[name] = {
+            "dtype": info.dtype,
+            "shape": list(info.shape),
+            "data_offsets": [info.begin, info.end],
+        }
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return text + b" " * (-len(text) % 8)
+
+
+def _write_rows(
+    plan: PatchPlan, file: TensorFile, name: str, one: _Replacement, target: BinaryIO
+) -> None:
+    for start, block in _raw_blocks(file, one):
+        values = rows_to_float32(block, file.tensors[one.origin].dtype)
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if plan.allow_nonfinite:
+            bad = bad[one.copied[start + bad] < 0]
+        if bad.size:
+            where = start + int(bad[0])
+            copied = one.copied[where] >= 0
+            raise UnsafeCheckpointError(
+                f"the row of id {where} in {name} is not finite; "
+                + ("allow it with --allow-nonfinite" if copied else "its method failed")
+            )
+        target.write(block.tobytes())
+
+
+def _raw_blocks(file: TensorFile, one: _Replacement) -> Iterator[tuple[int, Any]]:
+    """Yield (first id, raw rows): copied rows as stored, the others rounded."""
+    info = file.tensors[one.origin]
+    source = file.raw_rows(one.origin)
+    step = max(1, CHUNK // info.row_bytes)
+    for start in range(0, len(one.copied), step):
+        copied = one.copied[start : start + step]
+        block = np.empty((len(copied), info.row_bytes), dtype=np.uint8)
+        here = copied >= 0
+        block[here] = source[copied[here]]
+        if not here.all():
+            block[~here] = rows_to_raw(one.rows[start : start + step][~here], info.dtype)
+        yield start, block
+
+
+def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) -> None:
+    """Write the index: as it was, with new tensors and sizes."""
+    tensors = plan.checkpoint.tensors
+    if tensors.index is None:
+        raise CheckpointError("there is no index to write")
+    layout = plan.checkpoint.layout
+    if plan.n_new == layout.n_rows and not added:
+        shutil.copyfile(plan.checkpoint.path / INDEX, folder / INDEX)
+        return
+    index = dict(tensors.index)
+    where = dict(tensors.where)
+    for name, one in added.items():
+        where[name] = where[one.origin]
+    index["weight_map"] = dict(sorted(where.items()))
+    more_bytes = more_values = 0
+    for name in (*layout.names, *added):
+        old = tensors.info(added[name].origin if name in added else name)
+        rows = plan.n_new - (0 if name in added else layout.n_rows)
+        more_bytes += rows * old.row_bytes
+        more_values += rows * int(np.prod(old.shape[1:], dtype=np.int64))
+    metadata = dict(index.get("metadata") or {})
+    metadata["total_size"] = plan.checkpoint.n_bytes + more_bytes
+    if isinstance(metadata.get("total_parameters"), int):
+        metadata["total_parameters"] += more_values
+    index["metadata"] = metadata
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,193 @@
+"""Write a patched checkpoint: all of it, checked as users will load it, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokensurgeon.checkpoint import manifest as manifests
+from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.atomic import check_output, staged
+from tokensurgeon.checkpoint.files import check_inside
+from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
+from tokensurgeon.checkpoint.model import LanguageModel
+from tokensurgeon.checkpoint.patch import write_tensors
+from tokensurgeon.checkpoint.plan import PatchPlan
+from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
+from tokensurgeon.checkpoint.verify import check_autotokenizer, check_reload, probe_ids
+from tokensurgeon.errors import CheckpointError, TokenizerError
+
+_KEPT = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
+         "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
+_DEFAULTS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+Extra = Mapping[str, bytes | str]
+MakeExtra = Callable[[dict[str, list[Any]], Sequence[str]], Extra]
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What was written.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : dict
+        As in manifest.json.
+    manifest_sha256 : str
+        Of the file manifest.json.
+    ids : dict
+        ``{"config.json:eos_token_id": [old, new]}`` for every id that changed.
+    warnings : tuple of str
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    ids: dict[str, list[Any]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def write_checkpoint(
+    plan: PatchPlan,
+    output: str | Path,
+    *,
+    force: bool = False,
+    extra_files: Extra | MakeExtra | None = None,
+    recipe_yaml: str = "",
+    seed: int = 0,
+    probe_texts: Sequence[str] = (),
+    probes: Sequence[Sequence[int]] = (),
+    expected: LanguageModel | None = None,
+    allow_autotokenizer_mismatch: bool = False,
+    reload_check: bool = True,
+) -> WriteResult:
+    """Write a patched checkpoint folder.
+
+    Parameters
+    ----------
+    plan : PatchPlan
+    output : path
+        Must not exist, unless `force`; it appears there by one rename when all is done.
+    extra_files : mapping, or callable(ids, warnings) that returns one
+        Further files by name, such as report.json. A callable is told what the writer changed.
+    recipe_yaml : str
+        Goes into the manifest.
+    probe_texts : sequence of str
+        Texts on which AutoTokenizer is compared with the target, and the model is tried.
+    probes : sequence of ids
+        Further sequences of target ids to try the model on.
+    expected : LanguageModel, optional
+        A model patched in memory; the written one must compute the same logits.
+    reload_check : bool
+        False where the model is too large to be loaded once.
+
+    Raises
+    ------
+    OutputExistsError
+        If the output exists and `force` was not given.
+    TokenizerError
+        If AutoTokenizer disagrees with the target, unless that is allowed.
+    CheckpointError
+        If anything cannot be written or does not load again. Nothing is then at the output.
+    """
+    output = Path(output)
+    plan.check()
+    keep = () if plan.target.folder is None else (Path(plan.target.folder),)
+    check_output(output, force=force, source=plan.checkpoint.path, keep=keep)
+    _check_space(plan, output)
+    with staged(output, force=force) as folder:
+        write_tensors(plan, folder)
+        remapped = _write_configs(plan, folder)
+        files, notes = tokenizer_files(plan)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        _copy_kept(plan.checkpoint.path, folder)
+        warnings = [*remapped.warnings, *notes]
+        difference = check_autotokenizer(folder, plan.target, probe_texts)
+        if difference is not None:
+            if not allow_autotokenizer_mismatch:
+                raise TokenizerError(difference)
+            warnings.append(difference)
+        if reload_check:
+            check_reload(folder, plan, probe_ids(plan, probe_texts, probes), expected)
+        made = extra_files(remapped.changes, warnings) if callable(extra_files) else extra_files
+        _write_extra(folder, made or {})
+        fingerprint = plan.checkpoint.fingerprint
+        manifest = manifests.make_manifest(
+            folder, source=fingerprint, recipe=recipe_yaml, seed=seed
+        )
+        text = manifests.manifest_text(manifest).encode("utf-8")
+        (folder / manifests.NAME).write_bytes(text)
+    digest = hashlib.sha256(text).hexdigest()
+    return WriteResult(output, manifest, digest, remapped.changes, tuple(warnings))
+
+
+def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
+    """Write config.json and generation_config.json; unchanged ones byte for byte."""
+    checkpoint, layout = plan.checkpoint, plan.checkpoint.layout
+    built = internals.load_config(
+        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
+    ).get_text_config()
+    remapped = remap_configs(
+        checkpoint.config,
+        checkpoint.generation_config,
+        n_old=layout.n_rows,
+        n_new=plan.n_new,
+        id_map=plan.id_map,
+        roles=plan.target.roles,
+        defaults={key: getattr(built, key, None) for key in _DEFAULTS},
+        untied=not plan.tied and layout.tied_flag,
+    )
+    for name, old, new in (
+        ("config.json", checkpoint.config, remapped.config),
+        ("generation_config.json", checkpoint.generation_config, remapped.generation_config),
+    ):
+        if new is None:
+            continue
+        if new == old:
+            shutil.copyfile(checkpoint.path / name, folder / name)
+        else:
+            text = json.dumps(new, indent=2, ensure_ascii=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
+    return remapped
+
+
+def _copy_kept(source: Path, folder: Path) -> None:
+    """Copy what stays true of the patched model: licences and preprocessors; never code."""
+    for pattern in _KEPT:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(check_inside(source, path.name), folder / path.name)
+
+
+def _write_extra(folder: Path, files: Extra) -> None:
+    for name, data in files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name:
+            raise CheckpointError(f"the extra file {name!r} would leave the output folder")
+        path = folder / name
+        if path.exists() or name == manifests.NAME:
+            raise CheckpointError(f"the extra file {name!r} would replace one of the checkpoint's")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def _check_space(plan: PatchPlan, output: Path) -> None:
+    """Refuse before writing where the disk is clearly too small."""
+    layout = plan.checkpoint.layout
+    grown = max(0, plan.n_new - layout.n_rows) * 2 + (plan.n_new if plan.untie else 0)
+    needed = plan.checkpoint.n_bytes + grown * layout.width * plan.checkpoint.bytes_per_value
+    parent = next((p for p in output.absolute().parents if p.exists()), None)
+    if parent is None:
+        return
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise CheckpointError(
+            f"the output needs {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free"
+        )
