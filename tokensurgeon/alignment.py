@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.errors import AlignmentError
 from tokensurgeon.vocabulary import Kind, Vocabulary
+from tokensurgeon.vocabulary.controls import match_controls, silence_aliases, split_roles
 
 Ids = npt.NDArray[np.int64]
 
-_STANDARD_ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
-# Which of several roles of one id says where its output row comes from: eos is what models emit.
-_OUTPUT_ORDER = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
 _N_EXAMPLES = 5
 
 
@@ -143,6 +141,22 @@ class Alignment:
         """Target ids without a token, ascending."""
         return np.flatnonzero(self.target.kinds == Kind.PADDING).astype(np.int64)
 
+    def with_matches(self, source_ids: Ids, match: npt.NDArray[np.uint8], note: str) -> Alignment:
+        """Return the alignment with some matches taken away, and a warning that says so.
+
+        Where `source_ids` is -1 the output side is too.
+        """
+        return replace(
+            self,
+            source_ids=_frozen(source_ids),
+            output_source_ids=_frozen(np.where(source_ids < 0, -1, self.output_source_ids)),
+            match=_frozen(match),
+            collisions=_collisions(source_ids, match),
+            warnings=(*self.warnings, note),
+            is_identity=self.is_identity and np.array_equal(source_ids, self.source_ids),
+            is_permutation=self.is_permutation and np.array_equal(source_ids, self.source_ids),
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return counts and facts as JSON values, for reports and `align --json`."""
         counts = Counter(self.match.tolist())
@@ -201,7 +215,9 @@ def align(
         source_ids, match = same
     else:
         _match_text(source, target, source_ids, match)
-        _match_controls(source, target, source_ids, match)
+        controls = match_controls(source, target)
+        source_ids[list(controls)] = list(controls.values())
+        match[list(controls)] = Match.CONTROL
         _match_normalised(source, target, source_ids, match)
     is_identity = same is not None and np.array_equal(source_ids, np.arange(target.n_rows))
     for target_spelling, source_spelling in (mapping or {}).items():
@@ -211,23 +227,29 @@ def align(
             source_ids[target_id], match[target_id] = source_id, Match.MAP
             is_identity, same = False, None
     output_ids = source_ids.copy()
-    notes = _split_roles(source, target, source_ids, output_ids) if same is None else []
+    notes = split_roles(source, target, source_ids, output_ids) if same is None else []
     collisions = _collisions(source_ids, match)
-    _silence_aliases(source, target, collisions, output_ids)
-    for array in (source_ids, output_ids, match):
-        array.flags.writeable = False
+    silence_aliases(source, target, collisions, output_ids)
     return Alignment(
         source=source,
         target=target,
-        source_ids=source_ids,
-        output_source_ids=output_ids,
-        match=match,
+        source_ids=_frozen(source_ids),
+        output_source_ids=_frozen(output_ids),
+        match=_frozen(match),
         duplicates=(_duplicates(source, "source"), _duplicates(target, "target")),
         collisions=collisions,
         warnings=(*_warnings(source, target, match), *notes),
         is_identity=is_identity,
         is_permutation=same is not None and not is_identity,
     )
+
+
+_Array = TypeVar("_Array", bound=npt.NDArray[Any])
+
+
+def _frozen(array: _Array) -> _Array:
+    array.flags.writeable = False
+    return array
 
 
 def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArray[np.uint8]] | None:
@@ -244,6 +266,8 @@ def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArra
     if Counter(source.spellings)[None] != Counter(target.spellings)[None] and (
         source.n_rows == target.n_rows
     ):
+        return None
+    if set(source.spellings) != set(target.spellings):
         return None
     ours = entries(source)
     theirs = entries(target)
@@ -266,14 +290,13 @@ def _match_text(
     source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
 ) -> None:
     """Match ordinary and byte tokens by bytes: within the kind first, then what is emitted."""
-    kinds = source.kinds
+    kinds = source.kinds.tolist()
+    ours = target.kinds.tolist()
     for i, data in enumerate(target.token_bytes):
-        if data is None:
+        found = source.ids_of_bytes(data) if data is not None else ()
+        if data is None or not found:
             continue
-        found = source.ids_of_bytes(data)
-        if not found:
-            continue
-        twins = [j for j in found if kinds[j] == target.kinds[i]]
+        twins = [j for j in found if kinds[j] == ours[i]]
         spelled = [j for j in twins if source.spellings[j] == target.spellings[i]]
         if spelled:
             source_ids[i], match[i] = spelled[0], Match.EXACT
@@ -284,40 +307,16 @@ def _match_text(
         source_ids[i], match[i] = (twins or found)[0], Match.BYTE
 
 
-def _match_controls(
-    source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
-) -> None:
-    """Match controls and unused ids by spelling, then by role, then by the marker's name.
-
-    Spelling goes first: <|im_end|> stays itself where a chat tokenizer makes it the eos.
-    """
-    for i in np.flatnonzero(np.isin(target.kinds, (Kind.CONTROL, Kind.UNUSED))).tolist():
-        found = source.id_of(target.spellings[i] or "")
-        if found is None or source.kinds[found] not in (Kind.CONTROL, Kind.UNUSED):
-            found = None
-            names = target.role_of.get(i, ())
-            for role in sorted(names, key=_role_rank):
-                candidate = source.roles.get(role)
-                if candidate is not None:
-                    found = candidate
-                    break
-        if found is not None:
-            source_ids[i], match[i] = found, Match.CONTROL
-
-
-def _role_rank(role: str) -> int:
-    return _STANDARD_ROLES.index(role) if role in _STANDARD_ROLES else len(_STANDARD_ROLES)
-
-
 def _match_normalised(
     source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
 ) -> None:
     """Match what equals a source token only once the source has normalised it."""
-    for i, data in enumerate(target.token_bytes):
-        if data is not None and match[i] == Match.NONE and target.kinds[i] == Kind.ORDINARY:
-            near = source.near_pieces_of(data)
-            if near is not None and len(near) == 1 and source.token_bytes[near[0]] != data:
-                source_ids[i], match[i] = near[0], Match.NORMALISED
+    open_ids = (match == Match.NONE) & (target.kinds == Kind.ORDINARY)
+    for i in np.flatnonzero(open_ids).tolist():
+        data = target.token_bytes[i] or b""
+        near = source.near_pieces_of(data)
+        if near is not None and len(near) == 1 and source.token_bytes[near[0]] != data:
+            source_ids[i], match[i] = near[0], Match.NORMALISED
 
 
 def _mapped_id(vocabulary: Vocabulary, spelling: str, side: str) -> int:
@@ -325,37 +324,6 @@ def _mapped_id(vocabulary: Vocabulary, spelling: str, side: str) -> int:
     if vocabulary.kinds[found] == Kind.PADDING:
         raise AlignmentError(f"--map names {spelling!r}, a {side} id without a token")
     return found
-
-
-def _split_roles(
-    source: Vocabulary, target: Vocabulary, source_ids: Ids, output_ids: Ids
-) -> list[str]:
-    """Give an id with several roles the output row of the role that is emitted; note it."""
-    notes = []
-    for i, roles in target.role_of.items():
-        standard = [role for role in roles if role in _STANDARD_ROLES]
-        theirs = {role: source.roles[role] for role in standard if role in source.roles}
-        if len(set(theirs.values())) < 2 or source_ids[i] not in theirs.values():
-            continue
-        emitted = next(role for role in _OUTPUT_ORDER if role in theirs)
-        if theirs[emitted] != source_ids[i] and emitted == "eos":
-            output_ids[i] = theirs[emitted]
-        names = " = ".join(theirs)
-        spelled = ", ".join(repr(source.spellings[theirs[role]]) for role in theirs)
-        notes.append(
-            f"the target's {target.spellings[i]!r} is {names}, separate ids in the source "
-            f"({spelled}): input row of {source.spellings[int(source_ids[i])]!r}, output row of "
-            f"{source.spellings[int(output_ids[i])]!r}"
-        )
-    bos, eos = source.bos_id, source.eos_id
-    if bos is not None and bos == eos and target.bos_id != target.eos_id:
-        both = [t for t in (target.bos_id, target.eos_id) if t is not None and source_ids[t] == bos]
-        if len(both) == 2:
-            notes.append(
-                f"bos and eos are one id in the source ({source.spellings[bos]!r}) and two in the "
-                "target: both have its input row, only eos its output row"
-            )
-    return notes
 
 
 def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
@@ -368,45 +336,6 @@ def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tupl
         for value, start, count in zip(values, starts, counts, strict=True)
         if count > 1
     }
-
-
-def _silence_aliases(
-    source: Vocabulary,
-    target: Vocabulary,
-    collisions: Mapping[int, tuple[int, ...]],
-    output_ids: Ids,
-) -> None:
-    """Leave the output row to one of several ids that mean the same, or mass would be doubled.
-
-    Ids of different bytes that only normalisation made one (" The" and " the") all keep it.
-    """
-    for source_id, ids in collisions.items():
-        owner = _owner(source, target, source_id, ids)
-        for i in ids:
-            same = target.token_bytes[i] == target.token_bytes[owner]
-            if i != owner and same and output_ids[i] == source_id:
-                output_ids[i] = -1
-
-
-def _owner(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[int, ...]) -> int:
-    """Return the target id that is emitted where the source emits `source_id`."""
-    data = source.token_bytes[source_id]
-    if data is not None:
-        exact = [i for i in ids if target.token_bytes[i] == data]
-        if exact:
-            ranked = target.preferred_ids(data)
-            return min(exact, key=ranked.index)
-        return min(ids, key=lambda i: (target.spellings[i] or "", i))
-
-    def rank(i: int) -> tuple[int, int, str]:
-        roles = [r for r in _OUTPUT_ORDER if r in target.role_of.get(i, ())]
-        theirs = source.role_of.get(source_id, ())
-        same = [r for r in roles if r in theirs]
-        spelled = target.spellings[i] == source.spellings[source_id]
-        position = min((_OUTPUT_ORDER.index(r) for r in same), default=len(_OUTPUT_ORDER))
-        return (position, int(not spelled), target.spellings[i] or "")
-
-    return min(ids, key=rank)
 
 
 def _duplicates(vocabulary: Vocabulary, side: str) -> Duplicates:

@@ -57,6 +57,8 @@ class Encoder:
         The copy that encodes text as text.
     spellings, token_bytes
         The vocabulary's tables, by id.
+    byte_level : bool
+        Whether tokens are written in the byte alphabet: decoding then strips nothing.
     """
 
     def __init__(
@@ -64,14 +66,15 @@ class Encoder:
         tokenizer: Tokenizer,
         spellings: Sequence[str | None],
         token_bytes: Sequence[bytes | None],
+        byte_level: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._token_bytes = token_bytes
         self._lengths = np.array([len(data or b"") for data in token_bytes], dtype=np.int64)
         self.adds_prefix = self.bytes_of(self._ids("x")).startswith(b" ")
         """Whether the tokenizer puts a space in front of a text."""
-        self._strips_front = self._strips(spellings, front=True)
-        self._strips_back = self._strips(spellings, front=False)
+        self._strips_front = not byte_level and self._strips(spellings, front=True)
+        self._strips_back = not byte_level and self._strips(spellings, front=False)
 
     def _strips(self, spellings: Sequence[str | None], front: bool) -> bool:
         """Return whether decoding a whole text takes a space off one of its ends."""

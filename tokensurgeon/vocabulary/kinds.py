@@ -42,14 +42,16 @@ _UNUSED = re.compile(
     re.IGNORECASE,
 )
 _MARKER = re.compile(
-    r"(?:</?[|｜].*[|｜]>|<(?P<tag>/?[A-Za-z_][\w.:/-]*)>|<</?\w+>>|\[/?[A-Z][A-Z_ ]*\]|\|\|\|\w+\|\|\|)\Z"
+    r"(?:</?[|｜].*[|｜]>|<(?P<tag>/?[A-Za-z_][\w.:/-]*)>|<</?\w+>>|"
+    r"\[/?[A-Z][A-Z_ ]*\]|\|\|\|\w+\|\|\|)\Z"
 )
-_HTML = frozenset(
-    "html xml head body div span img table caption thead tbody tfoot tr th td ul ol li dl dt dd h1 h2 "
-    "h3 h4 h5 h6 iframe script style svg input button form label select option textarea meta link "
-    "title pre code row column p br hr b i u em strong sub sup a blockquote q small del ins nav "
-    "main section article header footer figure figcaption video audio canvas".split()
-)
+_HTML_TAGS = """
+a article audio b blockquote body br button canvas caption code column dd del div dl dt em
+figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins label li
+link main meta nav ol option p pre q row script section select small span strong style sub sup svg
+table tbody td textarea tfoot th thead title tr u ul video xml
+"""
+_HTML = frozenset(_HTML_TAGS.split())
 _SPELLED_ROLES = {
     "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|bos|>", "[BOS]"),
     "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "<|eos|>", "[EOS]"),
@@ -164,13 +166,15 @@ def find_kinds(
 ) -> npt.NDArray[np.uint8]:
     """Return the kind of every id, uint8 (n_rows,)."""
     kinds = np.zeros(len(spellings), dtype=np.uint8)
+    # Most spellings cannot be reserved ones: only these are held against the pattern.
+    openings = ("<", "[", "m", "M")
     with_role = set(roles.values())
     for i, spelling in enumerate(spellings):
         if spelling is None:
             kinds[i] = Kind.PADDING
         elif i in with_role:
             kinds[i] = Kind.CONTROL
-        elif looks_unused(spelling):
+        elif spelling.startswith(openings) and looks_unused(spelling):
             kinds[i] = Kind.UNUSED
         elif i in special or (i in parts.added and looks_like_marker(spelling)):
             kinds[i] = Kind.CONTROL

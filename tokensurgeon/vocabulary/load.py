@@ -144,11 +144,8 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
             raise TokenizerError(f"{name} has an added token without content; remove it")
         spelling, token_id = token["content"], token.get("id")
         inside = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
-        if inside is None and isinstance(table, list) and isinstance(token_id, int):
-            if 0 <= token_id < len(table):
-                inside = token_id
-                if table[token_id][0] != spelling:
-                    raise _collision(name, token_id, str(table[token_id][0]), spelling)
+        if isinstance(table, list) and inside is None and token_id in range(len(table)):
+            raise _collision(name, token_id, str(table[token_id][0]), spelling)
         if inside is None or inside != token_id:
             entries.append((spelling, token_id))
     for spelling, token_id in entries:
@@ -163,7 +160,7 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
         ids[token_id] = spelling
 
 
-def _collision(name: str, token_id: int, first: str, second: str) -> TokenizerError:
+def _collision(name: str, token_id: Any, first: str, second: str) -> TokenizerError:
     return TokenizerError(
         f"{name}: {first[:40]!r} and {second[:40]!r} both have the id {token_id}; "
         "give every token its own"
@@ -192,7 +189,7 @@ def _from_hub(name: str) -> Path:
                     name, allow_patterns=_HUB_FILES, local_files_only=local_only
                 )
             )
-        except Exception as caught:
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as caught:
             error = caught
             continue
         if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):

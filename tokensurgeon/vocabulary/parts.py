@@ -143,7 +143,7 @@ def without_prefix(part: Any) -> Any:
 
 def shell(normalizer: Json | None, pre_tokenizer: Json | None) -> Tokenizer:
     """Return an empty tokenizer that has these two components."""
-    document = {
+    document: Json = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -217,7 +217,10 @@ def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
     def drop(part: Json) -> bool:
         return is_edge(part) or is_space_mark(part) or part.get("type") == "ByteLevel"
 
-    return shell(rewrite(parts.normalizer, drop), None).normalizer
+    normalizer: tokenizers.normalizers.Normalizer | None = shell(
+        rewrite(parts.normalizer, drop), None
+    ).normalizer
+    return normalizer
 
 
 def guarded(what: str, call: Callable[[], T]) -> T:

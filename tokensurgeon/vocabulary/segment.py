@@ -122,7 +122,7 @@ class Segmenter:
             return None
         wanted = text if self._normalizer is None else self._normalizer.normalize_str(text)
         ids = self._encode(text)
-        if not ids or not wanted.strip(" ") and wanted != "".join(map(self._text, ids)):
+        if not ids or (not wanted.strip(" ") and wanted != "".join(map(self._text, ids))):
             return None
         if any(self._token_bytes[i] is None for i in ids):
             return None

@@ -33,7 +33,6 @@ def byte_alphabet() -> dict[int, str]:
 
 _TO_CHARACTER = byte_alphabet()
 _TO_BYTE = {character: byte for byte, character in _TO_CHARACTER.items()}
-_TRANSLATION = {ord(c): b for c, b in _TO_BYTE.items()}
 
 
 def to_alphabet(data: bytes) -> str:
@@ -44,7 +43,7 @@ def to_alphabet(data: bytes) -> str:
 def from_alphabet(spelling: str) -> bytes:
     """Read a token written in the byte alphabet; one that is not is taken as its own UTF-8."""
     try:
-        return bytes(_TO_BYTE[character] for character in spelling)
+        return bytes([_TO_BYTE[character] for character in spelling])
     except KeyError:
         return spelling.encode("utf-8", "surrogatepass")
 
@@ -107,11 +106,12 @@ def find_bytes(
     """
     speller = Speller(tokenizer, parts)
     table: list[bytes | None] = []
+    text, byte = int(Kind.ORDINARY), int(Kind.BYTE)
     for i, (spelling, kind) in enumerate(zip(spellings, kinds.tolist(), strict=True)):
-        if spelling is None or kind not in (Kind.ORDINARY, Kind.BYTE):
+        if spelling is None or kind not in (text, byte):
             table.append(None)
             continue
-        if kind == Kind.BYTE:
+        if kind == byte:
             data = bytes.fromhex(spelling[3:5])
         elif i in parts.added:
             data = spelling.encode("utf-8", "surrogatepass")

@@ -78,11 +78,10 @@ class Vocabulary:
         roles, special = find_roles(named, self._parts, self._id_of)
         in_model = tokenizer.get_vocab(with_added_tokens=False)
         kinds = find_kinds(self.spellings, self._parts, roles, special, in_model)
-        table, self.joins_with_space = find_bytes(tokenizer, self._parts, self.spellings, kinds)
+        # Of two ids with one spelling the tokenizer emits the last.
         kinds[[i for i, s in enumerate(self.spellings) if s and self._id_of[s] != i]] = Kind.UNUSED
-        self.token_bytes: tuple[bytes | None, ...] = tuple(
-            data if kinds[i] in (Kind.ORDINARY, Kind.BYTE) else None for i, data in enumerate(table)
-        )
+        table, self.joins_with_space = find_bytes(tokenizer, self._parts, self.spellings, kinds)
+        self.token_bytes: tuple[bytes | None, ...] = tuple(table)
         name_markers(roles, self.spellings, kinds)
         kinds.flags.writeable = False
         self.kinds: npt.NDArray[np.uint8] = kinds
@@ -232,7 +231,7 @@ class Vocabulary:
     @cached_property
     def _encoder(self) -> Encoder:
         text = text_copy(self.tokenizer, self._parts, self._controls)
-        return Encoder(text, self.spellings, self.token_bytes)
+        return Encoder(text, self.spellings, self.token_bytes, self._parts.byte_level)
 
     @cached_property
     def _segmenter(self) -> Segmenter:
@@ -265,8 +264,8 @@ def _spellings(tokenizer: Tokenizer) -> tuple[str | None, ...]:
         table[token] = spelling
     if len(ids) <= largest:
         # A Unigram list may hold one spelling twice; only the last of them is in the mapping.
-        for token, spelling in enumerate(table):
-            if spelling is None:
+        for token, known in enumerate(table):
+            if known is None:
                 table[token] = tokenizer.id_to_token(token)
     return tuple(table)
 
