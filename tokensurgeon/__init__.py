@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tokensurgeon.initialisers import check_initialiser as check_initialiser
     from tokensurgeon.initialisers import initialiser as initialiser
     from tokensurgeon.recipe import Recipe as Recipe
-    from tokensurgeon.surgery import compare as compare
-    from tokensurgeon.surgery import transplant as transplant
+    from tokensurgeon.surgery.compare import compare as compare
+    from tokensurgeon.surgery.transplant import transplant as transplant
     from tokensurgeon.training import train_vocabulary as train_vocabulary
     from tokensurgeon.vocabulary import load_vocabulary as load_vocabulary
 

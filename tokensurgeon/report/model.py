@@ -115,7 +115,8 @@ class SideReport(_Model):
     """One side's matrix: which method made its rows, and how many rows came from where.
 
     `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
-    `controls` and `padding` got floor rows. The five add up to the rows of the matrix.
+    `controls`, `padding` and `aliases` (ids that mean the same as another and are never emitted)
+    got floor rows. The six add up to the rows of the matrix.
     """
 
     method: str
@@ -125,6 +126,7 @@ class SideReport(_Model):
     unspellable: int = 0
     controls: int = 0
     padding: int = 0
+    aliases: int = 0
     audit: RowAudit = RowAudit()
 
 
@@ -261,8 +263,9 @@ def audit_rows(
         List at most so many loud rows, the longest first.
     """
     known = norm_percentiles(trained)
-    finite = np.isfinite(new).all(axis=1)
-    norms = np.where(finite, np.linalg.norm(np.where(finite[:, None], new, 0), axis=1), 0.0)
+    bad = ~np.isfinite(new).all(axis=1)
+    norms = np.asarray(np.linalg.norm(new.astype(np.float64), axis=1))
+    norms[bad] = 0
     bound = known.get("max", np.inf)
     order = np.argsort(-norms, kind="stable")[:limit]
     loud = tuple(
@@ -270,6 +273,4 @@ def audit_rows(
         for i in order
         if norms[i] > bound
     )
-    return RowAudit(
-        new=norm_percentiles(new), trained=known, nonfinite=int((~finite).sum()), loud=loud
-    )
+    return RowAudit(new=norm_percentiles(new), trained=known, nonfinite=int(bad.sum()), loud=loud)

@@ -57,10 +57,9 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
     comparison under ``gap`` and ``interval``.
     """
     difference = row.get("difference")
+    gap, found = row.get("gap"), row.get("interval")
     if difference:
-        gap, found = difference["estimate"], (difference["low"], difference["high"])
-    else:
-        gap, found = row.get("gap"), row.get("interval")
+        gap, found = difference["estimate"], [difference["low"], difference["high"]]
     return Figure(
         name=name or str(row.get("name") or row.get("method")),
         bits_per_byte=row.get("bits_per_byte"),
