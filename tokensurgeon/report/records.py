@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass
@@ -146,8 +147,9 @@ class Records:
     def _weights(self, side: str) -> sp.csr_array:
         path = self.checkpoint / FOLDER / f"{side}_weights.npz"
         try:
-            return sp.csr_array(sp.load_npz(path))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            # From memory: numpy leaves the file open where its content is not an archive.
+            return sp.csr_array(sp.load_npz(io.BytesIO(path.read_bytes())))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path} is missing or damaged: transplant again") from error
 
     def _spelling(self, source_id: int) -> str | None:
