@@ -76,10 +76,10 @@ def make_model(folder: Path, family: str, n_rows: int, tied: bool, seed: int = 0
         "num_attention_heads": 2,
         "max_position_embeddings": 256,
     }
-    llama = {**common, **wide, "num_key_value_heads": 2, "head_dim": 16}
+    llama = {**common, **wide, "num_key_value_heads": 2}
     configs = {
         "llama": lambda: transformers.LlamaConfig(**llama),
-        "qwen2": lambda: transformers.Qwen2Config(**{**llama, "head_dim": None}),
+        "qwen2": lambda: transformers.Qwen2Config(**llama),
         "gpt2": lambda: transformers.GPT2Config(
             **common, n_embd=32, n_layer=3, n_head=2, n_positions=256
         ),

@@ -55,6 +55,8 @@ def round_rows(rows: Rows, dtype: str) -> Rows:
 
     `dtype` is a `Checkpoint.dtype`, such as ``"bfloat16"``.
     """
+    if not rows.size:
+        return rows.copy()
     name = next(file for file, torch_name in FLOATS.items() if torch_name == dtype)
     return rows_to_float32(rows_to_raw(rows, name), name).reshape(rows.shape)
 

@@ -23,7 +23,7 @@ def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]
     layout = operation.checkpoint.layout
     sides = 1 if operation.tied else 2
     row_bytes = 4 * layout.width
-    memory = sides * row_bytes * (layout.n_rows + 2 * operation.n_rows)
+    memory = 1.0 * sides * row_bytes * (layout.n_rows + 2 * operation.n_rows)
     if operation.donor is not None:
         memory += operation.donor.input.nbytes + operation.donor.output.nbytes
     value = BYTES[operation.checkpoint.dtype]
@@ -42,8 +42,8 @@ def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]
     before = layout.n_rows * (1 if layout.tied else 2)
     output += (operation.n_rows * sides - before) * layout.width * value
     return {
-        "seconds": float(seconds),
-        "memory_bytes": float(memory),
+        "seconds": seconds,
+        "memory_bytes": memory,
         "output_bytes": float(output),
     }
 

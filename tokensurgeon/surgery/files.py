@@ -19,7 +19,14 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
 from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import ORIGINS, PatchedRows, Side
+from tokensurgeon.surgery.rows import (
+    CONTROL,
+    INITIALISED,
+    ORIGINS,
+    UNSPELLABLE,
+    PatchedRows,
+    Side,
+)
 
 
 def record_files(operation: Operation, rows: PatchedRows) -> dict[str, bytes | str]:
@@ -42,8 +49,9 @@ def _npz(weights: sp.csr_array) -> bytes:
 
 def _new_token_ids(operation: Operation, rows: PatchedRows) -> str:
     target = operation.alignment.target
-    new = np.flatnonzero((rows.input.copied < 0) | (rows.output.copied < 0))
-    tokens = [int(i) for i in new if i < target.n_rows and target.spellings[i] is not None]
+    new = (INITIALISED, UNSPELLABLE, CONTROL)
+    either = np.isin(rows.input.origin, new) | np.isin(rows.output.origin, new)
+    tokens = np.flatnonzero(either).tolist()
     data = {
         "new_token_ids": tokens,
         "spellings": [target.spellings[i] for i in tokens],

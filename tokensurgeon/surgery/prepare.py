@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
-from tokensurgeon.errors import OutputExistsError
+from tokensurgeon.errors import CheckpointError, OutputExistsError
+from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.training import read_documents, train_vocabulary
@@ -133,7 +135,6 @@ class Operation:
                 device=self.recipe.device,
                 dtype=self.recipe.dtype,
                 trust_remote_code=self.recipe.trust_remote_code,
-                allow_nonfinite=self.recipe.allow_nonfinite,
             )
 
     @cached_property
@@ -155,9 +156,11 @@ class Operation:
         source = self.alignment.source
         input_rows = self.checkpoint.input_rows()
         output_rows = input_rows if layout.tied else self.checkpoint.output_rows()
+        if not self.recipe.allow_nonfinite:
+            _refuse_nonfinite(input_rows, output_rows)
         missing = np.array(sorted(self.pieces), dtype=np.int64)
         texts = self.calibration_texts
-        start = source.bos_id if source.bos_id is not None else source.eos_id
+        start = start_token(source)
         return WatchedContext(
             alignment=self.alignment,
             missing=missing,
@@ -181,13 +184,23 @@ class Operation:
             progress=self.progress,
         )
 
+    @cached_property
+    def quiet_row(self) -> QuietRow:
+        """The output row of ids that nothing may emit, computed once for all methods."""
+        return quiet_output_row(self.context)
+
+
+def start_token(vocabulary: Vocabulary) -> int | None:
+    """Return the id that a text starts with: BOS, else EOS, else none."""
+    return vocabulary.bos_id if vocabulary.bos_id is not None else vocabulary.eos_id
+
 
 def peak_memory() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def trained_rows(vocabulary: Vocabulary, *matrices: Rows) -> np.ndarray:
+def trained_rows(vocabulary: Vocabulary, *matrices: Rows) -> npt.NDArray[np.bool_]:
     """Return which source rows look trained, bool (n_source,).
 
     A row is an anchor if it belongs to an ordinary token and is finite, not zero and not one of
@@ -221,11 +234,7 @@ def prepare(recipe: Recipe, progress: Progress = silent) -> Operation:
     start = time.perf_counter()
     if recipe.output is not None and Path(recipe.output).exists() and not recipe.force:
         raise OutputExistsError(f"{recipe.output} exists already: choose another or add --force")
-    checkpoint = Checkpoint.open(
-        recipe.source,
-        trust_remote_code=recipe.trust_remote_code,
-        allow_nonfinite=recipe.allow_nonfinite,
-    )
+    checkpoint = Checkpoint.open(recipe.source, trust_remote_code=recipe.trust_remote_code)
     source = load_vocabulary(checkpoint.path)
     donor_folder = donor_input = donor_output = None
     if recipe.donor is not None:
@@ -352,6 +361,15 @@ def _attach_donor(
         "same_tokenizer": vocabulary.fingerprint == target.fingerprint,
         "known_missing": int(known[missing].sum()),
     }
+
+
+def _refuse_nonfinite(*matrices: Rows) -> None:
+    """Refuse broken rows before anything is computed from them."""
+    bad = [int((~np.isfinite(rows).all(axis=1)).sum()) for rows in matrices]
+    if any(bad):
+        raise CheckpointError(
+            f"{max(bad)} rows of the source hold NaN or Inf: repair it, or add --allow-nonfinite"
+        )
 
 
 def _count(vocabulary: Vocabulary, texts: Sequence[str], n_rows: int) -> Ids:

@@ -9,6 +9,7 @@ from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.report import (
     DonorFacts,
     ModelFacts,
+    RowAudit,
     RowCounts,
     SideReport,
     SurgeryReport,
@@ -18,15 +19,14 @@ from tokensurgeon.report import (
 )
 from tokensurgeon.surgery.prepare import Operation, peak_memory
 from tokensurgeon.surgery.rows import (
-    CONTROL,
-    COPIED,
     INITIALISED,
-    PADDING,
-    UNSPELLABLE,
+    ORIGINS,
     PatchedRows,
     Side,
+    copied_rows,
+    row_origins,
 )
-from tokensurgeon.vocabulary import Kind, Vocabulary
+from tokensurgeon.vocabulary import Vocabulary
 
 
 def make_report(
@@ -84,8 +84,8 @@ def make_report(
             holes=target.n_rows - used,
         ),
         tied=operation.tied,
-        input=_side(operation, rows and rows.input, methods[0], "input"),
-        output=_side(operation, rows and rows.output, methods[1], "output"),
+        input=_side(operation, rows.input if rows else None, methods[0], "input"),
+        output=_side(operation, rows.output if rows else None, methods[1], "output"),
         unspellable=_facts(target, operation.unspellable),
         unmatched_controls=_facts(target, alignment.unmatched_controls),
         evaluation=evaluation.to_dict() if evaluation else None,
@@ -112,32 +112,23 @@ def _facts(target: Vocabulary, ids: np.ndarray) -> tuple[TokenFact, ...]:
 def _side(operation: Operation, side: Side | None, method: str, name: str) -> SideReport:
     """Count where a side's rows come from and audit the new ones."""
     if side is None:
-        n_missing = len(operation.pieces)
-        copied = operation.n_rows - n_missing - operation.unspellable.size
-        controls = operation.alignment.unmatched_controls.size
-        padding = operation.n_rows - operation.alignment.target.n_rows
-        padding += int((operation.alignment.target.kinds == Kind.PADDING).sum())
-        return SideReport(
-            method=method,
-            copied=copied - controls - padding,
-            initialised=n_missing,
-            unspellable=operation.unspellable.size,
-            controls=controls,
-            padding=padding,
-        )
-    counts = np.bincount(side.origin, minlength=5)
+        origin = row_origins(operation, copied_rows(operation, "tied" if operation.tied else name))
+        return SideReport(method=method, settings={}, audit=RowAudit(), **_counts(origin))
     new = np.flatnonzero(side.origin == INITIALISED)
     context = operation.context
     trained = context.input_rows if name == "input" else context.output_rows
     return SideReport(
         method=side.method,
         settings=side.settings,
-        copied=int(counts[COPIED]),
-        initialised=int(counts[INITIALISED]),
-        unspellable=int(counts[UNSPELLABLE]),
-        controls=int(counts[CONTROL]),
-        padding=int(counts[PADDING]),
+        **_counts(side.origin),
         audit=audit_rows(
             side.rows[new], new, trained[context.anchors], operation.alignment.target.spellings
         ),
     )
+
+
+def _counts(origin: np.ndarray) -> dict[str, int]:
+    """Count the rows by where they came from."""
+    counts = np.bincount(origin, minlength=len(ORIGINS)).tolist()
+    names = ("copied", "initialised", "unspellable", "controls", "padding", "aliases")
+    return dict(zip(names, counts, strict=True))

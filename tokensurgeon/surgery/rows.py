@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
+from tokensurgeon.alignment import Match
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.errors import InitialiserError, UsageError
-from tokensurgeon.initialisers import build, mean_row, quiet_output_row, settings_of
+from tokensurgeon.initialisers import build, mean_row, settings_of
 from tokensurgeon.initialisers.contract import (
     Ids,
     InitContext,
@@ -26,12 +28,14 @@ from tokensurgeon.initialisers.contract import (
     SideRows,
 )
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.prepare import Operation, start_token
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
-ORIGINS = ("copied", "initialised", "unspellable", "control", "padding")
-"""Where a row came from; `Side.origin` holds indices into this."""
-COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING = range(len(ORIGINS))
+ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias")
+"""Where a row came from; `Side.origin` holds indices into this. An alias is an id that means the
+same as another one and is never emitted: its output row is quiet, or its mass would count twice.
+"""
+COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS = range(len(ORIGINS))
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Side:
     rows: Rows
     copied: Ids
     weights: sp.csr_array
-    origin: np.ndarray
+    origin: npt.NDArray[np.uint8]
     method: str
     settings: dict[str, Any]
 
@@ -163,6 +167,7 @@ def patch_rows(
     chosen = [initialiser or build_initialiser(name, spec, methods) for name in methods]
     answers = [_ask(chosen[0], context)]
     answers.append(answers[0] if chosen[1] == chosen[0] else _ask(chosen[1], context))
+    forward = operation.states.n_tokens - forward
     notes: list[str] = []
     if operation.tied:
         answer = answers[1].output or answers[1].input
@@ -190,7 +195,7 @@ def patch_rows(
         made[1],
         bias,
         seconds=time.perf_counter() - start,
-        forward_tokens=operation.states.n_tokens - forward,
+        forward_tokens=forward,
         used_donor="donor" in context.seen,
         used_text="text" in context.seen,
         notes=tuple(notes),
@@ -215,47 +220,35 @@ def _settings(initialiser: Initialiser) -> dict[str, Any]:
 def copied_rows(operation: Operation, side: str) -> Ids:
     """Return which source row each patched row copies, or -1, int64 (n_rows,).
 
-    `side` is ``input``, ``output`` or ``tied``. A start token takes its input row from the
-    source's start token, and an end token its output row from the source's end token, also where
-    one token plays both parts on one side only.
+    `side` is ``input``, ``output`` or ``tied``. The target's start token takes its input row from
+    the source's start token, also where it is EOS that starts a text. A tied row follows the
+    input side, but the rows of silent aliases, which only the output side knows.
     """
     alignment = operation.alignment
     n_target = alignment.target.n_rows
     copied = np.full(operation.n_rows, -1, dtype=np.int64)
     copied[:n_target] = alignment.source_ids
-    n_source = operation.checkpoint.layout.n_rows
     if alignment.is_identity or alignment.is_permutation:
         # The source's own vocabulary: padding rows and holes stay too, each source row once.
-        used = np.zeros(n_source, dtype=bool)
-        used[copied[copied >= 0]] = True
-        free = np.flatnonzero(copied < 0)
-        spare = np.flatnonzero(~used)
-        in_place = np.array([i for i in free if i < n_source and not used[i]], dtype=np.int64)
+        n_source = operation.checkpoint.layout.n_rows
+        spare = np.setdiff1d(np.arange(n_source), copied)
+        in_place = spare[spare < copied.size]
+        in_place = in_place[copied[in_place] < 0]
         copied[in_place] = in_place
-        free, spare = np.setdiff1d(free, in_place), np.setdiff1d(spare, in_place)
+        spare, free = np.setdiff1d(spare, in_place), np.flatnonzero(copied < 0)
         n = min(free.size, spare.size)
         copied[free[:n]] = spare[:n]
         return copied
-    source, target = alignment.source, alignment.target
-    mapped = set(operation.recipe.map)
-    if side in ("input", "tied"):
-        _take(copied, _start(target), _start(source), target, mapped)
-    if side == "output":
-        _take(copied, target.eos_id, source.eos_id, target, mapped)
+    if side != "input":
+        silent = alignment.output_source_ids < 0
+        outputs = np.where(silent, -1, alignment.source_ids)
+        copied[:n_target] = alignment.output_source_ids if side == "output" else outputs
+    if side != "output":
+        start, source_start = start_token(alignment.target), start_token(alignment.source)
+        mapped = start is None or alignment.match[start] == Match.MAP
+        if not mapped and start is not None and source_start is not None:
+            copied[start] = source_start
     return copied
-
-
-def _start(vocabulary: Vocabulary) -> int | None:
-    return vocabulary.bos_id if vocabulary.bos_id is not None else vocabulary.eos_id
-
-
-def _take(
-    copied: Ids, target_id: int | None, source_id: int | None, target: Vocabulary, mapped: set[str]
-) -> None:
-    """Copy one role's row, unless the user mapped that token."""
-    if target_id is None or source_id is None or target.spellings[target_id] in mapped:
-        return
-    copied[target_id] = source_id
 
 
 def _assemble(
@@ -266,7 +259,7 @@ def _assemble(
     source_rows = context.input_rows if side == "input" else context.output_rows
     n_source, n_rows = context.n_source, operation.n_rows
     copied = copied_rows(operation, side)
-    origin = _origins(operation, copied)
+    origin = row_origins(operation, copied)
     here = copied >= 0
     rows = np.zeros((n_rows, context.width), dtype=np.float32)
     rows[here] = source_rows[copied[here]]
@@ -293,13 +286,14 @@ def _assemble(
     return Side(rows, copied, weights, origin, method, _settings(initialiser)), bias
 
 
-def _origins(operation: Operation, copied: Ids) -> np.ndarray:
-    """Say for each row where it comes from."""
+def row_origins(operation: Operation, copied: Ids) -> npt.NDArray[np.uint8]:
+    """Say for each row where it comes from, as indices into `ORIGINS`."""
     alignment = operation.alignment
     origin = np.full(operation.n_rows, PADDING, dtype=np.uint8)
-    origin[operation.context.missing] = INITIALISED
+    origin[list(operation.pieces)] = INITIALISED
     origin[operation.unspellable] = UNSPELLABLE
     origin[alignment.unmatched_controls] = CONTROL
+    origin[alignment.shared] = ALIAS
     origin[copied >= 0] = COPIED
     return origin
 
@@ -309,7 +303,7 @@ def _floors(
     side: str,
     source_rows: Rows,
     rows: Rows,
-    origin: np.ndarray,
+    origin: npt.NDArray[np.uint8],
     bias: Rows | None,
 ) -> None:
     """Fill the rows that no method answers for; mutates `rows` and `bias`.
@@ -318,7 +312,7 @@ def _floors(
     tied model: a row that no hidden state prefers.
     """
     context = operation.context
-    floor = np.isin(origin, (UNSPELLABLE, CONTROL, PADDING))
+    floor = np.isin(origin, (UNSPELLABLE, CONTROL, PADDING, ALIAS))
     if not floor.any():
         return
     if side == "input":
@@ -327,17 +321,18 @@ def _floors(
         if controls.any():
             rows[origin == CONTROL] = mean_row(source_rows, controls)
         return
-    quiet = quiet_output_row(context)
+    quiet = operation.quiet_row
     rows[floor] = quiet.row
     if bias is not None:
         bias[floor] = quiet.bias
 
 
-def _trained_controls(source: Vocabulary, rows: Rows) -> np.ndarray:
+def _trained_controls(source: Vocabulary, rows: Rows) -> npt.NDArray[np.bool_]:
     n = min(rows.shape[0], source.n_rows)
     controls = np.zeros(rows.shape[0], dtype=bool)
     controls[:n] = source.kinds[:n] == Kind.CONTROL
-    return controls & np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    controls &= np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    return controls
 
 
 def _bias(context: InitContext, answer: SideRows, copied: Ids, n_rows: int) -> Rows | None:
@@ -362,7 +357,7 @@ def _weights(
     copied: Ids,
     n_rows: int,
     n_source: int,
-    wanted: np.ndarray,
+    wanted: npt.NDArray[np.bool_],
 ) -> sp.csr_array:
     """Return the weights over source rows of every patched row, for `explain`."""
     here = np.flatnonzero(copied >= 0)
