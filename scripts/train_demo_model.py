@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 # As GPT-4 splits text: contractions, words, digits in groups up to three, punctuation, white space.
 PATTERN = (
@@ -335,6 +335,8 @@ def ship(corpus: Path, work: Path, into: Path, args: argparse.Namespace) -> None
         model = build_model(part, tokenizers[name])
         model.load_state_dict({k: v.bfloat16().float() for k, v in state["model"].items()})
         model.eval()
+        model.config.use_cache = True
+        model.generation_config = GenerationConfig.from_model_config(model.config)
         folder = into / name
         model.bfloat16().save_pretrained(folder)
         model.save_pretrained(work / f"{name}-full")
@@ -348,11 +350,15 @@ def ship(corpus: Path, work: Path, into: Path, args: argparse.Namespace) -> None
             shutil.copyfile(work / name / file, work / f"{name}-full" / file)
         model.float()
         stream = pack(part, tokenizers[name], choose_texts(part, corpus, args.seed))
-        met = len(np.unique(stream[: max(1, state["tokens"])]))
+        batch = state["tokens"] // CONTEXT // state["step"]
+        batches = windows(stream, model.config.bos_token_id, batch, args.seed)
+        met = np.zeros(part.entries, dtype=np.int64)
+        for _ in range(state["step"]):
+            met += np.bincount(next(batches).flatten().numpy(), minlength=part.entries)
         print(
             f"{name}: {state['tokens']:,} tokens of a stream of {len(stream):,}, "
             f"{state['elapsed'] / 60:.1f} minutes, loss {state['average']:.4f} nats per token; "
-            f"{part.entries - met} entries never met in the stream"
+            f"{(met == 0).sum()} entries never met, {(met < 20).sum()} less than 20 times"
         )
         for text, pieces in chunks.items():
             figure = bits_per_byte(model, tokenizers[name], pieces)
