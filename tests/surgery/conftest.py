@@ -80,6 +80,7 @@ def make_model(folder: Path, family: str, n_rows: int, tied: bool, seed: int = 0
     configs = {
         "llama": lambda: transformers.LlamaConfig(**llama),
         "qwen2": lambda: transformers.Qwen2Config(**llama),
+        "qwen3": lambda: transformers.Qwen3Config(**llama, head_dim=16),
         "gpt2": lambda: transformers.GPT2Config(
             **common, n_embd=32, n_layer=3, n_head=2, n_positions=256
         ),

@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 
 from tokensurgeon import InitContext, NewRows, SideRows, transplant
-from tokensurgeon.errors import InitialiserError, OutputExistsError, SettingError, UsageError
+from tokensurgeon.errors import (
+    InitialiserError,
+    OutputExistsError,
+    SettingError,
+    TokenizerError,
+    UsageError,
+)
 from tokensurgeon.surgery.rows import CONTROL, ORIGINS, PADDING
 
-FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "phi")
+FAMILIES = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi")
 Checkpoints = Callable[..., Path]
 
 
@@ -55,7 +61,12 @@ def test_the_source_s_own_vocabulary_gives_byte_identical_tensors(
     family: str, tied: bool, checkpoints: Checkpoints, world: Path, tmp_path: Path
 ) -> None:
     source = checkpoints(family, tied, n_rows=344)  # 14 padding rows
-    transplant(source=str(source), tokenizer=str(world / "source"), output=str(tmp_path / "out"))
+    transplant(
+        source=str(source),
+        tokenizer=str(world / "source"),
+        output=str(tmp_path / "out"),
+        allow_autotokenizer_mismatch=family == "qwen2",
+    )
     assert tensors(tmp_path / "out") == tensors(source)
 
 
@@ -65,12 +76,30 @@ def test_a_permuted_vocabulary_permutes_the_logits(
     family: str, tied: bool, checkpoints: Checkpoints, permuted: Path, tmp_path: Path
 ) -> None:
     source = checkpoints(family, tied)
-    result = transplant(source=str(source), tokenizer=str(permuted), output=str(tmp_path / "out"))
+    result = transplant(
+        source=str(source),
+        tokenizer=str(permuted),
+        output=str(tmp_path / "out"),
+        allow_autotokenizer_mismatch=family == "qwen2",
+    )
     moved = result.alignment.source_ids
     back = np.argsort(moved)
     ids = [5, 17, 200, 3, 99, 301]
     before, after = logits(source, ids), logits(tmp_path / "out", [int(back[i]) for i in ids])
     np.testing.assert_allclose(after, before[:, moved], atol=1e-5)
+
+
+def test_a_tokenizer_that_autotokenizer_would_replace_is_an_error(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    # transformers loads its own class for qwen2, whatever tokenizer_config.json says.
+    with pytest.raises(TokenizerError, match="--allow-autotokenizer-mismatch"):
+        transplant(
+            source=str(checkpoints("qwen2")),
+            tokenizer=str(world / "target"),
+            output=str(tmp_path / "out"),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_order_of_a_dictionary_does_not_matter(
