@@ -58,7 +58,8 @@ def test_tied_is_read_from_the_tensors_not_the_flag(
     config["tie_word_embeddings"] = True
     (folder / "config.json").write_text(json.dumps(config))
     layout = Checkpoint.open(folder).layout
-    assert layout.tied_flag and not layout.tied
+    assert layout.tied_flag
+    assert not layout.tied
 
 
 def test_an_equal_head_that_is_stored_is_tied(
@@ -71,7 +72,8 @@ def test_an_equal_head_that_is_stored_is_tied(
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     layout = Checkpoint.open(folder).layout
-    assert layout.tied and layout.output_names == ("lm_head.weight",)
+    assert layout.tied
+    assert layout.output_names == ("lm_head.weight",)
 
 
 def test_a_donor_may_hold_its_vocabulary_tensors_only(
@@ -255,3 +257,10 @@ def test_broken_headers_are_refused(
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(UnsafeCheckpointError):
         Checkpoint.open(folder)
+
+
+def test_a_name_that_is_nothing_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no folder and no model id"):
+        Checkpoint.open(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="neither a folder nor a model"):
+        Checkpoint.open("nobody/nothing")
