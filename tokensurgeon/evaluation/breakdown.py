@@ -109,8 +109,16 @@ def _script(text: str) -> str:
 def _script_of(character: str) -> str:
     name = unicodedata.name(character, "")
     first = name.split("-")[0].split(" ")[0].capitalize()
-    special = {"Cjk": "Han", "Ideographic": "Han", "Fullwidth": "Latin", "Feminine": "Latin",
-               "Masculine": "Latin", "Micro": "Greek", "Modifier": "Latin", "": "other script"}
+    special = {
+        "Cjk": "Han",
+        "Ideographic": "Han",
+        "Fullwidth": "Latin",
+        "Feminine": "Latin",
+        "Masculine": "Latin",
+        "Micro": "Greek",
+        "Modifier": "Latin",
+        "": "other script",
+    }
     return special.get(first, first)
 
 

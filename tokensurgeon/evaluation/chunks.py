@@ -3,8 +3,8 @@
 Chunks come from the text alone: no tokenizer is asked, so a model's figure never depends on the
 model beside it. Their length is bounded in bytes, which bounds their tokens under any tokenizer
 that spends at most a token per byte. A chunk ends at a paragraph, else a line, else a space, and
-never inside a character. The blank where a document is cut (one space, line end or run of blank lines)
-belongs to neither chunk and is scored for nobody: tokenizers disagree on which side it sticks to.
+never inside a character. The blank where a document is cut (one space, line end or run of blank
+lines) belongs to neither chunk and is scored for nobody: tokenizers disagree on its side.
 """
 
 from __future__ import annotations

@@ -127,11 +127,11 @@ def bootstrap_ratio(
 
 def _by_unit(difference: Floats, n_bytes: Ids, document: Ids) -> tuple[Floats, Floats, str]:
     """Sum over documents, or leave the chunks where documents are few."""
+    sizes = n_bytes.astype(np.float64)
     names, place = np.unique(document, return_inverse=True)
     if len(names) < FEWEST_DOCUMENTS:
-        return difference, n_bytes.astype(np.float64), "chunks"
-    return (
-        np.bincount(place, weights=difference, minlength=len(names)),
-        np.bincount(place, weights=n_bytes.astype(np.float64), minlength=len(names)),
-        "documents",
-    )
+        return difference, sizes, "chunks"
+    summed = [np.zeros(len(names)), np.zeros(len(names))]
+    np.add.at(summed[0], place, difference)
+    np.add.at(summed[1], place, sizes)
+    return summed[0], summed[1], "documents"

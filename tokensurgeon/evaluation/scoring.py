@@ -23,8 +23,8 @@ Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int, int, str], None]
 
-LOGIT_BYTES = 256 << 20
-"""What the float32 logits of one batch may take."""
+TOKENS_PER_CALL = 16_384
+"""Handed to the model at once; it sees to its own memory."""
 
 
 class Scorer(Protocol):
@@ -192,7 +192,7 @@ def score(
     token_ids = [np.zeros(0, dtype=np.int64)] * n
     token_nll = [np.zeros(0)] * n
     done = 0
-    for batch in _batches(encoded, np.flatnonzero(wanted), vocabulary.n_rows):
+    for batch in _batches(encoded, np.flatnonzero(wanted)):
         losses = model.nll([[*encoded.prefix, *encoded.ids[i].tolist()] for i in batch])
         for i, loss in zip(batch, losses, strict=True):
             first = 0 if encoded.prefix else 1
@@ -227,15 +227,14 @@ def score(
     )
 
 
-def _batches(encoded: Encoded, chosen: Ids, n_rows: int) -> list[list[int]]:
-    """Group chunks by length, so that few positions are padded, within the memory for logits."""
-    budget = max(1, LOGIT_BYTES // (4 * max(1, n_rows)))
+def _batches(encoded: Encoded, chosen: Ids) -> list[list[int]]:
+    """Group chunks by length: those of one length can share a forward pass without padding."""
     order = sorted((int(i) for i in chosen), key=lambda i: (len(encoded.ids[i]), i))
     batches: list[list[int]] = []
     for i in order:
         length = len(encoded.ids[i]) + len(encoded.prefix)
         # Sorted by length, so this one is the longest of its batch.
-        if batches and (len(batches[-1]) + 1) * length <= budget:
+        if batches and (len(batches[-1]) + 1) * length <= TOKENS_PER_CALL:
             batches[-1].append(i)
         else:
             batches.append([i])

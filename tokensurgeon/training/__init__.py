@@ -8,12 +8,20 @@ from tokensurgeon.training.corpus import (
     read_corpus,
     read_documents,
 )
+from tokensurgeon.training.pretokenizers import DIGITS, PRETOKENIZERS
+from tokensurgeon.training.train import TrainedVocabulary, train_vocabulary
+from tokensurgeon.training.trainers import METHODS
 
 __all__ = [
+    "DIGITS",
+    "METHODS",
+    "PRETOKENIZERS",
     "Corpus",
     "Document",
+    "TrainedVocabulary",
     "corpus_of_texts",
     "find_files",
     "read_corpus",
     "read_documents",
+    "train_vocabulary",
 ]

@@ -15,7 +15,6 @@ else is changed. This module does not split text into chunks, normalise it or re
 
 from __future__ import annotations
 
-import glob
 import gzip
 import hashlib
 import json
@@ -28,11 +27,12 @@ from typing import Any
 
 from tokensurgeon.errors import CorpusError
 
-TEXT_SUFFIXES = frozenset(
+_SUFFIXES = (
     ".txt .text .md .markdown .rst .tex .csv .tsv .json .jsonl .ndjson .html .htm .xml .yaml .yml "
     ".toml .ini .cfg .log .srt .py .pyi .js .ts .jsx .tsx .c .h .cc .cpp .hpp .cs .go .rs .java "
-    ".kt .swift .rb .php .pl .lua .r .jl .m .sh .bash .zsh .sql .scala .hs .ml .css".split()
+    ".kt .swift .rb .php .pl .lua .r .jl .m .sh .bash .zsh .sql .scala .hs .ml .css"
 )
+TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 """What is read from a folder; a file that is named, or found by a glob, may end as it likes."""
 
 _SEPARATOR = re.compile(r"^<\|endoftext\|>\r?(?:\n|\Z)", re.MULTILINE)
@@ -102,7 +102,7 @@ def read_documents(
 def read_corpus(
     patterns: Sequence[str | Path], *, field: str = "text", max_bytes: int | None = None
 ) -> Corpus:
-    """Read documents from files, folders and globs.
+    r"""Read documents from files, folders and globs.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def read_corpus(
     --------
     >>> import tempfile, pathlib
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> _ = (folder / "a.jsonl").write_text('"one"\\n{"text": "two"}\\n')
+    >>> _ = (folder / "a.jsonl").write_text('"one"\n{"text": "two"}\n')
     >>> [document.text for document in read_documents([folder])]
     ['one', 'two']
     """
@@ -184,8 +184,7 @@ def find_files(patterns: Sequence[str | Path]) -> list[Path]:
         elif path.is_file():
             paths = [path]
         elif any(mark in str(pattern) for mark in "*?["):
-            paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-            paths = [name for name in paths if name.is_file()]
+            paths = [name for name in _glob(path) if name.is_file()]
             if not paths:
                 raise CorpusError(f"no file matches {pattern}; check the pattern, and quote it")
         else:
@@ -195,6 +194,12 @@ def find_files(patterns: Sequence[str | Path]) -> list[Path]:
     if not found:
         raise CorpusError("no text was named; give files, folders or globs")
     return list(found.values())
+
+
+def _glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -249,8 +254,8 @@ def _texts_of(path: Path, field: str) -> Iterator[tuple[str, int]]:
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file, unpacked, each with its line end."""
     try:
-        opened: Any = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-        with opened as file:
+        packed = path.suffix.lower() == ".gz"
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
             yield from file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CorpusError(f"{path} is not a whole gzip file: pack it again") from error
