@@ -207,6 +207,14 @@ def test_the_card_is_well_formed_markdown(report: SurgeryReport) -> None:
         assert set(table[1]) <= set("|- "), table
 
 
+def test_a_lossy_tokenizer_is_marked_not_comparable() -> None:
+    lossy = {**entry("patched", 2.0, (0.5, 0.4, 0.6)), "chunks_not_comparable": 3}
+    report = make_report(evaluation={"entries": [entry("source", 1.5, None), lossy]})
+    for text in (model_card(report), shown(report)):
+        assert "not comparable on 3 chunks where its tokenizer loses text" in text
+    assert "not comparable" not in model_card(make_report()) + shown(make_report())
+
+
 def test_the_card_says_when_nothing_was_measured() -> None:
     card = model_card(make_report(evaluation=None, not_evaluated="no evaluation text was given"))
     assert "It was not measured: no evaluation text was given." in card

@@ -37,6 +37,7 @@ def model_card(report: SurgeryReport) -> str:
         source=words.short(report.source.path),
         target=words.short(report.target.path),
         figures=words.figures(report),
+        notes=words.notes(words.figures(report)),
         headings=words.HEADINGS,
         breakdown=words.breakdown(report),
         number=words.number,

@@ -21,6 +21,8 @@ def print_report(console: Console, report: SurgeryReport) -> None:
     if found:
         console.print()
         console.print(figures_table(found))
+        for note in words.notes(found):
+            console.print(note, markup=False, soft_wrap=True)
     elif not report.dry_run and report.not_evaluated:
         console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
     if report.warnings:

@@ -24,6 +24,8 @@ class Figure:
     text_bytes: int = 0
     seconds: float | None = None
     error: str | None = None
+    lost: int = 0
+    """Chunks of the text on which its tokenizer loses text: not comparable, in no figure of it."""
 
     @property
     def given(self) -> str:
@@ -71,6 +73,7 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
         text_bytes=int(more.get("text_bytes", row.get("text_bytes") or 0)),
         seconds=row.get("seconds"),
         error=row.get("error"),
+        lost=int(row.get("chunks_not_comparable") or 0),
     )
 
 
@@ -91,6 +94,16 @@ def figures(report: SurgeryReport) -> list[Figure]:
             )
         )
     return found
+
+
+def notes(found: Sequence[Figure]) -> list[str]:
+    """Say which figures leave chunks out; such a line cannot be ranked with the others."""
+    return [
+        f"{figure.name}: not comparable on {count(figure.lost, 'chunk')} where its tokenizer loses "
+        "text; they are left out, and its gap is over what both could score"
+        for figure in found
+        if figure.lost
+    ]
 
 
 def breakdown(report: SurgeryReport) -> list[tuple[str, float | None, float | None]]:
