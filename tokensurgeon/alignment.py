@@ -339,12 +339,7 @@ def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tupl
 
 
 def _duplicates(vocabulary: Vocabulary, side: str) -> Duplicates:
-    table: dict[bytes, list[int]] = {}
-    for i, data in enumerate(vocabulary.token_bytes):
-        if data is not None:
-            table.setdefault(data, []).append(i)
-    several = [(data, tuple(ids)) for data, ids in table.items() if len(ids) > 1]
-    several.sort()
+    several = sorted(vocabulary.repeated_bytes().items())
     return Duplicates(side, len(several), tuple(several[:_N_EXAMPLES]))
 
 

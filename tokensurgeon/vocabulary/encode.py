@@ -59,6 +59,8 @@ class Encoder:
         The vocabulary's tables, by id.
     byte_level : bool
         Whether tokens are written in the byte alphabet: decoding then strips nothing.
+    joins_with_space : bool
+        Whether plain tokens are joined with spaces when decoded.
     """
 
     def __init__(
@@ -67,11 +69,14 @@ class Encoder:
         spellings: Sequence[str | None],
         token_bytes: Sequence[bytes | None],
         byte_level: bool,
+        joins_with_space: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._token_bytes = token_bytes
         self._lengths = np.array([len(data or b"") for data in token_bytes], dtype=np.int64)
-        self.adds_prefix = self.bytes_of(self._ids("x")).startswith(b" ")
+        self.adds_prefix = joins_with_space or any(
+            self.bytes_of(self._ids(character)).startswith(b" ") for character in "xae1"
+        )
         """Whether the tokenizer puts a space in front of a text."""
         self._strips_front = not byte_level and self._strips(spellings, front=True)
         self._strips_back = not byte_level and self._strips(spellings, front=False)

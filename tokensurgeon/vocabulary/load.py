@@ -142,7 +142,8 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     for token in added:
         if not isinstance(token, dict) or not token.get("content"):
             raise TokenizerError(f"{name} has an added token without content; remove it")
-        spelling, token_id = token["content"], token.get("id")
+        spelling: str = token["content"]
+        token_id: Any = token.get("id")
         inside = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
         if isinstance(table, list) and inside is None and token_id in range(len(table)):
             raise _collision(name, token_id, str(table[token_id][0]), spelling)

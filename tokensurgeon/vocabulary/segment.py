@@ -76,6 +76,10 @@ class Segmenter:
         """Return all ids with these bytes: ordinary before byte tokens, then by spelling."""
         return self._ids.get(data, ())
 
+    def repeated(self) -> dict[bytes, Pieces]:
+        """Return the bytes that more than one id stands for, with those ids."""
+        return {data: ids for data, ids in self._ids.items() if len(ids) > 1}
+
     def preferred(self, data: bytes) -> Pieces:
         """Return all ids with these bytes, the one that the tokenizer emits first."""
         ids = self._ids.get(data, ())

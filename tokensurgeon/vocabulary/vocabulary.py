@@ -151,6 +151,10 @@ class Vocabulary:
         """Return all ids that stand for these bytes, the one that the tokenizer emits first."""
         return self._segmenter.preferred(data)
 
+    def repeated_bytes(self) -> dict[bytes, tuple[int, ...]]:
+        """Return the bytes that more than one id stands for, with those ids."""
+        return self._segmenter.repeated()
+
     def emits(self, data: bytes) -> int | None:
         """Return the one id that the tokenizer emits for these bytes amid a text, else None."""
         return self._segmenter.emits(data)
@@ -231,7 +235,13 @@ class Vocabulary:
     @cached_property
     def _encoder(self) -> Encoder:
         text = text_copy(self.tokenizer, self._parts, self._controls)
-        return Encoder(text, self.spellings, self.token_bytes, self._parts.byte_level)
+        return Encoder(
+            text,
+            self.spellings,
+            self.token_bytes,
+            self._parts.byte_level,
+            self.joins_with_space,
+        )
 
     @cached_property
     def _segmenter(self) -> Segmenter:
