@@ -53,7 +53,8 @@ def chunk_bytes_for(max_positions: Iterable[int | None], wanted: int | None = No
     max_positions : iterable of int or None
         Of each model; None where a model has no bound.
     wanted : int or None
-        1,024 if None. A smaller model's bound counts even where more is wanted.
+        Taken as it is; chunks that then have too many tokens for a model are left out for all.
+        None gives 1,024, or less, so that even a token per byte fits every model.
 
     Raises
     ------
@@ -64,8 +65,10 @@ def chunk_bytes_for(max_positions: Iterable[int | None], wanted: int | None = No
         raise EvaluationError(
             f"chunks of {wanted} bytes are too short; take {SMALLEST_CHUNK_BYTES} or more"
         )
+    if wanted is not None:
+        return wanted
     bounds = [bound - RESERVED_POSITIONS for bound in max_positions if bound is not None]
-    size = min([wanted or DEFAULT_CHUNK_BYTES, *bounds])
+    size = min([DEFAULT_CHUNK_BYTES, *bounds])
     if size < SMALLEST_CHUNK_BYTES:
         raise EvaluationError(
             f"a model takes {size + RESERVED_POSITIONS} positions, too few to score text; "

@@ -218,7 +218,7 @@ def evaluate(
     max_bytes : int or None
         Whole documents, in their order, are taken while they fit into this many bytes.
     chunk_bytes : int or None
-        Longest chunk; 1,024, or what the smallest model takes, if None.
+        Longest chunk; if None, 1,024 or less, so that even a token per byte fits every model.
     seed : int
         Of the bootstrap and of generation.
     generate : int
