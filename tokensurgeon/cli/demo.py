@@ -14,7 +14,7 @@ from tokensurgeon.cli import console
 BASELINES = ("hidden-residual", "subword-mean", "mean")
 """Methods that need no donor, beside the transplant with one."""
 
-MAX_BYTES = 120_000
+MAX_BYTES = 60_000
 """Of evaluation text: enough for a stable order, in under a minute on two cores."""
 
 
