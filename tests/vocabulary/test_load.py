@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from tiny_tokenizers import TINY, made
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from tokensurgeon.errors import TokenizerError, UnknownNameError
-from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.errors import MissingExtraError, TokenizerError, UnknownNameError
+from tokensurgeon.vocabulary import Kind, load_vocabulary, vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.parts import guarded
 
 
@@ -120,6 +120,24 @@ def test_a_folder_without_a_tokenizer_says_what_to_do(tmp_path: Path) -> None:
         load_vocabulary(tmp_path)
 
 
+def test_a_folder_of_plain_files_is_converted(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s"]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    vocabulary = load_vocabulary(tmp_path)
+    assert vocabulary.token_bytes[5:] == (b" the", b" cat", b"s")
+    assert vocabulary.roles["cls"] == 2
+
+
+def test_a_sentencepiece_file_without_its_libraries_names_the_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    monkeypatch.setattr("tokensurgeon.vocabulary.load._installed", lambda name: False)
+    with pytest.raises(MissingExtraError, match="pip install sentencepiece protobuf"):
+        load_vocabulary(tmp_path)
+
+
 def test_a_path_that_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="neither a folder"):
         load_vocabulary(tmp_path / "nowhere" / "at all")
@@ -144,6 +162,21 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def test_a_regex_that_runs_away_is_one_of_our_errors(capfd: pytest.CaptureFixture[str]) -> None:
+    tokenizer = TINY["byte_level"]()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("(a+)+$"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    vocabulary = vocabulary_from_tokenizer(tokenizer)
+    with pytest.raises(TokenizerError, match="cannot be encoded: Onig"):
+        vocabulary.encode("a" * 40 + "b")
+    assert vocabulary.pieces_of(b"a" * 40 + b"b") is not None
+    capfd.readouterr()
+
+
 def test_a_stored_padding_of_a_million_is_off(tmp_path: Path) -> None:
     tokenizer = TINY["byte_level"]()
     tokenizer.enable_padding(length=1_000_000)
@@ -153,8 +186,6 @@ def test_a_stored_padding_of_a_million_is_off(tmp_path: Path) -> None:
 
 
 def test_two_equal_pieces_of_a_unigram_list_are_one_token_and_one_unused_id() -> None:
-    from tokensurgeon.vocabulary import Kind, vocabulary_from_tokenizer
-
     document = json.loads(TINY["unigram_bytes"]().to_str())
     entries = document["model"]["vocab"]
     twin = next(n for n, (piece, _) in enumerate(entries) if piece == "▁t")

@@ -6,6 +6,7 @@ with those in the file: that library renumbers added tokens without a word.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ def vocabulary_from_tokenizer(
     """
     text = guarded("the tokenizer cannot be copied", tokenizer.to_str)
     copy = guarded("the tokenizer cannot be copied", lambda: Tokenizer.from_str(text))
-    return Vocabulary(copy, config)
+    return guarded("the tokenizer cannot be used", lambda: Vocabulary(copy, config))
 
 
 def _from_file(file: Path, folder: Path) -> Vocabulary:
@@ -201,23 +202,28 @@ def _from_hub(name: str) -> Path:
     ) from error
 
 
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _converted(folder: Path) -> Vocabulary:
     """Load a folder without tokenizer.json through transformers."""
+    if (folder / "tokenizer.model").is_file():
+        lacking = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+        if lacking:
+            raise MissingExtraError(
+                f"{folder} has no tokenizer.json, and its tokenizer.model needs "
+                f"{' and '.join(lacking)}; run: pip install sentencepiece protobuf"
+            )
     import transformers
 
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{folder} has no tokenizer.json and needs sentencepiece to be converted; "
-            "run: pip install 'tokensurgeon[sentencepiece]'"
-        ) from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:150]
-        raise TokenizerError(
-            f"{folder} has no tokenizer.json and transformers cannot convert it ({reason}); "
-            "save a fast tokenizer there"
-        ) from error
+    loaded = guarded(
+        f"{folder} has no tokenizer.json and transformers cannot convert it",
+        lambda: transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False),
+    )
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise TokenizerError(

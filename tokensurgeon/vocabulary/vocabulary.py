@@ -211,12 +211,15 @@ class Vocabulary:
     @cached_property
     def number_scheme(self) -> str:
         """How digit runs are cut: see `probe.number_scheme`."""
-        return number_scheme(self)
+        return guarded("the tokenizer fails on digits", lambda: number_scheme(self))
 
     @cached_property
     def segmentation(self) -> dict[str, Any]:
         """Short facts on how text is cut; JSON values."""
-        return segmentation_facts(self, self._parts, self._encoder.adds_prefix)
+        return guarded(
+            "the tokenizer fails on a short text",
+            lambda: segmentation_facts(self, self._parts, self._encoder.adds_prefix),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
