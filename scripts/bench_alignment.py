@@ -5,8 +5,8 @@
 Per pair: how many ids are shared and missing, how many EXACT and BYTE matches are false, how many
 missing tokens have pieces and whether these spell the token, and the time taken. A match is false
 where the two tokenizers themselves, decoding the id between two neighbours, do not give the same
-text; tokens that are not whole UTF-8 are compared in pairs of halves, which decoders cannot show,
-and so by the byte table only.
+text. Tokens that are not whole UTF-8 cannot be shown by a decoder: for these only our own tables
+are compared, and `checked_in_context` does not count them.
 """
 
 from __future__ import annotations
