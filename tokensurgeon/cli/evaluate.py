@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import click
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Bits per byte of checkpoints on a text.")
 @click.argument("checkpoint")
 @click.argument("text", metavar="TEXT...", nargs=-1, required=True)
-@click.option(
-    "--against", metavar="CHECKPOINT", help="Measure this one beside: mostly the source."
-)
+@click.option("--against", metavar="CHECKPOINT", help="Measure this one beside: mostly the source.")
 @click.option(
     "--max-rise",
     type=float,
@@ -142,8 +141,10 @@ def _figures(evaluation: Evaluation) -> Table:
     entries = evaluation.entries
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for entry in entries:
-        table.add_column(Text(entry.name, overflow="fold"), justify="right")
+    short = [PurePath(entry.name).name or entry.name for entry in entries]
+    for entry, name in zip(entries, short, strict=True):
+        shown = name if short.count(name) == 1 else entry.name
+        table.add_column(Text(shown, overflow="fold"), justify="right")
     rows = [
         ("bits per byte", [_number(entry.bits_per_byte, 4) for entry in entries]),
         ("above the first", [_gap(entry) for entry in entries]),
@@ -159,7 +160,7 @@ def _figures(evaluation: Evaluation) -> Table:
         rows += [
             (
                 "bytes per token, generated",
-                [_number(one and one.bytes_per_token, 3) for one in written],
+                [_number(one.bytes_per_token if one else None, 3) for one in written],
             ),
             (
                 "tokens not canonical",

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import Progress, no_progress, prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_NEW_TOKENS = 128
+Span = tuple[int, int, int]
+"""Where a token starts and ends in bytes, and its id."""
 
 
 @runtime_checkable
@@ -114,38 +118,62 @@ def _written(sample: Sequence[int], prefix: Sequence[int], vocabulary: Vocabular
 def non_canonical(vocabulary: Vocabulary, ids: Sequence[int]) -> int:
     """Return how many of the tokens the tokenizer would not have used for the same text.
 
-    A token counts as canonical where the tokenizer puts the same token at the same bytes. The
-    last character, where the sample ends inside it, is left out.
+    A token counts as canonical where the tokenizer puts the same token at the same bytes. Tokens
+    that hold bytes which are no UTF-8 are not canonical; the text on either side is looked at by
+    itself. A character that the sample ends in is left out.
     """
     data = b"".join(vocabulary.token_bytes[token] or b"" for token in ids)
-    text = data.decode("utf-8", errors="ignore")
-    if text.encode("utf-8") != data[: len(text.encode("utf-8"))]:
-        return len(ids)  # bytes that are no text: no tokenizer would write them
-    best = _foreign(vocabulary, ids, text, 0)
-    if text.startswith(" ") and best:
-        # A tokenizer with a dummy prefix writes this space itself.
-        best = min(best, _foreign(vocabulary, ids, text[1:], 1))
-    return best
-
-
-def _foreign(vocabulary: Vocabulary, ids: Sequence[int], text: str, shift: int) -> int:
-    size = len(text.encode("utf-8")) + shift
-    own = set(_spans(vocabulary, vocabulary.encode(text)))
-    if shift and (not own or _length(vocabulary, text) != size):
-        return len(ids)
-    written = [span for span in _spans(vocabulary, ids) if span[1] <= size]
+    ends = np.cumsum([len(vocabulary.token_bytes[token] or b"") for token in ids]).tolist()
+    stretches = _stretches(data)
+    own: set[Span] = set()
+    for start, text in stretches:
+        own |= _own(vocabulary, text, start, written=ids[0] if start == 0 and ids else None)
+    stop = stretches[-1][0] + len(stretches[-1][1].encode("utf-8")) if stretches else 0
+    cut_off = len(data) - stop < 4 and _is_begun(data[stop:])
+    written = [span for span in _spans(ids, ends) if not (cut_off and span[1] > stop)]
     return sum(span not in own for span in written)
 
 
-def _length(vocabulary: Vocabulary, text: str) -> int:
-    spans = _spans(vocabulary, vocabulary.encode(text))
-    return spans[-1][1] if spans else 0
+def _stretches(data: bytes) -> list[tuple[int, str]]:
+    """Return the stretches of valid UTF-8, each with the byte at which it starts."""
+    found = []
+    start = 0
+    while start < len(data):
+        try:
+            text, following = data[start:].decode("utf-8"), len(data)
+        except UnicodeDecodeError as error:
+            text, following = data[start : start + error.start].decode("utf-8"), start + error.end
+        if text:
+            found.append((start, text))
+        start = following
+    return found
 
 
-def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> list[tuple[int, int, int]]:
-    spans = []
-    end = 0
-    for token in ids:
-        start, end = end, end + len(vocabulary.token_bytes[token] or b"")
-        spans.append((start, end, token))
-    return spans
+def _is_begun(data: bytes) -> bool:
+    """Return whether the bytes are the beginning of a character."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
+
+
+def _own(vocabulary: Vocabulary, text: str, start: int, written: int | None) -> set[Span]:
+    """Return the tokenizer's own cut of a stretch that starts at a byte of the sample.
+
+    A space at the start of the sample may be the dummy prefix, which the tokenizer writes by
+    itself: of the two readings the one is taken that begins with the `written` token.
+    """
+    shifts = (0, 1) if written is not None and text.startswith(" ") else (0,)
+    cuts = []
+    for shift in shifts:
+        encoding = vocabulary.encode_with_bytes(text[shift:])
+        ids = [int(token) for token in encoding.ids]
+        ends = [int(end) + shift + start for end in encoding.ends]
+        cuts.append((ids[:1] == [written], _spans(ids, ends, start)))
+    return set(next((cut for begins, cut in cuts if begins), cuts[0][1]))
+
+
+def _spans(ids: Sequence[int], ends: Sequence[int], start: int = 0) -> list[Span]:
+    """Return (start, end, id) of each token."""
+    return list(zip([start, *ends[:-1]], ends, ids, strict=True)) if ids else []
