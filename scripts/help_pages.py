@@ -17,7 +17,12 @@ WIDTH = 90
 def sections(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
     """Yield one Markdown section for a command and each of its subcommands."""
     context = click.Context(
-        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **command.context_settings,
     )
     yield f"## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
