@@ -299,14 +299,20 @@ def _within_rows(alignment: Alignment, n_source_rows: int) -> Alignment:
 
 
 def _spell(alignment: Alignment, n_source_rows: int) -> tuple[dict[int, tuple[int, ...]], Ids]:
-    """Return the pieces of each missing token, and the ids of those that nothing can spell."""
-    rowless = range(n_source_rows, alignment.source.n_rows)
+    """Return the pieces of each missing token, and the ids of those that nothing can spell.
+
+    A source that lower-cases cannot spell " The"; the pieces of what it makes of it stand in.
+    """
+    source = alignment.source
+    rowless = range(n_source_rows, source.n_rows)
     pieces: dict[int, tuple[int, ...]] = {}
     unspellable: list[int] = []
     for i in alignment.missing.tolist():
         data = alignment.target.token_bytes[i]
-        found = alignment.source.pieces_of(data, forbid=rowless) if data else None
-        if found:
+        found = None
+        if data:
+            found = source.pieces_of(data, forbid=rowless) or source.near_pieces_of(data)
+        if found and max(found) < n_source_rows:
             pieces[i] = found
         else:
             unspellable.append(i)

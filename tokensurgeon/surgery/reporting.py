@@ -87,7 +87,7 @@ def make_report(
         input=_side(operation, rows.input if rows else None, methods[0], "input"),
         output=_side(operation, rows.output if rows else None, methods[1], "output"),
         unspellable=_facts(target, operation.unspellable),
-        unmatched_controls=_facts(target, alignment.unmatched_controls),
+        unmatched_controls=_facts(target, _without_rows(operation)),
         evaluation=evaluation.to_dict() if evaluation else None,
         not_evaluated=why,
         baselines=tuple(recipe.baselines),
@@ -103,6 +103,13 @@ def make_report(
 
 def _n_tokens(vocabulary: Vocabulary) -> int:
     return sum(spelling is not None for spelling in vocabulary.spellings)
+
+
+def _without_rows(operation: Operation) -> np.ndarray:
+    """Return the unmatched controls that copy no row: a start token may have copied one."""
+    ids = operation.alignment.unmatched_controls
+    side = "tied" if operation.tied else "input"
+    return ids[copied_rows(operation, side)[ids] < 0]
 
 
 def _facts(target: Vocabulary, ids: np.ndarray) -> tuple[TokenFact, ...]:
