@@ -104,9 +104,9 @@ def quiet_output_row(context: InitContext, n_probes: int = 1024) -> QuietRow:
     ceiling = _raw(_logsumexp(context, states) - MARGIN, context.softcap)
     excess = states @ mean - ceiling
     if with_bias:
-        bias = -float(np.quantile(excess, SHARE))
+        bias = -_at_share(excess)
         left = excess + bias
-        return _quiet(mean, bias, *_reached(left, 0.0), len(states))
+        return _quiet(mean, bias, *_reached(left), len(states))
     limit = 2.0 * float(np.quantile(np.linalg.norm(rows, axis=1), 0.99))
     best: tuple[float, float, npt.NDArray[np.float64]] | None = None
     gram = states.T @ states
@@ -114,17 +114,17 @@ def quiet_output_row(context: InitContext, n_probes: int = 1024) -> QuietRow:
     for ridge in _RIDGES:
         direction = np.linalg.solve(gram + ridge * scale * np.eye(len(gram)), states.sum(axis=0))
         reads = states @ direction
-        wanted = float(np.quantile(excess / np.maximum(reads, 1e-3), SHARE))
+        wanted = _at_share(excess / np.maximum(reads, 1e-3))
         amount = min(max(wanted, 0.0), _longest(mean, direction, limit))
         row = mean - amount * direction
-        left = float(np.quantile(states @ row - ceiling, SHARE))
+        left = _at_share(states @ row - ceiling)
         # What is left above the ceiling counts first, then the norm.
         key = (max(left, 0.0), float(np.linalg.norm(row)))
         if best is None or key < best[:2]:
             best = (*key, row)
     assert best is not None
     row = best[2]
-    return _quiet(row, 0.0, *_reached(states @ row - ceiling, 0.0), len(states))
+    return _quiet(row, 0.0, *_reached(states @ row - ceiling), len(states))
 
 
 def _quiet(
@@ -134,10 +134,14 @@ def _quiet(
     return QuietRow(row.astype(np.float32), bias, margin, share, norm, n_probes)
 
 
-def _reached(excess: npt.NDArray[np.float64], slack: float) -> tuple[float, float]:
+def _at_share(values: npt.NDArray[np.float64]) -> float:
+    """Return the least of the values that `SHARE` of them do not exceed."""
+    return float(np.quantile(values, SHARE, method="higher"))
+
+
+def _reached(excess: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the margin that `SHARE` of the states keep, and the share that keeps `MARGIN`."""
-    margin = MARGIN - float(np.quantile(excess, SHARE))
-    return margin, float((excess <= slack + 1e-6).mean())
+    return MARGIN - _at_share(excess), float((excess <= 1e-6).mean())
 
 
 def _longest(

@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float32]
 _INDEPENDENT = 1e-2
 """Least sine of the angle between a new unit atom and the span of those chosen before it."""
 
+_CACHED = 1 << 18
+"""Floats that a core's cache is trusted to keep."""
+
 _NOISE = 1e-6
 """A residual that correlates less than this, relative to the target, is rounding error."""
 
@@ -163,7 +166,8 @@ def _choose(
         scores = dictionary.correlate(residual)
         if j:
             scores.scatter_(1, tried[:, :j], -1.0)
-        best, atom = scores.max(dim=1)
+        atom = scores.argmax(dim=1)
+        best = scores.gather(1, atom[:, None])[:, 0]
         if forced is not None and j < forced.shape[1]:
             wanted = forced[:, j].to(device)
             atom = torch.where(wanted >= 0, wanted, atom)
@@ -184,12 +188,16 @@ def _choose(
 
 def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
     """Take the span of each `basis` (tile, j, width) out of each `direction`, in place."""
-    # Blocks whose bases stay in cache: the passes read them four times.
-    block = len(direction) if direction.device.type != "cpu" else 16
+    import torch
+
+    # Blocks whose bases stay in cache: they are read four times. Rows times matrix, because the
+    # batched product of a matrix and a column is several times slower on CPU.
+    cached = _CACHED // (basis.shape[1] * basis.shape[2])
+    block = len(direction) if direction.device.type != "cpu" else max(1, cached)
     for start in range(0, len(direction), block):
-        rows, axes = direction[start : start + block, :, None], basis[start : start + block]
+        rows, axes = direction[start : start + block, None], basis[start : start + block]
         for _ in range(2):
-            rows -= axes.transpose(1, 2) @ (axes @ rows)
+            rows -= torch.bmm(torch.bmm(rows, axes.transpose(1, 2)), axes)
 
 
 def _solve(

@@ -236,7 +236,7 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
                 pass
     elif kind is str and isinstance(value, str | Path | int | float):
         return str(value)
-    elif isinstance(kind, type) and isinstance(value, kind):
+    elif isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind):
         return value
     wanted = getattr(kind, "__name__", str(kind))
     raise SettingError(f"{where} must be {wanted}; got {value!r}")

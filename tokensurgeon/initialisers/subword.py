@@ -139,10 +139,10 @@ class SubwordShrunk:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return equal weights, and on the output side a share of the virtual mean row."""
-        return NewRows(
-            input=side_from_pieces(context, context.input_rows),
-            output=side_from_pieces(context, context.output_rows, shrink=self.shrink),
-        )
+        output = side_from_pieces(context, context.output_rows, shrink=self.shrink)
+        if context.tied:
+            return NewRows(input=output, output=output)
+        return NewRows(input=side_from_pieces(context, context.input_rows), output=output)
 
 
 def _refuse_tied(context: InitContext, name: str) -> None:

@@ -1,0 +1,109 @@
+"""Floor rows: the mean, and an output row that no hidden state prefers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers import mean_input_row, mean_row, quiet_output_row
+from tokensurgeon.initialisers.check import ExampleStates, example_context
+
+
+class Lifted(ExampleStates):
+    """States with a constant part, as real models' final states have."""
+
+    def __call__(self, ids, layer, position_ids=None):
+        states = super().__call__(ids, layer, position_ids)
+        states[:, 0] = 6.0
+        return states
+
+
+@pytest.fixture
+def context():
+    base = example_context()
+    rows = base.output_rows * np.float32(0.5)
+    return dataclasses.replace(base, output_rows=rows, states=Lifted(base.input_rows))
+
+
+def margins(context, row, bias=0.0, softcap=None):
+    """Return how far the row's logit is below the logsumexp, for states the fit has not seen."""
+    rng = np.random.default_rng(99)
+    ids = rng.choice(np.flatnonzero(context.anchors), (400, 4)).tolist()
+    states = context.states(ids, 2).astype(np.float64)
+    logits = states @ np.concatenate([context.output_rows, row[None]]).T
+    if context.output_bias is not None:
+        logits += np.append(context.output_bias, bias)
+    if softcap:
+        logits = softcap * np.tanh(logits / softcap)
+    return np.logaddexp.reduce(logits[:, :-1], axis=1) - logits[:, -1]
+
+
+def test_the_mean_is_of_the_anchors_only():
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    anchors = np.array([True, False, True, False])
+    assert np.array_equal(mean_row(rows, anchors), [3, 4, 5])
+
+
+def test_without_anchors_the_mean_is_of_the_finite_rows():
+    rows = np.array([[1, 1], [np.nan, 1], [3, 5]], dtype=np.float32)
+    assert np.array_equal(mean_row(rows, np.zeros(3, dtype=bool)), [2, 3])
+    with pytest.raises(InitialiserError, match="none of the 1 source rows is finite"):
+        mean_row(rows[1:2], np.zeros(1, dtype=bool))
+
+
+def test_the_mean_input_row_is_float32(context):
+    assert mean_input_row(context).dtype == np.float32
+    assert mean_input_row(context).shape == (context.width,)
+
+
+def test_a_quiet_row_stays_twenty_nats_below_on_states_it_has_not_seen(context):
+    quiet = quiet_output_row(context)
+    assert quiet.bias == 0.0
+    assert quiet.share >= 0.99
+    assert quiet.margin >= 20 - 1e-6
+    assert np.quantile(margins(context, quiet.row), 0.05) > 15
+    zero = margins(context, np.zeros(context.width, np.float32))
+    assert np.median(margins(context, quiet.row)) > np.median(zero)
+
+
+def test_the_norm_of_a_quiet_row_is_bounded_whatever_it_costs(context):
+    small = dataclasses.replace(context, output_rows=context.output_rows * np.float32(0.02))
+    quiet = quiet_output_row(small)
+    limit = 2 * np.quantile(np.linalg.norm(small.output_rows[small.anchors], axis=1), 0.99)
+    assert quiet.norm <= limit * 1.001
+    assert quiet.norm == pytest.approx(np.linalg.norm(quiet.row), rel=1e-4)
+    assert quiet.margin < 20
+    assert quiet.share < 0.99
+
+
+def test_where_the_output_has_a_bias_the_bias_is_low(context):
+    bias = np.random.default_rng(0).standard_normal(context.n_source).astype(np.float32)
+    biased = dataclasses.replace(context, output_bias=bias)
+    quiet = quiet_output_row(biased)
+    assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
+    assert quiet.share >= 0.98
+    assert np.quantile(margins(biased, quiet.row, quiet.bias), 0.05) > 15
+    blind = quiet_output_row(dataclasses.replace(biased, states=None))
+    assert blind.bias <= bias.min() - 20
+
+
+def test_a_softcap_is_undone_as_far_as_it_goes(context):
+    capped = dataclasses.replace(context, softcap=30.0)
+    quiet = quiet_output_row(capped)
+    assert np.isfinite(quiet.row).all()
+    assert np.median(margins(capped, quiet.row, softcap=30.0)) > 15
+
+
+def test_without_forward_passes_it_is_the_mean_row(context):
+    quiet = quiet_output_row(dataclasses.replace(context, states=None))
+    assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
+    assert np.isnan(quiet.margin)
+    assert quiet.n_probes == 0
+
+
+def test_the_same_seed_gives_the_same_row(context):
+    first, second = quiet_output_row(context), quiet_output_row(context)
+    assert np.array_equal(first.row, second.row)

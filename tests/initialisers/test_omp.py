@@ -1,0 +1,285 @@
+"""Matching pursuit: recovery, agreement with the oracle, and survival of bad dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers import build
+from tokensurgeon.initialisers.check import example_context
+from tokensurgeon.initialisers.omp import shared_anchors
+from tokensurgeon.initialisers.pursuit import Pursuit, pursue
+
+
+def planted(n: int, n_atoms: int, width: int, k: int, seed: int = 0):
+    """Return unit atoms, sparse weights and the targets that they make."""
+    rng = np.random.default_rng(seed)
+    atoms = rng.standard_normal((n_atoms, width)).astype(np.float32)
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    weights = np.zeros((n, n_atoms))
+    for row in weights:
+        signs = rng.choice([-1.0, 1.0], k)
+        row[rng.choice(n_atoms, k, replace=False)] = signs * rng.uniform(1.0, 2.0, k)
+    return atoms, weights, (weights @ atoms).astype(np.float32)
+
+
+def dense(found: Pursuit, n_atoms: int) -> np.ndarray:
+    weights = np.zeros((len(found.support), n_atoms))
+    for row, ids, values in zip(weights, found.support, found.coefficients, strict=True):
+        np.add.at(row, ids[ids >= 0], values[ids >= 0])
+    return weights
+
+
+def published(atoms: np.ndarray, x: np.ndarray, k: int) -> float:
+    """Return the relative residual of the plain recipe: raw atoms, least squares at each step."""
+    chosen: list[int] = []
+    residual = x.astype(np.float64)
+    for _ in range(k):
+        scores = np.abs(atoms @ residual)
+        scores[chosen] = -1
+        chosen.append(int(scores.argmax()))
+        solved, *_ = np.linalg.lstsq(atoms[chosen].T.astype(np.float64), x, rcond=None)
+        residual = x - solved @ atoms[chosen]
+    return float(np.linalg.norm(residual) / np.linalg.norm(x))
+
+
+def test_a_planted_mixture_is_recovered_exactly():
+    atoms, weights, targets = planted(30, 300, 192, 4)
+    found = pursue(atoms, targets, 4)
+    assert dense(found, 300) == pytest.approx(weights, abs=1e-4)
+    assert found.residual.max() < 1e-5
+
+
+def test_it_agrees_with_scikit_learn_on_unit_atoms():
+    from sklearn.linear_model import orthogonal_mp_gram
+
+    atoms, _, targets = planted(20, 300, 32, 6, seed=1)
+    targets += 0.05 * np.random.default_rng(2).standard_normal(targets.shape).astype(np.float32)
+    wide, aim = atoms.astype(np.float64), targets.astype(np.float64)
+    oracle = orthogonal_mp_gram(wide @ wide.T, wide @ aim.T, n_nonzero_coefs=6).T
+    assert dense(pursue(atoms, targets, 6), 300) == pytest.approx(oracle, abs=1e-3)
+
+
+def test_more_atoms_never_leave_more():
+    rng = np.random.default_rng(3)
+    atoms = rng.standard_normal((200, 24)).astype(np.float32)
+    targets = rng.standard_normal((15, 24)).astype(np.float32)
+    left = np.array([pursue(atoms, targets, k).residual for k in (1, 2, 4, 8, 16, 24, 40)])
+    assert (np.diff(left, axis=0) <= 1e-5).all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_plain_recipe_never_leaves_less(spread: float):
+    rng = np.random.default_rng(4)
+    lengths = rng.lognormal(0.0, spread, (150, 1))
+    atoms = (lengths * rng.standard_normal((150, 32))).astype(np.float32)
+    targets = rng.standard_normal((12, 32)).astype(np.float32)
+    for k in (1, 4, 12):
+        left = pursue(atoms, targets, k, normalise=False).residual
+        reference = [published(atoms, x, k) for x in targets]
+        assert (left <= np.array(reference) + 1e-4).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_atoms_and_targets_does_not_matter(seed: int):
+    atoms, _, targets = planted(6, 40, 16, 3, seed=seed)
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.permutation(6), rng.permutation(40)
+    straight = dense(pursue(atoms, targets, 3), 40)
+    moved = dense(pursue(atoms[columns], targets[rows], 3), 40)
+    assert moved == pytest.approx(straight[rows][:, columns], abs=1e-4)
+
+
+def test_tiles_of_any_size_give_the_same_answer():
+    atoms, _, targets = planted(40, 120, 32, 4)
+    whole = pursue(atoms, targets, 4)
+    small = pursue(atoms, targets, 4, memory_budget=1)
+    assert np.array_equal(whole.support, small.support)
+    assert whole.coefficients == pytest.approx(small.coefficients, abs=1e-5)
+
+
+def test_dependent_atoms_are_never_chosen_twice_and_never_explode():
+    rng = np.random.default_rng(5)
+    base = rng.standard_normal((20, 12)).astype(np.float32)
+    atoms = np.concatenate([base, base, 3 * base, np.zeros((4, 12), np.float32)])
+    atoms[20:40] += 1e-6 * rng.standard_normal((20, 12)).astype(np.float32)
+    targets = rng.standard_normal((10, 12)).astype(np.float32)
+    found = pursue(atoms, targets, 32)
+    for ids in found.support:
+        kept = ids[(ids >= 0) & (ids < 60)] % 20
+        assert len(set(kept.tolist())) == len(kept) <= 12
+        assert ids.max() < 60
+    assert np.abs(found.coefficients).max() < 1e3
+    assert found.residual.max() < 1e-3
+
+
+def test_k_above_the_rank_stops_where_nothing_is_left():
+    atoms, _, targets = planted(8, 50, 6, 2)
+    found = pursue(atoms, targets, 30)
+    assert ((found.support >= 0).sum(axis=1) <= 6).all()
+    assert np.isfinite(found.coefficients).all()
+
+
+def test_a_zero_target_gets_no_atoms():
+    atoms, _, _ = planted(1, 20, 8, 1)
+    found = pursue(atoms, np.zeros((2, 8), np.float32), 4)
+    assert (found.support == -1).all()
+    assert not found.coefficients.any()
+
+
+def test_a_tolerance_stops_early_and_is_kept():
+    rng = np.random.default_rng(6)
+    atoms = rng.standard_normal((300, 32)).astype(np.float32)
+    targets = rng.standard_normal((20, 32)).astype(np.float32)
+    found = pursue(atoms, targets, 32, tolerance=0.3)
+    used = (found.support >= 0).sum(axis=1)
+    assert (used < 32).all()
+    assert (found.residual <= 0.3 + 1e-5).all()
+
+
+def test_a_ridge_shrinks_the_coefficients():
+    rng = np.random.default_rng(7)
+    atoms = rng.standard_normal((100, 16)).astype(np.float32)
+    targets = rng.standard_normal((10, 16)).astype(np.float32)
+    sizes = [
+        np.linalg.norm(pursue(atoms, targets, 16, ridge=ridge).coefficients)
+        for ridge in (0.0, 0.1, 1.0, 10.0)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_forced_atoms_come_first():
+    atoms, _, targets = planted(5, 40, 16, 2)
+    forced = np.array([[3, -1], [7, 9], [-1, -1], [0, 1], [39, 2]])
+    found = pursue(atoms, targets, 4, forced=forced)
+    for chosen, wanted in zip(found.support, forced, strict=True):
+        for slot, atom in enumerate(wanted):
+            assert atom in (-1, chosen[slot])
+
+
+def with_donor(context, input_rows, output_rows=None, known=None):
+    output_rows = input_rows if output_rows is None else output_rows
+    known = np.ones(len(input_rows), dtype=bool) if known is None else known
+    donor = dataclasses.replace(context.donor, input=input_rows, output=output_rows, known=known)
+    return dataclasses.replace(context, donor=donor)
+
+
+def linear_pair(context, seed: int = 0):
+    """Return the context with a donor whose rows are a rotation of a world the source lives in.
+
+    Each missing token is, in that world, the sum of two shared tokens; so is its right row.
+    """
+    rng = np.random.default_rng(seed)
+    shared = context.alignment.shared[
+        context.anchors[context.alignment.source_ids[context.alignment.shared]]
+    ]
+    recipe = rng.choice(shared, (context.n_missing, 2))
+    recipe[:, 1] = np.where(recipe[:, 0] == recipe[:, 1], shared[0], recipe[:, 1])
+    turn = np.linalg.qr(rng.standard_normal((24, context.width)))[0].astype(np.float32)
+    rows = np.zeros((context.target.n_rows, 24), dtype=np.float32)
+    ids = context.alignment.source_ids[shared]
+    rows[shared] = context.input_rows[ids] @ turn.T
+    rows[context.missing] = rows[recipe].sum(axis=1)
+    right = context.input_rows[context.alignment.source_ids[recipe]].sum(axis=1)
+    return with_donor(context, rows), right
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_rows_are_right_where_the_donor_is_a_rotation_of_the_source(centre: bool):
+    context, right = linear_pair(example_context())
+    new = build("omp", {"k": 16, "centre": centre, "ridge": 0.0, "prior": 0.0})(context)
+    assert new.input.values(context.input_rows) == pytest.approx(right, abs=1e-2)
+
+
+def test_the_sides_are_written_each_from_its_own_donor_rows():
+    context = example_context()
+    swapped = with_donor(
+        context, context.donor.output, context.donor.input, known=context.donor.known
+    )
+    mirrored = dataclasses.replace(
+        swapped, input_rows=context.output_rows, output_rows=context.input_rows
+    )
+    one, other = build("omp", {"k": 8})(context), build("omp", {"k": 8})(mirrored)
+    assert np.array_equal(one.input.weights.toarray(), other.output.weights.toarray())
+    assert np.array_equal(one.output.weights.toarray(), other.input.weights.toarray())
+
+
+def test_a_token_that_the_donor_lacks_gets_the_mean_of_its_pieces():
+    context = example_context()
+    known = context.donor.known.copy()
+    known[context.missing[1:]] = False
+    context = with_donor(context, context.donor.input, context.donor.output, known)
+    found = build("omp", {"k": 8})(context).input.values(context.input_rows)
+    plain = build("subword-mean", {})(context).input.values(context.input_rows)
+    assert found[1:] == pytest.approx(plain[1:], abs=1e-5)
+    assert not np.allclose(found[0], plain[0], atol=1e-3)
+
+
+def test_donor_rows_that_are_not_finite_poison_nothing():
+    context = example_context()
+    rows = context.donor.input.copy()
+    rows[context.missing[2]] = np.nan
+    rows[context.alignment.shared[40]] = np.inf
+    found = build("omp", {"k": 8})(with_donor(context, rows, context.donor.output))
+    assert np.isfinite(found.input.values(context.input_rows)).all()
+    assert np.isfinite(found.output.values(context.output_rows)).all()
+
+
+def test_duplicate_donor_rows_are_survived():
+    context = example_context()
+    rows = context.donor.input.copy()
+    rows[context.alignment.shared[::2]] = rows[context.alignment.shared[0]]
+    found = build("omp", {"ridge": 0.0})(with_donor(context, rows)).input
+    assert np.abs(found.weights.data).max() < 1e3
+
+
+def test_too_large_a_k_names_both_numbers_and_the_way_out():
+    context = example_context()
+    n_shared = len(shared_anchors(context))
+    with pytest.raises(
+        InitialiserError,
+        match=f"OMP needs 999 shared tokens; these vocabularies share {n_shared}. Lower k",
+    ):
+        build("omp", {"k": 999})(context)
+
+
+def test_without_a_donor_the_next_step_is_named():
+    with pytest.raises(InitialiserError, match="--donor"):
+        build("omp", {})(example_context(extras="bare"))
+
+
+def test_weights_touch_trained_shared_rows_only():
+    context = example_context()
+    known = context.donor.known[context.missing]
+    allowed = set(context.alignment.source_ids[shared_anchors(context)].tolist())
+    for name in ("omp", "omp-published"):
+        side = build(name, {"k": 8})(context).output
+        used = set(side.weights[np.flatnonzero(known)].indices.tolist())
+        assert used <= allowed | {context.n_source}
+
+
+def test_forced_pieces_are_among_the_weights():
+    context = example_context()
+    side = build("omp", {"k": 12, "include_pieces": True})(context).input
+    allowed = set(context.alignment.source_ids[shared_anchors(context)].tolist())
+    for i in np.flatnonzero(context.donor.known[context.missing]):
+        pieces = set(context.pieces[i]) & allowed
+        assert pieces <= set(side.weights[[i]].indices.tolist())
+
+
+def test_a_strong_prior_pulls_the_rows_towards_the_mean_of_the_pieces():
+    context = example_context()
+    plain = build("subword-mean", {})(context).input.values(context.input_rows)
+    known = context.donor.known[context.missing]
+
+    def distance(prior: float) -> float:
+        new = build("omp", {"k": 32, "prior": prior})(context).input
+        return float(np.linalg.norm((new.values(context.input_rows) - plain)[known]))
+
+    assert distance(0.0) > distance(1.0) > distance(100.0)
