@@ -100,13 +100,23 @@ def figures_table(found: Iterable[words.Figure]) -> Table:
     """Return the table of a report's figures."""
     from rich.table import Table
 
+    found = list(found)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    for heading in words.HEADINGS:
-        table.add_column(heading, justify="right")
+    _add_figure_columns(table, found, words.HEADINGS)
     for figure in found:
         table.add_row(figure.name, *figure.cells())
     return table
+
+
+def _add_figure_columns(
+    table: Table, found: Sequence[words.Figure], headings: Sequence[str]
+) -> None:
+    """Add a column per heading, which may break, as wide as its widest figure, which may not."""
+    cells = [figure.cells() for figure in found]
+    for place, heading in enumerate(headings):
+        widest = max((len(row[place]) for row in cells), default=0)
+        table.add_column(heading, justify="right", min_width=widest)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -119,10 +129,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     found = [words.figure_of(row) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", no_wrap=True)
-    for heading in words.HEADINGS:
-        table.add_column(heading, justify="right")
+    _add_figure_columns(table, found, words.SHORT_HEADINGS)
     table.add_column("seconds", justify="right")
-    table.add_column("given")
+    table.add_column("given", min_width=10)
     for figure in found:
         if figure.error is None:
             time = words.number(figure.seconds, 1)

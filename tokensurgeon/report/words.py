@@ -51,6 +51,9 @@ class Figure:
 HEADINGS = ("bits per byte", "gap", "95 % interval", "perplexity ratio", "bytes per token")
 """Over `Figure.cells`."""
 
+SHORT_HEADINGS = ("bits/byte", "gap", "95 % interval", "ppl ratio", "bytes/token")
+"""The same where a table has more columns."""
+
 
 def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> Figure:
     """Read one entry of an evaluation, or one row of a comparison; other keys are not looked at.
