@@ -103,7 +103,8 @@ def command(
     if as_json:
         console.write_json(comparison.to_dict())
     else:
-        console.stdout().print(comparison_table(comparison.rows))
+        screen = console.stdout()
+        screen.print(comparison_table(comparison.rows, screen.width))
 
 
 def _split(methods: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from tokensurgeon.report import words
 from tokensurgeon.report.model import SideReport, SurgeryReport
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table
 
 
@@ -119,25 +119,28 @@ def _add_figure_columns(
         table.add_column(heading, justify="right", min_width=widest)
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a comparison's table; a method that failed has its reason instead of figures."""
+def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 110) -> Group:
+    """Return a comparison's table; a method that failed has its reason below it.
+
+    Under 100 columns of width, seconds and what a method was given are left out.
+    """
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     found = [words.figure_of(row) for row in rows]
+    measured = [figure for figure in found if figure.error is None]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", no_wrap=True)
-    _add_figure_columns(table, found, words.SHORT_HEADINGS)
-    table.add_column("seconds", justify="right")
-    table.add_column("given", min_width=10)
-    for figure in found:
-        if figure.error is None:
-            time = words.number(figure.seconds, 1)
-            given = "" if figure.name == "source" else figure.given
-            table.add_row(escape(figure.name), *figure.cells(), time, given)
-    outer = Table(box=None, pad_edge=False, show_header=False)
+    _add_figure_columns(table, measured, words.SHORT_HEADINGS)
+    if width >= 100:
+        table.add_column("seconds", justify="right")
+        table.add_column("given")
+    for figure in measured:
+        given = "" if figure.name == "source" else figure.given
+        more = [words.number(figure.seconds, 1), given] if width >= 100 else []
+        table.add_row(escape(figure.name), *figure.cells(), *more)
+    notes = [Text(note) for note in words.notes(measured)]
     failed = [Text(f"{f.name}: {f.error}") for f in found if f.error is not None]
-    outer.add_row(Group(table, *failed))
-    return outer
+    return Group(table, *notes, *failed)
