@@ -58,12 +58,12 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def stdout() -> Console:
-    """Return a console for results; 110 columns where stdout is no terminal."""
+    """Return a console for results; 120 columns where stdout is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=110)
+        console = Console(highlight=False, width=120)
     return console
 
 

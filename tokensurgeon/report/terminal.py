@@ -102,7 +102,7 @@ def figures_table(found: Iterable[words.Figure]) -> Table:
 
     found = list(found)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     _add_figure_columns(table, found, words.HEADINGS)
     for figure in found:
         table.add_row(figure.name, *figure.cells())
@@ -119,10 +119,10 @@ def _add_figure_columns(
         table.add_column(heading, justify="right", min_width=widest)
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 110) -> Group:
+def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
     """Return a comparison's table; a method that failed has its reason below it.
 
-    Under 100 columns of width, seconds and what a method was given are left out.
+    Under 110 columns of width, seconds and what a method was given are left out.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -132,14 +132,14 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 110) -> Gro
     found = [words.figure_of(row) for row in rows]
     measured = [figure for figure in found if figure.error is None]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     _add_figure_columns(table, measured, words.SHORT_HEADINGS)
-    if width >= 100:
+    if width >= 110:
         table.add_column("seconds", justify="right")
         table.add_column("given")
     for figure in measured:
         given = "" if figure.name == "source" else figure.given
-        more = [words.number(figure.seconds, 1), given] if width >= 100 else []
+        more = [words.number(figure.seconds, 1), given] if width >= 110 else []
         table.add_row(escape(figure.name), *figure.cells(), *more)
     notes = [Text(note) for note in words.notes(measured)]
     failed = [Text(f"{f.name}: {f.error}") for f in found if f.error is not None]
