@@ -1,0 +1,223 @@
+"""Trained vocabularies lose nothing, cut digits as asked, and are the same every time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from tokensurgeon.cli.main import main
+from tokensurgeon.errors import CorpusError, OutputExistsError, SettingError, UnknownNameError
+from tokensurgeon.training import (
+    DIGITS,
+    METHODS,
+    PRETOKENIZERS,
+    corpus_of_texts,
+    train_vocabulary,
+)
+from tokensurgeon.training.hard_text import hard_texts
+from tokensurgeon.training.pretokenizers import pretokenizer
+from tokensurgeon.training.train import split_held_out
+
+SENTENCES = (
+    "The index is scanned from left to right, and every row that matches is returned.\n",
+    "A table has 1024 rows and columns; a row that is locked cannot be changed by a session.\n",
+    "for row in table:\n    if row.value == 3.14159:\n        return row  # größer\n",
+    "Nothing is returned when no row matches, and the session goes on as it was before.\n",
+)
+CORPUS = corpus_of_texts(
+    f"{i * 7919}: {SENTENCES[i % 4]}{SENTENCES[(i * 3 + 1) % 4]}" for i in range(60)
+)
+SIZE = 300
+
+
+def pieces(preset, digits, text):
+    # The spans are in characters of the text, whatever the pieces are spelled with.
+    spans = [span for _, span in pretokenizer(preset, digits).pre_tokenize_str(text)]
+    return [text[start:end] for start, end in spans]
+
+
+@pytest.fixture(scope="module")
+def small():
+    return {method: train_vocabulary(CORPUS, method=method, size=SIZE) for method in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", PRETOKENIZERS)
+def test_every_text_comes_back(method, preset):
+    trained = train_vocabulary(
+        CORPUS, method=method, size=SIZE, pretokenizer=preset, digits="right-3"
+    )
+    assert trained.size == SIZE
+    assert trained.figures["hard_texts"] == len(hard_texts())
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=60).filter(lambda text: "<|" not in text))
+@pytest.mark.parametrize("method", METHODS)
+def test_any_text_comes_back(small, method, text):
+    tokenizer = small[method].tokenizer
+    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("preset", PRETOKENIZERS)
+@pytest.mark.parametrize("digits", DIGITS)
+def test_the_pieces_cover_the_text(preset, digits):
+    for text in hard_texts():
+        assert "".join(pieces(preset, digits, text)) == text
+
+
+@pytest.mark.parametrize("preset", PRETOKENIZERS)
+@pytest.mark.parametrize(
+    ("digits", "text", "expected"),
+    [
+        ("left-3", "1234567", ["123", "456", "7"]),
+        ("right-3", "1234567", ["1", "234", "567"]),
+        ("right-3", "123456", ["123", "456"]),
+        ("right-3", "12", ["12"]),
+        ("right-3", "3.14159", ["3", ".", "141", "59"]),
+        ("right-3", "1,234,567.8912", ["1", ",", "234", ",", "567", ".", "891", "2"]),
+        ("right-3", "x1234y5678", ["x", "1", "234", "y", "5", "678"]),
+        ("single", "3.14", ["3", ".", "1", "4"]),
+        ("any", "1234567", ["1234567"]),
+    ],
+)
+def test_digits_are_cut_as_asked(preset, digits, text, expected):
+    assert pieces(preset, digits, text) == expected
+
+
+def test_a_long_run_of_digits_takes_linear_time():
+    assert len(pieces("cl100k", "right-3", "7" * 300_001)) == 100_001
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_text_gives_the_same_tokenizer_in_another_process(small, method):
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.training.test_train import CORPUS, SIZE\n"
+        "from tokensurgeon.training import train_vocabulary\n"
+        f"print(train_vocabulary(CORPUS, method={method!r}, size=SIZE).fingerprint)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    assert found.stdout.strip() == small[method].fingerprint
+
+
+def test_held_out_text_is_not_trained_on():
+    texts = [str(i) for i in range(45)]
+    training, held_out = split_held_out(texts)
+    assert not set(training) & set(held_out)
+    assert sorted([*training, *held_out]) == sorted(texts)
+    training, held_out = split_held_out(["line of text\n" * 100])
+    assert training[0] + held_out[0] == "line of text\n" * 100
+    assert held_out[0].startswith("line")
+
+
+def test_what_transformers_loads_is_what_was_trained(tmp_path, small):
+    from transformers import AutoTokenizer
+
+    for method, trained in small.items():
+        folder = trained.write(tmp_path / method).path
+        loaded = AutoTokenizer.from_pretrained(folder)
+        for text in (SENTENCES[2], "  3.14159 é😀\r\n"):
+            ids = trained.tokenizer.encode(text).ids
+            assert loaded(text, add_special_tokens=False)["input_ids"] == ids
+            assert Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids == ids
+        assert loaded.eos_token_id == loaded.bos_token_id == 0
+        assert len(loaded) == SIZE
+
+
+def test_controls_come_first_with_their_roles(tmp_path):
+    trained = train_vocabulary(
+        CORPUS, size=SIZE, bos="<s>", eos="</s>", pad="<pad>", extra_controls=["<|im_start|>"]
+    )
+    vocabulary = trained.tokenizer.get_vocab()
+    assert [vocabulary[c] for c in ("<s>", "</s>", "<pad>", "<|im_start|>")] == [0, 1, 2, 3]
+    assert trained.config()["pad_token"] == "<pad>"
+
+
+def test_the_folder_says_what_it_is(tmp_path, small):
+    folder = small["bpe"].write(tmp_path / "words").path
+    names = ["README.md", "tokenizer.json", "tokenizer_config.json", "training.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    facts = json.loads((folder / "training.json").read_text("utf-8"))
+    card = (folder / "README.md").read_text("utf-8")
+    assert card.startswith("# words\n")
+    assert facts["corpus"]["sha256"] == CORPUS.sha256 in card
+    assert f"{facts['figures']['bytes_per_token']:.3f}" in card
+    assert facts["sha256"] == small["bpe"].fingerprint
+
+
+def test_an_output_that_exists_is_kept_without_force(tmp_path, small):
+    folder = small["bpe"].write(tmp_path / "words").path
+    with pytest.raises(OutputExistsError, match="give --force"):
+        small["unigram"].write(folder)
+    small["unigram"].write(folder, force=True)
+    assert json.loads((folder / "tokenizer.json").read_text())["model"]["type"] == "Unigram"
+    assert [path.name for path in tmp_path.iterdir()] == ["words"]
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path, small):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"no tokenizer\.json"):
+        small["bpe"].write(tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_size_beyond_the_text_names_what_there_is():
+    with pytest.raises(CorpusError, match=r"give [\d,]+ of 90,000 tokens"):
+        train_vocabulary(CORPUS, size=90_000)
+
+
+def test_a_size_below_the_bytes_is_refused():
+    with pytest.raises(SettingError, match="258 to"):
+        train_vocabulary(CORPUS, size=257)
+
+
+def test_names_that_are_not_known_list_those_that_are():
+    with pytest.raises(UnknownNameError, match="there are bpe, unigram"):
+        train_vocabulary(CORPUS, method="bqe", size=SIZE)
+    with pytest.raises(SettingError, match="is a letter of text"):
+        train_vocabulary(CORPUS, size=SIZE, eos="e")
+
+
+def test_the_recipe_allows_what_the_trainer_knows():
+    from typing import get_args
+
+    from tokensurgeon.recipe import TrainSpec
+
+    fields = TrainSpec.model_fields
+    assert get_args(fields["method"].annotation) == METHODS
+    assert get_args(fields["pretokenizer"].annotation) == PRETOKENIZERS
+    assert get_args(fields["digits"].annotation) == DIGITS
+
+
+def test_the_command_writes_and_says_what_it_measured(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(CORPUS.texts), "utf-8")
+    arguments = ["train", "bpe", str(text), "--size", "300", "-o", str(tmp_path / "v")]
+    first = CliRunner().invoke(main, [*arguments, "--json"])
+    assert first.exit_code == 0, first.output
+    data = json.loads(first.stdout)
+    assert data["figures"]["stock_bpe_bytes_per_token"] > 1
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 2
+    assert "--force" in again.stderr
+    forced = CliRunner().invoke(main, [*arguments, "--force"])
+    assert forced.exit_code == 0
+    assert f"{data['figures']['bytes_per_token']:.3f}" in forced.stdout
+    unknown = CliRunner().invoke(main, ["train", "bqe", *arguments[2:]])
+    assert unknown.exit_code == 2
+    assert "'bpe', 'unigram'" in unknown.stderr
