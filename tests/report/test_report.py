@@ -289,6 +289,18 @@ def test_a_comparison_shows_figures_and_the_reason_of_a_failure() -> None:
     assert "broken: needs a donor: add --donor" in text
 
 
+@pytest.mark.parametrize("width", [70, 80, 110, 200])
+def test_no_figure_is_cut_on_a_narrow_terminal(width: int) -> None:
+    row = {"method": "hidden-residual/subword-mean", "bits_per_byte": 2.0, "gap": 0.5,
+           "interval": [0.4, 0.6], "perplexity_ratio": 123.25, "bytes_per_token": 3.07,
+           "seconds": 23.5, "donor": True, "text_bytes": 250_000}  # fmt: skip
+    buffer = io.StringIO()
+    Console(file=buffer, width=width).print(comparison_table([row], width))
+    for figure in ("2.0000", "+0.5000", "+0.4000 … +0.6000", "123.250", "3.07"):
+        assert figure in buffer.getvalue(), figure
+    assert ("23.5" in buffer.getvalue()) == (width >= 110)
+
+
 def test_the_audit_finds_rows_longer_than_any_trained_one() -> None:
     trained = np.eye(4, dtype=np.float32)
     new = np.array([[1, 0, 0, 0], [0, 9, 0, 0], [0, 0, 5, 0], [np.nan, 0, 0, 0]], np.float32)

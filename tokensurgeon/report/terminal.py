@@ -100,23 +100,18 @@ def figures_table(found: Iterable[words.Figure]) -> Table:
     """Return the table of a report's figures."""
     from rich.table import Table
 
-    found = list(found)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
-    _add_figure_columns(table, found, words.HEADINGS)
+    _add_figure_columns(table)
     for figure in found:
         table.add_row(figure.name, *figure.cells())
     return table
 
 
-def _add_figure_columns(
-    table: Table, found: Sequence[words.Figure], headings: Sequence[str]
-) -> None:
-    """Add a column per heading, which may break, as wide as its widest figure, which may not."""
-    cells = [figure.cells() for figure in found]
-    for place, heading in enumerate(headings):
-        widest = max((len(row[place]) for row in cells), default=0)
-        table.add_column(heading, justify="right", min_width=widest)
+def _add_figure_columns(table: Table) -> None:
+    """Add a column per heading; on a narrow terminal the names beside them break, not they."""
+    for heading in words.SHORT_HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
@@ -133,9 +128,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     measured = [figure for figure in found if figure.error is None]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", overflow="fold")
-    _add_figure_columns(table, measured, words.SHORT_HEADINGS)
+    _add_figure_columns(table)
     if width >= 110:
-        table.add_column("seconds", justify="right")
+        table.add_column("seconds", justify="right", no_wrap=True)
         table.add_column("given")
     for figure in measured:
         given = "" if figure.name == "source" else figure.given

@@ -52,7 +52,7 @@ HEADINGS = ("bits per byte", "gap", "95 % interval", "perplexity ratio", "bytes 
 """Over `Figure.cells`."""
 
 SHORT_HEADINGS = ("bits/byte", "gap", "95 % interval", "ppl ratio", "bytes/token")
-"""The same where a table has more columns."""
+"""The same on a terminal."""
 
 
 def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> Figure:
