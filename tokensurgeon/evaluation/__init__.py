@@ -2,13 +2,7 @@
 
 from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
 from tokensurgeon.evaluation.chunks import Chunk, chunk_bytes_for, chunk_documents
-from tokensurgeon.evaluation.evaluate import (
-    Entry,
-    EntryResult,
-    Evaluation,
-    evaluate,
-    evaluate_checkpoint,
-)
+from tokensurgeon.evaluation.evaluate import Entry, evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.generation import Generation, measure_generation
 from tokensurgeon.evaluation.metrics import (
     Interval,
@@ -26,6 +20,7 @@ from tokensurgeon.evaluation.scoring import (
     prefix_of,
     score,
 )
+from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [
     "Chunk",
