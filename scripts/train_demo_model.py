@@ -84,17 +84,16 @@ def read_documents(path: Path) -> list[dict[str, str]]:
 def choose_texts(part: Part, corpus: Path, seed: int) -> list[str]:
     """Return the training texts of one model in a seeded order."""
     draw = random.Random(f"{seed}/{part.name}")
-    documents = read_documents(corpus / "train.jsonl")
     texts = [
         d["text"]
-        for d in documents
+        for d in read_documents(corpus / "train.jsonl")
         if d["source"] in DATABASES or draw.random() < part.general_share
     ]
     draw.shuffle(texts)
     return texts
 
 
-def train_tokenizer(part: Part, corpus: Path, folder: Path, seed: int) -> None:
+def train_tokenizer(part: Part, corpus: Path, folder: Path) -> None:
     """Train a byte-level BPE and save it as transformers would, without indentation."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -229,10 +228,7 @@ def rate(progress: float) -> float:
 
 def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> None:
     """Train one model for so many minutes, saving a checkpoint every two."""
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    folder = work / part.name
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(work / part.name / "tokenizer.json"))
     texts = choose_texts(part, corpus, args.seed)
     stream = pack(part, tokenizer, texts)
     size = sum(len(t.encode()) for t in texts)
@@ -240,14 +236,15 @@ def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> Non
     model = build_model(part, tokenizer)
     optimizers = make_optimizers(model)
     peaks = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    step, elapsed, average = 0, 0.0, math.nan
+    step, tokens, elapsed, average = 0, 0, 0.0, math.nan
     saved = work / f"{part.name}.checkpoint.pt"
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        step, elapsed, average = state["step"], state["elapsed"], state["average"]
+        step, tokens = state["step"], state["tokens"]
+        elapsed, average = state["elapsed"], state["average"]
         print(f"resumed at step {step}", flush=True)
 
     def save() -> None:
@@ -257,13 +254,13 @@ def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> Non
             "step": step,
             "elapsed": elapsed,
             "average": average,
-            "tokens": step * args.batch * CONTEXT,
+            "tokens": tokens,
         }
         torch.save(state, saved.with_suffix(".partial"))
         saved.with_suffix(".partial").replace(saved)
 
     batches = windows(stream, model.config.bos_token_id, args.batch, args.seed)
-    for _ in range(step):
+    for _ in range(tokens // (args.batch * CONTEXT)):
         next(batches)
     budget, last_save, clock = args.minutes * 60, elapsed, time.monotonic()
     while elapsed < budget:
@@ -280,14 +277,15 @@ def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> Non
             optimizer.zero_grad(set_to_none=True)
         average = loss.item() if math.isnan(average) else 0.98 * average + 0.02 * loss.item()
         now = time.monotonic()
-        step, elapsed, clock = step + 1, elapsed + now - clock, now
+        step, tokens = step + 1, tokens + ids.numel()
+        elapsed, clock = elapsed + now - clock, now
         if step % 20 == 0:
             print(f"{step} {elapsed:.0f}s loss {average:.4f} rate {factor:.3f}", flush=True)
         if elapsed - last_save > 120:
             last_save = elapsed
             save()
     save()
-    print(f"done: {step} steps, {step * args.batch * CONTEXT:,} tokens, loss {average:.4f} nats")
+    print(f"done: {step} steps, {tokens:,} tokens, loss {average:.4f} nats")
 
 
 def cut(text: str, tokenizers: list[Tokenizer]) -> list[str]:
@@ -350,10 +348,9 @@ def ship(corpus: Path, work: Path, into: Path, args: argparse.Namespace) -> None
             shutil.copyfile(work / name / file, work / f"{name}-full" / file)
         model.float()
         stream = pack(part, tokenizers[name], choose_texts(part, corpus, args.seed))
-        batch = state["tokens"] // CONTEXT // state["step"]
-        batches = windows(stream, model.config.bos_token_id, batch, args.seed)
+        batches = windows(stream, model.config.bos_token_id, 1, args.seed)
         met = np.zeros(part.entries, dtype=np.int64)
-        for _ in range(state["step"]):
+        for _ in range(state["tokens"] // CONTEXT):
             met += np.bincount(next(batches).flatten().numpy(), minlength=part.entries)
         print(
             f"{name}: {state['tokens']:,} tokens of a stream of {len(stream):,}, "
@@ -386,9 +383,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--into", type=Path, default=Path("tokensurgeon/data"))
     args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
     if args.step == "tokenizers":
         for part in PARTS.values():
-            train_tokenizer(part, args.corpus, args.work / part.name, args.seed)
+            train_tokenizer(part, args.corpus, args.work / part.name)
     elif args.step == "ship":
         ship(args.corpus, args.work, args.into, args)
     else:
