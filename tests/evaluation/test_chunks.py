@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation import chunk_bytes_for, chunk_documents
+from tokensurgeon.evaluation import chunk_documents, evaluate
 
 text = st.text(alphabet=st.sampled_from("ab é日😀 \n\r\t."), max_size=300)
 
@@ -65,11 +66,21 @@ def test_no_text_is_an_error_that_says_so():
         chunk_documents(["", ""])
 
 
-def test_the_smallest_model_bounds_the_chunks():
-    assert chunk_bytes_for([None]) == 1024
-    assert chunk_bytes_for([4096, 512, None]) == 504
-    assert chunk_bytes_for([512], wanted=900) == 900
-    with pytest.raises(EvaluationError, match="too few"):
-        chunk_bytes_for([20])
+def test_chunks_are_as_long_as_fits_every_model(source, texts):
+    class Short:
+        max_positions = 70
+
+        def nll(self, batch):
+            return source.model.nll(batch)
+
+    long = [" ".join(texts) * 3]
+    entries = [source, replace(source, name="short", model=Short())]
+    alone, beside = evaluate(entries[:1], long), evaluate(entries, long)
+    assert alone.chunk_bytes > beside.chunk_bytes
+    assert beside.n_too_long <= 0.01 * beside.n_chunks
+    # A length that is asked for is taken; what does not fit is left out for all, and counted.
+    asked = evaluate(entries, long, chunk_bytes=beside.chunk_bytes * 2)
+    assert asked.chunk_bytes == beside.chunk_bytes * 2
+    assert asked.n_too_long > 0
     with pytest.raises(EvaluationError, match="too short"):
-        chunk_bytes_for([512], wanted=2)
+        evaluate(entries, long, chunk_bytes=2)

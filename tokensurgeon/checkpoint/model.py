@@ -132,28 +132,31 @@ class LanguageModel:
         self._check(ids, None)
         losses = [np.zeros(max(len(one) - 1, 0)) for one in ids]
         whole = not self._head_is_known
-        limit = LOGIT_BYTES // (4 * self.n_rows) if whole else TOKENS_PER_BATCH
-        for members in self._batches(ids, limit):
-            batch = self._tensor([ids[i] for i in members])
-            if batch.shape[1] < 2:
-                continue
+        step = max(1, LOGIT_BYTES // (4 * self.n_rows))
+        for members in self._padded_batches(ids, step if whole else TOKENS_PER_BATCH):
+            longest = len(ids[members[-1]])
+            # Padded on the right, where a causal model's earlier positions cannot look.
+            batch = self._tensor(
+                [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
+            )
+            lengths = torch.tensor([len(ids[i]) for i in members], device=batch.device)
+            real = torch.arange(1, longest, device=batch.device) < lengths[:, None]
             with torch.inference_mode():
                 if whole:
                     blocks = self._forward(batch).logits[:, :-1].float()
                 else:
                     blocks = self._run_tensor(batch, self.n_layers, None)[:, :-1]
-                flat = blocks.reshape(-1, blocks.shape[-1])
-                targets = batch[:, 1:].reshape(-1)
+                flat, targets = blocks[real], batch[:, 1:][real]
                 parts = []
-                step = max(1, LOGIT_BYTES // (4 * self.n_rows))
                 for start in range(0, flat.shape[0], step):
                     part = flat[start : start + step]
                     scores = part if whole else self._head(part)
                     chosen = scores.gather(1, targets[start : start + step, None])[:, 0]
                     parts.append(torch.logsumexp(scores, dim=1) - chosen)
-                found = torch.cat(parts).double().cpu().numpy().reshape(len(members), -1)
-            for row, i in enumerate(members):
-                losses[i] = found[row]
+            found = torch.cat(parts).double().cpu().numpy()
+            ends = np.cumsum([len(ids[i]) - 1 for i in members])
+            for i, values in zip(members, np.split(found, ends[:-1]), strict=True):
+                losses[i] = values
         return losses
 
     def generate(
@@ -313,6 +316,19 @@ class LanguageModel:
             step = max(1, limit // int(length))
             for start in range(0, len(members), step):
                 yield members[start : start + step]
+
+    @staticmethod
+    def _padded_batches(ids: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+        """Yield members by length, shortest first, at most `limit` tokens with their padding."""
+        members: list[int] = []
+        for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
+            if members and len(ids[i]) * (len(members) + 1) > limit:
+                yield members
+                members = []
+            if len(ids[i]) > 1:
+                members.append(i)
+        if members:
+            yield members
 
     def _check(
         self, ids: Sequence[Sequence[int]], position_ids: Sequence[Sequence[int]] | None

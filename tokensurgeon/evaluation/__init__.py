@@ -1,7 +1,7 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
 from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
-from tokensurgeon.evaluation.chunks import Chunk, chunk_bytes_for, chunk_documents
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.evaluation.evaluate import Entry, evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.generation import Generation, measure_generation
 from tokensurgeon.evaluation.metrics import (
@@ -23,6 +23,7 @@ from tokensurgeon.evaluation.scoring import (
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [
+    "CHUNK_SIZES",
     "Chunk",
     "Encoded",
     "Entry",
@@ -38,7 +39,6 @@ __all__ = [
     "by_kind",
     "by_match",
     "bytes_per_token",
-    "chunk_bytes_for",
     "chunk_documents",
     "encode_chunks",
     "evaluate",

@@ -1,24 +1,23 @@
 """Cut documents into the chunks that every model of a table is scored on.
 
-Chunks come from the text alone: no tokenizer is asked, so a model's figure never depends on the
-model beside it. Their length is bounded in bytes, which bounds their tokens under any tokenizer
-that spends at most a token per byte. A chunk ends at a paragraph, else a line, else a space, and
-never inside a character. The blank where a document is cut (one space, line end or run of blank
-lines) belongs to neither chunk and is scored for nobody: tokenizers disagree on its side.
+Chunks of a given length come from the text alone: no tokenizer is asked where to cut. A chunk ends
+at a paragraph, else a line, else a space, and never inside a character. The blank where a document
+is cut (one space, line end or run of blank lines) belongs to neither chunk and is scored for
+nobody: tokenizers disagree on its side.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokensurgeon.errors import EvaluationError
 
-DEFAULT_CHUNK_BYTES = 1024
-SMALLEST_CHUNK_BYTES = 16
-RESERVED_POSITIONS = 8
-"""Positions left for the prefix, a dummy prefix token and the like."""
+CHUNK_SIZES = (1024, 512, 256, 128, 64, 32, 16)
+"""Chunk lengths in bytes; a table takes the longest that fits its models, and prints it."""
+
+SMALLEST_CHUNK_BYTES = CHUNK_SIZES[-1]
 
 _PARAGRAPH = re.compile(rb"\r?\n(?:[ \t]*\r?\n)+")
 _LINE = re.compile(rb"\r?\n")
@@ -45,42 +44,10 @@ class Chunk:
         return len(self.text.encode("utf-8"))
 
 
-def chunk_bytes_for(max_positions: Iterable[int | None], wanted: int | None = None) -> int:
-    """Return the chunk length in bytes that fits every model.
-
-    Parameters
-    ----------
-    max_positions : iterable of int or None
-        Of each model; None where a model has no bound.
-    wanted : int or None
-        Taken as it is; chunks that then have too many tokens for a model are left out for all.
-        None gives 1,024, or less, so that even a token per byte fits every model.
-
-    Raises
-    ------
-    EvaluationError
-        If the smallest model, or `wanted`, leaves less than 16 bytes.
-    """
-    if wanted is not None and wanted < SMALLEST_CHUNK_BYTES:
-        raise EvaluationError(
-            f"chunks of {wanted} bytes are too short; take {SMALLEST_CHUNK_BYTES} or more"
-        )
-    if wanted is not None:
-        return wanted
-    bounds = [bound - RESERVED_POSITIONS for bound in max_positions if bound is not None]
-    size = min([DEFAULT_CHUNK_BYTES, *bounds])
-    if size < SMALLEST_CHUNK_BYTES:
-        raise EvaluationError(
-            f"a model takes {size + RESERVED_POSITIONS} positions, too few to score text; "
-            f"at least {SMALLEST_CHUNK_BYTES + RESERVED_POSITIONS} are needed"
-        )
-    return size
-
-
 def chunk_documents(
     texts: Sequence[str],
     *,
-    max_bytes_per_chunk: int = DEFAULT_CHUNK_BYTES,
+    max_bytes_per_chunk: int = CHUNK_SIZES[0],
     max_bytes_total: int | None = None,
 ) -> list[Chunk]:
     """Cut documents into chunks, in order.

@@ -18,7 +18,7 @@ import numpy as np
 from tokensurgeon.alignment import Alignment, align
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import by_kind, by_match
-from tokensurgeon.evaluation.chunks import Chunk, chunk_bytes_for, chunk_documents
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
 from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.metrics import (
     bits_per_byte,
@@ -43,6 +43,8 @@ from tokensurgeon.training.corpus import Corpus, read_corpus
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 DEFAULT_MAX_BYTES = 500_000
+TOO_LONG_SHARE = 0.01
+"""Most bytes that may be left out because their chunk has too many tokens for a model."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def evaluate(
     max_bytes : int or None
         Whole documents, in their order, are taken while they fit into this many bytes.
     chunk_bytes : int or None
-        Longest chunk; if None, 1,024 or less, so that even a token per byte fits every model.
+        Longest chunk; chunks that then have too many tokens for a model are left out for all and
+        counted. None takes the longest of `CHUNK_SIZES` at which that is 1 % of the bytes or less.
     seed : int
         Of the bootstrap and of generation.
     generate : int
@@ -100,24 +103,7 @@ def evaluate(
         If there is nothing to score: no entry, no text, no chunk that fits all models.
     """
     check_names(entries)
-    size = chunk_bytes_for([entry.model.max_positions for entry in entries], chunk_bytes)
-    chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
-    # Entries often share a vocabulary: the source's rows under several methods, say.
-    cache: dict[int, Encoded] = {}
-    table = [
-        cache.setdefault(id(e.vocabulary), encode_chunks(e.vocabulary, chunks))
-        if id(e.vocabulary) not in cache
-        else cache[id(e.vocabulary)]
-        for e in entries
-    ]
-    fits = np.ones(len(chunks), dtype=np.bool_)
-    for entry, encoded in zip(entries, table, strict=True):
-        # What is not comparable is not scored, so it need not fit.
-        fits &= encoded.fits(entry.model.max_positions) | ~encoded.lossless
-    if not fits.any():
-        raise EvaluationError(
-            f"none of {len(chunks):,} chunks fits all models; take shorter chunks than {size} bytes"
-        )
+    size, chunks, table, fits = _cut(entries, texts, chunk_bytes, max_bytes)
     skip = left_out_bytes(table, chunks)
     results: list[EntryResult] = []
     scores: list[Scores] = []
@@ -157,6 +143,35 @@ def evaluate(
         sha256=_hash(chunks),
         seed=seed,
     )
+
+
+def _cut(
+    entries: Sequence[Entry], texts: Sequence[str], wanted: int | None, max_bytes: int | None
+) -> tuple[int, list[Chunk], list[Encoded], Mask]:
+    """Return the chunk length, the chunks, their tokens per entry, and which fit every model."""
+    if wanted is not None and wanted < SMALLEST_CHUNK_BYTES:
+        raise EvaluationError(
+            f"chunks of {wanted} bytes are too short; take {SMALLEST_CHUNK_BYTES} or more"
+        )
+    for size in CHUNK_SIZES if wanted is None else (wanted,):
+        chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
+        # Entries often share a vocabulary: the source's rows under several methods, say.
+        own = {id(entry.vocabulary): entry.vocabulary for entry in entries}
+        encoded = {key: encode_chunks(vocabulary, chunks) for key, vocabulary in own.items()}
+        table = [encoded[id(entry.vocabulary)] for entry in entries]
+        fits = np.ones(len(chunks), dtype=np.bool_)
+        for entry, tokens in zip(entries, table, strict=True):
+            # What is not comparable is not scored, so it need not fit.
+            fits &= tokens.fits(entry.model.max_positions) | ~tokens.lossless
+        n_bytes = np.array([chunk.n_bytes for chunk in chunks])
+        if n_bytes[~fits].sum() <= TOO_LONG_SHARE * n_bytes.sum():
+            break
+    if not fits.any():
+        raise EvaluationError(
+            f"none of {len(chunks):,} chunks of {size} bytes fits all models: "
+            + ("a model has too few positions" if wanted is None else "take shorter chunks")
+        )
+    return size, chunks, table, fits
 
 
 def check_names(entries: Sequence[Entry]) -> None:
