@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--chunk-bytes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Longest chunk.  [default: 1024, halved until it fits the models]",
+    help="Longest chunk.  [default: 1024, or as fits the models]",
 )
 @click.option(
     "--generate",

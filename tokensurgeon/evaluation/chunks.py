@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tokensurgeon.errors import EvaluationError
 
-CHUNK_SIZES = (1024, 512, 256, 128, 64, 32, 16)
+CHUNK_SIZES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 32, 16)
 """Chunk lengths in bytes; a table takes the longest that fits its models, and prints it."""
 
 SMALLEST_CHUNK_BYTES = CHUNK_SIZES[-1]
