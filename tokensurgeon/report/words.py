@@ -138,8 +138,12 @@ def methods(report: SurgeryReport) -> str:
 
 
 def settings(side: SideReport) -> str:
-    """Say a side's settings, as in "k = 64, centre = true"."""
-    return ", ".join(f"{key} = {_setting(value)}" for key, value in side.settings.items())
+    """Say a side's settings, as in "k = 64, centre = true"; what is off or zero is left out."""
+    return ", ".join(
+        f"{key} = {_setting(value)}"
+        for key, value in side.settings.items()
+        if key != "name" and value not in (None, False, 0, "")
+    )
 
 
 def _setting(value: Any) -> str:
