@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="missing tokens per size")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--per-search", type=int, default=8, help="1 is the exact greedy choice")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
@@ -40,7 +41,14 @@ def main() -> None:
         targets = rng.standard_normal((arguments.tokens, width), dtype=np.float32)
         pursue(atoms[:256], targets[:8], 4, device=arguments.device)  # first calls are slower
         wall, cpu = time.perf_counter(), time.process_time()
-        found = pursue(atoms, targets, k, device=arguments.device)
+        found = pursue(
+            atoms,
+            targets,
+            k,
+            normalise=False,
+            per_search=arguments.per_search,
+            device=arguments.device,
+        )
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         results.append(
             {

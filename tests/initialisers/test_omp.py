@@ -104,6 +104,50 @@ def test_tiles_of_any_size_give_the_same_answer():
     assert whole.coefficients == pytest.approx(small.coefficients, abs=1e-5)
 
 
+def test_several_atoms_per_search_leave_hardly_more(monkeypatch):
+    """Rows with a strong common direction, as in real models: the hard case for a short list."""
+    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 30)
+    rng = np.random.default_rng(8)
+    topics = rng.standard_normal((40, 48))
+    atoms = (2 + rng.standard_normal((1000, 40)) @ topics / 6).astype(np.float32)
+    targets = (2 + rng.standard_normal((40, 40)) @ topics / 6).astype(np.float32)
+    for normalise in (False, True):
+        for k in (8, 24):
+            exact = pursue(atoms, targets, k, normalise=normalise)
+            quick = pursue(atoms, targets, k, normalise=normalise, per_search=8)
+            assert quick.residual.mean() <= 1.1 * exact.residual.mean()
+            assert ((quick.support >= 0).sum(axis=1) == k).all()
+            for ids in quick.support:
+                assert len(set(ids.tolist())) == k
+
+
+def test_a_planted_mixture_is_recovered_from_a_short_list(monkeypatch):
+    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 8)
+    atoms, weights, targets = planted(30, 300, 192, 4)
+    found = pursue(atoms, targets, 4, per_search=4)
+    assert dense(found, 300) == pytest.approx(weights, abs=1e-4)
+
+
+def test_a_short_list_of_dependent_atoms_is_survived(monkeypatch):
+    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 8)
+    rng = np.random.default_rng(9)
+    base = rng.standard_normal((20, 12)).astype(np.float32)
+    atoms = np.concatenate([base] * 15)
+    targets = rng.standard_normal((10, 12)).astype(np.float32)
+    found = pursue(atoms, targets, 32, per_search=8)
+    assert np.abs(found.coefficients).max() < 1e3
+    for ids in found.support:
+        kept = ids[ids >= 0] % 20
+        assert len(set(kept.tolist())) == len(kept) <= 12
+
+
+def test_k_follows_the_width_of_the_donor_up_to_the_published_64():
+    method = build("omp", {})
+    assert [method.resolved_k(width) for width in (16, 192, 512, 1024, 8192)] == [8, 12, 32, 64, 64]
+    assert build("omp-published", {}).resolved_k(16) == 64
+    assert build("omp", {"k": "5"}).resolved_k(8192) == 5
+
+
 def test_dependent_atoms_are_never_chosen_twice_and_never_explode():
     rng = np.random.default_rng(5)
     base = rng.standard_normal((20, 12)).astype(np.float32)

@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float32]
 _INDEPENDENT = 1e-2
 """Least sine of the angle between a new unit atom and the span of those chosen before it."""
 
+SHORTLIST = 128
+"""Atoms that stay in the running between two searches of the whole dictionary."""
+
 _CACHED = 1 << 18
 """Floats that a core's cache is trusted to keep."""
 
@@ -57,6 +60,7 @@ def pursue(
     normalise: bool = True,
     ridge: float = 0.0,
     tolerance: float = 0.0,
+    per_search: int = 1,
     forced: npt.NDArray[np.int64] | None = None,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
@@ -79,6 +83,10 @@ def pursue(
         λ in min ‖x − c·A‖² + λ·s·‖c‖², s the mean squared norm of the atoms.
     tolerance : float
         Stop where ‖residual‖ ≤ tolerance·‖x‖.
+    per_search : int
+        Most atoms chosen after one search of the whole dictionary: the first is the best of all,
+        the others come from the best `SHORTLIST` of that search. 1 is the exact greedy choice,
+        and so is any number where there are at most 32 times `SHORTLIST` atoms.
     forced : int64 (n, m), optional
         Atoms that take the first slots; -1 leaves a slot to the search.
 
@@ -96,12 +104,12 @@ def pursue(
         return Pursuit(support, coefficients, residual)
     with torch.no_grad():
         dictionary = _Dictionary(atoms, torch.device(device), normalise)
-        tile = _tile(len(atoms), atoms.shape[1], k, memory_budget)
+        tile = _tile(len(atoms), atoms.shape[1], k, per_search, memory_budget)
         for start in range(0, n, tile):
             stop = min(start + tile, n)
             x = torch.from_numpy(np.ascontiguousarray(targets[start:stop])).to(dictionary.device)
             given = None if forced is None else torch.from_numpy(forced[start:stop])
-            chosen = _choose(dictionary, x, k, tolerance, given)
+            chosen = _choose(dictionary, x, k, tolerance, per_search, given)
             solved, left = _solve(dictionary, x, chosen, ridge)
             support[start:stop] = chosen.cpu().numpy()
             coefficients[start:stop] = solved.cpu().numpy()
@@ -134,9 +142,11 @@ class _Dictionary:
         return scores
 
 
-def _tile(n_atoms: int, width: int, k: int, memory_budget: int) -> int:
+def _tile(n_atoms: int, width: int, k: int, per_search: int, memory_budget: int) -> int:
     """Return how many targets fit in what the budget leaves beside the dictionary."""
     per_target = 4 * n_atoms + 4 * width * (k + 8) + 8 * (3 * k * k + 2 * k * width)
+    if per_search > 1:
+        per_target += 8 * n_atoms + 4 * SHORTLIST * (2 * width + SHORTLIST + k + per_search)
     room = memory_budget - 8 * n_atoms * width
     return int(np.clip(room // per_target, 1, 256))
 
@@ -146,6 +156,7 @@ def _choose(
     x: torch.Tensor,
     k: int,
     tolerance: float,
+    per_search: int,
     forced: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the chosen atoms of a tile of targets, int64 (tile, k), -1 where none."""
@@ -153,30 +164,38 @@ def _choose(
 
     n, width = x.shape
     device = dictionary.device
-    norm = torch.linalg.vector_norm(x, dim=1).clamp_min(1e-30)
-    floor = max(tolerance, _NOISE) * norm
+    floor = max(tolerance, _NOISE) * torch.linalg.vector_norm(x, dim=1).clamp_min(1e-30)
     residual = x.clone()
     basis = torch.zeros(n, k, width, device=device)
     tried = torch.zeros(n, k, dtype=torch.int64, device=device)
     taken = torch.zeros(n, k, dtype=torch.bool, device=device)
     active = torch.linalg.vector_norm(residual, dim=1) > floor
+    n_forced = 0 if forced is None else forced.shape[1]
+    small = dictionary.unit.shape[0] <= 32 * SHORTLIST  # a search costs no more than a short list
+    ahead: list[torch.Tensor] = []
     for j in range(k):
         if not bool(active.any()):
             break
-        scores = dictionary.correlate(residual)
-        if j:
-            scores.scatter_(1, tried[:, :j], -1.0)
-        atom = scores.argmax(dim=1)
-        best = scores.gather(1, atom[:, None])[:, 0]
-        if forced is not None and j < forced.shape[1]:
+        if not ahead:
+            scores = dictionary.correlate(residual)
+            if j:
+                scores.scatter_(1, tried[:, :j], -1.0)
+            # The first atoms change everything (they take out what all rows have in common), so
+            # a search is trusted for as many atoms as were chosen before it.
+            several = 1 if j < n_forced or small else min(per_search, k - j, max(1, j))
+            if several > 1:
+                ahead = _shortlisted(dictionary, scores, residual, basis[:, :j], several)
+            else:
+                ahead = [scores.argmax(dim=1)]
+        atom = ahead.pop(0)
+        if forced is not None and j < n_forced:
             wanted = forced[:, j].to(device)
             atom = torch.where(wanted >= 0, wanted, atom)
-            best = torch.where(wanted >= 0, norm, best)
         direction = dictionary.unit[atom]
         if j:
             _orthogonalise(direction, basis[:, :j])
         length = torch.linalg.vector_norm(direction, dim=1)
-        good = active & (length > _INDEPENDENT) & (best > 0)
+        good = active & (length > _INDEPENDENT)
         direction *= torch.where(good, 1.0 / length.clamp_min(1e-30), 0.0)[:, None]
         residual -= (residual * direction).sum(dim=1, keepdim=True) * direction
         basis[:, j] = direction
@@ -184,6 +203,49 @@ def _choose(
         taken[:, j] = good
         active &= torch.linalg.vector_norm(residual, dim=1) > floor
     return torch.where(taken, tried, -1)
+
+
+def _shortlisted(
+    dictionary: _Dictionary,
+    scores: torch.Tensor,
+    residual: torch.Tensor,
+    basis: torch.Tensor,
+    count: int,
+) -> list[torch.Tensor]:
+    """Return the next `count` greedy choices among the best `SHORTLIST` of a search.
+
+    The short list's atoms, less what the basis spans, have a small Gram matrix; in it a choice
+    costs a row, not a product with the dictionary.
+    """
+    import torch
+
+    ids = scores.topk(min(SHORTLIST, scores.shape[1]), dim=1).indices
+    near = dictionary.unit[ids]
+    if basis.shape[1]:
+        near -= torch.bmm(torch.bmm(near, basis.transpose(1, 2)), basis)
+    gram = torch.bmm(near, near.transpose(1, 2))
+    fits = torch.bmm(residual[:, None], near.transpose(1, 2))[:, 0]
+    left = gram.diagonal(dim1=1, dim2=2).clone()
+    weights = 1.0 if dictionary.weights is None else dictionary.weights[ids]
+    rows = torch.arange(len(ids), device=ids.device)
+    past: list[torch.Tensor] = []
+    chosen: list[torch.Tensor] = []
+    open_ = torch.ones_like(left, dtype=torch.bool)
+    for _ in range(count):
+        usable = open_ & (left > _INDEPENDENT**2)
+        place = torch.where(usable, fits.abs() * weights, -open_.logical_not().float()).argmax(1)
+        chosen.append(ids[rows, place])
+        open_[rows, place] = False
+        component = gram[rows, place].clone()
+        for each in past:
+            component -= each[rows, place][:, None] * each
+        component /= left[rows, place].clamp_min(_INDEPENDENT**2).sqrt()[:, None]
+        fits -= (fits[rows, place] / left[rows, place].clamp_min(_INDEPENDENT**2).sqrt())[
+            :, None
+        ] * component
+        left -= component**2
+        past.append(component)
+    return chosen
 
 
 def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
