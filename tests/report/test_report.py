@@ -240,7 +240,7 @@ def test_the_terminal_shows_figures_and_warnings() -> None:
     text = shown(make_report())
     for word in (
         "4,000 copied (65 %)",
-        "2,100 made by omp (k = 64",
+        "2,100 made by omp",
         "2 unmatched controls",
         "patched: omp (input), subword-mean (output)",
         "2.0000",

@@ -79,13 +79,11 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
 
 def side(report: SideReport, total: int, planned: bool = False) -> str:
     """Say in one line where a side's rows came from."""
-    settings = words.settings(report)
-    by = f"{report.method} ({settings})" if settings else report.method
     made = "to be made by" if planned else "made by"
     parts = [
         f"{words.count(total, 'row')}: {report.copied:,} copied "
         f"({words.share(report.copied, total)})",
-        f"{report.initialised:,} {made} {by}",
+        f"{report.initialised:,} {made} {report.method}",
     ]
     if report.unspellable:
         parts.append(f"{report.unspellable:,} that nothing spells")
@@ -93,6 +91,8 @@ def side(report: SideReport, total: int, planned: bool = False) -> str:
         parts.append(words.count(report.controls, "unmatched control"))
     if report.padding:
         parts.append(f"{report.padding:,} of padding")
+    if report.aliases:
+        parts.append(f"{report.aliases:,} that another id stands for")
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ row that is counted.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -213,8 +214,9 @@ def _ask(initialiser: Initialiser, context: InitContext) -> NewRows:
 
 
 def _settings(initialiser: Initialiser) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(initialiser, "__dataclass_fields__", {})
-    return {name: getattr(initialiser, name) for name in fields}
+    if not dataclasses.is_dataclass(initialiser):
+        return {}
+    return {each.name: getattr(initialiser, each.name) for each in dataclasses.fields(initialiser)}
 
 
 def copied_rows(operation: Operation, side: str) -> Ids:
