@@ -220,11 +220,18 @@ def _shortlisted(
     import torch
 
     ids = scores.topk(min(SHORTLIST, scores.shape[1]), dim=1).indices
-    near = dictionary.unit[ids]
-    if basis.shape[1]:
-        near -= torch.bmm(torch.bmm(near, basis.transpose(1, 2)), basis)
-    gram = torch.bmm(near, near.transpose(1, 2))
-    fits = torch.bmm(residual[:, None], near.transpose(1, 2))[:, 0]
+    gram = torch.empty(*ids.shape, ids.shape[1], device=ids.device)
+    fits = torch.empty_like(gram[:, 0])
+    on_cpu = ids.device.type == "cpu"
+    block = max(1, 4 * _CACHED // (ids.shape[1] * residual.shape[1])) if on_cpu else len(ids)
+    for start in range(0, len(ids), block):
+        part = slice(start, start + block)
+        near = dictionary.unit[ids[part]]
+        torch.bmm(near, near.transpose(1, 2), out=gram[part])
+        fits[part] = torch.bmm(residual[part, None], near.transpose(1, 2))[:, 0]
+        if basis.shape[1]:
+            inside = torch.bmm(near, basis[part].transpose(1, 2))
+            gram[part] -= torch.bmm(inside, inside.transpose(1, 2))
     left = gram.diagonal(dim1=1, dim2=2).clone()
     weights = 1.0 if dictionary.weights is None else dictionary.weights[ids]
     rows = torch.arange(len(ids), device=ids.device)
