@@ -26,6 +26,7 @@ ORIGINS = {
     "unspellable": "a floor row: nothing spells the token",
     "control": "a floor row: a control token without a counterpart",
     "padding": "a floor row: no token has this id",
+    "alias": "a floor row: another id stands for the same and is the one that is emitted",
 }
 
 
@@ -87,5 +88,9 @@ def weight_lines(side: SideRow) -> list[str]:
         f"  {weight:+.4f}  {spelling!r} ({source_id})"
         for source_id, spelling, weight in side.weights
     ]
-    rest = side.n_weights - len(side.weights)
-    return [*shown, f"  and {rest} smaller"] if rest else shown
+    smaller = side.n_weights - len(side.weights)
+    if smaller:
+        shown.append(f"  and {smaller} smaller")
+    if side.rest >= 0.01:
+        shown.append(f"  and what no weight says: {side.rest:.0%} of the row's norm")
+    return shown

@@ -26,7 +26,7 @@ class SideRow:
     """One side of one row: its origin, its method, and its largest weights over source tokens.
 
     `weights` holds (source id, spelling, weight), the largest magnitude first; `n_weights` counts
-    all of them. A method may have added what no weight says.
+    all of them. `rest` is the share of the row's norm that the weights do not say.
     """
 
     side: str
@@ -34,6 +34,7 @@ class SideRow:
     method: str | None
     weights: tuple[tuple[int, str | None, float], ...]
     n_weights: int
+    rest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Records:
         )
         origin = str(facts["origin"][token_id])
         method = str(facts["method"]) if origin == "initialised" else None
-        return SideRow(label, origin, method, listed, len(order))
+        rest = float(facts.get("rest", [0.0] * (token_id + 1))[token_id])
+        return SideRow(label, origin, method, listed, len(order), rest)
 
     def _weights(self, side: str) -> sp.csr_array:
         path = self.checkpoint / FOLDER / f"{side}_weights.npz"

@@ -4,7 +4,9 @@
     scipy CSR (n_rows, n_source): how each row is a sum of source rows. The output's is left out
     where the two sides are one matrix.
 ``surgery/tokens.json``
-    Spellings of both vocabularies, and per target id its match, source id, pieces and origin.
+    Spellings of both vocabularies, and per target id its match, source id, pieces and origin,
+    and `rest`: the share of its row's norm that the weights do not say (the mean row, hidden
+    states, a floor row).
 ``new_token_ids.json``
     The ids whose rows are new: what to train first.
 """
@@ -18,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
+from tokensurgeon.initialisers.contract import Rows
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import (
     CONTROL,
@@ -63,8 +66,13 @@ def _new_token_ids(operation: Operation, rows: PatchedRows) -> str:
 def _tokens(operation: Operation, rows: PatchedRows) -> str:
     alignment = operation.alignment
 
-    def side(made: Side) -> dict[str, object]:
+    context = operation.context
+
+    def side(made: Side, source_rows: Rows) -> dict[str, object]:
+        missed = np.linalg.norm(made.rows - made.weights @ source_rows, axis=1)
+        norms = np.maximum(np.linalg.norm(made.rows, axis=1), 1e-12)
         return {
+            "rest": np.round(missed / norms, 3).tolist(),
             "method": made.method,
             "origin": [ORIGINS[code] for code in made.origin],
             "copied": made.copied.tolist(),
@@ -76,8 +84,8 @@ def _tokens(operation: Operation, rows: PatchedRows) -> str:
         "match": [Match(code).name.lower() for code in alignment.match.tolist()],
         "source_ids": alignment.source_ids.tolist(),
         "pieces": {str(i): list(pieces) for i, pieces in operation.pieces.items()},
-        "input": side(rows.input),
-        "output": side(rows.output),
+        "input": side(rows.input, context.output_rows if rows.tied else context.input_rows),
+        "output": side(rows.output, context.output_rows),
         "tied": rows.tied,
     }
     return json.dumps(data, ensure_ascii=False) + "\n"

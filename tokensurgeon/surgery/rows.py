@@ -129,13 +129,14 @@ def build_initialiser(name: str, spec: InitSpec, used: tuple[str, ...]) -> Initi
     """Build an initialiser with the settings that a recipe has for it.
 
     The settings under ``"*"`` go to each method in `used` that has them; a key that none has is
-    an error of the first.
+    an error of the first. A method that is not in `used`, such as a baseline, gets none of them.
     """
     own = dict(spec.settings.get(name, {}))
-    shared = spec.settings.get("*", {})
-    for key, value in shared.items():
-        if key in settings_of(name) or not any(key in settings_of(other) for other in used):
-            own.setdefault(key, value)
+    if name in used:
+        for key, value in spec.settings.get("*", {}).items():
+            nobody = not any(key in settings_of(other) for other in used)
+            if nobody or key in settings_of(name):
+                own.setdefault(key, value)
     return build(name, own)
 
 

@@ -95,6 +95,8 @@ def transplant(
     start = time.perf_counter()
     operation = prepare(recipe, progress or silent)
     methods = chosen_methods(operation, recipe.init)
+    for name in methods:
+        build_initialiser(name, recipe.init, methods)
     if dry_run:
         report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
         return SurgeryResult(report, None, operation.alignment, None, None)
@@ -120,8 +122,8 @@ def _check_settings(recipe: Recipe) -> None:
     """Refuse unknown methods and wrong settings before anything is read."""
     spec = recipe.init
     named = tuple(name for name in (spec.input, spec.output) if name is not None)
-    for name in {*named, *recipe.baselines}:
-        build_initialiser(name, spec, named or (name,))
+    for name in sorted({*named, *recipe.baselines}):
+        build_initialiser(name, spec, named)
     for name, settings in spec.settings.items():
         if name != "*":
             build(name, settings)
@@ -130,11 +132,15 @@ def _check_settings(recipe: Recipe) -> None:
 def _baselines(operation: Operation, rows: PatchedRows) -> list[tuple[str, PatchedRows]]:
     """Compute the plain baselines that are not the chosen method itself."""
     found = []
+    # What was said for whichever method is chosen was not said for these.
+    every = operation.recipe.init.settings
+    named_settings = {name: settings for name, settings in every.items() if name != "*"}
     for name in operation.recipe.baselines:
         if name == rows.input.method == rows.output.method:
             continue
         with operation.stage("baselines"):
-            found.append((name, patch_rows(operation, (name, name), operation.recipe.init)))
+            plain = operation.recipe.init.model_copy(update={"settings": named_settings})
+            found.append((name, patch_rows(operation, (name, name), plain)))
     return found
 
 
