@@ -140,7 +140,7 @@ def main() -> None:
     """Measure all pairs, or those whose title holds the words of --only."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("assets", type=Path)
-    parser.add_argument("--bytes", type=int, default=100_000)
+    parser.add_argument("--bytes", type=int, default=60_000)
     parser.add_argument("--only", default="")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS_PER_BATCH = 4096
-LOGIT_BYTES = 128 << 20
-"""Bound of one block of float32 logits."""
+LOGIT_BYTES = 32 << 20
+"""Bound of one block of float32 logits: the C library keeps blocks of this size for the next."""
 
 
 class _ReachedError(Exception):
@@ -128,6 +128,7 @@ class LanguageModel:
             From a float32 log-softmax, computed in blocks bounded in memory.
         """
         import torch
+        from torch.nn.functional import cross_entropy
 
         self._check(ids, None)
         losses = [np.zeros(max(len(one) - 1, 0)) for one in ids]
@@ -151,8 +152,8 @@ class LanguageModel:
                 for start in range(0, flat.shape[0], step):
                     part = flat[start : start + step]
                     scores = part if whole else self._head(part)
-                    chosen = scores.gather(1, targets[start : start + step, None])[:, 0]
-                    parts.append(torch.logsumexp(scores, dim=1) - chosen)
+                    goal = targets[start : start + step]
+                    parts.append(cross_entropy(scores, goal, reduction="none"))
             found = torch.cat(parts).double().cpu().numpy()
             ends = np.cumsum([len(ids[i]) - 1 for i in members])
             for i, values in zip(members, np.split(found, ends[:-1]), strict=True):
@@ -258,7 +259,9 @@ class LanguageModel:
     def _head(self, states: torch.Tensor) -> torch.Tensor:
         import torch
 
-        scores: torch.Tensor = self.model.get_output_embeddings()(states).float() * self._scale
+        scores: torch.Tensor = self.model.get_output_embeddings()(states).float()
+        if self._scale != 1.0:
+            scores = scores * self._scale
         if self._softcap is not None:
             scores = self._softcap * torch.tanh(scores / self._softcap)
         return scores

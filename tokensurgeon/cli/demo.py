@@ -17,9 +17,6 @@ BASELINES = ("hidden-residual", "subword-mean", "mean")
 MAX_BYTES = 60_000
 """Of evaluation text: enough for a stable order, in under a minute on two cores."""
 
-SETTINGS = {"omp": {"k": 8}}
-"""The donor's rows are 80 wide: sums of 64 tokens, the default, would rebuild noise as well."""
-
 
 @click.command(short_help="The whole of it on the model that ships with the package, offline.")
 @click.option("-o", "--output", metavar="DIR", help="Keep the patched checkpoint here.")
@@ -33,7 +30,7 @@ def command(output: str | None, force: bool, as_json: bool) -> None:
     methods that need no donor, on manual pages that none of them has seen.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from tokensurgeon.recipe import InitSpec, Recipe, TextSpec
+    from tokensurgeon.recipe import Recipe, TextSpec
     from tokensurgeon.report.terminal import print_report
     from tokensurgeon.surgery import transplant
 
@@ -46,7 +43,6 @@ def command(output: str | None, force: bool, as_json: bool) -> None:
             source=str(data / "source"),
             donor=str(data / "donor"),
             output=output or str(Path(scratch) / "patched"),
-            init=InitSpec(settings=SETTINGS),
             text=TextSpec(
                 evaluation=(str(data / "text" / "evaluation.jsonl"),), max_bytes=MAX_BYTES
             ),

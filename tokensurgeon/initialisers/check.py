@@ -163,14 +163,15 @@ class ExampleStates:
     """A toy causal model of two blocks, in numpy: each adds a tanh of a decaying sum."""
 
     n_layers = 2
-    max_positions = 64
+    max_positions: int | None
 
-    def __init__(self, embeddings: Rows, seed: int = 0) -> None:
+    def __init__(self, embeddings: Rows, seed: int = 0, max_positions: int = 64) -> None:
+        self.max_positions = max_positions
         self.width = int(embeddings.shape[1])
         self._embeddings = embeddings
         generator = np.random.default_rng(seed)
         self._blocks = generator.standard_normal((self.n_layers, self.width, self.width)) / 4
-        self._places = generator.standard_normal((self.max_positions, self.width)) / 10
+        self._places = generator.standard_normal((max_positions, self.width)) / 10
 
     def __call__(
         self,

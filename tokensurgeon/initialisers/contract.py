@@ -36,6 +36,9 @@ class States(Protocol):
     width: int
     """Width of the hidden states (mostly, not always, that of the rows)."""
 
+    max_positions: int | None
+    """The longest sequence that the model takes, or None."""
+
     def __call__(
         self,
         ids: Sequence[Sequence[int]],

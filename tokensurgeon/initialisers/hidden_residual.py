@@ -140,7 +140,7 @@ def residuals(context: InitContext, pieces: Sequence[Sequence[int]], layer: int,
     states = context.states
     assert states is not None
     prefix = list(context.prefix)
-    longest = getattr(states, "max_positions", None)
+    longest = states.max_positions
     room = None if longest is None else max(1, longest - len(prefix))
     cut = [list(row if room is None else row[-room:]) for row in pieces]
     result = np.zeros((len(cut), context.width), dtype=np.float32)

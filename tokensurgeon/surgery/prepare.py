@@ -42,9 +42,10 @@ def silent(done: int, total: int, what: str) -> None:
 class LazyStates:
     """The source's forward pass, which loads the model at its first call and counts tokens."""
 
-    def __init__(self, n_layers: int, width: int, load: Callable[[], LanguageModel]) -> None:
-        self.n_layers = n_layers
-        self.width = width
+    def __init__(self, checkpoint: Checkpoint, load: Callable[[], LanguageModel]) -> None:
+        self.n_layers = checkpoint.n_layers
+        self.width = checkpoint.hidden_width
+        self.max_positions = checkpoint.max_positions
         self.n_tokens = 0
         self._load = load
 
@@ -146,8 +147,7 @@ class Operation:
     @cached_property
     def states(self) -> LazyStates:
         """The source's forward pass; its `n_tokens` counts what was run through it."""
-        checkpoint = self.checkpoint
-        return LazyStates(checkpoint.n_layers, checkpoint.hidden_width, lambda: self.model)
+        return LazyStates(self.checkpoint, lambda: self.model)
 
     @cached_property
     def context(self) -> WatchedContext:
