@@ -1,0 +1,28 @@
+"""The recipes that ship run end to end, as they stand but for their outputs and less text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokensurgeon import Recipe, transplant
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("name", ["domain-with-donor", "domain-from-my-text"])
+def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path) -> None:
+    recipe = Recipe.from_yaml(RECIPES / f"{name}.yaml")
+    text = recipe.text.model_copy(update={"max_bytes": 6_000})
+    changes: dict[str, object] = {"output": str(tmp_path / "out"), "text": text}
+    if recipe.donor is None:
+        save = {"save": str(tmp_path / "vocabulary"), "size": 1_500}
+        changes["tokenizer"] = recipe.tokenizer.model_copy(update=save)
+    result = transplant(recipe.model_copy(update=changes))
+    assert (tmp_path / "out/model.safetensors").exists()
+    assert result.report.recipe["source"].endswith("data/source")
+    figures = {entry.name: entry.bits_per_byte for entry in result.evaluation.entries}
+    assert figures["source"] < figures["patched"]
+    if recipe.donor is not None:
+        assert figures["patched"] < figures["subword-mean"]
