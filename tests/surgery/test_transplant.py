@@ -86,6 +86,9 @@ def test_the_default_needs_no_donor_and_says_what_it_used(
     helped = transplant(source=source, donor=str(donor), init={"settings": settings}).report
     assert (helped.input.method, helped.output.method) == ("omp", "omp")
     assert helped.donor_methods == ("patched",)
+    # What was left open is reported as it was used.
+    assert alone.input.settings["layer"] == 1
+    assert helped.input.settings["k"] == 4
     assert alone.donor_methods == ()
 
 

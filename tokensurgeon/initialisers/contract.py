@@ -222,7 +222,11 @@ class NewRows:
 
 @runtime_checkable
 class Initialiser(Protocol):
-    """A frozen dataclass, its settings as fields, that computes rows for missing tokens."""
+    """A frozen dataclass, its settings as fields, that computes rows for missing tokens.
+
+    Where a setting may be left open (None), a method ``resolved(context)`` may return the
+    initialiser with it filled in, so that reports say what was used.
+    """
 
     name: ClassVar[str]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -84,6 +84,12 @@ class HiddenResidual:
         weights.data *= np.repeat(clip, np.diff(weights.indptr))
         dense *= clip[:, None].astype(np.float32)
         return NewRows(input=SideRows(weights=weights, dense=dense))
+
+    def resolved(self, context: InitContext) -> HiddenResidual:
+        """Return the method with its layer said, for the report."""
+        if context.states is None:
+            return self
+        return replace(self, layer=self.resolved_layer(context.states.n_layers))
 
     def resolved_layer(self, n_layers: int) -> int:
         """Return ℓ for a model of `n_layers` blocks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -107,6 +107,12 @@ class OMP:
             return NewRows(input=output, output=output)
         rows = self._side(context, donor.input, context.input_rows, anchors, "input")
         return NewRows(input=rows, output=output)
+
+    def resolved(self, context: InitContext) -> OMP:
+        """Return the method with k said, for the report."""
+        if context.donor is None:
+            return self
+        return replace(self, k=self.resolved_k(context.donor.output.shape[1]))
 
     def resolved_k(self, donor_width: int) -> int:
         """Return k for a donor whose rows have `donor_width` dimensions."""

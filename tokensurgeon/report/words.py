@@ -142,7 +142,7 @@ def settings(side: SideReport) -> str:
     return ", ".join(
         f"{key} = {_setting(value)}"
         for key, value in side.settings.items()
-        if key != "name" and value not in (None, False, 0, "")
+        if value not in (None, False, 0, "")
     )
 
 

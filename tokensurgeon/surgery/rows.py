@@ -214,10 +214,13 @@ def _ask(initialiser: Initialiser, context: InitContext) -> NewRows:
     return answer
 
 
-def _settings(initialiser: Initialiser) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(initialiser):
+def _settings(initialiser: Initialiser, context: InitContext) -> dict[str, Any]:
+    """Return the settings as they were used."""
+    resolve = getattr(initialiser, "resolved", None)
+    used = initialiser if resolve is None else resolve(context)
+    if not dataclasses.is_dataclass(used):
         return {}
-    return {each.name: getattr(initialiser, each.name) for each in dataclasses.fields(initialiser)}
+    return {each.name: getattr(used, each.name) for each in dataclasses.fields(used)}
 
 
 def copied_rows(operation: Operation, side: str) -> Ids:
@@ -286,7 +289,7 @@ def _assemble(
     _floors(operation, side, source_rows, rows, origin, bias)
     rows[~here] = round_rows(rows[~here], operation.checkpoint.dtype)
     weights = _weights(answer, context, copied, n_rows, n_source, wanted)
-    return Side(rows, copied, weights, origin, method, _settings(initialiser)), bias
+    return Side(rows, copied, weights, origin, method, _settings(initialiser, context)), bias
 
 
 def row_origins(operation: Operation, copied: Ids) -> npt.NDArray[np.uint8]:
