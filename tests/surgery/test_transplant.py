@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokensurgeon import Recipe, compare, transplant
@@ -129,15 +130,19 @@ def test_a_vocabulary_is_trained_and_transplanted_by_one_recipe(
     assert load_vocabulary(tmp_path / "out").fingerprint == result.alignment.target.fingerprint
 
 
-def test_a_text_in_both_calibration_and_evaluation_is_refused(
-    checkpoints: Checkpoints, world: Path
+@pytest.mark.parametrize("other", ["calibration", "vocabulary"])
+def test_a_text_that_served_another_purpose_is_not_measured_on(
+    other: str, checkpoints: Checkpoints, world: Path
 ) -> None:
     text = [str(world / "evaluation.jsonl")]
-    with pytest.raises(UsageError, match="share none"):
+    tokenizer: object = str(world / "target")
+    if other == "vocabulary":
+        tokenizer = {"method": "bpe", "corpus": text, "size": 260}
+    with pytest.raises(UsageError, match=f"{other}.*share none"):
         transplant(
             source=str(checkpoints()),
-            tokenizer=str(world / "target"),
-            text={"evaluation": text, "calibration": text},
+            tokenizer=tokenizer,
+            text={"evaluation": text, "calibration": text if other == "calibration" else []},
         )
 
 
@@ -167,3 +172,14 @@ def test_comparing_puts_every_method_under_one_protocol(
     patched = next(x for x in alone.evaluation.to_dict()["entries"] if x["name"] == "patched")
     assert rows["subword-mean"]["bits_per_byte"] == pytest.approx(patched["bits_per_byte"])
     assert table.to_csv().count("\n") == 1 + len(table.rows)
+
+
+def test_untrained_blocks_are_no_anchors() -> None:
+    from tokensurgeon.surgery.prepare import row_hashes
+
+    rows = np.random.default_rng(1).normal(size=(9000, 6)).astype(np.float32)
+    rows[100] = rows[8999]
+    rows[5] = rows[6] * -1
+    hashes = row_hashes(rows)
+    assert np.unique(hashes).size == 8999
+    assert hashes[100] == hashes[8999]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
+from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.training import read_documents
@@ -21,15 +22,22 @@ def evaluation_texts(operation: Operation) -> list[str]:
     Raises
     ------
     UsageError
-        If a document is also among the calibration documents: the figure would be flattered.
+        If a document is also in the calibration text, or in the text that the vocabulary is
+        trained on: the figure would be flattered.
     """
-    texts = [document.text for document in read_documents(operation.recipe.text.evaluation)]
-    both = set(texts) & set(operation.calibration_texts)
-    if both:
-        raise UsageError(
-            f"{len(both)} documents are in the calibration and in the evaluation text: "
-            "give texts that share none"
-        )
+    recipe = operation.recipe
+    texts = [document.text for document in read_documents(recipe.text.evaluation)]
+    others = {"calibration": set(operation.calibration_texts)}
+    if isinstance(recipe.tokenizer, TrainSpec):
+        corpus = read_documents(recipe.tokenizer.corpus)
+        others["vocabulary's training"] = {document.text for document in corpus}
+    for name, other in others.items():
+        both = len(other.intersection(texts))
+        if both:
+            raise UsageError(
+                f"{both} documents are in the {name} text and in the evaluation text: "
+                "give texts that share none"
+            )
     return texts
 
 

@@ -212,13 +212,21 @@ def trained_rows(vocabulary: Vocabulary, *matrices: Rows) -> npt.NDArray[np.bool
     anchors[:n] = vocabulary.kinds[:n] == Kind.ORDINARY
     for rows in matrices:
         anchors &= np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
-        _, first, counts = np.unique(
-            rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel(),
-            return_inverse=True,
-            return_counts=True,
-        )
-        anchors &= counts[first] == 1
+        _, which, counts = np.unique(row_hashes(rows), return_inverse=True, return_counts=True)
+        anchors &= counts[which] == 1
     return anchors
+
+
+def row_hashes(rows: Rows) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit hash of each row's bytes: equal rows, equal hashes, in little memory."""
+    width = rows.shape[1]
+    factors = np.random.default_rng(0).integers(1, 2**63, width, dtype=np.uint64) | np.uint64(1)
+    hashes = np.empty(len(rows), dtype=np.uint64)
+    for start in range(0, len(rows), 4096):
+        bits = np.ascontiguousarray(rows[start : start + 4096]).view(np.uint32)
+        # Multiply-add modulo 2^64: overflow is meant.
+        hashes[start : start + 4096] = (bits.astype(np.uint64) * factors).sum(axis=1)
+    return hashes
 
 
 def prepare(recipe: Recipe, progress: Progress = silent) -> Operation:
