@@ -116,6 +116,8 @@ def markdown(pair: Pair, rows: list[dict[str, object]], seconds: float) -> str:
     lines = [
         f"### {pair.title}",
         "",
+        f"On `{Path(pair.text).name}`.",
+        "",
         "| method | bits per byte | gap | 95 % interval | perplexity ratio | bytes per token "
         "| donor | forward tokens |",
         "|---|---|---|---|---|---|---|---|",
