@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="missing tokens per size")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--per-search", type=int, default=8, help="1 is the exact greedy choice")
+    parser.add_argument("--per-search", type=int, default=1, help="1 is the exact greedy choice")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
