@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from tokensurgeon import Recipe, compare, transplant
+from tokensurgeon import InitContext, NewRows, Recipe, SideRows, compare, transplant
 from tokensurgeon.checkpoint import load_model, verify_manifest
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.report import SurgeryReport
+from tokensurgeon.report.words import figures
 from tokensurgeon.vocabulary import load_vocabulary
 
 Checkpoints = Callable[..., Path]
@@ -91,6 +94,38 @@ def test_the_default_needs_no_donor_and_says_what_it_used(
     assert alone.input.settings["layer"] == 1
     assert helped.input.settings["k"] == 4
     assert alone.donor_methods == ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A plug-in that looks at the calibration text."""
+
+    name: ClassVar[str] = "reader"
+
+    def __call__(self, context: InitContext) -> NewRows:
+        value = float(len(context.texts))
+        rows = np.full((context.n_missing, context.width), value, dtype=np.float32)
+        return NewRows(input=SideRows(dense=rows), output=SideRows(dense=rows))
+
+
+def test_the_report_says_which_methods_saw_the_text(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.txt").write_text("A text of its own, for methods to look at.")
+    recipe = Recipe(
+        source=str(checkpoints()),
+        tokenizer=str(world / "target"),
+        text={
+            "evaluation": [str(world / "evaluation.jsonl")],
+            "calibration": [str(tmp_path / "other.txt")],
+        },
+    )
+    assert transplant(recipe).report.text_methods == ()
+    report = transplant(recipe, initialiser=Reader()).report
+    assert report.text_methods == ("patched",)
+    given = {figure.name: figure.text_bytes for figure in figures(report)}
+    assert given["patched: reader"] == report.calibration_bytes > 0
+    assert given["subword-mean"] == given["source"] == 0
 
 
 def test_a_dry_run_computes_no_rows_and_writes_nothing(

@@ -30,16 +30,15 @@ from tokensurgeon.evaluation.metrics import (
 from tokensurgeon.evaluation.scoring import (
     Encoded,
     Mask,
-    Progress,
     Scorer,
     Scores,
     encode_chunks,
     left_out_bytes,
-    no_progress,
     score,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.training.corpus import Corpus, read_corpus
+from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 DEFAULT_MAX_BYTES = 500_000

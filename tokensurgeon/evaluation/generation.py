@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.scoring import Progress, no_progress, prefix_of
+from tokensurgeon.evaluation.scoring import prefix_of
+from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_NEW_TOKENS = 128

@@ -7,7 +7,7 @@ computed from `Scores` elsewhere; this module knows one model at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.chunks import Chunk
+from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Progress = Callable[[int, int, str], None]
 
 TOKENS_PER_CALL = 16_384
 """Handed to the model at once; it sees to its own memory."""
@@ -37,10 +37,6 @@ class Scorer(Protocol):
     def nll(self, batch: Sequence[Sequence[int]]) -> Sequence[npt.NDArray[Any]]:
         """Return for each list the loss in nats of each id but the first, given those before."""
         ...
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +101,7 @@ class Scores:
 
 def prefix_of(vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the ids a sequence starts with: BOS, else EOS, else none."""
-    for one in (vocabulary.bos_id, vocabulary.eos_id):
-        if one is not None:
-            return (one,)
-    return ()
+    return () if vocabulary.start_id is None else (vocabulary.start_id,)
 
 
 def encode_chunks(vocabulary: Vocabulary, chunks: Sequence[Chunk]) -> Encoded:

@@ -150,8 +150,8 @@ class SurgeryReport(_Model):
         As `Evaluation.to_dict()`; None with the reason in `not_evaluated`.
     baselines : tuple of str
         Names of the entries of `evaluation` that are there to compare with.
-    donor_methods : tuple of str
-        Entries of `evaluation` whose method read the donor's rows.
+    donor_methods, text_methods : tuple of str
+        Methods that read the donor's rows, or the calibration text, by their name in `evaluation`.
     calibration_bytes : int
         UTF-8 bytes of calibration text that the methods saw.
     timings : dict
@@ -182,6 +182,7 @@ class SurgeryReport(_Model):
     not_evaluated: str | None = None
     baselines: tuple[str, ...] = ()
     donor_methods: tuple[str, ...] = ()
+    text_methods: tuple[str, ...] = ()
     calibration_bytes: int = 0
     timings: dict[str, float] = Field(default_factory=dict)
     peak_memory: int = 0

@@ -93,7 +93,7 @@ def figures(report: SurgeryReport) -> list[Figure]:
                 entry,
                 label,
                 donor=name in report.donor_methods,
-                text_bytes=0 if name == "source" else report.calibration_bytes,
+                text_bytes=report.calibration_bytes if name in report.text_methods else 0,
             )
         )
     return found

@@ -14,13 +14,14 @@ from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import load_plugin
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.measure import evaluation_texts, measure
-from tokensurgeon.surgery.prepare import Operation, Progress, prepare, silent
+from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import (
     PatchedRows,
     chosen_methods,
     default_methods,
     patch_rows,
 )
+from tokensurgeon.training.train import Progress, no_progress
 
 METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
 """What is compared where nobody says: floors, the plain family, and what learns from the pair."""
@@ -92,7 +93,7 @@ def compare(
         raise SettingError("a method is named twice: name each once")
     for plugin in plugins:
         load_plugin(plugin)
-    operation = prepare(recipe.model_copy(update={"output": None}), progress or silent)
+    operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
     texts = evaluation_texts(operation)
     names = list(methods) or _suggested(operation)
     rows: list[dict[str, Any]] = []

@@ -23,20 +23,16 @@ import numpy.typing as npt
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.errors import CheckpointError, OutputExistsError
+from tokensurgeon.evaluation.scoring import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.training import read_documents, train_vocabulary
+from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from tokensurgeon.checkpoint import LanguageModel
-
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """Report no progress."""
 
 
 class LazyStates:
@@ -71,8 +67,13 @@ class WatchedContext(InitContext):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if name in ("donor", "texts", "source_counts", "target_counts") and value is not None:
-            super().__getattribute__("seen").add("donor" if name == "donor" else "text")
+        seen = super().__getattribute__("seen")
+        if name == "donor" and value is not None:
+            seen.add("donor")
+        elif (name in ("source_counts", "target_counts") and value is not None) or (
+            name == "texts" and value
+        ):
+            seen.add("text")
         return value
 
 
@@ -107,7 +108,7 @@ class Operation:
     donor: DonorRows | None
     donor_facts: dict[str, object] | None
     n_rows: int
-    progress: Progress = silent
+    progress: Progress = no_progress
     timings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -160,7 +161,6 @@ class Operation:
             _refuse_nonfinite(input_rows, output_rows)
         missing = np.array(sorted(self.pieces), dtype=np.int64)
         texts = self.calibration_texts
-        start = start_token(source)
         return WatchedContext(
             alignment=self.alignment,
             missing=missing,
@@ -177,7 +177,7 @@ class Operation:
             target_counts=_count(self.alignment.target, texts, self.n_rows) if texts else None,
             texts=texts,
             states=self.states,
-            prefix=() if start is None else (start,),
+            prefix=prefix_of(source),
             device=self.recipe.device,
             memory_budget=int(self.recipe.memory_gib * 2**30),
             seed=self.recipe.seed,
@@ -188,11 +188,6 @@ class Operation:
     def quiet_row(self) -> QuietRow:
         """The output row of ids that nothing may emit, computed once for all methods."""
         return quiet_output_row(self.context)
-
-
-def start_token(vocabulary: Vocabulary) -> int | None:
-    """Return the id that a text starts with: BOS, else EOS, else none."""
-    return vocabulary.bos_id if vocabulary.bos_id is not None else vocabulary.eos_id
 
 
 def peak_memory() -> int:
@@ -229,7 +224,7 @@ def row_hashes(rows: Rows) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def prepare(recipe: Recipe, progress: Progress = silent) -> Operation:
+def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
     """Read source, target and donor, and align them.
 
     Raises

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tokensurgeon.evaluation import Evaluation
@@ -33,7 +35,7 @@ def make_report(
     operation: Operation,
     *,
     methods: tuple[str, str],
-    rows: PatchedRows | None = None,
+    made: Sequence[tuple[str, PatchedRows]] = (),
     evaluation: Evaluation | None = None,
     dry_run: dict[str, float] | None = None,
 ) -> SurgeryReport:
@@ -44,13 +46,14 @@ def make_report(
     operation : Operation
     methods : tuple of str
         Input and output initialiser.
-    rows : PatchedRows or None
-        None on a dry run.
+    made : sequence of (name, PatchedRows)
+        The patched rows first, then what is measured beside them; empty on a dry run.
     evaluation : Evaluation or None
     dry_run : dict or None
         The estimate of a dry run.
     """
     recipe, alignment = operation.recipe, operation.alignment
+    rows = made[0][1] if made else None
     layout, target = operation.checkpoint.layout, alignment.target
     trained = isinstance(recipe.tokenizer, TrainSpec)
     used = _n_tokens(target)
@@ -91,7 +94,8 @@ def make_report(
         evaluation=evaluation.to_dict() if evaluation else None,
         not_evaluated=why,
         baselines=tuple(recipe.baselines),
-        donor_methods=("patched",) if rows is not None and rows.used_donor else (),
+        donor_methods=tuple(name for name, each in made if each.used_donor),
+        text_methods=tuple(name for name, each in made if each.used_text),
         calibration_bytes=sum(len(text.encode()) for text in operation.calibration_texts),
         timings={name: round(seconds, 4) for name, seconds in operation.timings.items()},
         peak_memory=peak_memory(),

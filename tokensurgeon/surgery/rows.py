@@ -29,7 +29,7 @@ from tokensurgeon.initialisers.contract import (
     SideRows,
 )
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.prepare import Operation, start_token
+from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
 ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias")
@@ -169,7 +169,9 @@ def patch_rows(
     chosen = [initialiser or build_initialiser(name, spec, methods) for name in methods]
     answers = [_ask(chosen[0], context)]
     answers.append(answers[0] if chosen[1] == chosen[0] else _ask(chosen[1], context))
+    # Before the floor rows, which look at states and text for every method alike.
     forward = operation.states.n_tokens - forward
+    seen = frozenset(context.seen)
     notes: list[str] = []
     if operation.tied:
         answer = answers[1].output or answers[1].input
@@ -198,8 +200,8 @@ def patch_rows(
         bias,
         seconds=time.perf_counter() - start,
         forward_tokens=forward,
-        used_donor="donor" in context.seen,
-        used_text="text" in context.seen,
+        used_donor="donor" in seen,
+        used_text="text" in seen,
         notes=tuple(notes),
     )
 
@@ -250,7 +252,7 @@ def copied_rows(operation: Operation, side: str) -> Ids:
         outputs = np.where(silent, -1, alignment.source_ids)
         copied[:n_target] = alignment.output_source_ids if side == "output" else outputs
     if side != "output":
-        start, source_start = start_token(alignment.target), start_token(alignment.source)
+        start, source_start = alignment.target.start_id, alignment.source.start_id
         mapped = start is None or alignment.match[start] == Match.MAP
         if not mapped and start is not None and source_start is not None:
             copied[start] = source_start

@@ -18,10 +18,11 @@ from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.files import record_files
 from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
-from tokensurgeon.surgery.prepare import Operation, Progress, prepare, silent
+from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, build_initialiser, chosen_methods, patch_rows
 from tokensurgeon.training.hard_text import hard_texts
+from tokensurgeon.training.train import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def transplant(
         load_plugin(plugin)
     _check_settings(recipe)
     start = time.perf_counter()
-    operation = prepare(recipe, progress or silent)
+    operation = prepare(recipe, progress or no_progress)
     methods = chosen_methods(operation, recipe.init)
     for name in methods:
         build_initialiser(name, recipe.init, methods)
@@ -105,12 +106,13 @@ def transplant(
     with operation.stage("initialise"):
         rows = patch_rows(operation, methods, recipe.init, initialiser)
     operation.warnings += rows.notes
+    made = [("patched", rows)]
     evaluation = None
     if texts:
-        entries = [("patched", rows), *_baselines(operation, rows)]
-        evaluation = measure(operation, entries, texts)
+        made += _baselines(operation, rows)
+        evaluation = measure(operation, made, texts)
     operation.timings["total"] = time.perf_counter() - start
-    report = make_report(operation, methods=methods, rows=rows, evaluation=evaluation)
+    report = make_report(operation, methods=methods, made=made, evaluation=evaluation)
     output = None
     if recipe.output is not None:
         with operation.stage("write"):

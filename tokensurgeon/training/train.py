@@ -37,7 +37,7 @@ STOCK = ("bpe", "gpt2", "any")
 """The method, pre-tokenizer and digits of a plain byte-level BPE: what is printed beside."""
 
 
-def _no_progress(done: int, total: int, what: str) -> None:
+def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
 
 
@@ -143,7 +143,7 @@ def train_vocabulary(
     extra_controls: Sequence[str] = (),
     field: str = "text",
     force: bool = False,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> TrainedVocabulary:
     """Train a vocabulary on text.
 

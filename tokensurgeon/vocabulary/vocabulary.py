@@ -111,6 +111,11 @@ class Vocabulary:
         return self.roles.get("eos")
 
     @property
+    def start_id(self) -> int | None:
+        """The id that a text starts with: bos, else eos, else None."""
+        return self.bos_id if self.bos_id is not None else self.eos_id
+
+    @property
     def pad_id(self) -> int | None:
         """Id of the token that fills up a batch."""
         return self.roles.get("pad")
