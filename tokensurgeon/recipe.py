@@ -50,6 +50,9 @@ class TextSpec(_Model):
 
     calibration: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+    """Text of another domain: a calibration that changes shared rows must not lose on it. Text
+    that the source writes itself if none is given."""
     max_bytes: int = Field(default=500_000, ge=1_000)
     """Evaluate on whole documents, in their order, until this many bytes are reached."""
 
@@ -76,6 +79,16 @@ class Recipe(_Model):
     init: InitSpec = InitSpec()
     text: TextSpec = TextSpec()
     baselines: tuple[str, ...] = ("subword-mean",)
+    calibrate: tuple[str, ...] | None = None
+    """Calibration stages in their order; None tries all that need no gradient, () none. Each is
+    kept only where it helps on text that no stage was fitted to."""
+    heal: float = Field(default=0.0, ge=0)
+    """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""
+    budget: float = Field(default=10.0, ge=0)
+    """Minutes that the choice of methods and their calibration may take; 0 runs no forward pass
+    of the model for either."""
+    clip: float | None = Field(default=None, gt=0, le=100)
+    """Shorten new rows to this percentile of the trained rows' norms."""
     untie: bool = False
     pad_to_multiple_of: int = Field(default=1, ge=1)
     trim_rows: bool = False
