@@ -1,8 +1,10 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
+from tokensurgeon.evaluation.bench import Bench, Entry
 from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
 from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
-from tokensurgeon.evaluation.evaluate import Entry, evaluate, evaluate_checkpoint
+from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
+from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
 from tokensurgeon.evaluation.generation import Generation, measure_generation
 from tokensurgeon.evaluation.metrics import (
     Interval,
@@ -23,12 +25,14 @@ from tokensurgeon.evaluation.scoring import (
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [
+    "Bench",
     "CHUNK_SIZES",
     "Chunk",
     "Encoded",
     "Entry",
     "EntryResult",
     "Evaluation",
+    "Excess",
     "Generation",
     "Interval",
     "Part",
@@ -43,8 +47,10 @@ __all__ = [
     "encode_chunks",
     "evaluate",
     "evaluate_checkpoint",
+    "excess_parts",
     "kind_of",
     "left_out_bytes",
+    "loss_on_spans",
     "measure_generation",
     "perplexity",
     "prefix_of",

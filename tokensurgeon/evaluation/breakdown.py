@@ -51,14 +51,16 @@ def kind_of(data: bytes | None) -> str:
 
     ``control``, ``UTF-8 piece`` (part of a character), ``newlines`` (white space with a line end),
     ``spaces`` (other white space), ``multi-word`` (white space between two words), ``digits``,
-    ``words`` (Latin letters), ``Han`` and the like for words in other scripts, ``punctuation``
-    (no letter, no digit), ``mixed`` (code such as ``x1`` or ``.get(``). White space around a word
-    does not count.
+    ``words`` (Latin letters), ``single letters`` (one of those, no white space beside it), ``Han``
+    and the like for words in other scripts, ``punctuation`` (no letter, no digit), ``mixed`` (code
+    such as ``x1`` or ``.get(``). White space around a word does not count.
 
     Examples
     --------
     >>> [kind_of(data) for data in (b" the", b" in the", b"2024", b"\n\n", b"().", "и".encode())]
     ['words', 'multi-word', 'digits', 'newlines', 'punctuation', 'Cyrillic']
+    >>> kind_of(b"a"), kind_of(b" a")
+    ('single letters', 'words')
     """
     if data is None:
         return "control"
@@ -75,7 +77,8 @@ def kind_of(data: bytes | None) -> str:
     if len(kinds) > 1 and "letter" in kinds and kinds <= {"letter", "apostrophe"}:
         kinds = {"letter"}
     if kinds == {"letter"}:
-        return _script(core)
+        script = _script(core)
+        return "single letters" if script == "words" and len(text) == 1 else script
     if kinds == {"digit"}:
         return "digits"
     if "letter" not in kinds and "digit" not in kinds:
@@ -128,7 +131,7 @@ def by_kind(scores: Scores, vocabulary: Vocabulary, keep: Mask | None = None) ->
 
     def label(token: int) -> str:
         if token not in known:
-            known[token] = kind_of(_bytes_of(vocabulary, token))
+            known[token] = kind_of(bytes_of(vocabulary, token))
         return known[token]
 
     return split_by(scores, vocabulary, label, keep)
@@ -165,7 +168,7 @@ def split_by(
     counts = np.bincount(place, minlength=len(distinct))
     parts: dict[str, list[float]] = {}
     for token, loss, count in zip(distinct.tolist(), sums.tolist(), counts.tolist(), strict=True):
-        sizes = len(_bytes_of(vocabulary, token) or b"")
+        sizes = len(bytes_of(vocabulary, token) or b"")
         part = parts.setdefault(label(token), [0.0, 0, 0])
         part[0] += loss
         part[1] += count
@@ -184,5 +187,6 @@ def parts_to_dict(parts: Mapping[str, Part] | None) -> dict[str, dict[str, float
     return {name: part.to_dict() for name, part in parts.items()}
 
 
-def _bytes_of(vocabulary: Vocabulary, token: int) -> bytes | None:
+def bytes_of(vocabulary: Vocabulary, token: int) -> bytes | None:
+    """Return the bytes of a token, None for a control or an id that no token has."""
     return vocabulary.token_bytes[token] if 0 <= token < vocabulary.n_rows else None

@@ -8,7 +8,7 @@ computed from `Scores` elsewhere; this module knows one model at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +87,10 @@ class Scores:
         The scored tokens.
     token_nll : tuple of float64, len n_chunks
         The loss of each.
+    token_ends : tuple of int64, len n_chunks
+        The byte of the chunk at which each ends.
+    start : int64 (n_chunks,)
+        The byte of the chunk at which the first scored token begins.
     """
 
     nll: Floats
@@ -97,6 +101,8 @@ class Scores:
     lost: Mask
     token_ids: tuple[Ids, ...]
     token_nll: tuple[Floats, ...]
+    token_ends: tuple[Ids, ...] = ()
+    start: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def prefix_of(vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -184,6 +190,7 @@ def score(
     n_tokens = np.zeros(n, dtype=np.int64)
     token_ids = [np.zeros(0, dtype=np.int64)] * n
     token_nll = [np.zeros(0)] * n
+    token_ends = [np.zeros(0, dtype=np.int64)] * n
     done = 0
     for batch in _batches(encoded, np.flatnonzero(wanted)):
         losses = model.nll([[*encoded.prefix, *encoded.ids[i].tolist()] for i in batch])
@@ -203,6 +210,7 @@ def score(
                 )
             scored = ends > skip[i]
             token_ids[i], token_nll[i] = ids[scored], values[scored]
+            token_ends[i] = ends[scored]
             nll[i] = values[scored].sum()
             n_tokens[i] = scored.sum()
             n_bytes[i] = max(0, chunks[i].n_bytes - int(skip[i]))
@@ -217,6 +225,8 @@ def score(
         lost=~encoded.lossless,
         token_ids=tuple(token_ids),
         token_nll=tuple(token_nll),
+        token_ends=tuple(token_ends),
+        start=np.asarray(skip, dtype=np.int64),
     )
 
 

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokensurgeon.evaluation.breakdown import Part, parts_to_dict
+from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
 
 PROTOCOL = (
     "bits per byte = loss / (ln 2 × bytes); chunks cut from the text alone, each tokenised whole "
     "and scored whole after BOS (else EOS); the end of the text is not scored"
+)
+
+_FIGURES = (
+    "bits_per_byte",
+    "perplexity",
+    "perplexity_ratio",
+    "byte_perplexity",
+    "bytes_per_token",
 )
 
 
@@ -40,6 +49,8 @@ class EntryResult:
     by_match : dict of Part, or None
         ``shared`` and ``missing`` tokens, where an alignment was given.
     by_kind : dict of Part
+    excess : tuple of Excess, or None
+        Where the gap comes from, both models' losses on the same bytes; None for the first.
     generation : Generation or None
     """
 
@@ -56,6 +67,7 @@ class EntryResult:
     difference: Interval | None
     by_match: dict[str, Part] | None
     by_kind: dict[str, Part]
+    excess: tuple[Excess, ...] | None = None
     generation: Generation | None = None
 
     @property
@@ -80,8 +92,31 @@ class EntryResult:
             "comparable": self.comparable,
             "by_match": parts_to_dict(self.by_match),
             "by_kind": parts_to_dict(self.by_kind),
+            "excess": None if self.excess is None else [part.to_dict() for part in self.excess],
             "generation": self.generation.to_dict() if self.generation else None,
         }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EntryResult:
+        """Read what `to_dict` wrote."""
+
+        def parts(name: str) -> dict[str, Part] | None:
+            found = data[name]
+            return found and {key: Part(**part) for key, part in found.items()}
+
+        difference, excess, generation = (data[k] for k in ("difference", "excess", "generation"))
+        return cls(
+            **{key: data[key] for key in ("name", *_FIGURES)},
+            n_bytes=data["bytes"],
+            n_tokens=data["tokens"],
+            n_chunks=data["chunks"],
+            n_lost=data["chunks_not_comparable"],
+            difference=Interval(**difference) if difference else None,
+            by_match=parts("by_match"),
+            by_kind=parts("by_kind") or {},
+            excess=None if excess is None else tuple(map(Excess.from_dict, excess)),
+            generation=Generation(**generation) if generation else None,
+        )
 
 
 @dataclass(frozen=True)

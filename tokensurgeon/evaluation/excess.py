@@ -1,0 +1,208 @@
+"""Where the gap to the source comes from: both models' losses on the same bytes, kind by kind.
+
+Two tokenizers cut a text differently, so their losses cannot be subtracted token by token. The
+loss of each of the source's tokens is spread evenly over the token's bytes; what falls on the
+bytes of a patched token is what the source paid for the same text. The parts add up to the gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.evaluation.breakdown import bytes_of, kind_of
+from tokensurgeon.evaluation.metrics import LN2
+from tokensurgeon.evaluation.scoring import Floats, Ids, Scores
+from tokensurgeon.vocabulary import Vocabulary
+
+N_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Excess:
+    """One kind of token, shared or missing, and what it costs above the source.
+
+    Attributes
+    ----------
+    kind : str
+        See `kind_of`.
+    match : 'shared' or 'missing'
+        Whether the source has the token.
+    bits_per_byte, source_bits_per_byte : float
+        Losses on the bytes of these tokens, in bits over the bytes of the *whole* text.
+    tokens, bytes : int
+        How many such tokens were scored, and the bytes they stand for.
+    examples : tuple of (str, int, float)
+        The tokens that cost most above the source: text, count, excess in bits per byte of the
+        whole text.
+    """
+
+    kind: str
+    match: str
+    bits_per_byte: float
+    source_bits_per_byte: float
+    tokens: int
+    bytes: int
+    examples: tuple[tuple[str, int, float], ...] = ()
+
+    @property
+    def excess(self) -> float:
+        """Bits per byte of the whole text above the source."""
+        return self.bits_per_byte - self.source_bits_per_byte
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, and the excess, as plain values."""
+        return {
+            "kind": self.kind,
+            "match": self.match,
+            "excess": self.excess,
+            "bits_per_byte": self.bits_per_byte,
+            "source_bits_per_byte": self.source_bits_per_byte,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "examples": [
+                {"text": text, "tokens": tokens, "excess": excess}
+                for text, tokens, excess in self.examples
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Excess:
+        """Read what `to_dict` wrote."""
+        fields = {name: value for name, value in data.items() if name != "excess"}
+        examples = tuple((e["text"], e["tokens"], e["excess"]) for e in fields.pop("examples"))
+        return cls(**fields, examples=examples)
+
+
+@dataclass
+class _Sum:
+    mine: float = 0.0
+    theirs: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+    members: list[tuple[float, int, int]] = field(default_factory=list)
+
+
+def loss_on_spans(nll: Floats, ends: Ids, start: int, spans: Ids) -> Floats:
+    """Return how much of some tokens' loss falls on other tokens' bytes, float64 (n_spans,).
+
+    Parameters
+    ----------
+    nll : float64 (n_tokens,)
+        Loss of each token in nats. A token without bytes gives its loss to the next byte, the
+        last one to the last byte.
+    ends : int64 (n_tokens,)
+        Where each ends, ascending.
+    start : int
+        Where the first begins.
+    spans : int64 (n_spans,)
+        Where each of the other tokens ends; the first begins at `start` too, and the last ends
+        where the last of `ends` does.
+
+    Examples
+    --------
+    >>> loss_on_spans(np.array([2.0, 3.0]), np.array([4, 5]), 0, np.array([1, 5])).tolist()
+    [0.5, 4.5]
+    """
+    size = int(ends[-1]) - start if ends.size else 0
+    if size <= 0:
+        return np.zeros(len(spans))
+    widths = np.diff(ends, prepend=start)
+    wide = widths > 0
+    per_byte = np.repeat(nll[wide] / widths[wide], widths[wide])
+    if not wide.all():
+        np.add.at(per_byte, np.minimum(ends[~wide] - start, size - 1), nll[~wide])
+    upto = np.concatenate([[0.0], np.cumsum(per_byte)])
+    return np.asarray(np.diff(upto[np.clip(spans - start, 0, size)], prepend=0.0))
+
+
+def excess_parts(
+    own: Scores, first: Scores, vocabulary: Vocabulary, alignment: Alignment | None = None
+) -> tuple[Excess, ...]:
+    """Split a model's gap to the first by kind of its tokens, shared and missing apart.
+
+    Parameters
+    ----------
+    own, first : Scores
+        Of the same chunks; only those that both could score count.
+    vocabulary : Vocabulary
+        Of `own`.
+    alignment : Alignment or None
+        From the first's vocabulary; without one every token is shared.
+
+    Returns
+    -------
+    tuple of Excess
+        The largest excess first; they add up to the gap.
+    """
+    both = np.flatnonzero(own.comparable & first.comparable)
+    n_bytes = int(own.n_bytes[both].sum())
+    if not n_bytes:
+        return ()
+    ids = np.concatenate([own.token_ids[i] for i in both])
+    mine = np.concatenate([own.token_nll[i] for i in both])
+    theirs = np.concatenate(
+        [
+            loss_on_spans(
+                first.token_nll[i], first.token_ends[i], int(own.start[i]), own.token_ends[i]
+            )
+            for i in both
+        ]
+    )
+    sizes = np.concatenate([np.diff(own.token_ends[i], prepend=own.start[i]) for i in both])
+    distinct, place = np.unique(ids, return_inverse=True)
+    sums = [np.bincount(place, weights=each) for each in (mine, theirs, sizes)]
+    counts = np.bincount(place)
+    parts: dict[tuple[str, str], _Sum] = {}
+    label = _labels(vocabulary, alignment)
+    for row, token in enumerate(distinct.tolist()):
+        part = parts.setdefault(label(token), _Sum())
+        part.mine += sums[0][row]
+        part.theirs += sums[1][row]
+        part.tokens += int(counts[row])
+        part.bytes += int(sums[2][row])
+        part.members.append((float(sums[0][row] - sums[1][row]), int(counts[row]), token))
+    scale = LN2 * n_bytes
+    found = [
+        Excess(
+            kind,
+            match,
+            float(part.mine / scale),
+            float(part.theirs / scale),
+            part.tokens,
+            part.bytes,
+            tuple(
+                (shown(bytes_of(vocabulary, token)), count, loss / scale)
+                for loss, count, token in sorted(part.members, reverse=True)[:N_EXAMPLES]
+                if loss > 0
+            ),
+        )
+        for (kind, match), part in parts.items()
+    ]
+    return tuple(sorted(found, key=lambda part: (-part.excess, part.kind, part.match)))
+
+
+def shown(data: bytes | None) -> str:
+    """Return a token's bytes as text, or as hexadecimal where they are not whole UTF-8."""
+    if data is None:
+        return "a control token"
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+
+
+def _labels(
+    vocabulary: Vocabulary, alignment: Alignment | None
+) -> Callable[[int], tuple[str, str]]:
+    matched = None if alignment is None else np.asarray(alignment.match) != 0
+
+    def label(token: int) -> tuple[str, str]:
+        has = matched is None or (token < len(matched) and bool(matched[token]))
+        return kind_of(bytes_of(vocabulary, token)), "shared" if has else "missing"
+
+    return label
