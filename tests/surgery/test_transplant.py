@@ -181,6 +181,29 @@ def test_a_text_that_served_another_purpose_is_not_measured_on(
         )
 
 
+def test_documents_that_share_thirteen_words_with_the_calibration_text_are_left_out(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    texts = [json.loads(x)["text"] for x in (world / "evaluation.jsonl").read_text().splitlines()]
+    (tmp_path / "near.txt").write_text(f"Before it. {texts[0].upper()} After it.")
+    (tmp_path / "rest.jsonl").write_text("\n".join(map(json.dumps, texts[1:])))
+
+    def run(evaluation: Path) -> SurgeryReport:
+        return transplant(
+            source=str(checkpoints()),
+            tokenizer=str(world / "target"),
+            text={"evaluation": [str(evaluation)], "calibration": [str(tmp_path / "near.txt")]},
+        ).report
+
+    report, rest = run(world / "evaluation.jsonl"), run(tmp_path / "rest.jsonl")
+    assert any("1 of 5 evaluation documents share 13 words" in line for line in report.warnings)
+    assert not any("13 words" in line for line in rest.warnings)
+    assert report.evaluation["text"] == rest.evaluation["text"]
+    (tmp_path / "near.txt").write_text(" ".join([texts[0], texts[1], texts[4]]))
+    with pytest.raises(UsageError, match="3 of 5 evaluation documents share 13 words in a row"):
+        run(world / "evaluation.jsonl")
+
+
 def test_comparing_puts_every_method_under_one_protocol(
     checkpoints: Checkpoints, world: Path, donor: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
+from tokensurgeon.evaluation.overlap import N_WORDS, overlapping
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows
@@ -19,26 +20,49 @@ if TYPE_CHECKING:
 def evaluation_texts(operation: Operation) -> list[str]:
     """Read the evaluation documents of the recipe.
 
+    A document that shares 13 words in a row with the calibration text, or with the text that the
+    vocabulary is trained on, is left out, and a warning says how many are: the figure would be
+    flattered. No more is read through than twice what is measured on.
+
     Raises
     ------
     UsageError
-        If a document is also in the calibration text, or in the text that the vocabulary is
-        trained on: the figure would be flattered.
+        If a whole document is in both, or if more than half of them overlap.
     """
     recipe = operation.recipe
-    texts = [document.text for document in read_documents(recipe.text.evaluation)]
-    others = {"calibration": set(operation.calibration_texts)}
+    documents = (document.text for document in read_documents(recipe.text.evaluation))
+    texts: list[str] = []
+    size = 0
+    for text in documents:
+        texts.append(text)
+        size += len(text.encode())
+        if size > 2 * recipe.text.max_bytes:
+            break
+    others: dict[str, Sequence[str]] = {"calibration": operation.calibration_texts}
     if isinstance(recipe.tokenizer, TrainSpec):
         corpus = read_documents(recipe.tokenizer.corpus)
-        others["vocabulary's training"] = {document.text for document in corpus}
+        others["vocabulary's training"] = [document.text for document in corpus]
+    refused: set[int] = set()
     for name, other in others.items():
-        both = len(other.intersection(texts))
+        both = len(set(other).intersection(texts))
         if both:
             raise UsageError(
                 f"{both} documents are in the {name} text and in the evaluation text: "
                 "give texts that share none"
             )
-    return texts
+        found = overlapping(texts, other)
+        if len(found) * 2 > len(texts):
+            raise UsageError(
+                f"{len(found)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
+                f"with the {name} text: give texts that share none"
+            )
+        if found:
+            operation.warnings.append(
+                f"{len(found)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
+                f"with the {name} text and are left out"
+            )
+        refused.update(found)
+    return [text for i, text in enumerate(texts) if i not in refused]
 
 
 def patched_model(operation: Operation, rows: PatchedRows) -> LanguageModel:
