@@ -20,8 +20,9 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
 @click.option(
     "--methods",
     metavar="A,B,…",
-    help="Methods to compare; A/B means A for the input and B for the output rows. "
-    "A sensible few if not given.",
+    help="Methods to compare: NAME, or IN/OUT for two sides; +calibration fits the rows to the "
+    "calibration text afterwards, +heal=5 trains them for five minutes. A sensible few if not "
+    "given.",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="A setting: omp.k=32."
@@ -35,7 +36,28 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
 @click.option("--untie", is_flag=True, help="Patch two matrices where the source has one.")
 @click.option("--map", "mapping", multiple=True, metavar="TARGET=SOURCE", help="As in transplant.")
 @click.option("--recipe", metavar="FILE", help="A YAML recipe; options override its keys.")
+@click.option(
+    "-o",
+    "--state",
+    metavar="DIR",
+    help="Keep each finished method here; a later run skips what is there.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Repeat what is random with so many seeds, and say the spread.",
+)
+@click.option(
+    "--floor",
+    metavar="BPB|FILE",
+    help="The reachable floor of the pair, to say what share of the recoverable gap is closed.",
+)
 @click.option("--csv", "csv_file", metavar="FILE", help="Write the table here as well.")
+@click.option(
+    "--plot", metavar="FILE", help="Write a picture (.png, .svg) or a page with it (.html)."
+)
 @console.device_option
 @console.dtype_option
 @console.seed_option
@@ -54,7 +76,11 @@ def command(
     untie: bool,
     mapping: tuple[str, ...],
     recipe: str | None,
+    state: str | None,
+    seeds: int,
+    floor: str | None,
     csv_file: str | None,
+    plot: str | None,
     device: str | None,
     dtype: str | None,
     seed: int | None,
@@ -66,7 +92,7 @@ def command(
     """Measure several methods on SOURCE and one tokenizer; no checkpoint is written.
 
     The source is measured beside them on the same text. A method that cannot work on the pair is
-    a line with its reason.
+    a line with its reason. With -o a comparison that was stopped goes on where it was.
     """
     asked = build_recipe(
         recipe,
@@ -88,23 +114,53 @@ def command(
     if not asked.text.evaluation:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = _split(methods)
-    if csv_file is not None and not Path(csv_file).parent.is_dir():
-        raise click.UsageError(f"no folder {Path(csv_file).parent}: make it first")
-    if csv_file is not None and Path(csv_file).exists() and not force:
-        raise click.UsageError(f"{csv_file} exists already: choose another or add --force")
+    for file in (csv_file, plot):
+        _check_output(file, force)
 
+    from tokensurgeon.report import gap
+    from tokensurgeon.report.plot import check_path, write_plot
     from tokensurgeon.report.terminal import comparison_table
-    from tokensurgeon.surgery import compare
+    from tokensurgeon.surgery.compare import Floor, compare
 
+    if plot is not None:
+        check_path(plot)
     with console.progress() as progress:
-        comparison = compare(asked, names, plugins=plugins, progress=progress)
+        comparison = compare(
+            asked,
+            names,
+            state=state,
+            seeds=seeds,
+            floor=None if floor is None else Floor.parse(floor),
+            plugins=plugins,
+            progress=progress,
+        )
     if csv_file is not None:
         Path(csv_file).write_text(comparison.to_csv(), encoding="utf-8")
+    data = comparison.to_dict()
+    if plot is not None:
+        write_plot(plot, data)
     if as_json:
-        console.write_json(comparison.to_dict())
-    else:
-        screen = console.stdout()
-        screen.print(comparison_table(comparison.rows, screen.width))
+        console.write_json(data)
+        return
+    screen = console.stdout()
+    screen.print(comparison_table(comparison.rows, screen.width))
+    notes = [str(note) for note in data["facts"]["notes"]]
+    best = next((row["method"] for row in comparison.rows if row["gap"] is not None), None)
+    if best is not None:
+        worst = gap.largest(gap.parts(comparison.evaluation[best].to_dict()))
+        notes += [f"{best}: {worst}"] if worst else []
+    for note in notes:
+        screen.print(note, markup=False, soft_wrap=True)
+
+
+def _check_output(file: str | None, force: bool) -> None:
+    """Refuse a file that cannot be written, before anything is measured."""
+    if file is None:
+        return
+    if not Path(file).parent.is_dir():
+        raise click.UsageError(f"no folder {Path(file).parent}: make it first")
+    if Path(file).exists() and not force:
+        raise click.UsageError(f"{file} exists already: choose another or add --force")
 
 
 def _split(methods: str | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import words
+from tokensurgeon.report import gap, words
 from tokensurgeon.report.model import SurgeryReport
 
 
@@ -39,7 +39,8 @@ def model_card(report: SurgeryReport) -> str:
         figures=words.figures(report),
         notes=words.notes(words.figures(report)),
         headings=words.HEADINGS,
-        breakdown=words.breakdown(report),
+        gap=gap.table(gap.patched_parts(report)),
+        largest=gap.largest(gap.patched_parts(report)),
         number=words.number,
         row=_row,
         sides=sides,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import words
+from tokensurgeon.report import gap, words
 from tokensurgeon.report.model import SideReport, SurgeryReport
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.table import Table
+
+SHORTEST_NAME, SHORTEST_GIVEN = 16, 14
+"""Columns that a method's name and what it was given take at least, where both are shown."""
 
 
 def print_report(console: Console, report: SurgeryReport) -> None:
@@ -21,8 +24,10 @@ def print_report(console: Console, report: SurgeryReport) -> None:
     if found:
         console.print()
         console.print(figures_table(found))
-        for note in words.notes(found):
-            console.print(note, markup=False, soft_wrap=True)
+        parts = gap.patched_parts(report)
+        for note in (*words.notes(found), gap.in_short(parts), gap.largest(parts)):
+            if note is not None:
+                console.print(note, markup=False, soft_wrap=True)
     elif not report.dry_run and report.not_evaluated:
         console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
     if report.warnings:
@@ -117,7 +122,7 @@ def _add_figure_columns(table: Table) -> None:
 def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
     """Return a comparison's table; a method that failed has its reason below it.
 
-    Under 110 columns of width, seconds and what a method was given are left out.
+    On a narrow terminal seconds and what a method was given are left out; no figure is ever cut.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -126,16 +131,34 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
 
     found = [words.figure_of(row) for row in rows]
     measured = [figure for figure in found if figure.error is None]
+    columns = dict(
+        zip(words.SHORT_HEADINGS, zip(*(f.cells() for f in measured), strict=True), strict=True)
+    )
+    if any(figure.closed is not None for figure in measured):
+        columns["closed"] = tuple(words.percent(figure.closed) for figure in measured)
+    if any(figure.gap_adapted is not None for figure in measured):
+        adapted = (words.number(figure.gap_adapted, 4, sign=True) for figure in measured)
+        columns["gap, adapted"] = tuple(adapted)
+    seconds = tuple(words.number(figure.seconds, 1) for figure in measured)
+    longest = max(len(figure.name) for figure in measured)
+    taken = sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())
+    room = width - taken - max(7, *map(len, seconds)) - 4
+    wide = room >= SHORTEST_NAME + SHORTEST_GIVEN
+    if wide:
+        columns["seconds"] = seconds
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method", overflow="fold")
-    _add_figure_columns(table)
-    if width >= 110:
-        table.add_column("seconds", justify="right", no_wrap=True)
+    least = min(longest, room - SHORTEST_GIVEN) if wide else None
+    table.add_column("method", overflow="fold", min_width=least)
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if wide:
         table.add_column("given")
-    for figure in measured:
-        given = "" if figure.name == "source" else figure.given
-        more = [words.number(figure.seconds, 1), given] if width >= 110 else []
-        table.add_row(escape(figure.name), *figure.cells(), *more)
+    for place, figure in enumerate(measured):
+        cells = [column[place] for column in columns.values()]
+        if wide:
+            cells.append("" if figure.name == "source" else figure.given)
+        table.add_row(escape(figure.name), *cells)
     notes = [Text(note) for note in words.notes(measured)]
     failed = [Text(f"{f.name}: {f.error}") for f in found if f.error is not None]
     return Group(table, *notes, *failed)

@@ -20,9 +20,14 @@ class Figure:
     interval: tuple[float, float] | None = None
     perplexity_ratio: float | None = None
     bytes_per_token: float | None = None
+    closed: float | None = None
+    gap_adapted: float | None = None
     donor: bool = False
     text_bytes: int = 0
+    forward_tokens: int = 0
+    gradient_steps: int = 0
     seconds: float | None = None
+    spread: tuple[float, float] | None = None
     error: str | None = None
     lost: int = 0
     """Chunks of the text on which its tokenizer loses text: not comparable, in no figure of it."""
@@ -35,6 +40,10 @@ class Figure:
             parts.append("donor rows")
         if self.text_bytes:
             parts.append(f"{size(self.text_bytes)} of text")
+        if self.forward_tokens:
+            parts.append(f"{self.forward_tokens:,} tokens run")
+        if self.gradient_steps:
+            parts.append(count(self.gradient_steps, "gradient step"))
         return ", ".join(parts) or "nothing"
 
     def cells(self) -> list[str]:
@@ -69,15 +78,24 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
         name=name or str(row.get("name") or row.get("method")),
         bits_per_byte=row.get("bits_per_byte"),
         gap=gap,
-        interval=(float(found[0]), float(found[1])) if found else None,
+        interval=_pair(found),
+        closed=row.get("closed"),
+        gap_adapted=row.get("gap_adapted"),
         perplexity_ratio=row.get("perplexity_ratio"),
         bytes_per_token=row.get("bytes_per_token"),
         donor=bool(more.get("donor", row.get("donor", False))),
         text_bytes=int(more.get("text_bytes", row.get("text_bytes") or 0)),
+        forward_tokens=int(row.get("forward_tokens") or 0),
+        gradient_steps=int(row.get("gradient_steps") or 0),
         seconds=row.get("seconds"),
+        spread=_pair(row.get("spread")),
         error=row.get("error"),
         lost=int(row.get("chunks_not_comparable") or 0),
     )
+
+
+def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
+    return (float(value[0]), float(value[1])) if value else None
 
 
 def figures(report: SurgeryReport) -> list[Figure]:
@@ -100,34 +118,19 @@ def figures(report: SurgeryReport) -> list[Figure]:
 
 
 def notes(found: Sequence[Figure]) -> list[str]:
-    """Say which figures leave chunks out; such a line cannot be ranked with the others."""
-    return [
+    """Say which figures leave chunks out (such a line cannot be ranked), and what is random."""
+    lines = [
         f"{figure.name}: not comparable on {count(figure.lost, 'chunk')} where its tokenizer loses "
         "text; they are left out, and its gap is over what both could score"
         for figure in found
         if figure.lost
     ]
-
-
-def breakdown(report: SurgeryReport) -> list[tuple[str, float | None, float | None]]:
-    """Return (part, source's bits per byte, patched's): missing and shared, then by kind.
-
-    The source has no missing tokens; None stands where a model has no such part. Empty if it was
-    not measured.
-    """
-    if report.evaluation is None:
-        return []
-    by_name = {entry["name"]: entry for entry in report.evaluation["entries"]}
-    source, patched = by_name.get("source", {}), by_name.get("patched", {})
-    lines: list[tuple[str, float | None, float | None]] = [
-        (f"{name} tokens", None, part["bits_per_byte"])
-        for name, part in (patched.get("by_match") or {}).items()
+    return lines + [
+        f"{figure.name} is random: {figure.spread[0]:.4f} … {figure.spread[1]:.4f} bits per byte "
+        "over the seeds"
+        for figure in found
+        if figure.spread
     ]
-    mine, theirs = patched.get("by_kind") or {}, source.get("by_kind") or {}
-    for name in dict.fromkeys([*mine, *theirs]):
-        parts = [kinds.get(name, {}).get("bits_per_byte") for kinds in (theirs, mine)]
-        lines.append((name, parts[0], parts[1]))
-    return lines
 
 
 def methods(report: SurgeryReport) -> str:
@@ -179,6 +182,11 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
     if value is None:
         return "–"
     return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """Say a share, "–" where there is none."""
+    return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def interval(value: tuple[float, float] | None) -> str:

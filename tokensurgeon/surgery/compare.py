@@ -1,30 +1,96 @@
-"""Several initialisers on one pair, under one protocol, in one table."""
+"""Several methods on one pair, under one protocol, in one table.
+
+One method is in memory at a time: its rows are computed, scored on chunks that were fixed from the
+two tokenizers alone, and dropped. With a state folder what is done is kept, and a later run skips
+it.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import SettingError, TokensurgeonError, UsageError
-from tokensurgeon.evaluation import Evaluation
-from tokensurgeon.initialisers import load_plugin
-from tokensurgeon.recipe import Recipe
-from tokensurgeon.surgery.measure import evaluation_texts, measure
-from tokensurgeon.surgery.prepare import Operation, prepare
-from tokensurgeon.surgery.rows import (
-    PatchedRows,
-    chosen_methods,
-    default_methods,
-    patch_rows,
+from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
+from tokensurgeon.evaluation.scoring import Scores
+from tokensurgeon.initialisers import get, load_plugin
+from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.compare_methods import (
+    Method,
+    make_rows,
+    other_seed,
+    parse_methods,
+    same_rows,
+    suggested,
 )
+from tokensurgeon.surgery.compare_state import State
+from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.training.train import Progress, no_progress
 
-METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
-"""What is compared where nobody says: floors, the plain family, and what learns from the pair."""
+PLAIN = "subword-mean"
+"""The method at which the recoverable gap starts, where the floor does not say."""
+
+SAME_SOURCE = 0.005
+"""By how much, in bits per byte, the source may differ where a floor was measured."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that trained rows reach on a pair, the body frozen.
+
+    Attributes
+    ----------
+    floor : float
+        Bits per byte.
+    start : float or None
+        Bits per byte at which the training started; `PLAIN`'s in the table if None.
+    source : float or None
+        The source where the floor was measured, to check that the texts are the same.
+    source_trained : float or None
+        The source after the same training of its own rows: what of it is domain adaptation.
+    """
+
+    floor: float
+    start: float | None = None
+    source: float | None = None
+    source_trained: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Floor:
+        """Read a number of bits per byte, or a JSON file with the fields as keys.
+
+        Raises
+        ------
+        SettingError
+            If it is neither.
+        """
+        try:
+            known = {"floor": float(text)}
+        except ValueError:
+            known = _floor_file(text)
+        if "floor" not in known or not all(0 <= value < math.inf for value in known.values()):
+            raise SettingError(
+                f"'{text}' is no floor: give bits per byte, or a JSON file with the key 'floor'"
+            )
+        return cls(**known)
+
+
+def _floor_file(path: str) -> dict[str, float]:
+    """Return the known keys of a floor's file; none of what is no such file."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+        names = ("floor", "start", "source", "source_trained")
+        return {name: float(data[name]) for name in names if data.get(name) is not None}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -36,12 +102,14 @@ class Comparison:
     rows : tuple of dict
         The source first, then by bits per byte; methods that could not work come last with their
         reason under ``error``. Keys: method, bits_per_byte, gap (to the source), interval (95 %,
-        of the gap), perplexity_ratio, bytes_per_token, seconds, donor, text_bytes,
-        forward_tokens, error.
+        of the gap), closed (share of the recoverable gap, where a floor is given), gap_adapted
+        (to the source after the same calibration, where that is known), perplexity_ratio,
+        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, seconds, spread (bits
+        per byte at the best and the worst seed, of what is random), error.
     evaluation : Evaluation
         All of the figures, with their breakdown.
     facts : dict
-        Source, target and donor, for a heading.
+        Source, target and donor, for a heading; the floor; notes on the text.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -54,11 +122,20 @@ class Comparison:
         return {"facts": self.facts, "rows": list(self.rows), "evaluation": evaluation}
 
     def to_csv(self) -> str:
-        """Return the rows as CSV with a header."""
+        """Return the rows as CSV with a header; pairs of numbers take two columns each."""
+        pairs = {
+            "interval": ("interval_low", "interval_high"),
+            "spread": ("spread_low", "spread_high"),
+        }
+        names = [each for key in self.rows[0] for each in pairs.get(key, (key,))]
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:
+            flat = {key: value for key, value in row.items() if key not in pairs}
+            for key, columns in pairs.items():
+                flat.update(zip(columns, row[key] or (None, None), strict=True))
+            writer.writerow(flat)
         return buffer.getvalue()
 
 
@@ -66,18 +143,29 @@ def compare(
     recipe: Recipe,
     methods: Sequence[str] = (),
     *,
+    state: str | Path | None = None,
+    seeds: int = 1,
+    floor: Floor | None = None,
     plugins: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Comparison:
-    """Measure several initialisers on one pair; nothing is written.
+    """Measure several methods on one pair; no checkpoint is written.
 
     Parameters
     ----------
     recipe : Recipe
         Its `text.evaluation` is needed; its `output` and `baselines` are not used.
     methods : sequence of str
-        ``NAME`` for both sides, or ``INPUT/OUTPUT``. Default: a sensible few, and the default of
-        the pair. When the matrices are tied, a pair of different names is an error of its row.
+        See `Method.parse`. Default: a sensible few, and the default of the pair. When the
+        matrices are tied, a pair of different names is an error of its row.
+    state : path, optional
+        A folder in which each finished method is kept; what is there already is not measured
+        again. Methods that could not work are tried again.
+    seeds : int
+        Repeat what is random with so many seeds, the recipe's the first, and say the spread. A
+        method whose rows do not change with the seed is not random.
+    floor : Floor, optional
+        Of this pair, on the same text.
     plugins : sequence of path
         Python files that register initialisers. Their code runs.
     progress : callable(done, total, what), optional
@@ -85,98 +173,190 @@ def compare(
     Raises
     ------
     UsageError
-        Without a text, or if a method is named twice.
+        Without a text, if a method is unknown or named twice, or if the floor is of another text.
     """
     if not recipe.text.evaluation:
         raise UsageError("a comparison needs a text: give --text FILE")
-    if len(set(methods)) < len(methods):
-        raise SettingError("a method is named twice: name each once")
+    asked = parse_methods(list(methods))
     for plugin in plugins:
         load_plugin(plugin)
+    for name in sorted({name for method in asked for name in (method.input, method.output)}):
+        if name != "auto":
+            get(name)
     operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
     texts = evaluation_texts(operation)
-    names = list(methods) or _suggested(operation)
+    bench = _bench(operation, texts)
+    run = _Run(operation, bench, State(state, operation, bench), seeds)
+    source = run.source()
+    results = [EntryResult.from_dict(source["entry"])]
+    bench.table(results)  # before any method takes its time: the source must be comparable
     rows: list[dict[str, Any]] = []
-    patched: list[tuple[str, PatchedRows]] = []
-    for done, name in enumerate(names):
-        operation.progress(done, len(names), f"initialising: {name}")
-        row, made = _one(operation, name)
-        rows.append(row)
-        if made is not None:
-            patched.append((name, made))
-    evaluation = measure(operation, patched, texts)
-    _fill(rows, evaluation)
+    chosen = asked or suggested(operation)
+    for done, method in enumerate(chosen):
+        operation.progress(done, len(chosen), "methods")
+        kept = run.method(method)
+        rows.append(kept["row"])
+        if kept["entry"] is not None:
+            results.append(EntryResult.from_dict(kept["entry"]))
+    operation.progress(len(chosen), len(chosen), "methods")
     rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
-    source = _row("source")
-    _fill([source], evaluation)
-    layout = operation.checkpoint.layout
-    facts = {
+    if floor is not None and not _close(rows, results[0], floor):
+        operation.warnings.append(
+            f"no share of the gap is said: the floor names no start, and '{PLAIN}' is not compared"
+        )
+    return Comparison((source["row"], *rows), bench.table(results), _facts(operation, floor, seeds))
+
+
+def _bench(operation: Operation, texts: Sequence[str]) -> Bench:
+    """Fix what is scored, from the tokenizers and the length of the model alone."""
+    longest = operation.checkpoint.max_positions
+    alignment = operation.alignment
+    return Bench.fix(
+        [(alignment.source, longest), (alignment.target, longest)],
+        texts,
+        max_bytes=operation.recipe.text.max_bytes,
+        seed=operation.recipe.seed,
+    )
+
+
+class _Run:
+    """What the methods of one comparison share: the source's scores, once they are needed."""
+
+    def __init__(self, operation: Operation, bench: Bench, state: State, seeds: int) -> None:
+        self.operation, self.bench, self.state, self.seeds = operation, bench, state, seeds
+        self._scores: Scores | None = None
+
+    def source(self) -> dict[str, Any]:
+        """Return the source's row and entry."""
+        kept = self.state.load(None)
+        if kept is None:
+            result = self.bench.result(self._source_entry(), self._first())
+            kept = {"row": _row("source", result), "entry": result.to_dict()}
+            self.state.save(None, kept)
+        return kept
+
+    def method(self, method: Method) -> dict[str, Any]:
+        """Return a method's row and entry; one that cannot work has its reason and no entry."""
+        kept = self.state.load(method, self.seeds)
+        if kept is not None:
+            return kept
+        operation, first = self.operation, self._first()
+        try:
+            patched = make_rows(operation, method)
+            result = self._result(operation, method, patched, first)
+            row = _row(method.label, result)
+            row["spread"] = self._spread(method, patched, result, first)
+        except TokensurgeonError as error:
+            return {"row": {**_row(method.label, None), "error": str(error)}, "entry": None}
+        row["seconds"] = round(patched.seconds, 3)
+        row["donor"] = patched.used_donor
+        row["forward_tokens"] = patched.forward_tokens
+        row["gradient_steps"] = getattr(patched, "gradient_steps", 0)
+        row["gap_adapted"] = getattr(patched, "gap_adapted", None)
+        if patched.used_text:
+            row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
+        kept = {"row": row, "entry": result.to_dict()}
+        self.state.save(method, kept, self.seeds)
+        return kept
+
+    def _source_entry(self) -> Entry:
+        return Entry("source", self.operation.model, self.operation.alignment.source)
+
+    def _first(self) -> Scores:
+        if self._scores is None:
+            self._scores = self.bench.score(self._source_entry(), self.operation.progress)
+        return self._scores
+
+    def _result(
+        self, operation: Operation, method: Method, rows: PatchedRows, first: Scores
+    ) -> EntryResult:
+        alignment = operation.alignment
+        model = patched_model(operation, rows)
+        entry = Entry(method.label, model, alignment.target, alignment=alignment)
+        return self.bench.result(entry, self.bench.score(entry, operation.progress), first)
+
+    def _spread(
+        self, method: Method, rows: PatchedRows, result: EntryResult, first: Scores
+    ) -> list[float] | None:
+        """Repeat a random method with other seeds; None for one that is not."""
+        found = [result.bits_per_byte]
+        for seed in range(1, self.seeds):
+            other = other_seed(self.operation, self.operation.recipe.seed + seed)
+            again = make_rows(other, method)
+            if seed == 1 and same_rows(rows, again):
+                return None
+            found.append(self._result(other, method, again, first).bits_per_byte)
+        known = [value for value in found if value is not None]
+        return [min(known), max(known)] if len(known) > 1 else None
+
+
+def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
+    gap = result.difference if result else None
+    return {
+        "method": name,
+        "bits_per_byte": result.bits_per_byte if result else None,
+        "gap": gap.estimate if gap else None,
+        "interval": [gap.low, gap.high] if gap else None,
+        "closed": None,
+        "gap_adapted": None,
+        "perplexity_ratio": result.perplexity_ratio if result else None,
+        "bytes_per_token": result.bytes_per_token if result else None,
+        "donor": False,
+        "text_bytes": 0,
+        "forward_tokens": 0,
+        "gradient_steps": 0,
+        "seconds": None,
+        "spread": None,
+        "error": None,
+    }
+
+
+def _close(rows: list[dict[str, Any]], source: EntryResult, floor: Floor) -> bool:
+    """Say what share of the recoverable gap each method closes; mutates `rows`.
+
+    False where nothing says at which bits per byte the gap starts.
+
+    Raises
+    ------
+    UsageError
+        If the floor is of another text, or not below where it starts.
+    """
+    if floor.source is not None and source.bits_per_byte is not None:
+        apart = abs(floor.source - source.bits_per_byte)
+        if apart > SAME_SOURCE:
+            raise UsageError(
+                f"the floor was measured where the source has {floor.source:.4f} bits per byte; "
+                f"here it has {source.bits_per_byte:.4f}: measure both on the same text"
+            )
+    start = floor.start
+    if start is None:
+        start = next((row["bits_per_byte"] for row in rows if row["method"] == PLAIN), None)
+    if start is None:
+        return False
+    if floor.floor >= start:
+        raise UsageError(
+            f"the floor of {floor.floor:.4f} bits per byte is not below the start of {start:.4f}: "
+            "there is no gap to recover"
+        )
+    for row in rows:
+        if row["bits_per_byte"] is not None:
+            row["closed"] = (start - row["bits_per_byte"]) / (start - floor.floor)
+    return True
+
+
+def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, Any]:
+    recipe, layout = operation.recipe, operation.checkpoint.layout
+    target = recipe.tokenizer or recipe.donor
+    return {
         "source": recipe.source,
-        "target": recipe.tokenizer if isinstance(recipe.tokenizer, str) else "trained",
+        "target": "trained" if isinstance(target, TrainSpec) else target,
         "donor": recipe.donor,
         "tied": operation.tied,
         "untied": layout.tied and recipe.untie,
         "missing": int(operation.alignment.missing.size),
         "n_target": operation.alignment.target.n_rows,
+        "calibration_bytes": sum(len(text.encode()) for text in operation.calibration_texts),
+        "floor": floor and dict(vars(floor)),
+        "seeds": seeds,
+        "notes": list(operation.warnings),
     }
-    return Comparison((source, *rows), evaluation, facts)
-
-
-def _suggested(operation: Operation) -> list[str]:
-    """Return the methods to compare where none is named, the pair's default among them."""
-    names = [name for name in METHODS if name != "omp" or operation.donor is not None]
-    if operation.tied:
-        names = [name for name in names if name != "subword-ends"]
-    default = default_methods(operation)
-    label = default[0] if default[0] == default[1] else "/".join(default)
-    return names if label in names else [*names, label]
-
-
-def _row(name: str) -> dict[str, Any]:
-    return {
-        "method": name,
-        "bits_per_byte": None,
-        "gap": None,
-        "interval": None,
-        "perplexity_ratio": None,
-        "bytes_per_token": None,
-        "seconds": None,
-        "donor": False,
-        "text_bytes": 0,
-        "forward_tokens": 0,
-        "error": None,
-    }
-
-
-def _one(operation: Operation, name: str) -> tuple[dict[str, Any], PatchedRows | None]:
-    """Compute one method's rows; a method that cannot work says why in its line of the table."""
-    row = _row(name)
-    input_name, _, output_name = name.partition("/")
-    spec = operation.recipe.init.model_copy(
-        update={"input": input_name, "output": output_name or input_name}
-    )
-    try:
-        patched = patch_rows(operation, chosen_methods(operation, spec), spec)
-        row["forward_tokens"] = patched.forward_tokens
-        row["seconds"] = round(patched.seconds, 3)
-        row["donor"] = patched.used_donor
-        if patched.used_text:
-            row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
-    except TokensurgeonError as error:
-        row["error"] = str(error)
-        return row, None
-    return row, patched
-
-
-def _fill(rows: list[dict[str, Any]], evaluation: Evaluation) -> None:
-    """Take the figures of each row from the evaluation."""
-    for row in rows:
-        if row["error"] is not None:
-            continue
-        entry = evaluation[row["method"]]
-        row["bits_per_byte"] = entry.bits_per_byte
-        row["perplexity_ratio"] = entry.perplexity_ratio
-        row["bytes_per_token"] = entry.bytes_per_token
-        if entry.difference is not None:
-            row["gap"] = entry.difference.estimate
-            row["interval"] = (entry.difference.low, entry.difference.high)

@@ -1,0 +1,124 @@
+"""Where the gap to the source is, in words: kinds of token, shared and missing apart.
+
+What is read here is the ``excess`` of an entry of an evaluation: both models' losses on the bytes
+of the patched model's tokens. The parts add up to the gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokensurgeon.report.model import SurgeryReport
+
+SMALL = 0.01
+"""Parts under this share of the gap, on either side of zero, are taken together."""
+
+_PLURALS = {"mixed": "mixed tokens", "control": "controls", "UTF-8 piece": "UTF-8 pieces"}
+_AS_THEY_ARE = {
+    "newlines", "spaces", "digits", "words", "single letters", "punctuation", "multi-word",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the gap; bits per byte are over the whole text, so that parts add up.
+
+    `source` and `patched` are losses on the same bytes, `share` the part's share of the gap (None
+    where there is no gap), `examples` the tokens that cost most.
+    """
+
+    name: str
+    source: float
+    patched: float
+    share: float | None
+    tokens: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def excess(self) -> float:
+        """Bits per byte above the source."""
+        return self.patched - self.source
+
+
+def parts(entry: Mapping[str, Any] | None) -> list[Part]:
+    """Return the parts of an entry's gap, the largest first; empty where they are not known."""
+    excess: Sequence[Mapping[str, Any]] = (entry or {}).get("excess") or ()
+    gap = sum(part["excess"] for part in excess)
+    return [
+        Part(
+            f"{part['match']} {_plural(part['kind'])}",
+            part["source_bits_per_byte"],
+            part["bits_per_byte"],
+            part["excess"] / gap if gap > 0 else None,
+            part["tokens"],
+            tuple(one["text"] for one in part["examples"]),
+        )
+        for part in excess
+    ]
+
+
+def patched_parts(report: SurgeryReport) -> list[Part]:
+    """Return the parts of the patched model's gap."""
+    entries = (report.evaluation or {}).get("entries", ())
+    return parts(next((entry for entry in entries if entry["name"] == "patched"), None))
+
+
+def table(found: Sequence[Part]) -> list[Part]:
+    """Return the lines of a table: shared and missing whole, then the parts worth a line."""
+    if not found:
+        return []
+    whole = [
+        joined
+        for word in ("missing", "shared")
+        if (joined := _joined(f"all {word} tokens", [p for p in found if p.name.startswith(word)]))
+    ]
+    large = [part for part in found if abs(part.share or 0.0) >= SMALL or part.share is None]
+    rest = _joined("the rest", [part for part in found if part not in large])
+    return [*whole, *large, *([rest] if rest else [])]
+
+
+def largest(found: Sequence[Part]) -> str | None:
+    """Name the part of the largest excess in a sentence; None where there is no gap."""
+    if not found or found[0].share is None or found[0].excess <= 0:
+        return None
+    first = found[0]
+    gap = sum(part.excess for part in found)
+    such = ", ".join(repr(text) for text in first.examples[:4])
+    return (
+        f"The largest failure is {first.name}: {first.excess:.4f} of the {gap:.4f} bits per byte "
+        f"above the source ({100 * first.excess / gap:.0f} %)"
+        + (f", such as {such}" if such else "")
+    )
+
+
+def in_short(found: Sequence[Part], n: int = 4) -> str | None:
+    """List the largest parts on one line; None where there is no gap."""
+    if largest(found) is None:
+        return None
+    shown = [part for part in found[:n] if part.excess > 0]
+    rest = sum(part.excess for part in found) - sum(part.excess for part in shown)
+    listed = [f"{part.name} {part.excess:+.4f}" for part in shown]
+    if len(found) > len(shown):
+        listed.append(f"the rest {rest:+.4f}")
+    return f"Where the gap is: {', '.join(listed)}"
+
+
+def _joined(name: str, several: Sequence[Part]) -> Part | None:
+    if not several:
+        return None
+    shares = [part.share for part in several if part.share is not None]
+    return Part(
+        name,
+        sum(part.source for part in several),
+        sum(part.patched for part in several),
+        sum(shares) if shares else None,
+        sum(part.tokens for part in several),
+    )
+
+
+def _plural(kind: str) -> str:
+    if kind == "multi-word":
+        return "tokens of several words"
+    return _PLURALS.get(kind, kind if kind in _AS_THEY_ARE else f"{kind} words")

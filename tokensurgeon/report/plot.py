@@ -1,0 +1,193 @@
+"""A comparison as a picture: each method's gap to the source with its interval.
+
+`write_plot` writes PNG, SVG or one HTML page that holds the picture and the table; matplotlib is
+loaded only then.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.errors import MissingExtraError, UsageError
+from tokensurgeon.report import gap, words
+from tokensurgeon.report.words import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+SUFFIXES = (".png", ".svg", ".html")
+
+COLOURS = {
+    "nothing": "#4c566a",
+    "donor rows": "#2a6fb0",
+    "text": "#b5651d",
+    "donor rows and text": "#2e7d4f",
+}
+"""By what a method had besides the source and the two tokenizers."""
+
+
+def check_path(path: str | Path) -> None:
+    """Refuse a file that no picture can be written to.
+
+    Raises
+    ------
+    UsageError
+        If its name ends in none of `SUFFIXES`.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} is no picture: its name must end in {', '.join(SUFFIXES)}")
+
+
+def write_plot(path: str | Path, comparison: Mapping[str, Any]) -> None:
+    """Write a comparison as a picture or a page.
+
+    Parameters
+    ----------
+    path : path
+        Ends in one of `SUFFIXES`; replaced if it exists, and there whole or not at all.
+    comparison : mapping
+        As ``Comparison.to_dict()``.
+
+    Raises
+    ------
+    UsageError
+        If the suffix is another one.
+    MissingExtraError
+        Without matplotlib.
+    """
+    check_path(path)
+    path = Path(path)
+    if path.suffix.lower() == ".html":
+        data = page(comparison).encode("utf-8")
+    else:
+        data = picture(comparison, path.suffix.lower()[1:])
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+def picture(comparison: Mapping[str, Any], form: str) -> bytes:
+    """Return the picture as ``png`` or ``svg``; the same table gives the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    # Text stays text in SVG, and neither format is given a date or random names.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tokensurgeon"}):
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        _draw(comparison).savefig(buffer, format=form, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
+def page(comparison: Mapping[str, Any]) -> str:
+    """Return one HTML page with the picture and the table; it loads nothing from elsewhere."""
+    from jinja2 import Environment, StrictUndefined
+
+    svg = picture(comparison, "svg").decode("utf-8")
+    figures = [words.figure_of(row) for row in comparison["rows"]]
+    measured = [figure for figure in figures if figure.error is None]
+    entries = comparison["evaluation"]["entries"]
+    best = next((figure.name for figure in measured if figure.gap is not None), None)
+    entry = next((one for one in entries if one["name"] == best), None)
+    environment = Environment(undefined=StrictUndefined, autoescape=True)
+    template = resources.files("tokensurgeon.report").joinpath("comparison.html.jinja")
+    return environment.from_string(template.read_text("utf-8")).render(
+        facts=comparison["facts"],
+        heading=heading(comparison["facts"]),
+        svg=svg[svg.index("<svg") :],
+        figures=measured,
+        failed=[figure for figure in figures if figure.error is not None],
+        notes=[*comparison["facts"].get("notes", ()), *words.notes(measured)],
+        closed=any(figure.closed is not None for figure in measured),
+        adapted=any(figure.gap_adapted is not None for figure in measured),
+        text=comparison["evaluation"]["text"],
+        protocol=comparison["evaluation"]["protocol"],
+        best=best,
+        gap=gap.table(gap.parts(entry)),
+        largest=gap.largest(gap.parts(entry)),
+        number=words.number,
+        percent=words.percent,
+    )
+
+
+def heading(facts: Mapping[str, Any]) -> str:
+    """Say in one line what was compared."""
+    source, target = (words.short(facts[key]) for key in ("source", "target"))
+    if facts["target"] == "trained":
+        target = "a vocabulary trained for it"
+    how = " (tied)" if facts.get("tied") else " (untied)" if facts.get("untied") else ""
+    return f"{source}{how} → {target}"
+
+
+def given(figure: Figure) -> str:
+    """Return which of `COLOURS` a method belongs to."""
+    if figure.donor:
+        return "donor rows and text" if figure.text_bytes else "donor rows"
+    return "text" if figure.text_bytes else "nothing"
+
+
+def _draw(comparison: Mapping[str, Any]) -> Picture:
+    try:
+        from matplotlib.figure import Figure as Picture
+        from matplotlib.lines import Line2D
+    except ImportError as error:
+        raise MissingExtraError(
+            "a plot needs matplotlib: python -m pip install 'tokensurgeon[plots]'"
+        ) from error
+
+    figures = [words.figure_of(row) for row in comparison["rows"]]
+    source = figures[0]
+    measured = [one for one in figures if one.error is None and one.gap is not None]
+    image = Picture(figsize=(9.0, 1.9 + 0.34 * max(len(measured), 1)), layout="constrained")
+    axes = image.add_subplot()
+    gaps = [one.gap or 0.0 for one in measured]
+    for place, one in enumerate(measured):
+        colour = COLOURS[given(one)]
+        at = one.gap or 0.0
+        low, high = one.interval or (at, at)
+        axes.hlines(place, min(0.0, at), max(0.0, at), color=colour, alpha=0.25, linewidth=6)
+        axes.errorbar(
+            at, place, xerr=[[at - low], [high - at]], fmt="o", color=colour, markersize=5,
+            capsize=3, linewidth=1.4,
+        )  # fmt: skip
+        axes.annotate(
+            f"{at:+.3f}", (max(high, at), place), xytext=(7, 0), textcoords="offset points",
+            va="center", fontsize=8, color="#333333",
+        )  # fmt: skip
+    axes.axvline(0.0, color="#111111", linewidth=1.2)
+    lines = [f"source, {words.number(source.bits_per_byte, 3)}"]
+    marks = [Line2D([], [], color="#111111", linewidth=1.2)]
+    floor = _floor(comparison)
+    if floor is not None and source.bits_per_byte is not None:
+        axes.axvline(floor - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
+        lines.append(f"reachable floor, {floor:.3f}")
+        marks.append(Line2D([], [], color="#9b2335", linestyle="--", linewidth=1.2))
+    for name in dict.fromkeys(given(one) for one in measured):
+        lines.append(f"given {name}")
+        marks.append(Line2D([], [], color=COLOURS[name], marker="o", linestyle=""))
+    axes.set_yticks(range(len(measured)), [one.name for one in measured], fontsize=9)
+    axes.set_ylim(max(len(measured), 1) - 0.4, -0.6)
+    axes.set_xlabel("bits per byte above the source, with 95 % interval", fontsize=9)
+    axes.set_title(heading(comparison["facts"]), fontsize=10, loc="left")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    # Room for the figure beside the last point.
+    span = max([*gaps, 1e-6]) - min([*gaps, 0.0])
+    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + 0.08 * span)
+    image.legend(marks, lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return image
+
+
+def _floor(comparison: Mapping[str, Any]) -> float | None:
+    floor = comparison["facts"].get("floor")
+    return None if floor is None else float(floor["floor"])
