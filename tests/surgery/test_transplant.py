@@ -204,6 +204,31 @@ def test_documents_that_share_thirteen_words_with_the_calibration_text_are_left_
         run(world / "evaluation.jsonl")
 
 
+def test_untying_says_what_it_costs_and_what_it_buys(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    fields = {
+        "source": str(checkpoints(tied=True)),
+        "tokenizer": str(world / "target"),
+        "text": {"evaluation": [str(world / "evaluation.jsonl")]},
+        "pad_to_multiple_of": 64,
+    }
+    plain = {"input": "subword-mean", "output": "subword-mean"}
+    tied = transplant(**fields, init=plain, output=str(tmp_path / "tied"))
+    two = transplant(**fields, untie=True, output=str(tmp_path / "two"))
+    assert tied.report.untied is None
+    weights = [tmp_path / name / "model.safetensors" for name in ("tied", "two")]
+    more = weights[1].stat().st_size - weights[0].stat().st_size
+    # The header of the file grows by a line.
+    assert 0 <= more - two.report.untied.extra_bytes < 200
+    beside = two.evaluation[two.report.untied.tied_entry]
+    assert beside.bits_per_byte == pytest.approx(tied.evaluation["patched"].bits_per_byte)
+    buys = beside.bits_per_byte - two.evaluation["patched"].bits_per_byte
+    card = (tmp_path / "two" / "README.md").read_text("utf-8")
+    said = f"buys {buys:.4f} bits" if buys > 0 else "buys nothing"
+    assert f"the second matrix adds {two.report.rows.total * 32 * 4 // 1000} kB and {said}" in card
+
+
 def test_comparing_puts_every_method_under_one_protocol(
     checkpoints: Checkpoints, world: Path, donor: Path
 ) -> None:

@@ -12,6 +12,7 @@ from tokensurgeon.report.model import (
     SurgeryReport,
     TokenFact,
     TokenizerFacts,
+    UntieFacts,
     audit_rows,
     versions,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "SurgeryReport",
     "TokenFact",
     "TokenizerFacts",
+    "UntieFacts",
     "audit_rows",
     "model_card",
     "versions",

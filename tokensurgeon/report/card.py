@@ -42,6 +42,7 @@ def model_card(report: SurgeryReport) -> str:
         gap=gap.table(gap.patched_parts(report)),
         largest=gap.largest(gap.patched_parts(report)),
         number=words.number,
+        untying=words.untying(report),
         row=_row,
         sides=sides,
         audit=_audit(sides),

@@ -130,6 +130,17 @@ class SideReport(_Model):
     audit: RowAudit = RowAudit()
 
 
+class UntieFacts(_Model):
+    """What a second matrix costs where the source has one.
+
+    `extra_bytes` is its size in the checkpoint; `tied_entry` names the entry of the evaluation that
+    shows the plain method on one matrix, so that what untying buys can be read off.
+    """
+
+    extra_bytes: int
+    tied_entry: str
+
+
 class SurgeryReport(_Model):
     """A whole surgery.
 
@@ -141,6 +152,8 @@ class SurgeryReport(_Model):
         As `Alignment.summary()`.
     tied : bool
         Whether the patched checkpoint has one matrix; `input` and `output` are then equal.
+    untied : UntieFacts or None
+        Where a tied source was given two matrices.
     unspellable, unmatched_controls : tuple of TokenFact
         Target tokens that no piece and no role could answer for.
     ids : dict
@@ -173,6 +186,7 @@ class SurgeryReport(_Model):
     alignment: Plain
     rows: RowCounts
     tied: bool
+    untied: UntieFacts | None = None
     input: SideReport
     output: SideReport
     unspellable: tuple[TokenFact, ...] = ()

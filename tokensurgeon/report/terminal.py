@@ -64,6 +64,9 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
     else:
         lines.append(("input", side(report.input, report.rows.total, report.dry_run)))
         lines.append(("output", side(report.output, report.rows.total, report.dry_run)))
+    untying = words.untying(report)
+    if untying is not None:
+        lines.append(("untied", untying))
     if report.dry_run:
         known = report.estimate or {}
         parts = []

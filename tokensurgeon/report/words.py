@@ -133,6 +133,20 @@ def notes(found: Sequence[Figure]) -> list[str]:
     ]
 
 
+def untying(report: SurgeryReport) -> str | None:
+    """Say what a second matrix costs and buys; None where nothing was untied."""
+    if report.untied is None:
+        return None
+    costs = f"the second matrix adds {size(report.untied.extra_bytes)}"
+    entries = (report.evaluation or {}).get("entries", ())
+    bits = {entry["name"]: entry["bits_per_byte"] for entry in entries}
+    tied, patched = bits.get(report.untied.tied_entry), bits.get("patched")
+    if tied is None or patched is None:
+        return f"{costs}; what it buys was not measured"
+    buys = f"{tied - patched:.4f} bits per byte less than" if tied > patched else "nothing over"
+    return f"{costs} and buys {buys} {report.untied.tied_entry} ({tied:.4f})"
+
+
 def methods(report: SurgeryReport) -> str:
     """Say which method made which side."""
     if report.input.method == report.output.method:

@@ -28,6 +28,7 @@ from tokensurgeon.surgery.rows import (
     copied_rows,
     row_origins,
 )
+from tokensurgeon.surgery.untying import untie_facts
 from tokensurgeon.vocabulary import Vocabulary
 
 
@@ -87,6 +88,7 @@ def make_report(
             holes=target.n_rows - used,
         ),
         tied=operation.tied,
+        untied=untie_facts(operation),
         input=_side(operation, rows.input if rows else None, methods[0], "input"),
         output=_side(operation, rows.output if rows else None, methods[1], "output"),
         unspellable=_facts(target, operation.unspellable),

@@ -21,6 +21,7 @@ from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_mode
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, build_initialiser, chosen_methods, patch_rows
+from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.train import Progress, no_progress
 
@@ -110,6 +111,8 @@ def transplant(
     evaluation = None
     if texts:
         made += _baselines(operation, rows)
+        if untied(operation):
+            made.append((TIED_ENTRY, tied_rows(operation)))
         evaluation = measure(operation, made, texts)
     operation.timings["total"] = time.perf_counter() - start
     report = make_report(operation, methods=methods, made=made, evaluation=evaluation)
