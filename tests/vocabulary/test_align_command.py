@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner
 from tiny_tokenizers import TINY
 
+from tokensurgeon.alignment import align
 from tokensurgeon.cli.align import command, parse_pair
 from tokensurgeon.errors import UnknownNameError
+from tokensurgeon.vocabulary import load_vocabulary
 
 
 @pytest.fixture
@@ -41,6 +43,28 @@ def test_json_counts_every_id(pair: list[str]) -> None:
     assert sum(data[part] for part in parts) == data["target_rows"]
     assert len(data["missing_examples"]) == 3
     assert data["text"] is None
+
+
+def test_what_the_target_keeps_of_the_sources_boundaries(pair: list[str], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat, the dog did not\n")
+    source, target = (load_vocabulary(one) for one in pair)
+    words = text.read_text()
+    cuts = [
+        {int(end) for end in vocabulary.encode_with_bytes(words).ends if 0 < end < len(words)}
+        for vocabulary in (source, target)
+    ]
+    data = json.loads(run(*pair, "--text", str(text), "--json"))["text"]
+    assert data["n_boundaries"] == len(cuts[0]) > 0
+    assert data["boundary_share"] == pytest.approx(len(cuts[0] & cuts[1]) / len(cuts[0]))
+    missing = set(align(source, target).missing.tolist())
+    ids = target.encode(words)
+    shared = [i not in missing for i in ids]
+    assert data["shared_token_share"] == pytest.approx(sum(shared) / len(ids))
+    out = run(*pair, "--text", str(text))
+    assert f"Of the {len(cuts[0])} places where the source parts two tokens" in out
+    same = json.loads(run(pair[0], pair[0], "--text", str(text), "--json"))["text"]
+    assert same["boundary_share"] == same["shared_token_share"] == 1
 
 
 def test_a_map_is_counted(pair: list[str]) -> None:

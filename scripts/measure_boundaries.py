@@ -1,0 +1,150 @@
+"""Does a target that cuts text as the source does lose less? Measured over many pairs.
+
+    python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o docs/methods.md]
+
+For each source and each tokenizer that loses none of its text: the share of the source's token
+boundaries that the tokenizer keeps, and the gap of two methods right after the surgery. With -o
+the table replaces what stands between the marks `boundaries` on the page. What is measured is kept
+in DIR; a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from scipy.stats import pearsonr, spearmanr
+
+from tokensurgeon import Recipe, compare
+from tokensurgeon.alignment import align, boundary_share
+from tokensurgeon.evaluation import chunk_documents
+from tokensurgeon.training import read_documents
+from tokensurgeon.vocabulary import load_vocabulary
+
+DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
+METHODS = ("subword-mean", "hidden-residual/subword-mean")
+TOKENIZERS = (
+    "storyllamas-4096",
+    "minimind-6400",
+    "kl3m-001-32k",
+    "kl3m-004-char-8k",
+    "spm-en-1k",
+    "llama2",
+    "gpt2",
+    "gpt-neox-pythia",
+    "modernbert",
+)
+
+
+def measure(assets: Path, state: Path, n_bytes: int) -> list[dict[str, object]]:
+    """Return one row a pair."""
+    sources = {
+        "stories260K": (assets / "models/stories260K", assets / "corpora/tinystories-valid.json"),
+        "technical-base": (
+            assets / "models/technical-base",
+            assets / "corpora/technical-valid.json",
+        ),
+        "the model that ships": (DATA / "source", DATA / "text/evaluation.jsonl"),
+    }
+    targets = {name: assets / "tokenizers" / name for name in TOKENIZERS}
+    targets |= {"technical-donor": assets / "models/technical-donor", "its target": DATA / "donor"}
+    rows: list[dict[str, object]] = []
+    for source, (model, text) in sources.items():
+        texts = [document.text for document in read_documents([text])]
+        chunks = chunk_documents(texts, max_bytes_total=n_bytes)
+        scored = [chunk.text for chunk in chunks]
+        ours = load_vocabulary(model)
+        for target, tokenizer in targets.items():
+            theirs = load_vocabulary(tokenizer)
+            encodings = theirs.encode_many(scored)
+            if not all(one.lossless for one in encodings):
+                print(f"{source} → {target}: loses text, left out", flush=True)
+                continue
+            alignment = align(ours, theirs)
+            n_tokens = sum(len(one.ids) for one in encodings)
+            missing = set(alignment.missing.tolist())
+            n_missing = sum(int(token) in missing for one in encodings for token in one.ids)
+            recipe = Recipe.model_validate(
+                {
+                    "source": str(model),
+                    "tokenizer": str(tokenizer),
+                    "text": {"evaluation": [str(text)], "max_bytes": n_bytes},
+                    "untie": True,
+                }
+            )
+            table = compare(recipe, METHODS, state=state)
+            gaps = {row["method"]: row["gap"] for row in table.rows}
+            rows.append(
+                {
+                    "source": source,
+                    "target": target,
+                    "boundary_share": boundary_share(alignment, scored),
+                    "missing_share": n_missing / n_tokens,
+                    "gaps": [gaps[name] for name in METHODS],
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def markdown(rows: list[dict[str, object]], n_bytes: int) -> str:
+    """Return the table and the correlations."""
+    lines = [
+        f"On the first {n_bytes:,} bytes of each source's held-out text, untied, without "
+        "calibration. Made by `scripts/measure_boundaries.py`.",
+        "",
+        "| source | target | source boundaries kept | tokens of the text that are missing "
+        "| gap, `subword-mean` | gap, `hidden-residual` / `subword-mean` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["source"], -row["boundary_share"])):
+        lines.append(
+            f"| {row['source']} | {row['target']} | {100 * row['boundary_share']:.1f} % "
+            f"| {100 * row['missing_share']:.1f} % "
+            f"| {row['gaps'][0]:+.3f} | {row['gaps'][1]:+.3f} |"
+        )
+    lines += [
+        "",
+        "Correlation with the gap; with the share of missing tokens beside it:",
+        "",
+        "| pairs | method | boundaries kept, Pearson | Spearman | missing tokens, Pearson "
+        "| Spearman |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups = {"all": rows}
+    for row in rows:
+        groups.setdefault(str(row["source"]), []).append(row)
+    for name, group in groups.items():
+        for i, method in enumerate(METHODS):
+            gaps = [row["gaps"][i] for row in group]
+            cells = [
+                f"{correlate([row[key] for row in group], gaps).statistic:+.2f}"
+                for key in ("boundary_share", "missing_share")
+                for correlate in (pearsonr, spearmanr)
+            ]
+            lines.append(f"| {name} ({len(group)}) | `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, and put the table on the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("assets", type=Path)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--bytes", type=int, default=20_000)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    text = markdown(measure(arguments.assets, arguments.state, arguments.bytes), arguments.bytes)
+    print(text)
+    if arguments.output:
+        page = arguments.output.read_text("utf-8")
+        marks = re.compile(r"(<!-- boundaries -->\n).*?(<!-- /boundaries -->)", re.DOTALL)
+        arguments.output.write_text(
+            marks.sub(lambda found: f"{found[1]}{text}{found[2]}", page), "utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
