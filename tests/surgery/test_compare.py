@@ -233,11 +233,40 @@ def test_an_unknown_method_is_refused_before_anything_is_measured(recipe: Recipe
     assert watch.scored == []
 
 
-def test_calibration_without_a_text_is_the_reason_of_its_line(recipe: Recipe) -> None:
-    table = compare(recipe, ["mean", "mean+calibration", "mean+heal=1"])
-    for name in ("mean+calibration", "mean+heal=1"):
-        assert "give --calibration-text" in row(table, name)["error"]
-    assert row(table, "mean")["error"] is None
+def test_fitted_and_trained_rows_say_what_they_took(recipe: Recipe, tmp_path: Path) -> None:
+    text, other = tmp_path / "calibration.jsonl", tmp_path / "other.txt"
+    lines = [f"{i}. A row is read from table {i * 7}, and kept as it was." for i in range(60)]
+    text.write_text("\n".join(map(json.dumps, lines)))
+    other.write_text("Der Hund schläft, und der Fuchs sieht ihm dabei zu. " * 4)
+    texts = {"calibration": (str(text),), "other": (str(other),)}
+    fitted = recipe.model_copy(update={"text": recipe.text.model_copy(update=texts)})
+    methods = ["subword-mean", "subword-mean+calibration", "subword-mean+heal=0.02"]
+    table = compare(fitted, methods, state=tmp_path / "state")
+    plain, calibrated, healed = (row(table, name) for name in methods)
+    assert [one["error"] for one in (plain, calibrated, healed)] == [None] * 3
+    assert plain["text_bytes"] == plain["gradient_steps"] == plain["forward_tokens"] == 0
+    assert calibrated["text_bytes"] == healed["text_bytes"] == len("".join(lines))
+    assert calibrated["forward_tokens"] > 0
+    assert calibrated["gradient_steps"] == 0 < healed["gradient_steps"]
+    again = Watch()
+    compare(fitted, methods, state=tmp_path / "state", progress=again)
+    assert again.scored == []
+    compare(
+        fitted.model_copy(update={"calibrate": ()}),
+        methods,
+        state=tmp_path / "state",
+        progress=again,
+    )
+    assert "subword-mean" not in again.scored
+    assert again.scored == ["source", *methods[1:]]
+
+
+def test_the_default_of_the_pair_can_be_named(recipe: Recipe) -> None:
+    table = compare(recipe, ["default", "hidden-residual/subword-mean", "default/mean"])
+    assert {one["method"] for one in table.rows} == {
+        "source", "hidden-residual/subword-mean", "hidden-residual/mean",
+    }  # fmt: skip
+    assert table.facts["default"] == "hidden-residual/subword-mean"
 
 
 def test_csv_has_a_column_per_number(recipe: Recipe) -> None:

@@ -148,6 +148,27 @@ def test_a_dry_run_computes_no_rows_and_writes_nothing(
             assert getattr(planned, key) == getattr(made, key), (side, key)
 
 
+def test_a_dry_run_counts_calibration_and_healing(
+    checkpoints: Checkpoints, world: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "calibration.txt"
+    text.write_text("Rows and tables. " * 6_000)
+    fields = {"source": str(checkpoints()), "tokenizer": str(world / "target"), "dry_run": True}
+    fields["text"] = {"calibration": [str(text)]}
+    fields["init"] = {"input": "mean", "output": "mean"}
+
+    def took(**more: object) -> dict[str, float]:
+        return transplant(**fields, **more).report.estimate
+
+    none = took(calibrate=())
+    healed = took(calibrate=(), heal=3)
+    assert healed["seconds"] >= 180
+    assert healed["memory_bytes"] > none["memory_bytes"]
+    assert took()["memory_bytes"] > none["memory_bytes"]
+    # The budget bounds what calibration may take.
+    assert took(budget=0)["memory_bytes"] == none["memory_bytes"]
+
+
 def test_a_vocabulary_is_trained_and_transplanted_by_one_recipe(
     checkpoints: Checkpoints, world: Path, tmp_path: Path
 ) -> None:

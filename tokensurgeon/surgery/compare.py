@@ -22,17 +22,19 @@ from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.compare_methods import (
+    DEFAULT,
     Method,
     make_rows,
     other_seed,
     parse_methods,
+    resolved,
     same_rows,
     suggested,
 )
 from tokensurgeon.surgery.compare_state import State
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import Operation, prepare
-from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.surgery.rows import PatchedRows, default_methods
 from tokensurgeon.training.train import Progress, no_progress
 
 PLAIN = "subword-mean"
@@ -181,7 +183,7 @@ def compare(
     for plugin in plugins:
         load_plugin(plugin)
     for name in sorted({name for method in asked for name in (method.input, method.output)}):
-        if name != "auto":
+        if name not in (DEFAULT, "auto"):
             get(name)
     operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
     texts = evaluation_texts(operation)
@@ -191,7 +193,7 @@ def compare(
     results = [EntryResult.from_dict(source["entry"])]
     bench.table(results)  # before any method takes its time: the source must be comparable
     rows: list[dict[str, Any]] = []
-    chosen = asked or suggested(operation)
+    chosen = resolved(operation, asked) if asked else suggested(operation)
     for done, method in enumerate(chosen):
         operation.progress(done, len(chosen), "methods")
         kept = run.method(method)
@@ -353,6 +355,7 @@ def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, A
         "donor": recipe.donor,
         "tied": operation.tied,
         "untied": layout.tied and recipe.untie,
+        "default": Method(*default_methods(operation)).label,
         "missing": int(operation.alignment.missing.size),
         "n_target": operation.alignment.target.n_rows,
         "calibration_bytes": sum(len(text.encode()) for text in operation.calibration_texts),

@@ -1,7 +1,8 @@
 """What is compared: a method is written ``INPUT/OUTPUT+calibration+heal=MINUTES``.
 
-``omp`` makes both sides, ``hidden-residual/subword-mean`` one each; ``+calibration`` fits the rows
-to the calibration text afterwards, ``+heal=5`` trains them for five minutes.
+``omp`` makes both sides, ``hidden-residual/subword-mean`` one each, ``default`` is what a
+transplant takes where nothing is said; ``+calibration`` fits the rows to the calibration text
+afterwards, ``+heal=5`` trains them for five minutes.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 
-from tokensurgeon.errors import SettingError, UsageError
+from tokensurgeon.errors import SettingError
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import (
-    COPIED,
-    INITIALISED,
+    ALIAS,
+    CONTROL,
+    PADDING,
+    UNSPELLABLE,
     PatchedRows,
     chosen_methods,
     default_methods,
@@ -26,6 +28,12 @@ from tokensurgeon.surgery.rows import (
 
 METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
 """What is compared where nobody says: floors, the plain family, and what learns from the pair."""
+
+DEFAULT = "default"
+"""Stands for the initialisers that a transplant of the pair takes by itself."""
+
+FLOORS = (UNSPELLABLE, CONTROL, PADDING, ALIAS)
+"""Origins of rows that no method makes."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,20 @@ def parse_methods(texts: list[str]) -> list[Method]:
     return methods
 
 
+def resolved(operation: Operation, methods: list[Method]) -> list[Method]:
+    """Return the methods with `DEFAULT` replaced by what the pair's default is, none twice."""
+    names = default_methods(operation)
+    found = [
+        dataclasses.replace(
+            method,
+            input=names[0] if method.input == DEFAULT else method.input,
+            output=names[1] if method.output == DEFAULT else method.output,
+        )
+        for method in methods
+    ]
+    return list({method.label: method for method in found}.values())
+
+
 def suggested(operation: Operation) -> list[Method]:
     """Return the methods to compare where none is named, the pair's default among them.
 
@@ -129,7 +151,7 @@ def suggested(operation: Operation) -> list[Method]:
     default = Method(*default_methods(operation))
     if default.label not in names:
         names.append(default.label)
-    if operation.calibration_texts and find_spec("tokensurgeon.surgery.calibrate"):
+    if operation.calibration_texts:
         names += [f"{name}+calibration" for name in dict.fromkeys(["subword-mean", default.label])]
     return parse_methods(names)
 
@@ -138,7 +160,8 @@ def make_rows(operation: Operation, method: Method) -> PatchedRows:
     """Compute a method's rows.
 
     Nothing that an earlier method left in the context's cache is used, so that `seconds` and
-    `forward_tokens` are what this method takes alone.
+    `forward_tokens` are what this method takes alone; only the calibration's own view of the text
+    is shared.
 
     Raises
     ------
@@ -150,8 +173,6 @@ def make_rows(operation: Operation, method: Method) -> PatchedRows:
     operation.context.cache.clear()
     rows = patch_rows(operation, chosen_methods(operation, spec), spec)
     if method.fitted:
-        if not operation.calibration_texts:
-            raise UsageError(f"'{method.label}' needs text to fit to: give --calibration-text FILE")
         from tokensurgeon.surgery.calibrate import calibrated
 
         stages = operation.recipe.calibrate if method.calibrated else ()
@@ -166,6 +187,7 @@ def other_seed(operation: Operation, seed: int) -> Operation:
     other = dataclasses.replace(
         operation, recipe=operation.recipe.model_copy(update={"seed": seed})
     )
+    other.bench = None  # what it drew from the text was drawn with the seed
     for name in ("model", "states", "calibration_texts"):
         if name in vars(operation):
             vars(other)[name] = vars(operation)[name]
@@ -176,7 +198,7 @@ def other_seed(operation: Operation, seed: int) -> Operation:
 def same_rows(one: PatchedRows, two: PatchedRows) -> bool:
     """Say whether two answers are one, floor rows aside: those are probed at random."""
     for left, right in ((one.input, two.input), (one.output, two.output)):
-        told = np.isin(left.origin, (COPIED, INITIALISED))
+        told = ~np.isin(left.origin, FLOORS)
         if not np.array_equal(left.rows[told], right.rows[told]):
             return False
     return True

@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 
 from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.untying import untied
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 PROBE_TOKENS = 2_048
 """Tokens of the forward pass that is timed."""
 
+BYTES_PER_TOKEN = 3
+"""Of text; so few err towards more tokens."""
+
+CALIBRATION_PASSES = 5
+"""Source and patched model over the calibration text, and the gates' scores of every stage."""
+
+GENERATED_BYTES = 60_000
+"""What the source writes where there is no calibration text."""
+
 
 def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]:
     """Return ``seconds``, ``memory_bytes`` and ``output_bytes`` of the surgery.
 
     The forward passes dominate, so their rate is measured on a few sequences of the source and
-    scaled to the tokens that the methods and the evaluation will run. Rows are counted from their
+    scaled to the tokens that the methods, the calibration and the evaluation will run; calibration
+    ends with its budget, and healing takes the minutes it is given. Rows are counted from their
     shapes. Work on the donor's rows is counted at a modest 2 GFLOP/s, so that the answer errs
     towards too long.
     """
@@ -29,10 +40,16 @@ def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]
     value = BYTES[operation.checkpoint.dtype]
     model_bytes = operation.checkpoint.n_bytes * 4 / value
     seconds = sum(operation.timings.values())
-    tokens = _forward_tokens(operation, methods)
-    if tokens:
+    recipe = operation.recipe
+    tokens, calibration = _forward_tokens(operation, methods), _calibration_tokens(operation)
+    if tokens or calibration:
         memory += model_bytes
-        seconds += tokens / _tokens_per_second(operation)
+        rate = _tokens_per_second(operation)
+        seconds += tokens / rate + min(calibration / rate, 60 * recipe.budget)
+    if recipe.heal:
+        # The rows, their gradients and two moments of each.
+        memory += model_bytes + 4.0 * sides * row_bytes * operation.n_rows
+        seconds += 60 * recipe.heal
     if "omp" in methods and operation.donor is not None:
         n_shared = int(operation.alignment.shared.size)
         width = operation.donor.input.shape[1]
@@ -55,10 +72,19 @@ def _forward_tokens(operation: Operation, methods: tuple[str, str]) -> int:
         tokens += sum(2 * (len(pieces) + 1) for pieces in operation.pieces.values())
     patterns = operation.recipe.text.evaluation
     if patterns:
-        # Source, patched and baselines; about three bytes a token errs towards more tokens.
-        models = 2 + len(operation.recipe.baselines)
-        tokens += models * operation.recipe.text.max_bytes // 3
+        # Source, patched and baselines, and the tied twin of what is untied.
+        models = 2 + len(operation.recipe.baselines) + untied(operation)
+        tokens += models * operation.recipe.text.max_bytes // BYTES_PER_TOKEN
     return tokens
+
+
+def _calibration_tokens(operation: Operation) -> int:
+    """Count the tokens that calibration will run, were there no budget."""
+    recipe = operation.recipe
+    if recipe.calibrate == () or not recipe.budget:
+        return 0
+    given = sum(len(text.encode()) for text in operation.calibration_texts)
+    return CALIBRATION_PASSES * (given or GENERATED_BYTES) // BYTES_PER_TOKEN
 
 
 def _tokens_per_second(operation: Operation) -> float:

@@ -46,6 +46,7 @@ def tied_twin(operation: Operation) -> Operation:
     twin = dataclasses.replace(
         operation, recipe=operation.recipe.model_copy(update={"untie": False})
     )
+    twin.bench = None  # it was made for two matrices
     for name in ("model", "states", "calibration_texts"):
         if name in vars(operation):
             vars(twin)[name] = vars(operation)[name]
