@@ -2,10 +2,10 @@
 
     python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o docs/methods.md]
 
-For each source and each tokenizer that loses none of its text: the share of the source's token
-boundaries that the tokenizer keeps, and the gap of two methods right after the surgery. With -o
-the table replaces what stands between the marks `boundaries` on the page. What is measured is kept
-in DIR; a run that was stopped goes on.
+For each source and each tokenizer that loses none of its text: how far the two cut the text at the
+same places, the share of the text's tokens that are missing, and the gap of two methods right after
+the surgery. With -o the table replaces what stands between the marks `boundaries` on the page. What
+is measured is kept in DIR; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from pathlib import Path
 from scipy.stats import pearsonr, spearmanr
 
 from tokensurgeon import Recipe, compare
-from tokensurgeon.alignment import align, boundary_share
+from tokensurgeon.alignment import align
 from tokensurgeon.evaluation import chunk_documents
+from tokensurgeon.evaluation.boundaries import boundaries
 from tokensurgeon.training import read_documents
 from tokensurgeon.vocabulary import load_vocabulary
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
 METHODS = ("subword-mean", "hidden-residual/subword-mean")
+SHARES = ("kept", "known", "agreement", "missing")
 TOKENIZERS = (
     "storyllamas-4096",
     "minimind-6400",
@@ -75,13 +77,16 @@ def measure(assets: Path, state: Path, n_bytes: int) -> list[dict[str, object]]:
                 }
             )
             table = compare(recipe, METHODS, state=state)
+            cuts = boundaries(ours, theirs, scored)
             gaps = {row["method"]: row["gap"] for row in table.rows}
             rows.append(
                 {
                     "source": source,
                     "target": target,
-                    "boundary_share": boundary_share(alignment, scored),
-                    "missing_share": n_missing / n_tokens,
+                    "kept": cuts.kept,
+                    "known": cuts.known,
+                    "agreement": cuts.agreement,
+                    "missing": n_missing / n_tokens,
                     "gaps": [gaps[name] for name in METHODS],
                 }
             )
@@ -95,22 +100,21 @@ def markdown(rows: list[dict[str, object]], n_bytes: int) -> str:
         f"On the first {n_bytes:,} bytes of each source's held-out text, untied, without "
         "calibration. Made by `scripts/measure_boundaries.py`.",
         "",
-        "| source | target | source boundaries kept | tokens of the text that are missing "
-        "| gap, `subword-mean` | gap, `hidden-residual` / `subword-mean` |",
-        "|---|---|---|---|---|---|",
+        "| source | target | source's boundaries kept | target's boundaries known | agreement "
+        "| missing tokens | gap, `subword-mean` | gap, `hidden-residual` / `subword-mean` |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: (row["source"], -row["boundary_share"])):
+    for row in sorted(rows, key=lambda row: (row["source"], -row["agreement"])):
+        shares = " | ".join(f"{100 * row[key]:.1f} %" for key in SHARES)
         lines.append(
-            f"| {row['source']} | {row['target']} | {100 * row['boundary_share']:.1f} % "
-            f"| {100 * row['missing_share']:.1f} % "
+            f"| {row['source']} | {row['target']} | {shares} "
             f"| {row['gaps'][0]:+.3f} | {row['gaps'][1]:+.3f} |"
         )
     lines += [
         "",
-        "Correlation with the gap; with the share of missing tokens beside it:",
+        "Correlation of each share with the gap, as Pearson / Spearman:",
         "",
-        "| pairs | method | boundaries kept, Pearson | Spearman | missing tokens, Pearson "
-        "| Spearman |",
+        "| pairs | method | kept | known | agreement | missing tokens |",
         "|---|---|---|---|---|---|",
     ]
     groups = {"all": rows}
@@ -119,11 +123,11 @@ def markdown(rows: list[dict[str, object]], n_bytes: int) -> str:
     for name, group in groups.items():
         for i, method in enumerate(METHODS):
             gaps = [row["gaps"][i] for row in group]
-            cells = [
-                f"{correlate([row[key] for row in group], gaps).statistic:+.2f}"
-                for key in ("boundary_share", "missing_share")
-                for correlate in (pearsonr, spearmanr)
-            ]
+            cells = []
+            for key in SHARES:
+                values = [row[key] for row in group]
+                found = [correlate(values, gaps).statistic for correlate in (pearsonr, spearmanr)]
+                cells.append(f"{found[0]:+.2f} / {found[1]:+.2f}")
             lines.append(f"| {name} ({len(group)}) | `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

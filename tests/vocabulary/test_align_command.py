@@ -55,8 +55,11 @@ def test_what_the_target_keeps_of_the_sources_boundaries(pair: list[str], tmp_pa
         for vocabulary in (source, target)
     ]
     data = json.loads(run(*pair, "--text", str(text), "--json"))["text"]
-    assert data["n_boundaries"] == len(cuts[0]) > 0
-    assert data["boundary_share"] == pytest.approx(len(cuts[0] & cuts[1]) / len(cuts[0]))
+    both = cuts[0] & cuts[1]
+    assert [data[f"{side}_boundaries"] for side in ("source", "target")] == list(map(len, cuts))
+    assert data["known_boundary_share"] == pytest.approx(len(both) / len(cuts[1]))
+    assert data["boundary_agreement"] == pytest.approx(len(both) / len(cuts[0] | cuts[1]))
+    assert data["boundary_share"] == pytest.approx(len(both) / len(cuts[0]))
     missing = set(align(source, target).missing.tolist())
     ids = target.encode(words)
     shared = [i not in missing for i in ids]

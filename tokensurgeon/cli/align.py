@@ -83,7 +83,7 @@ def command(
     out.print(counts_table(alignment))
     out.print(facts_table(alignment, on_text))
     if on_text is not None:
-        out.print(boundaries(on_text), markup=False, soft_wrap=True)
+        out.print(cuts(on_text), markup=False, soft_wrap=True)
     if missing:
         shown = ", ".join(each["text"] for each in missing)
         out.print(f"Missing, for example: {shown}", markup=False, soft_wrap=True)
@@ -114,29 +114,32 @@ def parse_pair(text: str) -> tuple[str, str]:
 def measure(alignment: Alignment, files: tuple[str, ...]) -> dict[str, float]:
     """Return what the two tokenizers do to a text: boundaries kept, bytes per token, loss.
 
-    `n_boundaries` counts the source's boundaries inside documents, `boundary_share` is the share
-    of them at which the target parts tokens too, `shared_token_share` the share of the target's
-    tokens on the text that the source has.
+    `source_boundaries` and `target_boundaries` count the places inside documents where each parts
+    two tokens; `boundary_share` is the share of the source's that the target keeps,
+    `known_boundary_share` the share of the target's that the source has, `boundary_agreement`
+    those in common over those of either. `shared_token_share` is the share of the target's tokens
+    on the text that the source has.
     """
     import numpy as np
 
-    from tokensurgeon.alignment import boundary_share
+    from tokensurgeon.evaluation.boundaries import boundaries
     from tokensurgeon.training.corpus import read_documents
 
     documents = [document.text for document in read_documents(list(files))]
-    figures: dict[str, float] = {"boundary_share": boundary_share(alignment, documents)}
+    cuts = boundaries(alignment.source, alignment.target, documents)
+    figures: dict[str, float] = {
+        "source_boundaries": cuts.source,
+        "target_boundaries": cuts.target,
+        "boundary_share": cuts.kept,
+        "known_boundary_share": cuts.known,
+        "boundary_agreement": cuts.agreement,
+    }
     for side, vocabulary in (("source", alignment.source), ("target", alignment.target)):
         encodings = vocabulary.encode_many(documents)
         n_tokens = sum(len(each) for each in encodings)
         n_bytes = sum(each.n_bytes for each in encodings)
         figures["n_bytes"] = n_bytes
-        if side == "source":
-            inner = (np.unique(each.ends) for each in encodings)
-            figures["n_boundaries"] = sum(
-                int(((ends > 0) & (ends < each.n_bytes)).sum())
-                for ends, each in zip(inner, encodings, strict=True)
-            )
-        else:
+        if side == "target":
             missing = np.zeros(vocabulary.n_rows, dtype=bool)
             missing[alignment.missing] = True
             n_missing = sum(int(missing[each.ids].sum()) for each in encodings)
@@ -249,18 +252,19 @@ def facts_table(alignment: Alignment, on_text: dict[str, float] | None) -> Table
         table.add_row("documents that lose text", *(f"{100 * value:.1f} %" for value in values))
         shared = f"{100 * on_text['shared_token_share']:.1f} %"
         table.add_row("tokens of it that are shared", "", shared)
-        kept = f"{100 * on_text['boundary_share']:.1f} %"
-        table.add_row("source boundaries kept", "", kept)
+        kept, known = on_text["boundary_share"], on_text["known_boundary_share"]
+        table.add_row("boundaries the other has", f"{100 * kept:.1f} %", f"{100 * known:.1f} %")
     return table
 
 
-def boundaries(on_text: dict[str, float]) -> str:
-    """Say what the share of kept boundaries means."""
+def cuts(on_text: dict[str, float]) -> str:
+    """Say what the shares of boundaries mean."""
     return (
-        f"Of the {on_text['n_boundaries']:,.0f} places where the source parts two tokens of this "
-        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too. Elsewhere shared "
-        "tokens stand where the source never saw them, and no new row mends that: of two targets, "
-        "the one that keeps more loses less."
+        f"Of the {on_text['source_boundaries']:,} places where the source parts two tokens of this "
+        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too; of the "
+        f"{on_text['target_boundaries']:,} where the target does, the source knows "
+        f"{100 * on_text['known_boundary_share']:.1f} %. Elsewhere shared tokens stand where the "
+        "source never saw them, and no new row mends that."
     )
 
 
