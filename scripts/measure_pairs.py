@@ -1,167 +1,324 @@
-"""Measure the initialisers on pairs of real models and tokenizers, and write the tables.
+"""Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
 
-    python scripts/measure_pairs.py ASSETS [--bytes N] [-o docs/figures.md]
+    python scripts/measure_pairs.py ASSETS --state DIR [--floors DIR] [--bytes N] [--only WORDS]
+                                    [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
-repository; the model that ships is measured too. Every table says who trained the source, on which
-text it was measured, and what each method was given.
+repository; the model that ships is measured too. Each finished method is kept in the state folder,
+so that a run that was stopped goes on, and a page is made anew in minutes. `--floors` holds
+KEY.json of `tokensurgeon floor`, where a pair has one. With -o the tables replace what stands
+between the marks `pairs` on the page; with --only they are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from tokensurgeon import Recipe, compare
-from tokensurgeon.surgery import Comparison
+from tokensurgeon import Recipe
+from tokensurgeon.initialisers import names
+from tokensurgeon.report import gap, words
+from tokensurgeon.surgery.compare import Comparison, Floor, compare
+from tokensurgeon.training import read_documents
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
-PLAIN = ("zero", "mean", "random", "multivariate")
-SUBWORD = ("subword-mean", "subword-first", "subword-last", "subword-exp", "subword-shrunk")
-ENDS = ("subword-ends",)
-RESIDUAL = ("hidden-residual/subword-mean",)
+BASELINES = ("subword-mean", "omp-published")
+"""What the default is held against: the strong plain floor, and the published state of the art."""
+HEAL = "default+calibration+heal=5"
+FITTED = ("subword-mean+calibration", "default+calibration", HEAL)
+SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
+"""Pairs of methods that are measured where there are two matrices."""
+NEEDS_A_DONOR = ("omp", "omp-published")
+NOT_COMPARED = ("external", "anchors")
+"""Methods that need a setting of the user's."""
+THIRD, OURS = "trained by a third party", "trained for this project"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target, and the methods to compare on them."""
+    """A source and a target; `trained` says by whom, `calibration` holds (file, bytes)."""
 
+    key: str
     title: str
-    source: str
-    target: str
-    text: str
-    methods: tuple[str, ...]
-    donor: str | None = None
-    untie: bool = False
-    settings: tuple[tuple[str, int], ...] = ()
-    """(method, k): further runs of a method with another k."""
+    trained: str
+    source: Path
+    target: Path
+    text: Path
+    calibration: tuple[Path, int]
+    donor: Path | None = None
+    tied: bool = False
 
 
 def pairs(assets: Path) -> list[Pair]:
     """Return the pairs that are measured."""
-    stories = str(assets / "models/stories260K")
-    story_text = str(assets / "corpora/tinystories-valid.json")
+    models, corpora = assets / "models", assets / "corpora"
+    stories = models / "stories260K"
+    story_texts = (
+        corpora / "tinystories-valid.json",
+        (corpora / "tinystories-train-head.txt", 250_000),
+    )
+    base, donor = models / "technical-base", models / "technical-donor"
+    technical_texts = (
+        corpora / "technical-valid.json",
+        (corpora / "technical-train.json", 250_000),
+    )
     found = []
-    for name in ("storyllamas-4096", "gpt2", "llama2"):
-        for untie in (False, True):
-            methods = (*PLAIN, *SUBWORD)
-            methods += (*ENDS, *RESIDUAL) if untie else ("hidden-residual",)
-            how = "untied (`--untie`)" if untie else "tied"
+    for name in ("storyllamas-4096", "gpt2"):
+        for tied in (False, True):
+            how = "tied" if tied else "untied"
             found.append(
                 Pair(
-                    f"stories260K (trained by a third party, {how}) → {name}",
+                    f"stories-{name}-{how}",
+                    f"stories260K ({how}) → {name}",
+                    f"source {THIRD}",
                     stories,
-                    str(assets / "tokenizers" / name),
-                    story_text,
-                    methods,
-                    untie=untie,
+                    assets / "tokenizers" / name,
+                    *story_texts,
+                    tied=tied,
                 )
             )
-    found.append(
+    found += [
         Pair(
-            "technical-base → the tokenizer of technical-donor (both trained for this project)",
-            str(assets / "models/technical-base"),
-            str(assets / "models/technical-donor"),
-            str(assets / "corpora/technical-valid.json"),
-            ("mean", *SUBWORD, *ENDS, *RESIDUAL, "subword-last/omp"),
-            donor=str(assets / "models/technical-donor"),
-            settings=tuple((m, k) for m in ("omp", "omp-published") for k in (8, 16, 64)),
-        )
-    )
-    found.append(
+            "technical-donor",
+            "technical-base → technical-donor's tokenizer, with the donor",
+            f"source and donor {OURS}",
+            base,
+            donor,
+            *technical_texts,
+            donor=donor,
+        ),
         Pair(
-            "the model that ships → its target (both trained for this project)",
-            str(DATA / "source"),
-            str(DATA / "donor"),
-            str(DATA / "text/evaluation.jsonl"),
-            (*PLAIN, *SUBWORD, *ENDS, *RESIDUAL),
-            donor=str(DATA / "donor"),
-            settings=tuple((m, k) for m in ("omp", "omp-published") for k in (8, 16, 64)),
-        )
-    )
+            "technical-alone",
+            "technical-base → technical-donor's tokenizer, without the donor",
+            f"source {OURS}",
+            base,
+            donor,
+            *technical_texts,
+        ),
+        Pair(
+            "ships",
+            "the model that ships → its target",
+            f"source and donor {OURS}",
+            DATA / "source",
+            DATA / "donor",
+            DATA / "text/evaluation.jsonl",
+            (DATA / "text/calibration.jsonl", 250_000),
+            donor=DATA / "donor",
+        ),
+        Pair(
+            "technical-coarse-to-fine",
+            "technical-base → kl3m-004-char-8k (coarse to fine)",
+            f"source {OURS}",
+            base,
+            assets / "tokenizers/kl3m-004-char-8k",
+            *technical_texts,
+        ),
+    ]
     return found
 
 
-def run(pair: Pair, n_bytes: int) -> list[dict[str, object]]:
-    """Measure a pair; one row a method."""
+def methods(pair: Pair) -> list[str]:
+    """Return what is measured on a pair: every built-in that can work, then what is fitted."""
+    found = [name for name in names() if name not in NOT_COMPARED]
+    fitted = list(FITTED)
+    if pair.donor is None:
+        found = [name for name in found if name not in NEEDS_A_DONOR]
+    else:
+        fitted.insert(1, "omp-published+calibration")
+    if not pair.tied:
+        found += [name for name in SIDES if pair.donor is not None or "omp" not in name]
+    return list(dict.fromkeys([*found, "default", *fitted]))
 
-    def table(methods: tuple[str, ...], k: int | None = None) -> Comparison:
-        recipe = Recipe.model_validate(
-            {
-                "source": pair.source,
-                "tokenizer": pair.target,
-                "donor": pair.donor,
-                "text": {"evaluation": [pair.text], "max_bytes": n_bytes},
-                "untie": pair.untie,
-                "init": {"settings": {"*": {"k": k}} if k else {}},
-            }
+
+def head(path: Path, n_bytes: int, folder: Path) -> Path:
+    """Write the first documents of a text, up to so many bytes, and return the file."""
+    texts, size = [], 0
+    for document in read_documents([path], max_bytes=n_bytes):
+        text = document.text.encode()[: n_bytes - size].decode("utf-8", errors="ignore")
+        texts.append(text)
+        size += len(text.encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{path.stem}-{n_bytes}.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return file
+
+
+def measure(pair: Pair, state: Path, floors: Path | None, n_bytes: int) -> Comparison:
+    """Compare the methods on one pair."""
+    recipe = Recipe.model_validate(
+        {
+            "source": str(pair.source),
+            "tokenizer": str(pair.target),
+            "donor": pair.donor and str(pair.donor),
+            "text": {
+                "evaluation": [str(pair.text)],
+                "max_bytes": n_bytes,
+                "calibration": [str(head(*pair.calibration, state / "texts"))],
+            },
+            "untie": not pair.tied,
+        }
+    )
+    file = None if floors is None else floors / f"{pair.key}.json"
+    floor = Floor.parse(str(file)) if file is not None and file.exists() else None
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what == "methods":
+            print(f"{time.strftime('%H:%M:%S')} {pair.key}: {done} of {total}", file=sys.stderr)
+
+    # What is fitted is dear and has one seed.
+    plain, fitted = (
+        compare(
+            recipe,
+            [name for name in methods(pair) if ("+" in name) == is_fitted],
+            state=state / pair.key,
+            seeds=1 if is_fitted else 3,
+            floor=floor,
+            progress=progress,
         )
-        return compare(recipe, methods)
+        for is_fitted in (False, True)
+    )
+    rows = sorted(
+        [*plain.rows[1:], *fitted.rows[1:]],
+        key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0),
+    )
+    entries = (*plain.evaluation.entries, *fitted.evaluation.entries[1:])
+    return Comparison(
+        (plain.rows[0], *rows), replace(plain.evaluation, entries=entries), plain.facts
+    )
 
-    rows = list(table(pair.methods).rows)
-    for k in sorted({k for _, k in pair.settings}):
-        methods = tuple(method for method, at in pair.settings if at == k)
-        more = [row for row in table(methods, k).rows if row["method"] != "source"]
-        rows += [{**row, "method": f"{row['method']} k={k}"} for row in more]
-    measured = [row for row in rows if row["error"] is None]
-    refused = [row for row in rows if row["error"] is not None]
-    return sorted(measured, key=lambda row: row["bits_per_byte"]) + refused
 
-
-def markdown(pair: Pair, rows: list[dict[str, object]], seconds: float) -> str:
+def section(pair: Pair, table: Comparison) -> str:
     """Return a pair's table."""
+    facts = table.facts
     lines = [
         f"### {pair.title}",
         "",
-        f"On `{Path(pair.text).name}`.",
+        f"{pair.trained.capitalize()}. {facts['missing']:,} of {facts['n_target']:,} target tokens "
+        f"are missing. Measured on {table.evaluation.n_bytes:,} bytes of `{pair.text.name}`, "
+        f"fitted on {facts['calibration_bytes']:,} bytes of `{pair.calibration[0].name}`. The "
+        f"default is `{facts['default']}`.",
         "",
-        "| method | bits per byte | gap | 95 % interval | perplexity ratio | bytes per token "
-        "| donor | forward tokens |",
-        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    if facts["floor"]:
+        lines += [f"The reachable floor is {facts['floor']['floor']:.3f} bits per byte.", ""]
+    lines += [
+        "| method | bits per byte | gap | 95 % interval | closed | gap, adapted | perplexity ratio "
+        "| bytes per token | donor | text bytes | tokens run | gradient steps | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    refused = []
+    for row in table.rows:
         if row["error"] is not None:
-            lines.append(f"| {row['method']} | {row['error']} | | | | | | |")
+            refused.append(f"- `{row['method']}`: {row['error']}")
             continue
-        interval = row["interval"]
-        between = f"{interval[0]:.3f} … {interval[1]:.3f}" if interval else "–"
-        gap = f"{row['gap']:+.3f}" if row["gap"] is not None else "–"
-        ratio = row["perplexity_ratio"]
-        lines.append(
-            f"| {row['method']} | {row['bits_per_byte']:.3f} | {gap} | {between} "
-            f"| {f'{ratio:.2f}' if ratio else '–'} | {row['bytes_per_token']:.2f} "
-            f"| {'yes' if row['donor'] else 'no'} | {row['forward_tokens']:,} |"
-        )
-    return "\n".join([*lines, "", f"Measured in {seconds:.0f} s.", ""])
+        figure = words.figure_of(row)
+        low_high = figure.interval
+        cells = [
+            row["method"],
+            words.number(figure.bits_per_byte, 3),
+            words.number(figure.gap, 3, sign=True),
+            f"{low_high[0]:.3f} … {low_high[1]:.3f}" if low_high else "–",
+            words.percent(figure.closed),
+            words.number(figure.gap_adapted, 3, sign=True),
+            words.number(figure.perplexity_ratio, 2),
+            words.number(figure.bytes_per_token, 2),
+            "yes" if figure.donor else "no",
+            f"{figure.text_bytes:,}",
+            f"{figure.forward_tokens:,}",
+            f"{figure.gradient_steps:,}",
+            words.number(figure.seconds, 1),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *refused, *([""] if refused else [])]
+    spreads = words.notes([words.figure_of(row) for row in table.rows])
+    lines += [*(f"- {note}" for note in [*facts["notes"], *spreads]), ""]
+    best = next((row["method"] for row in table.rows if row["gap"] is not None), None)
+    if best is not None:
+        largest = gap.largest(gap.parts(table.evaluation[best].to_dict()))
+        lines += [f"`{best}`: {largest}." if largest else "", ""]
+    return "\n".join(lines)
+
+
+def summary(done: list[tuple[Pair, Comparison]]) -> str:
+    """Return one line a pair: the default beside the better of the baselines."""
+    lines = [
+        "| pair | better of `subword-mean` and `omp-published` | default, calibrated | ratio "
+        "| with five minutes of healing | ratio | of the recoverable gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    worst: dict[str, tuple[float, str]] = {}
+    for pair, table in done:
+        rows = {row["method"]: row for row in table.rows if row["gap"] is not None}
+        default = table.facts["default"]
+        base = min((rows[name]["gap"], name) for name in BASELINES if name in rows)
+        cells = [pair.title, f"{base[0]:+.3f} (`{base[1]}`)"]
+        for suffix in ("+calibration", "+calibration+heal=5"):
+            row = rows.get(f"{default}{suffix}")
+            cells.append("–" if row is None else f"{row['gap']:+.3f}")
+            cells.append("–" if row is None else f"{row['gap'] / base[0]:.2f}")
+            if row is not None:
+                ratio = (row["gap"] / base[0], pair.title)
+                worst[suffix] = max(worst.get(suffix, ratio), ratio)
+        cells.append(words.percent(rows.get(f"{default}+calibration", {}).get("closed")))
+        lines.append("| " + " | ".join(cells) + " |")
+    named = {
+        "+calibration": "Worst pair for the default",
+        "+calibration+heal=5": "Worst pair with healing",
+    }
+    said = [f"{named[key]}: {title} ({ratio:.2f})." for key, (ratio, title) in worst.items()]
+    return "\n".join([*lines, "", *said, ""])
+
+
+def page(done: list[tuple[Pair, Comparison]], n_bytes: int) -> str:
+    """Return all tables."""
+    parts = [
+        f"On the first {n_bytes:,} bytes or so of held-out text; random methods with three seeds. "
+        "Made by `scripts/measure_pairs.py`.",
+        "",
+        summary(done),
+        *(section(pair, table) for pair, table in done),
+    ]
+    return "\n".join(parts)
+
+
+def put(file: Path, text: str, mark: str = "pairs") -> None:
+    """Put a text between two marks of a page."""
+    marks = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    old = file.read_text("utf-8")
+    if not marks.search(old):
+        sys.exit(f"{file} has no marks <!-- {mark} --> and <!-- /{mark} -->")
+    file.write_text(marks.sub(lambda found: f"{found[1]}{text}{found[2]}", old), "utf-8")
 
 
 def main() -> None:
-    """Measure all pairs, or those whose title holds the words of --only."""
+    """Measure all pairs, or those whose key holds the words of --only."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("assets", type=Path)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--floors", type=Path)
     parser.add_argument("--bytes", type=int, default=60_000)
     parser.add_argument("--only", default="")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    parts = [
-        "# Figures",
-        "",
-        f"Bits per byte on the first {arguments.bytes:,} bytes of held-out text, without any "
-        "calibration or further training. Made by `scripts/measure_pairs.py`.",
-        "",
-    ]
+    if arguments.only and arguments.output:
+        parser.error("--only prints; a page is made of all pairs")
+    done: list[tuple[Pair, Any]] = []
     for pair in pairs(arguments.assets):
-        if arguments.only not in pair.title:
-            continue
-        start = time.perf_counter()
-        parts.append(markdown(pair, run(pair, arguments.bytes), time.perf_counter() - start))
-        print(parts[-1], flush=True)
+        if arguments.only in pair.key:
+            table = measure(pair, arguments.state, arguments.floors, arguments.bytes)
+            done.append((pair, table))
+            print(section(*done[-1]), flush=True)
+    text = page(done, arguments.bytes)
     if arguments.output:
-        arguments.output.write_text("\n".join(parts), encoding="utf-8")
-        print(f"written to {arguments.output}", file=sys.stderr)
+        put(arguments.output, text)
+    else:
+        print(summary(done))
 
 
 if __name__ == "__main__":

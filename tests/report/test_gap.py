@@ -143,5 +143,5 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_heading_names_no_folder() -> None:
-    facts = {"source": "/home/me/model", "target": "trained", "tied": True}
+    facts = {"source": "/mine/model", "target": "trained", "tied": True}
     assert heading(facts) == "model (tied) → a vocabulary trained for it"
