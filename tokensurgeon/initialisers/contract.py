@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,9 @@ class InitContext:
     seed : int
     progress : callable(done, total, what)
         To be called during long work.
+    cache : dict
+        For what several methods can share and is dear to compute, such as an anchor space. The
+        one part that may be written to; `dataclasses.replace` gives the copy an empty one.
     """
 
     alignment: Alignment
@@ -131,6 +134,7 @@ class InitContext:
     memory_budget: int = 2 << 30
     seed: int = 0
     progress: Callable[[int, int, str], None] = field(default=lambda done, total, what: None)
+    cache: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def source(self) -> Vocabulary:

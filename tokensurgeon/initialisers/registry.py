@@ -41,6 +41,15 @@ _BUILTINS: dict[str, str] = {
     "omp": "omp",
     "omp-published": "omp",
     "hidden-residual": "hidden_residual",
+    "hidden-state": "hidden_state",
+    "anchors": "anchors",
+    "wechsel": "neighbours",
+    "focus": "neighbours",
+    "clp": "neighbours",
+    "tokenadapt": "tokenadapt",
+    "tokenadapt-local": "tokenadapt",
+    "tokenadapt-global": "tokenadapt",
+    "ridge-composer": "ridge_composer",
 }
 _CLASSES: dict[str, type[Initialiser]] = {}
 _SCANNED: list[bool] = []

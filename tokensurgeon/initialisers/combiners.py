@@ -1,0 +1,290 @@
+"""From places in a space to weights over anchors: the arithmetic of the anchor methods.
+
+Queries are the missing tokens' vectors, anchors those of tokens that have a source row. Each
+combiner says every query as a sum of anchors, in blocks whose memory stays inside a budget, with
+the same code on CPU and CUDA. It knows nothing of tokens, sides or matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+_ENTRY = 12
+"""Bytes of one stored weight: a float64 and its column."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the queries are made of.
+
+    Attributes
+    ----------
+    answered : bool (n,)
+        False where a query has no direction, or no anchor counts for it.
+    weights : CSR float64 (n, n_anchors), or None
+    dense : tuple of float32 (n, width)
+        Where the weights would not fit: their products with each of the tables, unanswered rows
+        0. Empty where there are weights.
+    """
+
+    answered: npt.NDArray[np.bool_]
+    weights: sp.csr_array | None = None
+    dense: tuple[Floats, ...] = ()
+
+
+def nearest(
+    queries: Floats,
+    anchors: Floats,
+    k: int,
+    temperature: float,
+    *,
+    device: str = "cpu",
+    memory_budget: int = 2 << 30,
+    progress: Progress = no_progress,
+) -> Combined:
+    """Weigh the `k` anchors of the largest cosine by softmax(cosine / temperature).
+
+    Returns
+    -------
+    Combined
+        `k` weights per query that sum to one.
+    """
+    import torch
+
+    n, n_anchors = len(queries), len(anchors)
+    k = min(k, n_anchors)
+    columns = np.zeros((n, k), dtype=np.int64)
+    data = np.zeros((n, k))
+    answered = np.zeros(n, dtype=bool)
+    if n_anchors:
+        for part, cosines, good in _cosines(
+            queries, anchors, device, memory_budget, copies=2, progress=progress
+        ):
+            best = cosines.topk(k, dim=1)
+            data[part] = torch.softmax(best.values.double() / temperature, dim=1).cpu().numpy()
+            columns[part] = best.indices.cpu().numpy()
+            answered[part] = good
+    data[~answered] = 0.0
+    return Combined(answered, _csr(columns, data, n_anchors))
+
+
+def sparsemax(
+    queries: Floats,
+    anchors: Floats,
+    temperature: float,
+    tables: Sequence[Floats] = (),
+    *,
+    device: str = "cpu",
+    memory_budget: int = 2 << 30,
+    progress: Progress = no_progress,
+) -> Combined:
+    """Weigh all anchors by sparsemax(cosine / temperature): most weights are exactly 0.
+
+    The projection of the scores onto the simplex (Martins & Astudillo, 2016), computed exactly.
+
+    Parameters
+    ----------
+    tables : sequence of float32 (n_anchors, width)
+        Rows of the anchors: if the weights take more than a quarter of the budget, their
+        products with these are returned instead. Without tables the weights always are.
+    """
+    result = _Growing(len(queries), len(anchors), tables, device, memory_budget // 4)
+    if len(anchors):
+        for part, cosines, good in _cosines(
+            queries, anchors, device, memory_budget // 2, copies=5, progress=progress
+        ):
+            result.add(part, _simplex(cosines / temperature), good)
+    return result.finished()
+
+
+def proportional(
+    queries: Floats,
+    anchors: Floats,
+    tables: Sequence[Floats],
+    k: int | None = None,
+    *,
+    device: str = "cpu",
+    memory_budget: int = 2 << 30,
+    progress: Progress = no_progress,
+) -> Combined:
+    """Weigh anchors in proportion to their cosine; negative ones do not count.
+
+    Parameters
+    ----------
+    tables : sequence of float32 (n_anchors, width)
+        Nearly every anchor counts, so the products with these are returned, not the weights.
+    k : int, optional
+        Only the `k` anchors of the largest cosine count; the result is then weights.
+    """
+    n, n_anchors = len(queries), len(anchors)
+    answered = np.zeros(n, dtype=bool)
+    k = None if k is None else min(k, n_anchors)
+    columns = np.zeros((n, k or 0), dtype=np.int64)
+    data = np.zeros((n, k or 0))
+    result = _Growing(n, n_anchors, tables, device, -1)
+    if n_anchors:
+        for part, cosines, good in _cosines(
+            queries, anchors, device, memory_budget, copies=2, progress=progress
+        ):
+            cosines.clamp_min_(0.0)
+            if k is None:
+                total = cosines.sum(dim=1, keepdim=True)
+                good = good & (total[:, 0] > 0).cpu().numpy()
+                result.add(part, cosines / total.clamp_min(1e-30), good)
+                continue
+            best = cosines.topk(k, dim=1)
+            values = best.values.double()
+            total = values.sum(dim=1, keepdim=True)
+            answered[part] = good & (total[:, 0] > 0).cpu().numpy()
+            data[part] = (values / total.clamp_min(1e-30)).cpu().numpy()
+            columns[part] = best.indices.cpu().numpy()
+    if k is None:
+        return result.finished()
+    data[~answered] = 0.0
+    return Combined(answered, _csr(columns, data, n_anchors))
+
+
+def _cosines(
+    queries: Floats,
+    anchors: Floats,
+    device: str,
+    memory_budget: int,
+    copies: int,
+    progress: Progress,
+) -> Iterator[tuple[slice, torch.Tensor, npt.NDArray[np.bool_]]]:
+    """Yield blocks: which queries, their cosines to all anchors, and which have a direction."""
+    import torch
+
+    n, width = queries.shape
+    place = torch.device(device)
+    with torch.no_grad():
+        units = _unit(torch.from_numpy(np.ascontiguousarray(anchors)).to(place))
+        room = memory_budget - 4 * units.numel()
+        block = int(np.clip(room // (4 * (copies * len(anchors) + 2 * width)), 1, 2048))
+        for start in range(0, n, block):
+            part = slice(start, min(start + block, n))
+            given = torch.from_numpy(np.ascontiguousarray(queries[part])).to(place)
+            good = (given != 0).any(dim=1).cpu().numpy()
+            yield part, _unit(given) @ units.T, good
+            progress(part.stop, n)
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+
+
+def _simplex(scores: torch.Tensor) -> torch.Tensor:
+    """Project each row onto the probability simplex, exactly; `scores` is used up.
+
+    Michelot's method: the threshold of a set is (sum - 1) / count; what lies below it leaves, and
+    the threshold only rises, until nobody leaves. Few passes, and no sort.
+    """
+    scores -= scores.amax(dim=1, keepdim=True)
+    inside = scores > -1.0  # the threshold lies at most 1 below the largest
+    count = inside.sum(dim=1, keepdim=True)
+    while True:
+        threshold = ((scores * inside).sum(dim=1, keepdim=True) - 1.0) / count
+        inside = inside & (scores > threshold)
+        left = inside.sum(dim=1, keepdim=True)
+        if bool((left == count).all()):
+            break
+        count = left
+    scores -= threshold
+    return scores.clamp_min_(0.0)
+
+
+def _csr(
+    columns: npt.NDArray[np.int64], data: npt.NDArray[np.float64], n_anchors: int
+) -> sp.csr_array:
+    """Return CSR weights from the same number of columns in every row."""
+    n, k = columns.shape
+    weights = sp.csr_array(
+        (data.ravel(), columns.ravel(), np.arange(n + 1) * k), shape=(n, n_anchors)
+    )
+    weights.sort_indices()
+    weights.eliminate_zeros()
+    return weights
+
+
+class _Growing:
+    """Collects blocks of weights, until they no longer fit; from then on their products."""
+
+    def __init__(
+        self, n: int, n_anchors: int, tables: Sequence[Floats], device: str, most_bytes: int
+    ) -> None:
+        import torch
+
+        self._answered = np.zeros(n, dtype=bool)
+        self._n_anchors = n_anchors
+        self._tables = [np.ascontiguousarray(table) for table in tables]
+        self._on_device: list[torch.Tensor] | None = None
+        self._device = torch.device(device)
+        self._room = most_bytes
+        self._blocks: list[sp.csr_array] = []
+        self._dense: list[Floats] = []
+        if most_bytes < 0:
+            self._turn()
+
+    def add(self, part: slice, weights: torch.Tensor, good: npt.NDArray[np.bool_]) -> None:
+        """Add the weights of the queries `part`, (block, n_anchors), in order."""
+        import torch
+
+        self._answered[part] = good
+        weights[torch.from_numpy(~good).to(weights.device)] = 0.0
+        if not self._dense:
+            counts = (weights != 0).sum(dim=1)
+            self._room -= _ENTRY * int(counts.sum()) if self._tables else 0
+            if self._room >= 0:
+                rows, columns = (each.cpu().numpy() for each in weights.nonzero(as_tuple=True))
+                data = weights.cpu().numpy()[rows, columns].astype(np.float64)
+                indptr = np.concatenate([[0], np.cumsum(counts.cpu().numpy())])
+                self._blocks.append(
+                    sp.csr_array((data, columns, indptr), shape=(len(good), self._n_anchors))
+                )
+                return
+            self._turn()
+        assert self._on_device is not None
+        for dense, table in zip(self._dense, self._on_device, strict=True):
+            dense[part] = (weights @ table).cpu().numpy()
+
+    def finished(self) -> Combined:
+        """Return what was collected."""
+        if self._dense:
+            return Combined(self._answered, None, tuple(self._dense))
+        shape = (len(self._answered), self._n_anchors)
+        if not self._blocks:
+            return Combined(self._answered, sp.csr_array(shape, dtype=np.float64))
+        return Combined(self._answered, sp.csr_array(sp.vstack(self._blocks, format="csr")))
+
+    def _turn(self) -> None:
+        """Multiply out what was collected, and go on with products."""
+        import torch
+
+        n = len(self._answered)
+        self._dense = [np.zeros((n, each.shape[1]), dtype=np.float32) for each in self._tables]
+        start = 0
+        for block in self._blocks:
+            for dense, table in zip(self._dense, self._tables, strict=True):
+                dense[start : start + block.shape[0]] = block.astype(np.float32) @ table
+            start += block.shape[0]
+        self._blocks.clear()
+        self._on_device = [torch.from_numpy(each).to(self._device) for each in self._tables]

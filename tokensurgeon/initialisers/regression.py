@@ -1,0 +1,187 @@
+"""Ridge regression onto rows, with the penalty chosen on rows that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float32]
+Features = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+"""From numbers of examples to their features, (count, d)."""
+
+PENALTIES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
+"""λ, relative to the mean squared feature."""
+
+_HELD_OUT = 0.1
+_MOST_HELD_OUT = 2048
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A fitted linear map ``rows = features @ coefficients + intercept``.
+
+    Attributes
+    ----------
+    coefficients : float64 (d, width)
+    intercept : float64 (width,)
+    penalty : float
+        The λ that was chosen, relative to the mean squared (centred) feature.
+    explained : float
+        Share of the held-out rows' variance that it predicts; below 0 it is worse than the mean
+        row, NaN if there were too few examples to hold any out.
+    """
+
+    coefficients: npt.NDArray[np.float64]
+    intercept: npt.NDArray[np.float64]
+    penalty: float
+    explained: float
+
+    def __call__(self, features: npt.NDArray[np.floating]) -> Floats:
+        """Return the rows of these features, float32 (count, width)."""
+        return np.asarray(features @ self.coefficients + self.intercept, dtype=np.float32)
+
+
+def fit_ridge(
+    features: Features,
+    targets: Sequence[npt.NDArray[np.floating]],
+    n: int,
+    *,
+    groups: npt.NDArray[np.int64] | None = None,
+    generator: np.random.Generator,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Ridge]:
+    """Fit min ‖Y − XB‖² + λ‖B‖² on centred data, one map for each matrix of targets.
+
+    λ is taken from `PENALTIES` by the error on a tenth of the groups (at most 2,048 examples),
+    for each matrix of targets on its own; the map is then fitted to all examples.
+
+    Parameters
+    ----------
+    features : callable
+        Called with blocks of example numbers, so that the features never stand in memory at once.
+    targets : sequence of (n, width)
+    n : int
+        Examples, at least 1.
+    groups : int64 (n,), optional
+        Examples of one group are held out together.
+    generator : numpy.random.Generator
+        Chooses the groups to hold out.
+    device : str
+        Where the products and solves run; float64, on CPU where the device has none.
+
+    Returns
+    -------
+    list of Ridge
+    """
+    import torch
+
+    place = torch.device("cpu" if device.startswith("mps") else device)
+    groups = np.arange(n) if groups is None else groups
+    names = generator.permutation(np.unique(groups))
+    share = min(_HELD_OUT, _MOST_HELD_OUT / n)
+    out = np.isin(groups, names[: int(share * len(names))])
+    moments = _Moments(features, targets, np.flatnonzero(~out), place, progress)
+    held = np.flatnonzero(out)
+    chosen = [PENALTIES.index(1e-2)] * len(targets)
+    explained = [float("nan")] * len(targets)
+    if len(held):
+        x = torch.from_numpy(np.asarray(features(held), dtype=np.float64)).to(place)
+        errors = np.zeros((len(PENALTIES), len(targets)))
+        for i, penalty in enumerate(PENALTIES):
+            for j, (b, intercept) in enumerate(moments.solve(penalty)):
+                y = torch.from_numpy(np.asarray(targets[j][held], dtype=np.float64)).to(place)
+                errors[i, j] = float(((y - x @ b - intercept) ** 2).sum())
+        chosen = [int(i) for i in np.argmin(errors, axis=0)]
+        for j, target in enumerate(targets):
+            y_held = np.asarray(target[held], dtype=np.float64)
+            spread = float(((y_held - moments.y_means[j].cpu().numpy()) ** 2).sum())
+            explained[j] = 1.0 - float(errors[chosen[j], j]) / max(spread, 1e-30)
+        moments.add(features, targets, held)
+    result = []
+    for j, i in enumerate(chosen):
+        b, intercept = moments.solve(PENALTIES[i], only=j)[0]
+        result.append(Ridge(b.cpu().numpy(), intercept.cpu().numpy(), PENALTIES[i], explained[j]))
+    return result
+
+
+class _Moments:
+    """Sums of products of features and targets: all that a ridge fit needs."""
+
+    def __init__(
+        self,
+        features: Features,
+        targets: Sequence[npt.NDArray[np.floating]],
+        index: npt.NDArray[np.int64],
+        place: torch.device,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._place = place
+        self._progress = progress
+        self._n = 0
+        self._xx: torch.Tensor | None = None
+        self.add(features, targets, index)
+
+    def add(
+        self,
+        features: Features,
+        targets: Sequence[npt.NDArray[np.floating]],
+        index: npt.NDArray[np.int64],
+    ) -> None:
+        """Add the examples of these numbers."""
+        import torch
+
+        for start in range(0, max(1, len(index)), _BLOCK):
+            part = index[start : start + _BLOCK]
+            x = torch.from_numpy(np.asarray(features(part), dtype=np.float64)).to(self._place)
+            ys = [
+                torch.from_numpy(np.asarray(y[part], dtype=np.float64)).to(self._place)
+                for y in targets
+            ]
+            if self._xx is None:
+                d = x.shape[1]
+                self._xx = torch.zeros(d, d, dtype=torch.float64, device=self._place)
+                self._x = torch.zeros(d, dtype=torch.float64, device=self._place)
+                self._xy = [self._xx.new_zeros(d, y.shape[1]) for y in ys]
+                self._y = [self._xx.new_zeros(y.shape[1]) for y in ys]
+            self._xx.addmm_(x.T, x)
+            self._x += x.sum(dim=0)
+            for i, y in enumerate(ys):
+                self._xy[i].addmm_(x.T, y)
+                self._y[i] += y.sum(dim=0)
+            self._n += len(part)
+            self._progress(min(start + _BLOCK, len(index)), len(index))
+
+    @property
+    def y_means(self) -> list[torch.Tensor]:
+        """The mean target of each matrix."""
+        return [y / max(1, self._n) for y in self._y]
+
+    def solve(
+        self, penalty: float, only: int | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return (coefficients, intercept) for each matrix of targets, or for one."""
+        import torch
+
+        assert self._xx is not None
+        n = max(1, self._n)
+        mean = self._x / n
+        gram = self._xx - n * torch.outer(mean, mean)
+        scale = float(gram.diagonal().mean().clamp_min(1e-30))
+        gram.diagonal().add_(penalty * scale + 1e-12 * scale)
+        factor = torch.linalg.cholesky(gram)
+        which = range(len(self._y)) if only is None else [only]
+        result = []
+        for i in which:
+            centred = self._xy[i] - torch.outer(mean, self._y[i])
+            b = torch.cholesky_solve(centred, factor)
+            result.append((b, self._y[i] / n - mean @ b))
+        return result
