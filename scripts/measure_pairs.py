@@ -179,6 +179,7 @@ def measure(pair: Pair, state: Path, floors: Path | None, n_bytes: int) -> Compa
             state=state / pair.key,
             seeds=1 if is_fitted else 3,
             floor=floor,
+            adapted=is_fitted,
             progress=progress,
         )
         for is_fitted in (False, True)

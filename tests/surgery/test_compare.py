@@ -248,6 +248,19 @@ def test_fitted_and_trained_rows_say_what_they_took(recipe: Recipe, tmp_path: Pa
     assert calibrated["text_bytes"] == healed["text_bytes"] == len("".join(lines))
     assert calibrated["forward_tokens"] > 0
     assert calibrated["gradient_steps"] == 0 < healed["gradient_steps"]
+    assert calibrated["gap_adapted"] is None
+    adapted = compare(fitted, methods, state=tmp_path / "state", adapted=True)
+    assert row(adapted, methods[0])["gap_adapted"] is None
+    kept = {
+        data["decided_by"].get("method", "source"): data["result"]["entry"]["bits_per_byte"]
+        for path in (tmp_path / "state").iterdir()
+        if path.name.startswith("source") and (data := json.loads(path.read_text("utf-8")))
+    }
+    for name in methods[1:]:
+        one = row(adapted, name)
+        base = one["bits_per_byte"] - one["gap_adapted"]
+        assert any(base == pytest.approx(bits) for bits in kept.values())
+    assert any(name.startswith("source+") for name in kept)
     again = Watch()
     compare(fitted, methods, state=tmp_path / "state", progress=again)
     assert again.scored == []

@@ -54,6 +54,11 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
     metavar="BPB|FILE",
     help="The reachable floor of the pair, to say what share of the recoverable gap is closed.",
 )
+@click.option(
+    "--adapted",
+    is_flag=True,
+    help="Fit the source's own rows too, to say what of a gain is adaptation to the text.",
+)
 @click.option("--csv", "csv_file", metavar="FILE", help="Write the table here as well.")
 @click.option(
     "--plot", metavar="FILE", help="Write a picture (.png, .svg) or a page with it (.html)."
@@ -79,6 +84,7 @@ def command(
     state: str | None,
     seeds: int,
     floor: str | None,
+    adapted: bool,
     csv_file: str | None,
     plot: str | None,
     device: str | None,
@@ -131,6 +137,7 @@ def command(
             state=state,
             seeds=seeds,
             floor=None if floor is None else Floor.parse(floor),
+            adapted=adapted,
             plugins=plugins,
             progress=progress,
         )

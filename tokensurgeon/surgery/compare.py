@@ -21,6 +21,7 @@ from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.compare_adapted import adapted_source, adapting, label
 from tokensurgeon.surgery.compare_methods import (
     DEFAULT,
     Method,
@@ -31,7 +32,7 @@ from tokensurgeon.surgery.compare_methods import (
     same_rows,
     suggested,
 )
-from tokensurgeon.surgery.compare_state import State
+from tokensurgeon.surgery.compare_state import SOURCE, State
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows, default_methods
@@ -148,6 +149,7 @@ def compare(
     state: str | Path | None = None,
     seeds: int = 1,
     floor: Floor | None = None,
+    adapted: bool = False,
     plugins: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Comparison:
@@ -168,6 +170,8 @@ def compare(
         method whose rows do not change with the seed is not random.
     floor : Floor, optional
         Of this pair, on the same text.
+    adapted : bool
+        Fit the source's own rows as each fitted method's were, and take its gap from there too.
     plugins : sequence of path
         Python files that register initialisers. Their code runs.
     progress : callable(done, total, what), optional
@@ -197,6 +201,8 @@ def compare(
     for done, method in enumerate(chosen):
         operation.progress(done, len(chosen), "methods")
         kept = run.method(method)
+        if adapted:
+            kept["row"]["gap_adapted"] = run.gap_adapted(kept)
         rows.append(kept["row"])
         if kept["entry"] is not None:
             results.append(EntryResult.from_dict(kept["entry"]))
@@ -230,11 +236,11 @@ class _Run:
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
-        kept = self.state.load(None)
+        kept = self.state.load(SOURCE)
         if kept is None:
             result = self.bench.result(self._source_entry(), self._first())
-            kept = {"row": _row("source", result), "entry": result.to_dict()}
-            self.state.save(None, kept)
+            kept = {"row": _row(SOURCE, result), "entry": result.to_dict()}
+            self.state.save(SOURCE, kept)
         return kept
 
     def method(self, method: Method) -> dict[str, Any]:
@@ -253,16 +259,41 @@ class _Run:
         row["seconds"] = round(patched.seconds, 3)
         row["donor"] = patched.used_donor
         row["forward_tokens"] = patched.forward_tokens
-        row["gradient_steps"] = getattr(patched, "gradient_steps", 0)
-        row["gap_adapted"] = getattr(patched, "gap_adapted", None)
+        row["gradient_steps"] = patched.gradient_steps
         if patched.used_text:
             row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
         kept = {"row": row, "entry": result.to_dict()}
+        if method.fitted:
+            kept["adapting"] = adapting(patched)
         self.state.save(method, kept, self.seeds)
         return kept
 
+    def gap_adapted(self, kept: dict[str, Any]) -> float | None:
+        """Return a fitted method's gap to the source that was fitted in the same way.
+
+        None for what is not fitted, and where the source cannot be.
+        """
+        if kept.get("adapting") is None:
+            return None
+        stages, heal = tuple(kept["adapting"][0]), kept["adapting"][1]
+        if not stages and not heal:
+            return float(kept["row"]["gap"])
+        name = label(stages, heal)
+        source = self.state.load(name)
+        if source is None:
+            try:
+                twin, rows = adapted_source(self.operation, stages, heal)
+            except TokensurgeonError as error:
+                self.operation.warnings.append(f"{name} could not be measured: {error}")
+                return None
+            entry = Entry(name, patched_model(twin, rows), self.operation.alignment.source)
+            result = self.bench.result(entry, self.bench.score(entry, self.operation.progress))
+            source = {"entry": result.to_dict()}
+            self.state.save(name, source)
+        return float(kept["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
+
     def _source_entry(self) -> Entry:
-        return Entry("source", self.operation.model, self.operation.alignment.source)
+        return Entry(SOURCE, self.operation.model, self.operation.alignment.source)
 
     def _first(self) -> Scores:
         if self._scores is None:

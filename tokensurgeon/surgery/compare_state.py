@@ -27,6 +27,7 @@ from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.training import read_documents
 
 SCHEMA = 1
+SOURCE = "source"
 
 ELSEWHERE = {
     "source", "tokenizer", "donor", "output", "init", "text", "baselines", "force", "memory_gib",
@@ -65,8 +66,8 @@ class State:
                     "name another folder"
                 ) from error
 
-    def load(self, method: Method | None, seeds: int = 1) -> dict[str, Any] | None:
-        """Return what was kept of a method, or of the source (None); None where nothing is."""
+    def load(self, method: Method | str, seeds: int = 1) -> dict[str, Any] | None:
+        """Return what was kept of a method, or of the source by label; None where nothing is."""
         path = self._path(method, seeds)
         if path is None:
             return None
@@ -77,7 +78,7 @@ class State:
         right = isinstance(kept, dict) and kept.get("schema") == SCHEMA
         return dict(kept["result"]) if right else None
 
-    def save(self, method: Method | None, result: dict[str, Any], seeds: int = 1) -> None:
+    def save(self, method: Method | str, result: dict[str, Any], seeds: int = 1) -> None:
         """Keep what was found; the file is there whole or not at all."""
         path = self._path(method, seeds)
         if path is None:
@@ -89,15 +90,15 @@ class State:
             file.write(text)
         Path(name).replace(path)
 
-    def _path(self, method: Method | None, seeds: int) -> Path | None:
+    def _path(self, method: Method | str, seeds: int) -> Path | None:
         if self.folder is None:
             return None
-        label = "source" if method is None else method.label
+        label = method if isinstance(method, str) else method.label
         key = json.dumps(self._decided_by(method, seeds), sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self.folder / f"{re.sub(r'[^a-z0-9.]+', '-', label.lower())}-{digest[:16]}.json"
 
-    def _decided_by(self, method: Method | None, seeds: int) -> dict[str, Any]:
+    def _decided_by(self, method: Method | str, seeds: int) -> dict[str, Any]:
         """Return all that decides a figure, as JSON values."""
         operation = self._operation
         recipe = operation.recipe
@@ -110,8 +111,8 @@ class State:
             "dtype": recipe.dtype,
             "versions": {name: found for name, found in versions().items() if name in VERSIONS},
         }
-        if method is None:
-            return common
+        if isinstance(method, str):
+            return common if method == SOURCE else {**common, "method": method, **self._fitting()}
         names = sorted({method.input, method.output})
         settings = recipe.init.settings
         decided = {
@@ -124,13 +125,19 @@ class State:
             "calibration": text_hash(operation.calibration_texts),
             "seeds": seeds,
         }
-        if method.fitted or "auto" in names:
-            other = getattr(recipe.text, "other", ())
-            documents = (document.text for document in read_documents(other)) if other else ()
-            decided["other"] = text_hash(documents)
-            decided["calibrate"] = recipe.calibrate
-            decided["budget"] = recipe.budget
-        return decided
+        return {**decided, **self._fitting()} if method.fitted or "auto" in names else decided
+
+    def _fitting(self) -> dict[str, Any]:
+        """Return what decides how rows are fitted."""
+        recipe = self._operation.recipe
+        other = recipe.text.other
+        documents = (document.text for document in read_documents(other)) if other else ()
+        return {
+            "calibration": text_hash(self._operation.calibration_texts),
+            "other": text_hash(documents),
+            "calibrate": recipe.calibrate,
+            "budget": recipe.budget,
+        }
 
     @cached_property
     def _source(self) -> str:
