@@ -1,0 +1,278 @@
+"""The reachable floor of a pair: what vocabulary rows alone can reach, the body frozen.
+
+All rows of both sides are trained on calibration text until text set aside falls no further, and
+the result is measured on evaluation text. The source's own rows are trained in the same way on the
+same text: what it gains is adaptation to the text, and no merit of a transplant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokensurgeon.calibration import Healed, train_rows
+from tokensurgeon.errors import UsageError
+from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.evaluation.chunks import chunk_documents
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.rows import chosen_methods, patch_rows
+from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tokensurgeon.checkpoint import LanguageModel
+
+START = "subword-mean"
+"""The method at which the recoverable gap starts: the strong plain one."""
+DEFAULT_MINUTES = 30.0
+ROUNDS = (0.125, 0.125, 0.25, 0.5)
+"""Shares of the minutes. Each round starts from the best rows so far, its learning rate anew."""
+LEAST_FALL = 0.003
+"""Share by which a round must lower the loss on the text set aside for another to follow."""
+FEW_DOCUMENTS = 20
+BLOCK = 4096
+"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
+SET_ASIDE = 0.1
+MOST_SET_ASIDE = 40_000
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training of one model's rows took.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the loss stopped falling; else the time, or the tokens, ended it.
+    n_tokens, n_steps : int
+    seconds, cpu_seconds : float
+    history : tuple of (int, float)
+        Tokens seen in all, and bits per byte on the text set aside.
+    """
+
+    converged: bool
+    n_tokens: int
+    n_steps: int
+    seconds: float
+    cpu_seconds: float
+    history: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class FloorResult:
+    """Bits per byte on the evaluation text.
+
+    Attributes
+    ----------
+    source : float
+    source_trained : float
+        The source after the same training of its own rows.
+    start : float
+        The pair under the plain method `start_method`.
+    start_method : str
+    floor : float
+        The pair after training.
+    trained_from : tuple of str
+        The methods whose rows the training started from.
+    minutes : float
+        The most that either training may take.
+    target_training, source_training : Training
+    n_bytes : int
+        Of evaluation text.
+    facts : dict
+        Source and target, and whether they are tied.
+    """
+
+    source: float
+    source_trained: float
+    start: float
+    start_method: str
+    floor: float
+    trained_from: tuple[str, str]
+    minutes: float
+    target_training: Training
+    source_training: Training
+    n_bytes: int
+    facts: dict[str, Any]
+
+    @property
+    def gap(self) -> float:
+        """What is left between the floor and the source, in bits per byte."""
+        return self.floor - self.source
+
+    @property
+    def gap_adapted(self) -> float:
+        """What is left to the source that had the same training."""
+        return self.floor - self.source_trained
+
+    def closed(self, bits_per_byte: float) -> float | None:
+        """Return the share of the recoverable gap that a figure closes; 1 is the floor.
+
+        None where the training did not get below the start.
+        """
+        recoverable = self.start - self.floor
+        return (self.start - bits_per_byte) / recoverable if recoverable > 0 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for JSON; `compare --floor` reads it."""
+        return {**asdict(self), "gap": self.gap, "gap_adapted": self.gap_adapted}
+
+
+def floor(
+    recipe: Recipe,
+    *,
+    minutes: float = DEFAULT_MINUTES,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> FloorResult:
+    """Find the reachable floor of a pair; nothing is written.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its `text.calibration` is trained on and its `text.evaluation` measured on; the rows of its
+        `init` are where the training starts.
+    minutes : float
+        Most time for each of the two trainings: of the process on a CPU, on the clock elsewhere.
+    max_tokens : int or None
+        Most tokens for each of the two trainings.
+    progress : callable(done, total, what), optional
+
+    Raises
+    ------
+    UsageError
+        Without either text, or if the two share documents.
+    """
+    if not recipe.text.calibration:
+        raise UsageError("a floor needs text to train on: give --calibration-text FILE")
+    if not recipe.text.evaluation:
+        raise UsageError("a floor needs a text to measure on: give --text FILE")
+    operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    texts = evaluation_texts(operation)
+    fit, aside = _parted(operation.calibration_texts, recipe.seed)
+    alignment = operation.alignment
+    methods = chosen_methods(operation, recipe.init)
+    plain = patched_model(operation, patch_rows(operation, (START, START), recipe.init))
+    first = patched_model(operation, patch_rows(operation, methods, recipe.init))
+    trained, target_training = _converge(
+        operation, first, alignment.target, fit, aside, minutes, max_tokens
+    )
+    context = operation.context
+    own = operation.model.patched(context.input_rows, context.output_rows, context.output_bias)
+    adapted, source_training = _converge(
+        operation, own, alignment.source, fit, aside, minutes, max_tokens
+    )
+    evaluation = evaluate(
+        [
+            Entry("source", operation.model, alignment.source),
+            Entry("source, trained", adapted, alignment.source),
+            Entry(START, plain, alignment.target, alignment=alignment),
+            Entry("floor", trained, alignment.target, alignment=alignment),
+        ],
+        texts,
+        max_bytes=recipe.text.max_bytes,
+        seed=recipe.seed,
+        progress=operation.progress,
+    )
+    figures = [entry.bits_per_byte for entry in evaluation.entries]
+    if None in figures:
+        raise UsageError("the target's tokenizer loses text on all of the evaluation text")
+    source, source_trained, start, reached = (float(figure or 0.0) for figure in figures)
+    return FloorResult(
+        source=source,
+        source_trained=source_trained,
+        start=start,
+        start_method=START,
+        floor=reached,
+        trained_from=methods,
+        minutes=minutes,
+        target_training=target_training,
+        source_training=source_training,
+        n_bytes=evaluation.n_bytes,
+        facts={
+            "source": recipe.source,
+            "target": recipe.tokenizer if isinstance(recipe.tokenizer, str) else recipe.donor,
+            "tied": operation.tied,
+            "untied": operation.checkpoint.layout.tied and recipe.untie,
+            "calibration_bytes": sum(len(text.encode()) for text in fit),
+            "seed": recipe.seed,
+        },
+    )
+
+
+def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """Return the documents to train on and those to stop by."""
+    documents = [text for text in texts if text.strip()]
+    if len(documents) < FEW_DOCUMENTS:
+        documents = [c.text for c in chunk_documents(documents, max_bytes_per_chunk=BLOCK)]
+    if len(documents) < 2:
+        raise UsageError(
+            f"{len(documents)} blocks of calibration text cannot be parted into what is trained "
+            "on and what the training stops by: give more text"
+        )
+    order = np.random.default_rng(seed).permutation(len(documents))
+    sizes = np.array([len(documents[i].encode()) for i in order])
+    room = min(MOST_SET_ASIDE, SET_ASIDE * sizes.sum())
+    n_aside = min(int(np.searchsorted(np.cumsum(sizes), room)) + 1, len(documents) - 1)
+    return [documents[i] for i in order[n_aside:]], [documents[i] for i in order[:n_aside]]
+
+
+def _converge(
+    operation: Operation,
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    fit: Sequence[str],
+    aside: Sequence[str],
+    minutes: float,
+    max_tokens: int | None,
+) -> tuple[LanguageModel, Training]:
+    """Train all rows in rounds until one brings next to nothing."""
+
+    def select(one: LanguageModel) -> float:
+        found = evaluate([Entry("text set aside", one, vocabulary)], aside, max_bytes=None)
+        value = found.entries[0].bits_per_byte
+        assert value is not None  # evaluate refuses a text on which its first model has no figure
+        return value
+
+    every = np.ones(model.n_rows, dtype=bool)
+    history: list[tuple[int, float]] = []
+    rounds: list[Healed] = []
+    converged = False
+    for number, share in enumerate(ROUNDS):
+        healed = train_rows(
+            model,
+            vocabulary,
+            fit,
+            train_input=every,
+            train_output=every,
+            tied=operation.tied,
+            minutes=minutes * share,
+            max_tokens=None if max_tokens is None else round(max_tokens * share),
+            seed=operation.recipe.seed + number,
+            selection=select,
+            progress=operation.progress,
+        )
+        seen = sum(one.n_tokens for one in rounds)
+        rounds.append(healed)
+        if not healed.history:
+            break
+        model = model.patched(healed.input, healed.output, healed.output_bias)
+        history += [(seen + n, value) for n, value in healed.history[number > 0 :]]
+        before, best = healed.history[0][1], min(value for _, value in healed.history)
+        if before - best < LEAST_FALL * before:
+            converged = True
+            break
+    return model, Training(
+        converged=converged,
+        n_tokens=sum(one.n_tokens for one in rounds),
+        n_steps=sum(one.n_steps for one in rounds),
+        seconds=round(sum(one.seconds for one in rounds), 3),
+        cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
+        history=tuple(history),
+    )
