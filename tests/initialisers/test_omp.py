@@ -13,7 +13,8 @@ from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import example_context
 from tokensurgeon.initialisers.omp import shared_anchors
-from tokensurgeon.initialisers.pursuit import Pursuit, pursue
+from tokensurgeon.initialisers.pursuit import Dictionary, Pursuit, greedy_choice, pursue
+from tokensurgeon.initialisers.refined import refined_choice
 
 
 def planted(n: int, n_atoms: int, width: int, k: int, seed: int = 0):
@@ -48,11 +49,17 @@ def published(atoms: np.ndarray, x: np.ndarray, k: int) -> float:
     return float(np.linalg.norm(residual) / np.linalg.norm(x))
 
 
-def test_a_planted_mixture_is_recovered_exactly():
+both_choices = pytest.mark.parametrize("exact", [True, False], ids=["exact", "refined"])
+
+
+@both_choices
+@pytest.mark.parametrize("k", [4, 12])
+def test_a_planted_mixture_is_recovered_and_nothing_is_added_to_it(exact: bool, k: int):
     atoms, weights, targets = planted(30, 300, 192, 4)
-    found = pursue(atoms, targets, 4)
+    found = pursue(atoms, targets, k, exact=exact)
     assert dense(found, 300) == pytest.approx(weights, abs=1e-4)
     assert found.residual.max() < 1e-5
+    assert ((found.support >= 0).sum(axis=1) == 4).all()
 
 
 def test_it_agrees_with_scikit_learn_on_unit_atoms():
@@ -62,15 +69,103 @@ def test_it_agrees_with_scikit_learn_on_unit_atoms():
     targets += 0.05 * np.random.default_rng(2).standard_normal(targets.shape).astype(np.float32)
     wide, aim = atoms.astype(np.float64), targets.astype(np.float64)
     oracle = orthogonal_mp_gram(wide @ wide.T, wide @ aim.T, n_nonzero_coefs=6).T
-    assert dense(pursue(atoms, targets, 6), 300) == pytest.approx(oracle, abs=1e-3)
+    exact = dense(pursue(atoms, targets, 6, exact=True), 300)
+    assert np.array_equal(exact != 0, oracle != 0)
+    assert exact == pytest.approx(oracle, abs=1e-3)
 
 
-def test_more_atoms_never_leave_more():
+def lengths_of_noise(rng: np.random.Generator):
+    atoms = rng.standard_normal((5000, 96)) * rng.lognormal(0.0, 0.3, (5000, 1))
+    return atoms, rng.standard_normal((40, 96))
+
+
+def rows_with_a_common_direction(rng: np.random.Generator):
+    """As in output matrices of real models: the first atoms change everything."""
+    topics = rng.standard_normal((60, 96)) / 6
+    mean = 2 * rng.standard_normal(96)
+    rows = rng.standard_normal((5040, 60)) @ topics + 0.2 * rng.standard_normal((5040, 96))
+    rows = (rows + mean) * rng.lognormal(0.0, 0.4, (5040, 1))
+    return rows[:5000], rows[5000:]
+
+
+@pytest.mark.parametrize("make", [lengths_of_noise, rows_with_a_common_direction])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("k", [4, 12])
+def test_few_searches_leave_no_more_than_the_greedy_choice(make, normalise: bool, k: int):
+    atoms, targets = (each.astype(np.float32) for each in make(np.random.default_rng(8)))
+    exact = pursue(atoms, targets, k, normalise=normalise, exact=True)
+    refined = pursue(atoms, targets, k, normalise=normalise)
+    # Among unit atoms of pure noise the two are even; there a hundredth is granted.
+    slack = 1.01 if normalise and make is lengths_of_noise else 1.0
+    assert refined.residual.mean() <= slack * exact.residual.mean()
+    assert ((refined.support >= 0).sum(axis=1) == k).all()
+    for ids in refined.support:
+        assert len(set(ids.tolist())) == k
+
+
+def test_few_searches_are_few():
+    """The point of it: noise of the size of real vocabularies needs a search or two."""
+    atoms, targets = (
+        each.astype(np.float32) for each in lengths_of_noise(np.random.default_rng(9))
+    )
+    searched: list[int] = []
+
+    class Counting(Dictionary):
+        def correlate(self, residual, width=None):
+            searched.append(len(residual))
+            return super().correlate(residual, width)
+
+    import torch
+
+    with torch.no_grad():
+        for choose, most in ((refined_choice, 3), (greedy_choice, 12)):
+            searched.clear()
+            choose(
+                Counting(atoms, torch.device("cpu"), False), torch.from_numpy(targets), 12, 0, None
+            )
+            assert 1 <= sum(searched) / len(targets) <= most
+
+
+def test_the_residual_is_that_of_the_coefficients():
+    atoms, targets = (
+        each.astype(np.float32) for each in lengths_of_noise(np.random.default_rng(10))
+    )
+    found = pursue(atoms, targets, 8, normalise=False)
+    left = targets - dense(found, len(atoms)) @ atoms
+    told = np.linalg.norm(left, axis=1) / np.linalg.norm(targets, axis=1)
+    assert found.residual == pytest.approx(told, abs=1e-4)
+    for x, ids, left_over in zip(targets, found.support, found.residual, strict=True):
+        best = np.linalg.lstsq(atoms[ids].T.astype(np.float64), x, rcond=None)[1][0]
+        assert left_over == pytest.approx(np.sqrt(best) / np.linalg.norm(x), abs=1e-5)
+
+
+def test_the_two_step_search_finds_the_best():
+    import torch
+
+    rng = np.random.default_rng(11)
+    atoms = rng.standard_normal((1001, 24)).astype(np.float32)
+    targets = rng.standard_normal((7, 24)).astype(np.float32)
+    dictionary = Dictionary(atoms, torch.device("cpu"), False)
+    support = torch.full((7, 2), -1)
+    support[0] = torch.from_numpy(np.argsort(-np.abs(atoms @ targets[0]))[:2].copy())
+    ids, scores = dictionary.search(torch.from_numpy(targets), support, 20)
+    for i, x in enumerate(targets):
+        ranked = np.argsort(-np.abs(atoms @ x))
+        wanted = ranked[2:22] if i == 0 else ranked[:20]
+        assert ids[i].tolist() == wanted.tolist()
+        assert scores[i].numpy() == pytest.approx(np.abs(atoms[wanted] @ x), rel=1e-4)
+
+
+@both_choices
+def test_more_atoms_never_leave_more(exact: bool):
     rng = np.random.default_rng(3)
     atoms = rng.standard_normal((200, 24)).astype(np.float32)
     targets = rng.standard_normal((15, 24)).astype(np.float32)
-    left = np.array([pursue(atoms, targets, k).residual for k in (1, 2, 4, 8, 16, 24, 40)])
-    assert (np.diff(left, axis=0) <= 1e-5).all()
+    left = np.array(
+        [pursue(atoms, targets, k, exact=exact).residual for k in (1, 2, 4, 8, 16, 24, 40)]
+    )
+    # Token by token only the greedy choice is nested.
+    assert (np.diff(left if exact else left.mean(axis=1), axis=0) <= 1e-5).all()
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])
@@ -80,65 +175,29 @@ def test_the_plain_recipe_never_leaves_less(spread: float):
     atoms = (lengths * rng.standard_normal((150, 32))).astype(np.float32)
     targets = rng.standard_normal((12, 32)).astype(np.float32)
     for k in (1, 4, 12):
-        left = pursue(atoms, targets, k, normalise=False).residual
+        left = pursue(atoms, targets, k, normalise=False, exact=True).residual
         reference = [published(atoms, x, k) for x in targets]
         assert (left <= np.array(reference) + 1e-4).all()
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_the_order_of_atoms_and_targets_does_not_matter(seed: int):
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_order_of_atoms_and_targets_does_not_matter(seed: int, exact: bool):
     atoms, _, targets = planted(6, 40, 16, 3, seed=seed)
     rng = np.random.default_rng(seed)
     rows, columns = rng.permutation(6), rng.permutation(40)
-    straight = dense(pursue(atoms, targets, 3), 40)
-    moved = dense(pursue(atoms[columns], targets[rows], 3), 40)
+    straight = dense(pursue(atoms, targets, 3, exact=exact), 40)
+    moved = dense(pursue(atoms[columns], targets[rows], 3, exact=exact), 40)
     assert moved == pytest.approx(straight[rows][:, columns], abs=1e-4)
 
 
-def test_tiles_of_any_size_give_the_same_answer():
+@both_choices
+def test_tiles_of_any_size_give_the_same_answer(exact: bool):
     atoms, _, targets = planted(40, 120, 32, 4)
-    whole = pursue(atoms, targets, 4)
-    small = pursue(atoms, targets, 4, memory_budget=1)
+    whole = pursue(atoms, targets, 4, exact=exact)
+    small = pursue(atoms, targets, 4, exact=exact, memory_budget=1)
     assert np.array_equal(whole.support, small.support)
     assert whole.coefficients == pytest.approx(small.coefficients, abs=1e-5)
-
-
-def test_several_atoms_per_search_leave_hardly_more(monkeypatch):
-    """Rows with a strong common direction, as in real models: the hard case for a short list."""
-    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 30)
-    rng = np.random.default_rng(8)
-    topics = rng.standard_normal((40, 48))
-    atoms = (2 + rng.standard_normal((1000, 40)) @ topics / 6).astype(np.float32)
-    targets = (2 + rng.standard_normal((40, 40)) @ topics / 6).astype(np.float32)
-    for normalise in (False, True):
-        for k in (8, 24):
-            exact = pursue(atoms, targets, k, normalise=normalise)
-            quick = pursue(atoms, targets, k, normalise=normalise, per_search=8)
-            assert quick.residual.mean() <= exact.residual.mean() + 0.03
-            assert ((quick.support >= 0).sum(axis=1) == k).all()
-            for ids in quick.support:
-                assert len(set(ids.tolist())) == k
-
-
-def test_a_planted_mixture_is_recovered_from_a_short_list(monkeypatch):
-    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 8)
-    atoms, weights, targets = planted(30, 300, 192, 4)
-    found = pursue(atoms, targets, 4, per_search=4)
-    assert dense(found, 300) == pytest.approx(weights, abs=1e-4)
-
-
-def test_a_short_list_of_dependent_atoms_is_survived(monkeypatch):
-    monkeypatch.setattr("tokensurgeon.initialisers.pursuit.SHORTLIST", 8)
-    rng = np.random.default_rng(9)
-    base = rng.standard_normal((20, 12)).astype(np.float32)
-    atoms = np.concatenate([base] * 15)
-    targets = rng.standard_normal((10, 12)).astype(np.float32)
-    found = pursue(atoms, targets, 32, per_search=8)
-    assert np.abs(found.coefficients).max() < 1e3
-    for ids in found.support:
-        kept = ids[ids >= 0] % 20
-        assert len(set(kept.tolist())) == len(kept) <= 12
 
 
 def test_k_follows_the_width_of_the_donor_up_to_the_published_64():
@@ -148,13 +207,14 @@ def test_k_follows_the_width_of_the_donor_up_to_the_published_64():
     assert build("omp", {"k": "5"}).resolved_k(8192) == 5
 
 
-def test_dependent_atoms_are_never_chosen_twice_and_never_explode():
+@both_choices
+def test_dependent_atoms_are_never_chosen_twice_and_never_explode(exact: bool):
     rng = np.random.default_rng(5)
     base = rng.standard_normal((20, 12)).astype(np.float32)
     atoms = np.concatenate([base, base, 3 * base, np.zeros((4, 12), np.float32)])
     atoms[20:40] += 1e-6 * rng.standard_normal((20, 12)).astype(np.float32)
     targets = rng.standard_normal((10, 12)).astype(np.float32)
-    found = pursue(atoms, targets, 32)
+    found = pursue(atoms, targets, 32, exact=exact)
     for ids in found.support:
         kept = ids[(ids >= 0) & (ids < 60)] % 20
         assert len(set(kept.tolist())) == len(kept) <= 12
@@ -163,45 +223,50 @@ def test_dependent_atoms_are_never_chosen_twice_and_never_explode():
     assert found.residual.max() < 1e-3
 
 
-def test_k_above_the_rank_stops_where_nothing_is_left():
+@both_choices
+def test_k_above_the_rank_stops_where_nothing_is_left(exact: bool):
     atoms, _, targets = planted(8, 50, 6, 2)
-    found = pursue(atoms, targets, 30)
+    found = pursue(atoms, targets, 30, exact=exact)
     assert ((found.support >= 0).sum(axis=1) <= 6).all()
     assert np.isfinite(found.coefficients).all()
 
 
-def test_a_zero_target_gets_no_atoms():
+@both_choices
+def test_a_zero_target_gets_no_atoms(exact: bool):
     atoms, _, _ = planted(1, 20, 8, 1)
     found = pursue(atoms, np.zeros((2, 8), np.float32), 4)
     assert (found.support == -1).all()
     assert not found.coefficients.any()
 
 
-def test_a_tolerance_stops_early_and_is_kept():
+@both_choices
+def test_a_tolerance_stops_early_and_is_kept(exact: bool):
     rng = np.random.default_rng(6)
     atoms = rng.standard_normal((300, 32)).astype(np.float32)
     targets = rng.standard_normal((20, 32)).astype(np.float32)
-    found = pursue(atoms, targets, 32, tolerance=0.3)
+    found = pursue(atoms, targets, 32, tolerance=0.3, exact=exact)
     used = (found.support >= 0).sum(axis=1)
     assert (used < 32).all()
     assert (found.residual <= 0.3 + 1e-5).all()
 
 
-def test_a_ridge_shrinks_the_coefficients():
+@both_choices
+def test_a_ridge_shrinks_the_coefficients(exact: bool):
     rng = np.random.default_rng(7)
     atoms = rng.standard_normal((100, 16)).astype(np.float32)
     targets = rng.standard_normal((10, 16)).astype(np.float32)
     sizes = [
-        np.linalg.norm(pursue(atoms, targets, 16, ridge=ridge).coefficients)
+        np.linalg.norm(pursue(atoms, targets, 16, ridge=ridge, exact=exact).coefficients)
         for ridge in (0.0, 0.1, 1.0, 10.0)
     ]
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_forced_atoms_come_first():
+@both_choices
+def test_forced_atoms_come_first(exact: bool):
     atoms, _, targets = planted(5, 40, 16, 2)
     forced = np.array([[3, -1], [7, 9], [-1, -1], [0, 1], [39, 2]])
-    found = pursue(atoms, targets, 4, forced=forced)
+    found = pursue(atoms, targets, 4, forced=forced, exact=exact)
     for chosen, wanted in zip(found.support, forced, strict=True):
         for slot, atom in enumerate(wanted):
             assert atom in (-1, chosen[slot])

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.initialisers.refined import INDEPENDENT, group_of, refined_choice, shortlist_size
+
 if TYPE_CHECKING:
     import torch
 
 Floats = npt.NDArray[np.float32]
 
-_INDEPENDENT = 1e-2
-"""Least sine of the angle between a new unit atom and the span of those chosen before it."""
-
-SHORTLIST = 128
-"""Atoms that stay in the running between two searches of the whole dictionary."""
+_BLOCK = 32
+"""Scores per block of the two-step top-k."""
 
 _CACHED = 1 << 18
 """Floats that a core's cache is trusted to keep."""
@@ -60,7 +59,7 @@ def pursue(
     normalise: bool = True,
     ridge: float = 0.0,
     tolerance: float = 0.0,
-    per_search: int = 1,
+    exact: bool = False,
     forced: npt.NDArray[np.int64] | None = None,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
@@ -83,10 +82,9 @@ def pursue(
         λ in min ‖x − c·A‖² + λ·s·‖c‖², s the mean squared norm of the atoms.
     tolerance : float
         Stop where ‖residual‖ ≤ tolerance·‖x‖.
-    per_search : int
-        Most atoms chosen after one search of the whole dictionary: the first is the best of all,
-        the others come from the best `SHORTLIST` of that search. 1 is the exact greedy choice,
-        and so is any number where there are at most 32 times `SHORTLIST` atoms.
+    exact : bool
+        The greedy choice, with a search of all atoms for each. Else that of `refined`: few
+        searches, and atoms that turn out to matter least dropped again.
     forced : int64 (n, m), optional
         Atoms that take the first slots; -1 leaves a slot to the search.
 
@@ -102,61 +100,119 @@ def pursue(
     residual = np.zeros(n)
     if not n:
         return Pursuit(support, coefficients, residual)
+    choose = greedy_choice if exact else refined_choice
     with torch.no_grad():
-        dictionary = _Dictionary(atoms, torch.device(device), normalise)
-        tile = _tile(len(atoms), atoms.shape[1], k, per_search, memory_budget)
+        dictionary = Dictionary(atoms, torch.device(device), normalise)
+        tile = _tile(len(atoms), atoms.shape[1], k, device, memory_budget)
         for start in range(0, n, tile):
             stop = min(start + tile, n)
             x = torch.from_numpy(np.ascontiguousarray(targets[start:stop])).to(dictionary.device)
             given = None if forced is None else torch.from_numpy(forced[start:stop])
-            chosen = _choose(dictionary, x, k, tolerance, per_search, given)
-            solved, left = _solve(dictionary, x, chosen, ridge)
+            chosen = choose(dictionary, x, k, tolerance, given)
             support[start:stop] = chosen.cpu().numpy()
-            coefficients[start:stop] = solved.cpu().numpy()
-            residual[start:stop] = left.cpu().numpy()
+            group = group_of(k, x)
+            for at in range(0, len(x), group):
+                part = slice(at, at + group)
+                solved, left = _solve(dictionary, x[part], chosen[part], ridge)
+                coefficients[start:stop][part] = solved.cpu().numpy()
+                residual[start:stop][part] = left.cpu().numpy()
             progress(stop, n)
     return Pursuit(support, coefficients, residual)
 
 
-class _Dictionary:
-    """Unit atoms on the device, with their norms."""
+class Dictionary:
+    """The atoms as given, on the device, with their norms.
+
+    Attributes
+    ----------
+    rows : float32 (n_atoms, width)
+    norms, inverse : float32 (n_atoms,)
+        Norms and what makes unit atoms of the rows; `inverse` is 0 for a zero atom.
+    normalise : bool
+        Whether scores are correlations with unit atoms, or with the atoms as given.
+    """
 
     def __init__(self, atoms: Floats, device: torch.device, normalise: bool) -> None:
         import torch
 
-        self.device = device
-        rows = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
-        self.norms = torch.linalg.vector_norm(rows, dim=1)
+        self.device, self.normalise = device, normalise
+        self.rows = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
+        self.norms = torch.linalg.vector_norm(self.rows, dim=1)
         usable = self.norms > 1e-12 * self.norms.max().clamp_min(1e-30)
         self.norms = torch.where(usable, self.norms, torch.ones_like(self.norms))
-        self.unit = rows / self.norms[:, None]
-        self.unit[~usable] = 0.0
+        self.inverse = torch.where(usable, 1.0 / self.norms, 0.0)
         self.mean_square = float((self.norms[usable].double() ** 2).mean()) if usable.any() else 1.0
-        self.weights = None if normalise else self.norms / self.norms.max()
+        self._scores = torch.empty(0, device=device)
 
-    def correlate(self, residual: torch.Tensor) -> torch.Tensor:
-        """Return how well each atom fits each residual, (tile, n_atoms) ≥ 0."""
-        scores: torch.Tensor = (residual @ self.unit.T).abs_()
-        if self.weights is not None:
-            scores *= self.weights
+    def unit(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return unit atoms, (*ids.shape, width), a new tensor."""
+        return self.gather(ids).mul_(self.inverse[ids][..., None])
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return atoms as given, (*ids.shape, width), a new tensor."""
+        return self.rows.index_select(0, ids.flatten()).view(*ids.shape, -1)
+
+    def correlate(self, residual: torch.Tensor, width: int | None = None) -> torch.Tensor:
+        """Return how well each atom fits each residual, (tile, n_atoms) ≥ 0.
+
+        The memory is used again by the next call. `width` adds columns of zeros.
+        """
+        import torch
+
+        n_atoms = len(self.rows)
+        shape = (len(residual), width or n_atoms)
+        if self._scores.numel() < shape[0] * shape[1]:
+            self._scores = torch.empty(shape[0] * shape[1], device=self.device)
+        scores = self._scores[: shape[0] * shape[1]].view(shape)
+        scores[:, n_atoms:] = 0.0
+        found = scores[:, :n_atoms]
+        torch.mm(residual, self.rows.T, out=found)
+        found.abs_()
+        found *= self.inverse if self.normalise else (self.inverse > 0)
         return scores
 
+    def search(
+        self, residual: torch.Tensor, support: torch.Tensor, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the `size` best atoms and their scores, descending.
 
-def _tile(n_atoms: int, width: int, k: int, per_search: int, memory_budget: int) -> int:
-    """Return how many targets fit in what the budget leaves beside the dictionary."""
-    per_target = 4 * n_atoms + 4 * width * (k + 8) + 8 * (3 * k * k + 2 * k * width)
-    if per_search > 1:
-        per_target += 8 * n_atoms + 4 * SHORTLIST * (2 * width + SHORTLIST + k + per_search)
-    room = memory_budget - 8 * n_atoms * width
-    return int(np.clip(room // per_target, 1, 256))
+        Those in `support` (-1: none) score -1, and so does what fills a list that is too short.
+        """
+        import torch
+
+        n_atoms = len(self.rows)
+        size = min(size, n_atoms)
+        n_blocks = -(-n_atoms // _BLOCK)
+        scores = self.correlate(residual, n_blocks * _BLOCK)
+        scores[:, n_atoms:] = -1.0
+        for each in support.T:
+            rows = (each >= 0).nonzero()[:, 0]
+            scores[rows, each[rows]] = -1.0
+        # The best are in the blocks with the best maxima: one pass, then two short sorts.
+        blocks = scores.view(len(scores), n_blocks, _BLOCK)
+        where = blocks.amax(dim=2).topk(min(size, n_blocks), dim=1).indices
+        near = torch.gather(blocks, 1, where[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+        best = near.topk(size, dim=1)
+        ids = torch.gather(where, 1, best.indices // _BLOCK) * _BLOCK + best.indices % _BLOCK
+        return ids.clamp_max(n_atoms - 1), best.values
 
 
-def _choose(
-    dictionary: _Dictionary,
+def _tile(n_atoms: int, width: int, k: int, device: str, memory_budget: int) -> int:
+    """Return how many targets fit in the budget; on a device the dictionary has to, too."""
+    on_cpu = device == "cpu"
+    # Scores and their blocks; the basis of the greedy choice or the supports of the other.
+    per_target = 5 * n_atoms + 16 * width * (k + 8) + 32 * k * (k + 32)
+    if not on_cpu:  # the whole tile at once: short lists with their Gram matrices
+        per_target += 8 * shortlist_size(k) * (width + shortlist_size(k))
+    room = memory_budget - (0 if on_cpu else 4 * n_atoms * width)
+    return int(np.clip(room // per_target, 1, 512 if on_cpu else 2048))
+
+
+def greedy_choice(
+    dictionary: Dictionary,
     x: torch.Tensor,
     k: int,
     tolerance: float,
-    per_search: int,
     forced: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the chosen atoms of a tile of targets, int64 (tile, k), -1 where none."""
@@ -171,31 +227,21 @@ def _choose(
     taken = torch.zeros(n, k, dtype=torch.bool, device=device)
     active = torch.linalg.vector_norm(residual, dim=1) > floor
     n_forced = 0 if forced is None else forced.shape[1]
-    small = dictionary.unit.shape[0] <= 32 * SHORTLIST  # a search costs no more than a short list
-    ahead: list[torch.Tensor] = []
     for j in range(k):
         if not bool(active.any()):
             break
-        if not ahead:
-            scores = dictionary.correlate(residual)
-            if j:
-                scores.scatter_(1, tried[:, :j], -1.0)
-            # The first atoms change everything (they take out what all rows have in common), so
-            # a search is trusted for as many atoms as were chosen before it.
-            several = 1 if j < n_forced or small else min(per_search, k - j, max(1, j))
-            if several > 1:
-                ahead = _shortlisted(dictionary, scores, residual, basis[:, :j], several)
-            else:
-                ahead = [scores.argmax(dim=1)]
-        atom = ahead.pop(0)
+        scores = dictionary.correlate(residual)
+        if j:
+            scores.scatter_(1, tried[:, :j], -1.0)
+        atom = scores.argmax(dim=1)
         if forced is not None and j < n_forced:
             wanted = forced[:, j].to(device)
             atom = torch.where(wanted >= 0, wanted, atom)
-        direction = dictionary.unit[atom]
+        direction = dictionary.unit(atom)
         if j:
             _orthogonalise(direction, basis[:, :j])
         length = torch.linalg.vector_norm(direction, dim=1)
-        good = active & (length > _INDEPENDENT)
+        good = active & (length > INDEPENDENT)
         direction *= torch.where(good, 1.0 / length.clamp_min(1e-30), 0.0)[:, None]
         residual -= (residual * direction).sum(dim=1, keepdim=True) * direction
         basis[:, j] = direction
@@ -203,56 +249,6 @@ def _choose(
         taken[:, j] = good
         active &= torch.linalg.vector_norm(residual, dim=1) > floor
     return torch.where(taken, tried, -1)
-
-
-def _shortlisted(
-    dictionary: _Dictionary,
-    scores: torch.Tensor,
-    residual: torch.Tensor,
-    basis: torch.Tensor,
-    count: int,
-) -> list[torch.Tensor]:
-    """Return the next `count` greedy choices among the best `SHORTLIST` of a search.
-
-    The short list's atoms, less what the basis spans, have a small Gram matrix; in it a choice
-    costs a row, not a product with the dictionary.
-    """
-    import torch
-
-    ids = scores.topk(min(SHORTLIST, scores.shape[1]), dim=1).indices
-    gram = torch.empty(*ids.shape, ids.shape[1], device=ids.device)
-    fits = torch.empty_like(gram[:, 0])
-    on_cpu = ids.device.type == "cpu"
-    block = max(1, 4 * _CACHED // (ids.shape[1] * residual.shape[1])) if on_cpu else len(ids)
-    for start in range(0, len(ids), block):
-        part = slice(start, start + block)
-        near = dictionary.unit[ids[part]]
-        torch.bmm(near, near.transpose(1, 2), out=gram[part])
-        fits[part] = torch.bmm(residual[part, None], near.transpose(1, 2))[:, 0]
-        if basis.shape[1]:
-            inside = torch.bmm(near, basis[part].transpose(1, 2))
-            gram[part] -= torch.bmm(inside, inside.transpose(1, 2))
-    left = gram.diagonal(dim1=1, dim2=2).clone()
-    weights = 1.0 if dictionary.weights is None else dictionary.weights[ids]
-    rows = torch.arange(len(ids), device=ids.device)
-    past: list[torch.Tensor] = []
-    chosen: list[torch.Tensor] = []
-    open_ = torch.ones_like(left, dtype=torch.bool)
-    for _ in range(count):
-        usable = open_ & (left > _INDEPENDENT**2)
-        place = torch.where(usable, fits.abs() * weights, -open_.logical_not().float()).argmax(1)
-        chosen.append(ids[rows, place])
-        open_[rows, place] = False
-        component = gram[rows, place].clone()
-        for each in past:
-            component -= each[rows, place][:, None] * each
-        component /= left[rows, place].clamp_min(_INDEPENDENT**2).sqrt()[:, None]
-        fits -= (fits[rows, place] / left[rows, place].clamp_min(_INDEPENDENT**2).sqrt())[
-            :, None
-        ] * component
-        left -= component**2
-        past.append(component)
-    return chosen
 
 
 def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
@@ -270,18 +266,18 @@ def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
 
 
 def _solve(
-    dictionary: _Dictionary, x: torch.Tensor, chosen: torch.Tensor, ridge: float
+    dictionary: Dictionary, x: torch.Tensor, chosen: torch.Tensor, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the coefficients of the chosen atoms as given, and the relative residual norms."""
     import torch
 
     if dictionary.device.type == "mps":  # has no float64
         x, chosen = x.cpu(), chosen.cpu()
-    units, all_norms = dictionary.unit.to(x.device), dictionary.norms.to(x.device)
     taken = chosen >= 0
-    index = chosen.clamp_min(0)
-    atoms = units[index].double() * taken[:, :, None]
-    norms = torch.where(taken, all_norms[index].double(), 1.0)
+    index = chosen.clamp_min(0).to(dictionary.device)
+    atoms = dictionary.rows[index].to(x.device).double()
+    norms = torch.where(taken, dictionary.norms[index].to(x.device).double(), 1.0)
+    atoms *= (taken / norms)[:, :, None]
     target = x.double()
     gram = torch.bmm(atoms, atoms.transpose(1, 2))
     right = torch.bmm(atoms, target[:, :, None])
