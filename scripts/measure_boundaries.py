@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from scipy.stats import pearsonr, spearmanr
@@ -40,7 +41,9 @@ TOKENIZERS = (
 )
 
 
-def measure(assets: Path, state: Path, n_bytes: int) -> list[dict[str, object]]:
+def measure(
+    assets: Path, state: Path, n_bytes: int, names: Sequence[str]
+) -> list[dict[str, object]]:
     """Return one row a pair."""
     sources = {
         "stories260K": (assets / "models/stories260K", assets / "corpora/tinystories-valid.json"),
@@ -52,6 +55,7 @@ def measure(assets: Path, state: Path, n_bytes: int) -> list[dict[str, object]]:
     }
     targets = {name: assets / "tokenizers" / name for name in TOKENIZERS}
     targets |= {"technical-donor": assets / "models/technical-donor", "its target": DATA / "donor"}
+    targets = {name: path for name, path in targets.items() if not names or name in names}
     rows: list[dict[str, object]] = []
     for source, (model, text) in sources.items():
         texts = [document.text for document in read_documents([text])]
@@ -138,9 +142,12 @@ def main() -> None:
     parser.add_argument("assets", type=Path)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--bytes", type=int, default=20_000)
+    parser.add_argument("--only", default="", help="tokenizers, parted by commas")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    text = markdown(measure(arguments.assets, arguments.state, arguments.bytes), arguments.bytes)
+    names = [name for name in arguments.only.split(",") if name]
+    rows = measure(arguments.assets, arguments.state, arguments.bytes, names)
+    text = markdown(rows, arguments.bytes)
     print(text)
     if arguments.output:
         page = arguments.output.read_text("utf-8")

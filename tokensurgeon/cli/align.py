@@ -261,10 +261,11 @@ def cuts(on_text: dict[str, float]) -> str:
     """Say what the shares of boundaries mean."""
     return (
         f"Of the {on_text['source_boundaries']:,} places where the source parts two tokens of this "
-        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too; of the "
+        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too. Of the "
         f"{on_text['target_boundaries']:,} where the target does, the source knows "
-        f"{100 * on_text['known_boundary_share']:.1f} %. Elsewhere shared tokens stand where the "
-        "source never saw them, and no new row mends that."
+        f"{100 * on_text['known_boundary_share']:.1f} %: elsewhere shared tokens begin where the "
+        "source never saw one begin, and no new row mends that. Of two targets the one with the "
+        "higher share loses less as a rule."
     )
 
 
