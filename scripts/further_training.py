@@ -1,0 +1,190 @@
+"""What users do next: all weights trained further, from the rows of several initialisers.
+
+    python scripts/further_training.py SOURCE TARGET --train FILE… --text FILE… [-o FILE]
+
+The rows of each initialiser are put on the source's body, and every weight is trained on the same
+batches. A table has the bits per byte on held-out text before, in the middle and at the end, the
+mean over seeds and their range; the seed is that of the order of the text and of random rows. The
+source trained alike on its own tokenizer is its first line. It is small on purpose: one learning
+rate, no tuning per method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tokensurgeon import Recipe
+from tokensurgeon.calibration.heal_data import TrainingText
+from tokensurgeon.checkpoint import LanguageModel
+from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.rows import patch_rows
+from tokensurgeon.vocabulary import Vocabulary
+
+METHODS = ("mean", "multivariate", "subword-mean", "hidden-residual/subword-mean", "omp")
+TOKENS_PER_STEP = 2048
+WARM_UP = 20
+"""Steps in which the learning rate rises; then it stays, so that stages can be compared."""
+
+
+def batches(text: TrainingText, seed: int) -> Iterator[list[int]]:
+    """Yield batches without end, in an order that the seed gives."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from text.batches(rng, TOKENS_PER_STEP)
+
+
+def train(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    stages: Sequence[int],
+    rate: float,
+    seed: int,
+    *,
+    tied: bool,
+) -> Iterator[LanguageModel]:
+    """Train every weight of a copy; yield it at each stage, which is a number of tokens."""
+    body = copy.deepcopy(model.model)
+    if not tied:
+        outer = body.get_output_embeddings()
+        outer.weight = torch.nn.Parameter(outer.weight.detach().clone())
+    body.requires_grad_(True)
+    if tied:
+        # A patched model has two parameters of one matrix.
+        body.get_output_embeddings().weight = body.get_input_embeddings().weight
+    text = TrainingText.read(vocabulary, texts, model.max_positions)
+    steps = torch.optim.AdamW(body.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+    order = batches(text, seed)
+    seen = done = 0
+    for stage in stages:
+        while seen < stage:
+            ids, real = text.padded(next(order))
+            batch = torch.from_numpy(ids)
+            goals = torch.where(torch.from_numpy(real), batch, -100)
+            steps.zero_grad()
+            scores = body(input_ids=batch, use_cache=False).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(
+                scores.flatten(0, 1), goals[:, 1:].flatten(), ignore_index=-100
+            )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(body.parameters(), 1.0)
+            for group in steps.param_groups:
+                group["lr"] = rate * min(1.0, (done + 1) / WARM_UP)
+            steps.step()
+            done += 1
+            seen += int(real[:, 1:].sum())
+        frozen = copy.deepcopy(body)
+        yield LanguageModel(frozen, logit_scale=model.logit_scale, softcap=model.softcap)
+
+
+def figures(
+    operation: Operation, name: str, held_out: Sequence[str], arguments: argparse.Namespace
+) -> list[list[float]]:
+    """Return bits per byte, one list per seed with a figure per stage."""
+    vocabulary = operation.alignment.source if name == "source" else operation.alignment.target
+    found = []
+    for seed in range(arguments.seeds):
+        model = operation.model
+        if name != "source":
+            first, _, second = name.partition("/")
+            seeded = operation.recipe.model_copy(update={"seed": seed})
+            again = prepare(seeded, operation.progress)
+            model = patched_model(again, patch_rows(again, (first, second or first), seeded.init))
+        line = []
+        texts = operation.calibration_texts
+        stages = train(
+            model,
+            vocabulary,
+            texts,
+            arguments.stages,
+            arguments.rate,
+            seed,
+            tied=operation.tied,
+        )
+        for stage in stages:
+            entry = evaluate(
+                [Entry(name, stage, vocabulary)], held_out, max_bytes=arguments.bytes
+            ).entries[0]
+            line.append(float(entry.bits_per_byte or "nan"))
+        found.append(line)
+        print(f"{name}, seed {seed}: {line}", file=sys.stderr)
+    return found
+
+
+def cell(values: Sequence[float]) -> str:
+    """Return a mean and, of several, the range."""
+    mean = f"{np.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} … {max(values):.3f})"
+
+
+def main() -> None:
+    """Train and measure, and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--train", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--donor")
+    parser.add_argument("--methods", default=None, help="comma-separated; A/B for two sides")
+    parser.add_argument("--untie", action="store_true")
+    parser.add_argument("--stages", type=int, nargs="+", default=[0, 500_000, 1_000_000])
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--bytes", type=int, default=60_000)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    recipe = Recipe.model_validate(
+        {
+            "source": arguments.source,
+            "tokenizer": arguments.target,
+            "donor": arguments.donor,
+            "untie": arguments.untie,
+            "text": {
+                "calibration": arguments.train,
+                "evaluation": arguments.text,
+                "max_bytes": arguments.bytes,
+            },
+        }
+    )
+    operation = prepare(recipe)
+    held_out = evaluation_texts(operation)
+    if arguments.methods:
+        methods = tuple(arguments.methods.split(","))
+    else:
+        methods = tuple(m for m in METHODS if m != "omp" or arguments.donor)
+    lines = [
+        f"### {Path(arguments.source).name} → {Path(arguments.target).name}, all weights trained",
+        "",
+        f"Bits per byte on the first {arguments.bytes:,} bytes of held-out text, after tokens of "
+        f"further training; AdamW, learning rate {arguments.rate:g}, {TOKENS_PER_STEP:,} tokens a "
+        f"step, seeds 0 … {arguments.seeds - 1}"
+        + (" (mean and range)." if arguments.seeds > 1 else "."),
+        "",
+        "| rows | " + " | ".join(f"{stage:,}" for stage in arguments.stages) + " |",
+        "|---|" + "---|" * len(arguments.stages),
+    ]
+    for name in ("source", *methods):
+        found = figures(operation, name, held_out, arguments)
+        label = "source, its own tokenizer" if name == "source" else f"`{name}`"
+        cells = [cell([line[i] for line in found]) for i in range(len(arguments.stages))]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", f"Measured in {time.perf_counter() - start:.0f} s.", ""]
+    if arguments.output is None:
+        print("\n".join(lines))
+    else:
+        arguments.output.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
