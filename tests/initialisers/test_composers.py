@@ -147,7 +147,7 @@ def test_composed_rows_are_not_longer_than_trained_ones():
 
 def test_features_see_the_ends_the_mean_and_the_count():
     context = example_context()
-    whitened = _whitened(context.output_rows, context.anchors)
+    whitened = _whitened(context.output_rows, context.anchors, 1 << 30)
     trained = whitened[context.anchors].astype(np.float64)
     assert np.cov(trained.T, bias=True) == pytest.approx(np.eye(trained.shape[1]), abs=1e-3)
     found = _Features(whitened, [(5, 6, 7), (8, 9)], context.n_source)(np.array([0]))
@@ -156,6 +156,18 @@ def test_features_see_the_ends_the_mean_and_the_count():
     assert found[0, width : 2 * width] == pytest.approx(whitened[5:8].mean(axis=0), abs=1e-5)
     assert found[0, 2 * width : 3 * width] == pytest.approx(whitened[7], abs=1e-6)
     assert found[0, 3 * width :].tolist() == [0, 1, 0, 0, 0]
+
+
+def test_a_small_budget_leaves_the_strongest_directions():
+    context = example_context()
+    rows = context.output_rows * np.linspace(1, 3, context.width, dtype=np.float32)
+    few = _whitened(rows, context.anchors, 32 * (3 * 5) ** 2)
+    every = _whitened(rows, context.anchors, 1 << 30)
+    assert few.shape[1] == 5
+    assert few == pytest.approx(every[:, -5:], abs=1e-4)
+    small = dataclasses.replace(context, memory_budget=32 * 15**2)
+    made = build("ridge-composer", {})(small)
+    assert np.isfinite(made.output.values(small.output_rows)).all()
 
 
 def test_a_source_of_single_bytes_teaches_nothing():

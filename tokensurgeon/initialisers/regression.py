@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Features = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
 """From numbers of examples to their features, (count, d)."""
+
+
+class Targets(Protocol):
+    """Rows by numbers of examples: an array, or something that makes them when asked."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return (count, width) of these examples."""
+        ...
+
 
 PENALTIES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
 """λ, relative to the mean squared feature."""
@@ -51,7 +60,7 @@ class Ridge:
 
 def fit_ridge(
     features: Features,
-    targets: Sequence[npt.NDArray[np.floating]],
+    targets: Sequence[Targets],
     n: int,
     *,
     groups: npt.NDArray[np.int64] | None = None,
@@ -68,7 +77,7 @@ def fit_ridge(
     ----------
     features : callable
         Called with blocks of example numbers, so that the features never stand in memory at once.
-    targets : sequence of (n, width)
+    targets : sequence of arrays (n, width), or of what gives their rows by number
     n : int
         Examples, at least 1.
     groups : int64 (n,), optional
@@ -95,15 +104,16 @@ def fit_ridge(
     explained = [float("nan")] * len(targets)
     if len(held):
         x = torch.from_numpy(np.asarray(features(held), dtype=np.float64)).to(place)
+        ys = [
+            torch.from_numpy(np.asarray(each[held], dtype=np.float64)).to(place) for each in targets
+        ]
         errors = np.zeros((len(PENALTIES), len(targets)))
         for i, penalty in enumerate(PENALTIES):
             for j, (b, intercept) in enumerate(moments.solve(penalty)):
-                y = torch.from_numpy(np.asarray(targets[j][held], dtype=np.float64)).to(place)
-                errors[i, j] = float(((y - x @ b - intercept) ** 2).sum())
+                errors[i, j] = float(((ys[j] - x @ b - intercept) ** 2).sum())
         chosen = [int(i) for i in np.argmin(errors, axis=0)]
-        for j, target in enumerate(targets):
-            y_held = np.asarray(target[held], dtype=np.float64)
-            spread = float(((y_held - moments.y_means[j].cpu().numpy()) ** 2).sum())
+        for j, y in enumerate(ys):
+            spread = float(((y - moments.y_means[j]) ** 2).sum())
             explained[j] = 1.0 - float(errors[chosen[j], j]) / max(spread, 1e-30)
         moments.add(features, targets, held)
     result = []
@@ -119,7 +129,7 @@ class _Moments:
     def __init__(
         self,
         features: Features,
-        targets: Sequence[npt.NDArray[np.floating]],
+        targets: Sequence[Targets],
         index: npt.NDArray[np.int64],
         place: torch.device,
         progress: Callable[[int, int], None],
@@ -133,7 +143,7 @@ class _Moments:
     def add(
         self,
         features: Features,
-        targets: Sequence[npt.NDArray[np.floating]],
+        targets: Sequence[Targets],
         index: npt.NDArray[np.int64],
     ) -> None:
         """Add the examples of these numbers."""

@@ -16,7 +16,7 @@ from tokensurgeon.initialisers.compose import (
     mean_weights,
     piece_weights,
 )
-from tokensurgeon.initialisers.contract import InitContext, NewRows, Rows, SideRows
+from tokensurgeon.initialisers.contract import Ids, InitContext, NewRows, Rows, SideRows
 from tokensurgeon.initialisers.decompose import forbidden_self
 from tokensurgeon.initialisers.floors import trained_rows
 from tokensurgeon.initialisers.registry import initialiser
@@ -24,6 +24,11 @@ from tokensurgeon.initialisers.regression import fit_ridge
 
 _MOST_TOKENS = 32768
 """Trained tokens that are learned from, at most."""
+
+_MOST_DIRECTIONS = 1024
+"""Directions of the rows' space that the regression sees, at most."""
+
+_BLOCK = 8192
 
 _LONGEST = 6
 """Spellings of this many pieces and more share one indicator."""
@@ -93,12 +98,11 @@ class RidgeComposer:
         index = np.arange(context.n_missing)
         made = []
         for rows in sides:
-            clean = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, np.float32(0))
-            whitened = _whitened(rows, context.anchors)
-            pieces = piece_weights(spellings, context.n_source) @ clean
+            clean = _finite(rows)
+            whitened = _whitened(clean, context.anchors, context.memory_budget)
             (linear,) = fit_ridge(
                 _Features(whitened, spellings, context.n_source),
-                [rows[owners] - pieces],
+                [_Beyond(clean, owners, spellings)],
                 len(owners),
                 groups=owners,
                 generator=context.generator(),
@@ -142,15 +146,43 @@ def _clipped(
     return np.asarray(values * np.minimum(1.0, bound / np.maximum(norms, 1e-30)), np.float32)
 
 
-def _whitened(rows: Rows, anchors: npt.NDArray[np.bool_]) -> Floats:
+class _Beyond:
+    """By numbers of spellings: what the token's row has beyond the mean of its pieces."""
+
+    def __init__(self, rows: Rows, owners: Ids, spellings: Sequence[Sequence[int]]) -> None:
+        self._rows = rows
+        self._owners = owners
+        self._spellings = spellings
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> Floats:
+        chosen = [self._spellings[i] for i in index.tolist()]
+        pieces = piece_weights(chosen, len(self._rows)) @ self._rows
+        return np.asarray(self._rows[self._owners[index]] - pieces, dtype=np.float32)
+
+
+def _finite(rows: Rows) -> Rows:
+    """Return the rows, those that are not finite as 0."""
+    finite = np.isfinite(rows).all(axis=1, keepdims=True)
+    return rows if finite.all() else np.where(finite, rows, np.float32(0))
+
+
+def _whitened(rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int) -> Floats:
     """Return the rows less the trained rows' mean, with unit variance in every direction.
 
-    Directions in which trained rows do not vary become 0, and so do rows that are not finite.
+    Of the directions the strongest are kept, at most 1,024 and as many as leave room for the
+    regression; those in which trained rows do not vary go.
     """
-    trained = trained_rows(rows, anchors).astype(np.float64)
-    mean = trained.mean(axis=0)
-    variance, directions = np.linalg.eigh(np.cov(trained.T, bias=True).reshape(2 * rows.shape[1:]))
+    ids = np.flatnonzero(anchors)
+    mean = rows[ids].mean(axis=0, dtype=np.float64)
+    covariance = np.zeros(2 * rows.shape[1:])
+    for start in range(0, len(ids), _BLOCK):
+        centred = rows[ids[start : start + _BLOCK]] - mean
+        covariance += centred.T @ centred / len(ids)
+    variance, directions = np.linalg.eigh(covariance)
+    # The regression holds about four square matrices over three features per direction.
+    room = int(np.sqrt(memory_budget / 32)) // 3
+    most = max(1, min(_MOST_DIRECTIONS, room))
+    variance, directions = variance[-most:], directions[:, -most:]
     kept = variance > 1e-8 * max(float(variance[-1]), 1e-30)
-    turn = directions[:, kept] / np.sqrt(variance[kept])
-    usable = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, mean)
-    return np.asarray((usable - mean) @ turn, dtype=np.float32)
+    turn = (directions[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
+    return np.asarray(rows @ turn - (mean @ turn).astype(np.float32), dtype=np.float32)
