@@ -15,6 +15,7 @@
     │   ├── UnsafeCheckpointError      it could harm: pickle, escaping paths, broken headers
     │   └── UnsupportedCheckpointError a layout that we refuse rather than guess
     ├── InitialiserError               an initialiser broke its contract, or cannot work here
+    ├── CalibrationError               nothing to calibrate on, or a stage that cannot work here
     ├── EvaluationError                nothing comparable can be measured
     ├── MissingExtraError              an optional package is not installed
     └── BoundExceededError             exit code 3: a bound such as --max-rise was exceeded
@@ -82,6 +83,10 @@ class UnsupportedCheckpointError(CheckpointError):
 
 class InitialiserError(TokensurgeonError):
     """An initialiser broke its contract, or cannot work on this pair."""
+
+
+class CalibrationError(TokensurgeonError):
+    """There is nothing to calibrate on, or a stage cannot work on this checkpoint."""
 
 
 class EvaluationError(TokensurgeonError):

@@ -50,12 +50,16 @@ class LanguageModel:
     max_positions : int or None
         The longest sequence.
     device : str
+    logit_scale : float
+    softcap : float or None
+        Logits are softcap * tanh(logit_scale * head(state) / softcap), without a softcap
+        logit_scale * head(state).
     """
 
     def __init__(self, model: Any, *, logit_scale: float = 1.0, softcap: float | None = None):
         self.model = model.eval()
         self.model.requires_grad_(False)
-        self._scale, self._softcap = logit_scale, softcap
+        self.logit_scale, self.softcap = logit_scale, softcap
         text = model.config.get_text_config()
         self.n_layers = int(text.num_hidden_layers)
         self.width = int(text.hidden_size)
@@ -99,13 +103,25 @@ class LanguageModel:
             states[members] = state[:, -1].float().cpu().numpy()
         return states
 
+    def every_state(self, ids: Sequence[Sequence[int]], layer: int) -> list[Rows]:
+        """Return the state at each position of each sequence, one (len(ids[i]), width) per sequence.
+
+        `layer` as in `states`. Sequences share a forward pass padded on the right, where a causal
+        model's earlier positions cannot look.
+        """
+        self._check(ids, None)
+        found = [np.zeros((len(one), self.width), dtype=np.float32) for one in ids]
+        for members in self._padded_batches(ids, TOKENS_PER_BATCH, shortest=1):
+            longest = len(ids[members[-1]])
+            batch = [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
+            states = self._run(batch, layer, None).float().cpu().numpy()
+            for i, state in zip(members, states, strict=True):
+                found[i][:] = state[: len(ids[i])]
+        return found
+
     def final_states(self, ids: Sequence[int]) -> Rows:
         """Return what the output rows see at each position of one sequence, (len(ids), width)."""
-        self._check([ids], None)
-        if not len(ids):
-            return np.zeros((0, self.width), dtype=np.float32)
-        state: Rows = self._run([ids], self.n_layers, None)[0].float().cpu().numpy()
-        return state
+        return self.every_state([ids], self.n_layers)[0]
 
     def logits(self, ids: Sequence[int]) -> Rows:
         """Return the logits at each position of one sequence, float32 (len(ids), n_rows)."""
@@ -229,7 +245,7 @@ class LanguageModel:
             outer.bias = parameter(output_bias, outer.bias)
         inner.num_embeddings = outer.out_features = input_rows.shape[0]
         inner.padding_idx = None  # of the old vocabulary; it matters to gradients only
-        return LanguageModel(model, logit_scale=self._scale, softcap=self._softcap)
+        return LanguageModel(model, logit_scale=self.logit_scale, softcap=self.softcap)
 
     @cached_property
     def _blocks(self) -> Any:
@@ -260,10 +276,10 @@ class LanguageModel:
         import torch
 
         scores: torch.Tensor = self.model.get_output_embeddings()(states).float()
-        if self._scale != 1.0:
-            scores = scores * self._scale
-        if self._softcap is not None:
-            scores = self._softcap * torch.tanh(scores / self._softcap)
+        if self.logit_scale != 1.0:
+            scores = scores * self.logit_scale
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
         return scores
 
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
@@ -321,14 +337,16 @@ class LanguageModel:
                 yield members[start : start + step]
 
     @staticmethod
-    def _padded_batches(ids: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+    def _padded_batches(
+        ids: Sequence[Sequence[int]], limit: int, shortest: int = 2
+    ) -> Iterator[list[int]]:
         """Yield members by length, shortest first, at most `limit` tokens with their padding."""
         members: list[int] = []
         for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
             if members and len(ids[i]) * (len(members) + 1) > limit:
                 yield members
                 members = []
-            if len(ids[i]) > 1:
+            if len(ids[i]) >= shortest:
                 members.append(i)
         if members:
             yield members

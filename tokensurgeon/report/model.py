@@ -116,7 +116,8 @@ class SideReport(_Model):
 
     `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
     `controls`, `padding` and `aliases` (ids that mean the same as another and are never emitted)
-    got floor rows. The six add up to the rows of the matrix.
+    got floor rows, `recalibrated` ones were the source's until a calibration changed them. The seven
+    add up to the rows of the matrix.
     """
 
     method: str
@@ -127,6 +128,7 @@ class SideReport(_Model):
     controls: int = 0
     padding: int = 0
     aliases: int = 0
+    recalibrated: int = 0
     audit: RowAudit = RowAudit()
 
 

@@ -32,6 +32,7 @@ from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
+    from tokensurgeon.calibration import Workbench
     from tokensurgeon.checkpoint import LanguageModel
 
 
@@ -111,6 +112,8 @@ class Operation:
     progress: Progress = no_progress
     timings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    bench: Workbench | None = None
+    """What calibration computed of the source, kept for the next method."""
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

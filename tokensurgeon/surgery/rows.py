@@ -17,6 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
+from tokensurgeon.calibration import StageRecord
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.errors import InitialiserError, UsageError
 from tokensurgeon.initialisers import build, mean_row, settings_of
@@ -32,11 +33,12 @@ from tokensurgeon.recipe import InitSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
-ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias")
+ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias", "recalibrated")
 """Where a row came from; `Side.origin` holds indices into this. An alias is an id that means the
 same as another one and is never emitted: its output row is quiet, or its mass would count twice.
+A recalibrated row was the source's until a calibration changed it.
 """
-COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS = range(len(ORIGINS))
+COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS, RECALIBRATED = range(len(ORIGINS))
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class Side:
 class PatchedRows:
     """Both sides (one object twice when tied), the output bias, and what they took.
 
-    `forward_tokens` ran through the source; `used_donor` and `used_text` say what the methods
-    looked at, found out by watching them.
+    `forward_tokens` ran through the source's body; `used_donor` and `used_text` say what the
+    methods looked at, found out by watching them. `stages` are the calibration's records,
+    `calibration_bytes` the text it looked at, of which `generated` says that the source wrote it.
     """
 
     input: Side
@@ -82,6 +85,10 @@ class PatchedRows:
     used_donor: bool
     used_text: bool
     notes: tuple[str, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
+    gradient_steps: int = 0
+    calibration_bytes: int = 0
+    generated: bool = False
 
     @property
     def tied(self) -> bool:

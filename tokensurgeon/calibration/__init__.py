@@ -1,0 +1,30 @@
+"""Calibration: what is fitted after initialisation, each stage kept only where it helps.
+
+Closed-form stages (`STAGES`) stand on a `Workbench`: the source's states on a little text, and
+where the tokens of both tokenizers meet on it. `train_rows` is the one that takes gradients.
+"""
+
+from __future__ import annotations
+
+from tokensurgeon.calibration.contract import Matrices, Stage, StageRecord
+from tokensurgeon.calibration.gate import STAGES, calibrate, check_stages, default_stages
+from tokensurgeon.calibration.heal import Healed, train_rows
+from tokensurgeon.calibration.texts import CalibrationTexts, generate_texts, split_texts
+from tokensurgeon.calibration.workbench import Workbench, make_workbench
+
+__all__ = [
+    "STAGES",
+    "CalibrationTexts",
+    "Healed",
+    "Matrices",
+    "Stage",
+    "StageRecord",
+    "Workbench",
+    "calibrate",
+    "check_stages",
+    "default_stages",
+    "generate_texts",
+    "make_workbench",
+    "split_texts",
+    "train_rows",
+]

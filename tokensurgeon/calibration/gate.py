@@ -1,0 +1,151 @@
+"""Try stages one after another, and keep what helps on text that no stage was fitted to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tokensurgeon.calibration.contract import Candidate, Matrices, Stage, StageRecord
+from tokensurgeon.calibration.output_rows import Prior, Readout, Shrunk
+from tokensurgeon.calibration.states import Fold, Match, Unigram
+from tokensurgeon.calibration.workbench import Workbench
+from tokensurgeon.errors import UnknownNameError, UsageError
+from tokensurgeon.training.train import Progress, no_progress
+
+STAGES: dict[str, Callable[[], Stage]] = {
+    "match": Match,
+    "match-shared": partial(Match, shared=True),
+    "shrunk": Shrunk,
+    "prior": Prior,
+    "readout": Readout,
+    "fold": Fold,
+    "unigram": Unigram,
+    "unigram-shared": partial(Unigram, shared=True),
+}
+"""Every stage, in the order in which they are tried."""
+
+LEAST_GAIN = 1e-3
+"""Bits per byte that a stage must win on the selection text to be kept."""
+MOST_RISE = 1e-3
+"""Bits per byte that a stage which changes shared rows may cost on text of another domain: what a
+short text cannot tell from nothing."""
+
+
+def check_stages(names: Sequence[str], tied: bool) -> None:
+    """Refuse unknown stages, and on a tied checkpoint those that make its sides differ.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+    """
+    for name in names:
+        if name not in STAGES:
+            raise UnknownNameError(f"no calibration stage '{name}'; known: {', '.join(STAGES)}")
+        if tied and STAGES[name]().two_matrices:
+            raise UsageError(
+                f"the calibration '{name}' makes the input and the output rows differ, and the "
+                "source ties them: leave it out, or add --untie"
+            )
+
+
+def default_stages(tied: bool) -> tuple[str, ...]:
+    """Return the stages that are tried where nobody names any: all, or all that a tie allows."""
+    return tuple(name for name, make in STAGES.items() if not (tied and make().two_matrices))
+
+
+def calibrate(
+    bench: Workbench,
+    matrices: Matrices,
+    names: Sequence[str],
+    *,
+    seconds: float = float("inf"),
+    progress: Progress = no_progress,
+) -> tuple[Matrices, tuple[StageRecord, ...]]:
+    """Try the stages in turn, each on what the last left.
+
+    A stage proposes a few candidates. The best on the selection text is kept if it wins at least
+    0.001 bits per byte there and, where it changes rows that both tokenizers have, does not lose
+    on text of another domain; then the next best is asked.
+
+    Parameters
+    ----------
+    bench : Workbench
+    matrices : Matrices
+        The rows to start from; not changed.
+    names : sequence of str
+        Of `STAGES`.
+    seconds : float
+        No stage is begun once this much time is spent.
+
+    Returns
+    -------
+    Matrices, tuple of StageRecord
+        One record for each name, in order.
+    """
+    check_stages(names, matrices.tied)
+    start = time.perf_counter()
+    before = bench.score(matrices, bench.texts.selection)
+    other = bench.score(matrices, bench.texts.other) if bench.texts.other else None
+    records = []
+    for done, name in enumerate(names):
+        progress(done, len(names), f"calibrating: {name}")
+        if time.perf_counter() - start > seconds:
+            why = f"not tried: the budget of {seconds / 60:.3g} minutes is spent"
+            records.append(StageRecord(name, False, why, before=before))
+            continue
+        matrices, before, other, record = _try(bench, matrices, STAGES[name](), before, other)
+        records.append(record)
+    progress(len(names), len(names), "calibrating")
+    return matrices, tuple(records)
+
+
+def _try(
+    bench: Workbench, matrices: Matrices, stage: Stage, before: float, other: float | None
+) -> tuple[Matrices, float, float | None, StageRecord]:
+    """Measure a stage's candidates; return the state after it and its record."""
+    start, forward = time.perf_counter(), bench.forward_tokens
+    found: list[tuple[float, Candidate]] = []
+    for candidate in stage(bench, matrices):
+        found.append((bench.score(candidate.matrices, bench.texts.selection), candidate))
+        found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
+    kept, why = False, "nothing to do"
+    after = other_after = None
+    settings = found[0][1].settings if found else {}
+    for after_one, candidate in found:
+        gain = before - after_one
+        if not gain >= LEAST_GAIN:  # also where it is NaN
+            if not kept and after is None:
+                after, why = after_one, f"no gain on the selection text ({-gain:+.3f})"
+            break
+        rise = None
+        if stage.changes_shared and bench.texts.other and other is not None:
+            other_one = bench.score(candidate.matrices, bench.texts.other)
+            rise = other_one - other
+            other_after = other_one
+        after, settings = after_one, candidate.settings
+        if rise is not None and not rise <= MOST_RISE:
+            why = f"loses on other text ({rise:+.3f}), gains {gain:.3f} on the selection text"
+            continue
+        kept, why = True, f"gains {gain:.3f} on the selection text"
+        matrices = candidate.matrices
+        break
+    record = StageRecord(
+        stage=stage.name,
+        kept=kept,
+        why=why,
+        settings=settings,
+        before=before,
+        after=after,
+        other_before=other if stage.changes_shared else None,
+        other_after=other_after,
+        seconds=round(time.perf_counter() - start, 3),
+        forward_tokens=bench.forward_tokens - forward,
+    )
+    if kept:
+        before = after if after is not None else before
+        if other is not None:
+            other = (
+                other_after if other_after is not None else bench.score(matrices, bench.texts.other)
+            )
+    return matrices, before, other, record

@@ -1,0 +1,140 @@
+"""Stages that compare the patched model's states with the source's at the same bytes.
+
+`match` moves new input rows by what early states lack, `fold` maps final states back through the
+output rows, `unigram` makes the mean prediction of each token its frequency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from tokensurgeon.calibration.contract import Candidate, Doubles, Matrices, Rows, blocks
+from tokensurgeon.calibration.output_rows import even_direction, shifted
+from tokensurgeon.calibration.track import meetings, state_at
+from tokensurgeon.calibration.workbench import LOGITS, Workbench
+
+
+class Match:
+    """e_t ← e_t + δ·n/(n + a)·W·mean(h_ℓ of the source − h_ℓ of the patched model).
+
+    The mean is over the n places where both tokenizers have a border after t; h_ℓ is the state
+    there after block ℓ. W is the ridge regression of a token's row on its state, over the source's
+    tokens on the text: it reads from a state what the token's own row put there, and brings it to
+    the scale of rows, which states outgrow by far in some models.
+    """
+
+    two_matrices: ClassVar[bool] = True
+
+    def __init__(self, shared: bool = False) -> None:
+        self.name = "match-shared" if shared else "match"
+        self.changes_shared = shared
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        """Yield two layers, a third and a half up the model, at full and half strength."""
+        n_layers = bench.model.n_layers
+        ids = bench.shared if self.changes_shared else bench.new
+        for layer in sorted({max(1, n_layers // 3), max(1, n_layers // 2)}):
+            lacking = self._lacking(bench, matrices, layer)[ids] @ _row_reader(bench, layer)
+            for damping in (1.0, 0.5):
+                rows = matrices.input.copy()
+                rows[ids] += (damping * lacking).astype(np.float32)
+                settings = {"layer": layer, "damping": damping}
+                yield Candidate(settings, matrices.with_input(rows))
+
+    def _lacking(
+        self, bench: Workbench, matrices: Matrices, layer: int, count: float = 4.0
+    ) -> Doubles:
+        """Return the damped mean difference of states by token, float64 (n_rows, width)."""
+        track = bench.target_track
+        theirs = state_at(bench.source_track, track.ends)
+        here = np.flatnonzero(theirs >= 0)
+        ours = bench.target_states(matrices, layer)
+        source = bench.source_states(layer)
+        total = np.zeros((len(matrices.input), source.shape[1]))
+        for part in blocks(len(here), 1 << 14):
+            at = here[part]
+            difference = source[theirs[at]].astype(np.float64) - ours[track.after[at]]
+            np.add.at(total, track.ids[at], difference)
+        n = np.bincount(track.ids[here], minlength=len(total))
+        return np.asarray(total / (n + count)[:, None])
+
+
+def _row_reader(bench: Workbench, layer: int, ridge: float = 1e-3) -> Doubles:
+    """Return W as (state width, width) float64, to be used as ``states @ W``."""
+    track = bench.source_track
+    states = bench.source_states(layer)[track.after].astype(np.float64)
+    states -= states.mean(axis=0)
+    rows = bench.context.input_rows[track.ids].astype(np.float64)
+    rows -= rows.mean(axis=0)
+    gram = states.T @ states
+    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
+    return np.asarray(np.linalg.solve(gram, states.T @ rows))
+
+
+class Fold:
+    """U ← U Mᵀ with M = (H′ᵀH′ + λI)⁻¹(H′ᵀH + λI): final states H′ mapped back to the source's H.
+
+    H′ and H are read at the common borders. λ is relative to the mean of H′ᵀH′'s diagonal; a
+    large λ leaves the rows as they are.
+    """
+
+    name: ClassVar[str] = "fold"
+    changes_shared: ClassVar[bool] = True
+    two_matrices: ClassVar[bool] = True
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        """Yield λ = 0.003, 0.03, 0.3."""
+        theirs, ours = meetings(bench.source_track, bench.target_track)
+        patched = bench.target_states(matrices)[ours].astype(np.float64)
+        source = bench.source_states()[theirs].astype(np.float64)
+        gram, cross = patched.T @ patched, patched.T @ source
+        unit = np.trace(gram) / len(gram) * np.eye(len(gram))
+        for strength in (0.003, 0.03, 0.3):
+            mapping = np.linalg.solve(gram + strength * unit, cross + strength * unit)
+            rows = matrices.output.astype(np.float64) @ mapping.T
+            yield Candidate({"ridge": strength}, matrices.with_output(rows))
+
+
+class Unigram:
+    """Shift logits until each token's mean predicted probability is its frequency in the text.
+
+    A few rounds of iterative proportional fitting: log((n(t) + a)/(e(t) + a)) is added to the
+    token's logit, e(t) its expected count, along the direction b on which states read 1.
+    """
+
+    two_matrices: ClassVar[bool] = False
+
+    def __init__(self, shared: bool = False) -> None:
+        self.name = "unigram-shared" if shared else "unigram"
+        self.changes_shared = shared
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        """Yield one and three rounds."""
+        track = bench.target_track
+        here = np.flatnonzero(track.before >= 0)
+        states = bench.target_states(matrices)[track.before[here]]
+        ids = np.union1d(bench.new, bench.shared) if self.changes_shared else bench.new
+        counts = np.bincount(track.ids[here], minlength=len(matrices.output)).astype(np.float64)
+        direction = even_direction(states)
+        thinned = states[:: max(1, len(states) // 20_000)]
+        for rounds in (1, 2, 3):
+            expected = _expected(bench, matrices, thinned) * (len(states) / len(thinned))
+            amounts = np.log((counts + 2.0) / (expected + 2.0))
+            matrices = shifted(matrices, ids, amounts[ids], direction, bench.model.logit_scale)
+            if rounds != 2:
+                yield Candidate({"rounds": rounds}, matrices)
+
+
+def _expected(bench: Workbench, matrices: Matrices, states: Rows) -> Doubles:
+    """Return the sum over states of each token's probability, float64 (n_rows,)."""
+    total = np.zeros(len(matrices.output))
+    for part in blocks(len(states), max(1, LOGITS // len(total))):
+        logits = bench.logits(np.ascontiguousarray(states[part]), matrices.output, matrices.bias)
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        logits /= logits.sum(axis=1, keepdims=True)
+        total += logits.sum(axis=0, dtype=np.float64)
+    return total

@@ -1,0 +1,191 @@
+"""The texts of a calibration: what stages are fitted to, what chooses among them, another domain.
+
+Without text the source writes some itself, from its start token: it then calibrates on what it
+believes its language to be, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokensurgeon.checkpoint import LanguageModel
+from tokensurgeon.errors import CalibrationError
+from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
+from tokensurgeon.evaluation.scoring import encode_chunks, prefix_of
+from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.vocabulary import Vocabulary
+
+CHUNK_SIZES = (512, 384, 256, 192, 128, 96, 64, 32, 16)
+BLOCK = 4096
+"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
+FEW_DOCUMENTS = 20
+SELECTION_SHARE = 0.16
+MOST_SELECTION = 40_000
+MOST_OTHER = 20_000
+"""Bytes."""
+GENERATED = 60_000
+"""Bytes that the source writes where nobody gives text."""
+
+
+@dataclass(frozen=True)
+class CalibrationTexts:
+    """Chunks that both tokenizers spell and the model has room for.
+
+    Attributes
+    ----------
+    fit, selection, other : tuple of Chunk
+        No document is in two of them.
+    documents : tuple of str
+        All that no gate looks at: those of `fit` and what did not fit into its bound.
+    generated : bool
+        Whether `fit` and `selection` were written by the source.
+    generated_other : bool
+        Whether `other` was.
+    """
+
+    fit: tuple[Chunk, ...]
+    selection: tuple[Chunk, ...]
+    other: tuple[Chunk, ...]
+    documents: tuple[str, ...]
+    generated: bool
+    generated_other: bool
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that stages and gates look at, all three together."""
+        return sum(
+            chunk.n_bytes for part in (self.fit, self.selection, self.other) for chunk in part
+        )
+
+
+def split_texts(
+    model: LanguageModel,
+    source: Vocabulary,
+    target: Vocabulary,
+    texts: Sequence[str],
+    other: Sequence[str] = (),
+    *,
+    max_bytes: int,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> CalibrationTexts:
+    """Part the calibration text, and let the source write what is not there.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The source.
+    source, target : Vocabulary
+    texts : sequence of str
+        The user's calibration documents; none lets the source write some.
+    other : sequence of str
+        Documents of another domain; none lets the source write some.
+    max_bytes : int
+        Most bytes of text to fit to.
+    seed : int
+        Of the parting and of what is generated.
+
+    Raises
+    ------
+    CalibrationError
+        If too little text is left to fit to and to choose by.
+    """
+    generated = not texts
+    written: list[str] = []
+    if generated or not other:
+        wanted = (GENERATED if generated else 0) + (0 if other else MOST_OTHER)
+        written = generate_texts(model, source, wanted, seed=seed, progress=progress)
+    documents = list(texts) or written[: round(len(written) * GENERATED / (GENERATED + MOST_OTHER))]
+    aside = list(other) or written[len(documents) if generated else 0 :]
+    if len(documents) < FEW_DOCUMENTS and not generated:
+        documents = [c.text for c in chunk_documents(documents, max_bytes_per_chunk=BLOCK)]
+    order = np.random.default_rng(seed).permutation(len(documents))
+    sizes = np.array([len(text.encode("utf-8")) for text in documents], dtype=np.int64)
+    total = min(int(sizes.sum()), max_bytes + MOST_SELECTION)
+    room = min(MOST_SELECTION, total * SELECTION_SHARE)
+    spent = np.cumsum(sizes[order]) if len(order) else np.zeros(0)
+    n_selection = int(np.searchsorted(spent, room)) + 1
+    n_used = int(np.searchsorted(spent, spent[min(n_selection, len(spent)) - 1] + max_bytes)) + 1
+    size = _chunk_size(model, source, target, documents)
+
+    def cut(chosen: Sequence[str], most: int | None = None) -> tuple[Chunk, ...]:
+        return _usable(model, source, target, chosen, size, most)
+
+    free = tuple(documents[i] for i in order[n_selection:])
+    fit = cut(free[: n_used - n_selection])
+    selection = cut([documents[i] for i in order[:n_selection]])
+    if not fit or not selection:
+        raise CalibrationError(
+            f"{total:,} bytes of calibration text leave nothing to fit to and to choose by: "
+            "give more text, or --calibrate none"
+        )
+    return CalibrationTexts(
+        fit, selection, cut(aside, MOST_OTHER), free, generated, generated_other=not other
+    )
+
+
+def generate_texts(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    n_bytes: int,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> list[str]:
+    """Let a model write about `n_bytes` from its start token; seeded.
+
+    Returns fewer where the model keeps writing nothing, and none where it has no start token.
+    """
+    prefix = prefix_of(vocabulary)
+    if not prefix:
+        return []
+    length = min(256, (model.max_positions or 256) - len(prefix))
+    stop = [i for i in (vocabulary.eos_id,) if i is not None]
+    texts: list[str] = []
+    written = empty = 0
+    while written < n_bytes and empty < 3:
+        found = [
+            vocabulary.decode([i for i in ids if i not in stop])
+            for ids in model.generate(prefix, length, seed + len(texts), n=16, stop=stop)
+        ]
+        found = [text for text in found if text.strip()]
+        empty = 0 if found else empty + 1
+        texts += found
+        written += sum(len(text.encode("utf-8")) for text in found)
+        progress(min(written, n_bytes), n_bytes, "the source writes text")
+    return texts
+
+
+def _chunk_size(
+    model: LanguageModel, source: Vocabulary, target: Vocabulary, texts: Sequence[str]
+) -> int:
+    """Return the longest chunk length at which nearly all chunks fit the model."""
+    for size in CHUNK_SIZES:
+        chunks = chunk_documents([t for t in texts[:64] if t], max_bytes_per_chunk=size)[:400]
+        fits = [encode_chunks(v, chunks).fits(model.max_positions) for v in (source, target)]
+        if (fits[0] & fits[1]).mean() > 0.98:
+            break
+    return size
+
+
+def _usable(
+    model: LanguageModel,
+    source: Vocabulary,
+    target: Vocabulary,
+    texts: Sequence[str],
+    size: int,
+    most: int | None,
+) -> tuple[Chunk, ...]:
+    """Return the chunks that both tokenizers spell and that fit the model."""
+    texts = [text for text in texts if text]
+    if not texts:
+        return ()
+    chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=most)
+    keep = np.ones(len(chunks), dtype=bool)
+    for vocabulary in (source, target):
+        encoded = encode_chunks(vocabulary, chunks)
+        keep &= encoded.fits(model.max_positions) & encoded.lossless
+    return tuple(chunk for chunk, kept in zip(chunks, keep, strict=True) if kept)

@@ -1,0 +1,261 @@
+"""What every stage of a calibration needs, computed once: tracks, states, logsumexps, scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from tokensurgeon.calibration.contract import Doubles, Ids, Matrices, Rows, blocks
+from tokensurgeon.calibration.texts import CalibrationTexts, split_texts
+from tokensurgeon.calibration.track import Track, make_track, state_at
+from tokensurgeon.checkpoint import LanguageModel
+from tokensurgeon.evaluation.chunks import Chunk
+from tokensurgeon.evaluation.metrics import bits_per_byte
+from tokensurgeon.evaluation.scoring import encode_chunks, score
+from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.vocabulary import Vocabulary
+
+LOGITS = 1 << 24
+"""Most logits held at once."""
+MOST_BYTES = 250_000
+"""Of text that stages are fitted to."""
+PASSES = 12
+"""Runs through that text to be expected of all stages together, their gates included."""
+
+
+@dataclass
+class Workbench:
+    """A source model, the target vocabulary and the texts between them.
+
+    Attributes
+    ----------
+    model : LanguageModel
+        The source.
+    context : InitContext
+        Vocabularies, alignment, pieces and the source's rows.
+    texts : CalibrationTexts
+    new : Ids
+        Target ids whose rows an initialiser made: what most stages may change.
+    shared : Ids
+        Target ids whose rows were copied from the source.
+    forward_tokens : int
+        Tokens run through the body so far.
+    """
+
+    model: LanguageModel
+    context: InitContext
+    texts: CalibrationTexts
+    new: Ids
+    shared: Ids
+    forward_tokens: int = 0
+    _cache: dict[int, Rows] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def source_track(self) -> Track:
+        """The source's tokens on the text that stages are fitted to."""
+        return self._track(self.context.source)
+
+    @cached_property
+    def target_track(self) -> Track:
+        """The target's tokens on the same text."""
+        return self._track(self.context.target)
+
+    def _track(self, vocabulary: Vocabulary) -> Track:
+        chunks = self.texts.fit
+        return make_track(encode_chunks(vocabulary, chunks), chunks)
+
+    def source_states(self, layer: int | None = None) -> Rows:
+        """Return the source's states on the text, float32 (n_states, width); kept for next time.
+
+        `layer` None is the final one. Only one early layer is kept at a time.
+        """
+        wanted = self.model.n_layers if layer is None else layer
+        if wanted not in self._cache:
+            for held in [each for each in self._cache if each != self.model.n_layers]:
+                del self._cache[held]
+            self._cache[wanted] = self._states(self.model, self.source_track, wanted)
+        return self._cache[wanted]
+
+    def target_states(self, matrices: Matrices, layer: int | None = None) -> Rows:
+        """Return the patched model's states on the text, float32 (n_states, width)."""
+        wanted = self.model.n_layers if layer is None else layer
+        return self._states(self.patched(matrices), self.target_track, wanted)
+
+    def _states(self, model: LanguageModel, track: Track, layer: int) -> Rows:
+        self.forward_tokens += sum(map(len, track.sequences))
+        states = model.every_state(track.sequences, layer)
+        return np.concatenate([np.zeros((0, model.width), np.float32), *states])
+
+    def patched(self, matrices: Matrices) -> LanguageModel:
+        """Return the source's body with these rows."""
+        return self.model.patched(matrices.input, matrices.output, matrices.bias)
+
+    def score(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> float:
+        """Return bits per byte of a patched model."""
+        return self.score_model(self.patched(matrices), chunks)
+
+    def score_model(self, model: LanguageModel, chunks: tuple[Chunk, ...]) -> float:
+        """Return bits per byte of the source itself, or of a model with the target's vocabulary."""
+        own = self.context.source if model is self.model else self.context.target
+        found = score(model, own, chunks)
+        self.forward_tokens += int(found.n_tokens.sum())
+        return bits_per_byte(float(found.nll.sum()), int(found.n_bytes.sum()))
+
+    def raw(self, logits: Doubles) -> Doubles:
+        """Return what state · row + bias must be for these final logits: scale and softcap undone.
+
+        A logit that the softcap cannot reach becomes the nearest that it nearly can.
+        """
+        softcap = self.model.softcap
+        if softcap is not None:
+            logits = softcap * np.arctanh(np.clip(logits / softcap, -0.999, 0.999))
+        return np.asarray(logits / self.model.logit_scale)
+
+    def logits(self, states: Rows, rows: Rows, bias: Rows | None) -> Rows:
+        """Return final logits, float32 (n_states, n_rows): one GEMM, then scale and softcap."""
+        import torch
+
+        device = self.context.device
+        found = torch.from_numpy(states).to(device) @ torch.from_numpy(rows).to(device).T
+        if bias is not None:
+            found += torch.from_numpy(bias).to(device)
+        found *= self.model.logit_scale
+        softcap = self.model.softcap
+        if softcap is not None:
+            found = softcap * torch.tanh(found / softcap)
+        values: Rows = found.cpu().numpy()
+        return values
+
+    @cached_property
+    def logsumexp(self) -> Doubles:
+        """Logsumexp of the source's logits at each of its states, float64 (n_states,)."""
+        states, context = self.source_states(), self.context
+        found = np.empty(len(states))
+        for part in blocks(len(states), max(1, LOGITS // context.n_source)):
+            logits = self.logits(states[part], context.output_rows, context.output_bias)
+            top = logits.max(axis=1).astype(np.float64)
+            found[part] = top + np.log(
+                np.exp(logits - top[:, None].astype(np.float32)).sum(axis=1, dtype=np.float64)
+            )
+        return found
+
+    @cached_property
+    def source_logprob(self) -> Doubles:
+        """What the source says of each of its tokens, float64 (n_tokens,).
+
+        A log-probability; 0 for a token that nothing stands before.
+        """
+        track, context = self.source_track, self.context
+        found = np.zeros(len(track.ids))
+        here = np.flatnonzero(track.before >= 0)
+        states = self.source_states()
+        for part in blocks(len(here), 1 << 16):
+            at = here[part]
+            rows = context.output_rows[track.ids[at]]
+            logits = np.einsum("ij,ij->i", states[track.before[at]], rows).astype(np.float64)
+            if context.output_bias is not None:
+                logits += context.output_bias[track.ids[at]]
+            logits *= self.model.logit_scale
+            if self.model.softcap is not None:
+                logits = self.model.softcap * np.tanh(logits / self.model.softcap)
+            found[at] = logits - self.logsumexp[track.before[at]]
+        return found
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        """Where target tokens stand between two borders that the source has too."""
+        source, target = self.source_track, self.target_track
+        before, after = state_at(source, target.starts), state_at(source, target.ends)
+        clean = np.flatnonzero((before >= 0) & (after >= 0) & (target.ends > target.starts))
+        n_until = np.searchsorted(source.ends, target.starts[clean], side="right")
+        n_after = np.searchsorted(source.ends, target.ends[clean], side="right")
+        total = np.concatenate([[0.0], np.cumsum(self.source_logprob)])
+        first = source.ids[np.minimum(n_until, len(source.ids) - 1)] if len(source.ids) else clean
+        return Occurrences(
+            tokens=target.ids[clean],
+            states=before[clean],
+            logprob=total[n_after] - total[n_until],
+            first=first,
+        )
+
+
+def make_workbench(
+    model: LanguageModel,
+    context: InitContext,
+    *,
+    new: Ids,
+    shared: Ids,
+    other: Sequence[str] = (),
+    max_bytes: int = MOST_BYTES,
+    seconds: float = float("inf"),
+) -> Workbench:
+    """Part the texts and return a workbench on as much of them as time and memory allow.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The source.
+    context : InitContext
+        `texts` are the calibration documents; without any the source writes some, from
+        `context.seed`.
+    new, shared : int64
+        See `Workbench`.
+    other : sequence of str
+        Documents of another domain; the source writes some if there are none.
+    max_bytes : int
+        Most bytes of text to fit to.
+    seconds : float
+        What all stages together may take: the pace of the model is measured on the selection
+        text, and the text to fit to is cut to what it allows. Figures then depend on the clock.
+
+    Raises
+    ------
+    CalibrationError
+        If there is too little text.
+    """
+    texts = split_texts(
+        model,
+        context.source,
+        context.target,
+        context.texts,
+        other,
+        max_bytes=max_bytes,
+        seed=context.seed,
+        progress=context.progress,
+    )
+    bench = Workbench(model, context, texts, new, shared)
+    start = time.perf_counter()
+    bench.score_model(model, texts.selection)
+    pace = sum(chunk.n_bytes for chunk in texts.selection) / (time.perf_counter() - start)
+    # A state every second byte is more than most tokenizers have; three sets of states at once.
+    room = context.memory_budget / (4 * model.width * 3) * 2
+    allowed = min(pace * seconds / PASSES, room)
+    used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
+    n = max(1, int(np.searchsorted(used, allowed)))
+    bench.texts = replace(texts, fit=texts.fit[:n])
+    return bench
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """Target tokens whose both ends are borders of source tokens, one entry each.
+
+    Attributes
+    ----------
+    tokens : int64 (n,)
+    states : int64 (n,)
+        The source's state before the token.
+    logprob : float64 (n,)
+        The source's log-probability of the pieces that stand there.
+    first : int64 (n,)
+        The source token that starts there.
+    """
+
+    tokens: Ids
+    states: Ids
+    logprob: Doubles
+    first: Ids

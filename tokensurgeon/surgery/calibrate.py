@@ -1,0 +1,163 @@
+"""Calibrate patched rows: the stages of `tokensurgeon.calibration`, then healing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from tokensurgeon.calibration import (
+    Matrices,
+    StageRecord,
+    Workbench,
+    calibrate,
+    check_stages,
+    default_stages,
+    make_workbench,
+    train_rows,
+)
+from tokensurgeon.checkpoint import round_rows
+from tokensurgeon.initialisers.contract import InitContext, Rows
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
+from tokensurgeon.training import read_documents
+
+LEAST_GAIN = 1e-3
+"""Bits per byte that healing must win on the selection text to be kept."""
+
+
+def calibrated(
+    operation: Operation,
+    rows: PatchedRows,
+    stages: tuple[str, ...] | None,
+    heal: float = 0.0,
+) -> PatchedRows:
+    """Return the rows after calibration; `rows` is not changed.
+
+    Parameters
+    ----------
+    operation : Operation
+    rows : PatchedRows
+        Of an initialiser.
+    stages : tuple of str or None
+        Of `tokensurgeon.calibration.STAGES`, in their order; None tries all that the checkpoint
+        allows, and () none.
+    heal : float
+        Minutes of training afterwards; 0 trains nothing.
+
+    Raises
+    ------
+    UsageError, CalibrationError
+        If a stage is unknown or cannot work here, or there is too little text.
+    """
+    names = default_stages(rows.tied) if stages is None else stages
+    check_stages(names, rows.tied)
+    if not names and not heal:
+        return rows
+    start, budget = time.perf_counter(), 60 * operation.recipe.budget
+    bench = workbench(operation, rows)
+    before = bench.forward_tokens
+    matrices, records = calibrate(
+        bench,
+        Matrices(
+            rows.input.rows,
+            rows.input.rows if rows.tied else rows.output.rows,
+            rows.output_bias,
+        ),
+        names,
+        seconds=budget,
+        progress=operation.progress,
+    )
+    if heal:
+        matrices, record = _healed(operation, bench, matrices, heal)
+        records = (*records, record)
+    sides = {}
+    for name in ("input", "output"):
+        sides[name] = _side(operation, getattr(rows, name), getattr(matrices, name))
+    return replace(
+        rows,
+        input=sides["input"],
+        output=sides["input"] if rows.tied else sides["output"],
+        output_bias=matrices.bias,
+        seconds=rows.seconds + time.perf_counter() - start,
+        forward_tokens=rows.forward_tokens + bench.forward_tokens - before,
+        used_text=rows.used_text or not bench.texts.generated,
+        stages=records,
+        gradient_steps=rows.gradient_steps + sum(record.gradient_steps for record in records),
+        calibration_bytes=bench.texts.n_bytes,
+        generated=bench.texts.generated,
+    )
+
+
+def workbench(operation: Operation, rows: PatchedRows) -> Workbench:
+    """Return the operation's workbench, made at the first call."""
+    if operation.bench is None:
+        context = operation.context
+        # A plain context: calibration's own look at the text is not the initialiser's.
+        plain = InitContext(
+            **{f.name: getattr(context, f.name) for f in dataclasses.fields(InitContext) if f.init}
+        )
+        patterns = operation.recipe.text.other
+        operation.bench = make_workbench(
+            operation.model,
+            plain,
+            new=np.flatnonzero(rows.output.origin == INITIALISED),
+            shared=np.flatnonzero(rows.output.origin == COPIED),
+            other=[document.text for document in read_documents(patterns)] if patterns else (),
+            seconds=30 * operation.recipe.budget,
+        )
+    return operation.bench
+
+
+def _healed(
+    operation: Operation, bench: Workbench, matrices: Matrices, minutes: float
+) -> tuple[Matrices, StageRecord]:
+    """Train new and shared rows, and keep the training if it helps on the selection text."""
+    start, before = time.perf_counter(), bench.score(matrices, bench.texts.selection)
+    other = bench.score(matrices, bench.texts.other) if bench.texts.other else None
+    trained = np.zeros(len(matrices.input), dtype=bool)
+    trained[np.union1d(bench.new, bench.shared)] = True
+    healed = train_rows(
+        bench.patched(matrices),
+        operation.alignment.target,
+        bench.texts.documents,
+        train_input=trained,
+        train_output=trained,
+        tied=matrices.tied,
+        minutes=minutes,
+        seed=operation.recipe.seed,
+        selection=lambda model: bench.score_model(model, bench.texts.selection),
+        progress=operation.progress,
+    )
+    output = healed.input if matrices.tied else healed.output
+    found = Matrices(healed.input, output, healed.output_bias)
+    after = bench.score(found, bench.texts.selection)
+    kept = before - after >= LEAST_GAIN
+    record = StageRecord(
+        stage="heal",
+        kept=kept,
+        why=f"{'gains' if kept else 'no gain:'} {before - after:.3f} on the selection text",
+        settings={"minutes": minutes, "tokens": healed.n_tokens},
+        before=before,
+        after=after,
+        other_before=other,
+        other_after=bench.score(found, bench.texts.other) if bench.texts.other else None,
+        seconds=round(time.perf_counter() - start, 3),
+        forward_tokens=healed.n_tokens,
+        gradient_steps=healed.n_steps,
+    )
+    return (found if kept else matrices), record
+
+
+def _side(operation: Operation, side: Side, rows: Rows) -> Side:
+    """Return a side with other rows: rounded, and copied only where they still are."""
+    if rows is side.rows:
+        return side
+    changed = (rows != side.rows).any(axis=1)
+    new = side.rows.copy()
+    new[changed] = round_rows(rows[changed], operation.checkpoint.dtype)
+    origin = np.where(changed & (side.origin == COPIED), RECALIBRATED, side.origin)
+    copied = np.where(changed, -1, side.copied)
+    return replace(side, rows=new, copied=copied, origin=origin.astype(np.uint8))
