@@ -307,7 +307,7 @@ def test_the_audit_finds_rows_longer_than_any_trained_one() -> None:
     audit = audit_rows(
         new, np.array([10, 11, 12, 13]), trained, [None] * 11 + ["loud", "less", "x"]
     )
-    assert [(fact.id, fact.spelling) for fact in audit.loud] == [(11, "loud"), (12, "less")]
+    assert [(fact.id, fact.spelling) for fact in audit.long] == [(11, "loud"), (12, "less")]
     assert audit.nonfinite == 1
     assert audit.trained["max"] == 1
     assert audit.new["max"] == 9

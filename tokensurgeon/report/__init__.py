@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from tokensurgeon.report.audit import heavy_rows, loud_rows, weight_norms
 from tokensurgeon.report.card import model_card
 from tokensurgeon.report.model import (
     DonorFacts,
+    HeavyFact,
+    LoudFact,
     ModelFacts,
     RowAudit,
     RowCounts,
@@ -14,11 +17,14 @@ from tokensurgeon.report.model import (
     TokenizerFacts,
     UntieFacts,
     audit_rows,
+    percentiles,
     versions,
 )
 
 __all__ = [
     "DonorFacts",
+    "HeavyFact",
+    "LoudFact",
     "ModelFacts",
     "RowAudit",
     "RowCounts",
@@ -28,6 +34,10 @@ __all__ = [
     "TokenizerFacts",
     "UntieFacts",
     "audit_rows",
+    "heavy_rows",
+    "loud_rows",
     "model_card",
+    "percentiles",
     "versions",
+    "weight_norms",
 ]

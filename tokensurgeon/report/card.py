@@ -46,6 +46,7 @@ def model_card(report: SurgeryReport) -> str:
         row=_row,
         sides=sides,
         audit=_audit(sides),
+        audit_lines=words.audit(report),
         alignment=list(_flat(report.alignment)),
         recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True),
         short=words.short,

@@ -98,17 +98,49 @@ class RowCounts(_Model):
     """Ids that no token has."""
 
 
+class LoudFact(TokenFact):
+    """A new output row that states prefer far more than text has its token.
+
+    `probability` is its mean over the states, `frequency` its share of the text's tokens (None
+    where nobody counted), `first` the share of the states that prefer it to every other row,
+    `reach` its largest logit less the best other one, in nats.
+    """
+
+    probability: float
+    frequency: float | None = None
+    first: float
+    reach: float
+
+
+class HeavyFact(TokenFact):
+    """A new row that is a sum of source rows with large weights; `norm` is that of the weights."""
+
+    norm: float
+
+
 class RowAudit(_Model):
-    """Norms of the new rows beside those of the trained source rows.
+    """Norms of the new rows beside those of the trained source rows, and the rows to look at.
 
     `new` and `trained` map ``p1``, ``p50``, ``p99`` and ``max`` to Euclidean norms; they are empty
-    where there are no rows. `loud` lists the new rows longer than the longest trained one.
+    where there are no rows. `weights` does so for the weights of the new rows that are sums of
+    source rows. `long` lists the new rows longer than the longest trained one, `loud` those that
+    `states` final states of the source prefer far too often (`not_probed` says why there are no
+    states), `heavy` those with large weights: the worst first, at most 20 of each. `clipped`
+    counts the rows that were shortened on request.
     """
 
     new: dict[str, float] = Field(default_factory=dict)
     trained: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict)
     nonfinite: int = 0
-    loud: tuple[TokenFact, ...] = ()
+    long: tuple[TokenFact, ...] = ()
+    loud: tuple[LoudFact, ...] = ()
+    heavy: tuple[HeavyFact, ...] = ()
+    n_loud: int = 0
+    n_heavy: int = 0
+    states: int = 0
+    not_probed: str | None = None
+    clipped: int = 0
 
 
 class SideReport(_Model):
@@ -251,12 +283,16 @@ def norm_percentiles(rows: npt.NDArray[np.float32]) -> dict[str, float]:
     ----------
     rows : float32 (n, width)
     """
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    norms = norms[np.isfinite(norms)]
-    if not norms.size:
+    return percentiles(np.asarray(np.linalg.norm(rows.astype(np.float64), axis=1)))
+
+
+def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return ``p1``, ``p50``, ``p99`` and ``max`` of the finite values; empty if none is."""
+    values = values[np.isfinite(values)]
+    if not values.size:
         return {}
-    p1, p50, p99 = np.percentile(norms, [1, 50, 99])
-    return {"p1": float(p1), "p50": float(p50), "p99": float(p99), "max": float(norms.max())}
+    p1, p50, p99 = np.percentile(values, [1, 50, 99])
+    return {"p1": float(p1), "p50": float(p50), "p99": float(p99), "max": float(values.max())}
 
 
 def audit_rows(
@@ -277,7 +313,7 @@ def audit_rows(
         The source's rows that look trained.
     spellings : sequence, by target id
     limit : int
-        List at most so many loud rows, the longest first.
+        List at most so many long rows, the longest first.
     """
     known = norm_percentiles(trained)
     bad = ~np.isfinite(new).all(axis=1)
@@ -285,9 +321,9 @@ def audit_rows(
     norms[bad] = 0
     bound = known.get("max", np.inf)
     order = np.argsort(-norms, kind="stable")[:limit]
-    loud = tuple(
+    long = tuple(
         TokenFact(id=int(ids[i]), spelling=spellings[int(ids[i])] or "")
         for i in order
         if norms[i] > bound
     )
-    return RowAudit(new=norm_percentiles(new), trained=known, nonfinite=int(bad.sum()), loud=loud)
+    return RowAudit(new=norm_percentiles(new), trained=known, nonfinite=int(bad.sum()), long=long)

@@ -30,8 +30,11 @@ def print_report(console: Console, report: SurgeryReport) -> None:
                 console.print(note, markup=False, soft_wrap=True)
     elif not report.dry_run and report.not_evaluated:
         console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
-    if report.warnings:
+    lines = words.audit(report)
+    if report.warnings or lines:
         console.print()
+    for line in lines:
+        console.print(f"audit: {line}", markup=False, soft_wrap=True)
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 

@@ -154,6 +154,41 @@ def methods(report: SurgeryReport) -> str:
     return f"{report.input.method} (input), {report.output.method} (output)"
 
 
+def audit(report: SurgeryReport) -> list[str]:
+    """Say, a line each, which new rows to look at; empty where there is nothing to say."""
+    sides = [("", report.output)]
+    if not report.tied:
+        sides = [("input: ", report.input), ("output: ", report.output)]
+    lines = []
+    for label, side in sides:
+        found = side.audit
+        if found.nonfinite:
+            lines.append(f"{label}{count(found.nonfinite, 'new row')} with NaN or Inf")
+        if found.clipped:
+            lines.append(f"{label}{count(found.clipped, 'new row')} shortened")
+        if found.long:
+            lines.append(f"{label}longer than the longest trained row: {tokens(found.long)}")
+        if found.loud:
+            worst = found.loud[0]
+            often = ""
+            if worst.frequency is not None:
+                often = f" and is {100 * worst.frequency:.2g} % of the text"
+            lines.append(
+                f"{label}{count(found.n_loud, 'new row')} louder than the text has the token, over "
+                f"{count(found.states, 'state')}: {tokens(found.loud)}; the first takes "
+                f"{100 * worst.probability:.2g} % of the probability{often}"
+            )
+        if found.heavy:
+            lines.append(
+                f"{label}{count(found.n_heavy, 'new row')} with large weights, up to a norm of "
+                f"{found.heavy[0].norm:.3g} (median {found.weights['p50']:.2g}): "
+                f"{tokens(found.heavy)}"
+            )
+        if found.not_probed:
+            lines.append(f"{label}not looked for loud rows: {found.not_probed}")
+    return lines
+
+
 def settings(side: SideReport) -> str:
     """Say a side's settings, as in "k = 64, centre = true"; what is off or zero is left out."""
     return ", ".join(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from tokensurgeon.evaluation import Evaluation
+from tokensurgeon.initialisers.contract import Rows
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.report import (
     DonorFacts,
+    HeavyFact,
+    LoudFact,
     ModelFacts,
     RowAudit,
     RowCounts,
@@ -18,6 +22,10 @@ from tokensurgeon.report import (
     TokenFact,
     TokenizerFacts,
     audit_rows,
+    heavy_rows,
+    loud_rows,
+    percentiles,
+    weight_norms,
 )
 from tokensurgeon.surgery.prepare import Operation, peak_memory
 from tokensurgeon.surgery.rows import (
@@ -30,6 +38,12 @@ from tokensurgeon.surgery.rows import (
 )
 from tokensurgeon.surgery.untying import untie_facts
 from tokensurgeon.vocabulary import Vocabulary
+
+LISTED = 20
+"""Most rows of a kind that a report names."""
+
+PROBES, PROBE_LENGTH = 16, 64
+"""Most sequences, and tokens in each, whose states tell which new rows are loud."""
 
 
 def make_report(
@@ -58,6 +72,13 @@ def make_report(
     layout, target = operation.checkpoint.layout, alignment.target
     trained = isinstance(recipe.tokenizer, TrainSpec)
     used = _n_tokens(target)
+    output = _side(
+        operation,
+        rows.output if rows else None,
+        methods[1],
+        "output",
+        rows.output_bias if rows else None,
+    )
     why = None
     if evaluation is None:
         why = "a dry run" if dry_run is not None else "no evaluation text was given"
@@ -89,8 +110,10 @@ def make_report(
         ),
         tied=operation.tied,
         untied=untie_facts(operation),
-        input=_side(operation, rows.input if rows else None, methods[0], "input"),
-        output=_side(operation, rows.output if rows else None, methods[1], "output"),
+        input=output
+        if operation.tied
+        else _side(operation, rows.input if rows else None, methods[0], "input"),
+        output=output,
         unspellable=_facts(target, operation.unspellable),
         unmatched_controls=_facts(target, _without_rows(operation)),
         evaluation=evaluation.to_dict() if evaluation else None,
@@ -122,7 +145,13 @@ def _facts(target: Vocabulary, ids: np.ndarray) -> tuple[TokenFact, ...]:
     return tuple(TokenFact(id=int(i), spelling=target.spellings[int(i)] or "") for i in ids)
 
 
-def _side(operation: Operation, side: Side | None, method: str, name: str) -> SideReport:
+def _side(
+    operation: Operation,
+    side: Side | None,
+    method: str,
+    name: str,
+    bias: Rows | None = None,
+) -> SideReport:
     """Count where a side's rows come from and audit the new ones."""
     if side is None:
         origin = row_origins(operation, copied_rows(operation, "tied" if operation.tied else name))
@@ -130,14 +159,65 @@ def _side(operation: Operation, side: Side | None, method: str, name: str) -> Si
     new = np.flatnonzero(side.origin == INITIALISED)
     context = operation.context
     trained = context.input_rows if name == "input" else context.output_rows
+    spellings = operation.alignment.target.spellings
+    audit = audit_rows(side.rows[new], new, trained[context.anchors], spellings)
+    norms = weight_norms(side.weights, new)
+    heavy = heavy_rows(norms)
+    more: dict[str, object] = {
+        "weights": percentiles(norms),
+        "n_heavy": len(heavy),
+        "heavy": tuple(
+            HeavyFact(id=int(new[i]), spelling=spellings[int(new[i])] or "", norm=float(norms[i]))
+            for i in heavy[:LISTED]
+        ),
+    }
+    if name == "output" and len(new):
+        more |= _loud(operation, side, bias, new)
     return SideReport(
         method=side.method,
         settings=side.settings,
         **_counts(side.origin),
-        audit=audit_rows(
-            side.rows[new], new, trained[context.anchors], operation.alignment.target.spellings
-        ),
+        audit=audit.model_copy(update=more),
     )
+
+
+def _loud(
+    operation: Operation, side: Side, bias: Rows | None, new: np.ndarray
+) -> dict[str, object]:
+    """Look for loud rows with the source's states, if it is loaded: it is not loaded for this."""
+    layout, checkpoint = operation.checkpoint.layout, operation.checkpoint
+    if "model" not in vars(operation):
+        return {"not_probed": "the model was not loaded for anything else"}
+    if checkpoint.hidden_width != layout.width:
+        return {"not_probed": "its states are not as wide as its rows"}
+    source, prefix = operation.alignment.source, list(operation.context.prefix)
+    texts, counts = operation.calibration_texts[:PROBES], None
+    length = min(checkpoint.max_positions or PROBE_LENGTH, PROBE_LENGTH)
+    if texts:
+        sequences = [[*prefix, *source.encode(text[: 8 * length])] for text in texts]
+        target = operation.alignment.target
+        ids = [i for text in texts for i in target.encode(text[: 8 * length])]
+        counts = np.bincount(ids, minlength=len(side.rows)).astype(np.int64)[: len(side.rows)]
+    else:  # tokens at random: states of a kind, and nothing to count
+        anchors = np.flatnonzero(operation.context.anchors)
+        drawn = np.random.default_rng(operation.recipe.seed).choice(anchors, (PROBES, 8))
+        sequences = [[*prefix, *row] for row in drawn.tolist()]
+    usable = [each[:length] for each in sequences if each and max(each) < layout.n_rows]
+    if not usable:
+        return {"not_probed": "the probe text has no tokens of the source"}
+    states = np.concatenate(operation.model.every_state(usable, operation.model.n_layers))
+    found = loud_rows(
+        side.rows, bias, states, new, counts, softcap=layout.softcap, scale=layout.logit_scale
+    )
+    spellings = operation.alignment.target.spellings
+    return {
+        "states": len(states),
+        "n_loud": len(found),
+        "loud": tuple(
+            LoudFact(spelling=spellings[row.id] or "", **dataclasses.asdict(row))
+            for row in found[:LISTED]
+        ),
+    }
 
 
 def _counts(origin: np.ndarray) -> dict[str, int]:
