@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from tokensurgeon.initialisers import combiners
 from tokensurgeon.initialisers.combiners import Combined, nearest, proportional, sparsemax
 from tokensurgeon.initialisers.regression import fit_ridge
 
@@ -46,6 +47,16 @@ def test_sparsemax_is_the_projection_onto_the_simplex(temperature: float):
     found = weights(sparsemax(queries, anchors, temperature))
     assert found == pytest.approx(by_sorting(cosine(queries, anchors) / temperature), abs=1e-5)
     assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 7, 50])
+def test_sparsemax_is_exact_however_few_scores_it_looks_at_first(largest: int, monkeypatch):
+    queries, anchors = spaces()
+    monkeypatch.setattr(combiners, "_LARGEST", largest)
+    for temperature in (0.1, 1.0, 10.0):
+        wanted = by_sorting(cosine(queries, anchors) / temperature)
+        found = weights(sparsemax(queries, anchors, temperature))
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_sparsemax_agrees_with_a_quadratic_programme():
