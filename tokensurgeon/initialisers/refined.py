@@ -35,7 +35,7 @@ _FLOATS = 1 << 23
 
 def extra_atoms(k: int) -> int:
     """Return how many atoms more than `k` are taken before the worst are dropped."""
-    return max(4, k // 2)
+    return int(np.clip(k // 2, 4, 24))
 
 
 def shortlist_size(k: int) -> int:
