@@ -80,8 +80,9 @@ class Recipe(_Model):
     text: TextSpec = TextSpec()
     baselines: tuple[str, ...] = ("subword-mean",)
     calibrate: tuple[str, ...] | None = None
-    """Calibration stages in their order; None tries all that need no gradient, () none. Each is
-    kept only where it helps on text that no stage was fitted to."""
+    """Calibration stages in their order, each kept only where it helps on text that no stage was
+    fitted to. None tries all that need no gradient where `auto` chooses the methods, and none
+    where methods are named."""
     heal: float = Field(default=0.0, ge=0)
     """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""
     budget: float = Field(default=10.0, ge=0)

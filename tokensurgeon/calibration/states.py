@@ -18,12 +18,11 @@ from tokensurgeon.calibration.workbench import LOGITS, Workbench
 
 
 class Match:
-    """e_t ← e_t + δ·n/(n + a)·W·mean(h_ℓ of the source − h_ℓ of the patched model).
+    """e_t ← e_t + δ·n/(n + a)·mean(h_ℓ of the source − h_ℓ of the patched model)/g.
 
     The mean is over the n places where both tokenizers have a border after t; h_ℓ is the state
-    there after block ℓ. W is the ridge regression of a token's row on its state, over the source's
-    tokens on the text: it reads from a state what the token's own row put there, and brings it to
-    the scale of rows, which states outgrow by far in some models.
+    there after block ℓ, half up the model, and g how much wider states scatter than the rows of
+    the tokens that they follow: some models' states outgrow their rows a hundredfold.
     """
 
     two_matrices: ClassVar[bool] = True
@@ -33,16 +32,19 @@ class Match:
         self.changes_shared = shared
 
     def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        """Yield two layers, a third and a half up the model, at full and half strength."""
-        n_layers = bench.model.n_layers
+        """Yield δ = 1 and 2."""
+        layer = max(1, bench.model.n_layers // 2)
         ids = bench.shared if self.changes_shared else bench.new
-        for layer in sorted({max(1, n_layers // 3), max(1, n_layers // 2)}):
-            lacking = self._lacking(bench, matrices, layer)[ids] @ _row_reader(bench, layer)
-            for damping in (1.0, 0.5):
-                rows = matrices.input.copy()
-                rows[ids] += (damping * lacking).astype(np.float32)
-                settings = {"layer": layer, "damping": damping}
-                yield Candidate(settings, matrices.with_input(rows))
+        states, track = bench.source_states(layer)[bench.source_track.after], bench.source_track
+        gain = _scatter(states) / _scatter(bench.context.input_rows[track.ids])
+        lacking = self._lacking(bench, matrices, layer)[ids] / gain
+        for strength in (1.0, 2.0):
+            rows = matrices.input.copy()
+            rows[ids] += (strength * lacking).astype(np.float32)
+            yield Candidate(
+                {"layer": layer, "strength": strength, "gain": round(gain, 3)},
+                matrices.with_input(rows),
+            )
 
     def _lacking(
         self, bench: Workbench, matrices: Matrices, layer: int, count: float = 4.0
@@ -62,16 +64,10 @@ class Match:
         return np.asarray(total / (n + count)[:, None])
 
 
-def _row_reader(bench: Workbench, layer: int, ridge: float = 1e-3) -> Doubles:
-    """Return W as (state width, width) float64, to be used as ``states @ W``."""
-    track = bench.source_track
-    states = bench.source_states(layer)[track.after].astype(np.float64)
-    states -= states.mean(axis=0)
-    rows = bench.context.input_rows[track.ids].astype(np.float64)
-    rows -= rows.mean(axis=0)
-    gram = states.T @ states
-    gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.asarray(np.linalg.solve(gram, states.T @ rows))
+def _scatter(rows: Rows) -> float:
+    """Return the root mean square of rows about their mean row."""
+    centred = rows - rows.mean(axis=0, dtype=np.float64)
+    return float(np.sqrt(np.mean(centred**2)))
 
 
 class Fold:

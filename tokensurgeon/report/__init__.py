@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokensurgeon.report.audit import heavy_rows, loud_rows, weight_norms
 from tokensurgeon.report.card import model_card
 from tokensurgeon.report.model import (
+    ChoiceFact,
     DonorFacts,
     HeavyFact,
     LoudFact,
@@ -12,6 +13,7 @@ from tokensurgeon.report.model import (
     RowAudit,
     RowCounts,
     SideReport,
+    StageFact,
     SurgeryReport,
     TokenFact,
     TokenizerFacts,
@@ -22,6 +24,7 @@ from tokensurgeon.report.model import (
 )
 
 __all__ = [
+    "ChoiceFact",
     "DonorFacts",
     "HeavyFact",
     "LoudFact",
@@ -29,6 +32,7 @@ __all__ = [
     "RowAudit",
     "RowCounts",
     "SideReport",
+    "StageFact",
     "SurgeryReport",
     "TokenFact",
     "TokenizerFacts",

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import gap, words
+from tokensurgeon.report import decisions, gap, words
 from tokensurgeon.report.model import SurgeryReport
 
 
@@ -43,6 +43,11 @@ def model_card(report: SurgeryReport) -> str:
         largest=gap.largest(gap.patched_parts(report)),
         number=words.number,
         untying=words.untying(report),
+        choice=decisions.choice_rows(report),
+        choice_headings=decisions.CHOICE_HEADINGS,
+        stages=decisions.stage_rows(report),
+        stage_headings=decisions.STAGE_HEADINGS,
+        trained=any(stage.kept and stage.gradient_steps for stage in report.stages),
         row=_row,
         sides=sides,
         audit=_audit(sides),

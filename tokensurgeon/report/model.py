@@ -148,8 +148,8 @@ class SideReport(_Model):
 
     `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
     `controls`, `padding` and `aliases` (ids that mean the same as another and are never emitted)
-    got floor rows, `recalibrated` ones were the source's until a calibration changed them. The seven
-    add up to the rows of the matrix.
+    got floor rows, `recalibrated` ones were the source's until a calibration changed them. The
+    seven add up to the rows of the matrix.
     """
 
     method: str
@@ -162,6 +162,32 @@ class SideReport(_Model):
     aliases: int = 0
     recalibrated: int = 0
     audit: RowAudit = RowAudit()
+
+
+class StageFact(_Model):
+    """What a stage of calibration did; see `tokensurgeon.calibration.StageRecord`."""
+
+    stage: str
+    kept: bool
+    why: str
+    settings: Plain = Field(default_factory=dict)
+    before: float | None = None
+    after: float | None = None
+    other_before: float | None = None
+    other_after: float | None = None
+    seconds: float = 0.0
+    forward_tokens: int = 0
+    gradient_steps: int = 0
+
+
+class ChoiceFact(_Model):
+    """A method that `auto` tried for a side; see `tokensurgeon.surgery.auto.Tried`."""
+
+    side: str
+    method: str
+    rebuilt: float | None = None
+    bits_per_byte: float | None = None
+    chosen: bool = False
 
 
 class UntieFacts(_Model):
@@ -186,6 +212,14 @@ class SurgeryReport(_Model):
         As `Alignment.summary()`.
     tied : bool
         Whether the patched checkpoint has one matrix; `input` and `output` are then equal.
+    choice : tuple of ChoiceFact
+        The table that `auto` chose from; empty where the methods were named.
+    choice_why : str or None
+        On what the choice stands.
+    stages : tuple of StageFact
+        What calibration tried, in order, and what each stage bought.
+    generated : bool
+        Whether the text of the calibration was written by the source.
     untied : UntieFacts or None
         Where a tied source was given two matrices.
     unspellable, unmatched_controls : tuple of TokenFact
@@ -200,7 +234,7 @@ class SurgeryReport(_Model):
     donor_methods, text_methods : tuple of str
         Methods that read the donor's rows, or the calibration text, by their name in `evaluation`.
     calibration_bytes : int
-        UTF-8 bytes of calibration text that the methods saw.
+        UTF-8 bytes of text that the methods and their calibration saw.
     timings : dict
         Seconds by stage.
     peak_memory : int
@@ -220,6 +254,10 @@ class SurgeryReport(_Model):
     alignment: Plain
     rows: RowCounts
     tied: bool
+    choice: tuple[ChoiceFact, ...] = ()
+    choice_why: str | None = None
+    stages: tuple[StageFact, ...] = ()
+    generated: bool = False
     untied: UntieFacts | None = None
     input: SideReport
     output: SideReport

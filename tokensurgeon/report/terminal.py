@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import gap, words
+from tokensurgeon.report import decisions, gap, words
 from tokensurgeon.report.model import SideReport, SurgeryReport
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def print_report(console: Console, report: SurgeryReport) -> None:
                 console.print(note, markup=False, soft_wrap=True)
     elif not report.dry_run and report.not_evaluated:
         console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
+    for line in decisions.in_short(report):
+        console.print(line, markup=False, soft_wrap=True)
     lines = words.audit(report)
     if report.warnings or lines:
         console.print()

@@ -86,7 +86,7 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
         donor=bool(more.get("donor", row.get("donor", False))),
         text_bytes=int(more.get("text_bytes", row.get("text_bytes") or 0)),
         forward_tokens=int(row.get("forward_tokens") or 0),
-        gradient_steps=int(row.get("gradient_steps") or 0),
+        gradient_steps=int(more.get("gradient_steps", row.get("gradient_steps") or 0)),
         seconds=row.get("seconds"),
         spread=_pair(row.get("spread")),
         error=row.get("error"),
@@ -112,6 +112,9 @@ def figures(report: SurgeryReport) -> list[Figure]:
                 label,
                 donor=name in report.donor_methods,
                 text_bytes=report.calibration_bytes if name in report.text_methods else 0,
+                gradient_steps=sum(stage.gradient_steps for stage in report.stages)
+                if name == "patched"
+                else 0,
             )
         )
     return found

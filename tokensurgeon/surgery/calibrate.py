@@ -19,6 +19,7 @@ from tokensurgeon.calibration import (
     train_rows,
 )
 from tokensurgeon.checkpoint import round_rows
+from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
@@ -57,8 +58,8 @@ def calibrated(
     if not names and not heal:
         return rows
     start, budget = time.perf_counter(), 60 * operation.recipe.budget
+    before = 0 if operation.bench is None else operation.bench.forward_tokens
     bench = workbench(operation, rows)
-    before = bench.forward_tokens
     matrices, records = calibrate(
         bench,
         Matrices(
@@ -88,6 +89,30 @@ def calibrated(
         gradient_steps=rows.gradient_steps + sum(record.gradient_steps for record in records),
         calibration_bytes=bench.texts.n_bytes,
         generated=bench.texts.generated,
+    )
+
+
+def clipped(operation: Operation, rows: PatchedRows, percentile: float) -> PatchedRows:
+    """Return the rows with long new ones shortened; each side says how many were.
+
+    Parameters
+    ----------
+    operation : Operation
+    rows : PatchedRows
+    percentile : float
+        Of the trained rows' norms, above 0 and at most 100.
+    """
+    context, sides = operation.context, {}
+    for name in ("input", "output"):
+        side: Side = getattr(rows, name)
+        trained = context.input_rows if name == "input" else context.output_rows
+        new = np.flatnonzero(side.origin == INITIALISED)
+        short, n_clipped = clip_rows(side.rows[new], trained[context.anchors], percentile)
+        made = side.rows.copy()
+        made[new] = round_rows(short, operation.checkpoint.dtype)
+        sides[name] = replace(side, rows=made, clipped=n_clipped)
+    return replace(
+        rows, input=sides["output"] if rows.tied else sides["input"], output=sides["output"]
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.errors import SettingError
+from tokensurgeon.surgery.auto import choose
+from tokensurgeon.surgery.calibrate import calibrated
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import (
     ALIAS,
@@ -24,6 +26,7 @@ from tokensurgeon.surgery.rows import (
     chosen_methods,
     default_methods,
     patch_rows,
+    wants_auto,
 )
 
 METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
@@ -171,10 +174,13 @@ def make_rows(operation: Operation, method: Method) -> PatchedRows:
     start = time.perf_counter()
     spec = operation.recipe.init.model_copy(update={"input": method.input, "output": method.output})
     operation.context.cache.clear()
+    if wants_auto(spec):
+        stages = operation.recipe.calibrate if method.calibrated else ()
+        rows = choose(operation, spec, stages, method.heal).rows
+        operation.context.cache.clear()
+        return dataclasses.replace(rows, seconds=time.perf_counter() - start)
     rows = patch_rows(operation, chosen_methods(operation, spec), spec)
     if method.fitted:
-        from tokensurgeon.surgery.calibrate import calibrated
-
         stages = operation.recipe.calibrate if method.calibrated else ()
         rows = calibrated(operation, rows, stages, method.heal)
     operation.context.cache.clear()

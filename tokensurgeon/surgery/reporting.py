@@ -11,6 +11,7 @@ from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers.contract import Rows
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.report import (
+    ChoiceFact,
     DonorFacts,
     HeavyFact,
     LoudFact,
@@ -18,6 +19,7 @@ from tokensurgeon.report import (
     RowAudit,
     RowCounts,
     SideReport,
+    StageFact,
     SurgeryReport,
     TokenFact,
     TokenizerFacts,
@@ -27,6 +29,7 @@ from tokensurgeon.report import (
     percentiles,
     weight_norms,
 )
+from tokensurgeon.surgery.auto import Choice
 from tokensurgeon.surgery.prepare import Operation, peak_memory
 from tokensurgeon.surgery.rows import (
     INITIALISED,
@@ -53,6 +56,7 @@ def make_report(
     made: Sequence[tuple[str, PatchedRows]] = (),
     evaluation: Evaluation | None = None,
     dry_run: dict[str, float] | None = None,
+    choice: Choice | None = None,
 ) -> SurgeryReport:
     """Return the report; what the writer changes is filled in later.
 
@@ -66,6 +70,8 @@ def make_report(
     evaluation : Evaluation or None
     dry_run : dict or None
         The estimate of a dry run.
+    choice : Choice or None
+        What `auto` chose.
     """
     recipe, alignment = operation.recipe, operation.alignment
     rows = made[0][1] if made else None
@@ -79,6 +85,7 @@ def make_report(
         "output",
         rows.output_bias if rows else None,
     )
+    given = sum(len(text.encode()) for text in operation.calibration_texts)
     why = None
     if evaluation is None:
         why = "a dry run" if dry_run is not None else "no evaluation text was given"
@@ -109,6 +116,10 @@ def make_report(
             holes=target.n_rows - used,
         ),
         tied=operation.tied,
+        choice=tuple(ChoiceFact(**vars(line)) for line in choice.table) if choice else (),
+        choice_why=choice.why if choice else None,
+        stages=tuple(StageFact(**stage.to_dict()) for stage in rows.stages) if rows else (),
+        generated=rows.generated if rows else False,
         untied=untie_facts(operation),
         input=output
         if operation.tied
@@ -121,7 +132,7 @@ def make_report(
         baselines=tuple(recipe.baselines),
         donor_methods=tuple(name for name, each in made if each.used_donor),
         text_methods=tuple(name for name, each in made if each.used_text),
-        calibration_bytes=sum(len(text.encode()) for text in operation.calibration_texts),
+        calibration_bytes=max(given, rows.calibration_bytes if rows else 0),
         timings={name: round(seconds, 4) for name, seconds in operation.timings.items()},
         peak_memory=peak_memory(),
         warnings=tuple(operation.warnings),

@@ -66,6 +66,8 @@ class Side:
     origin: npt.NDArray[np.uint8]
     method: str
     settings: dict[str, Any]
+    clipped: int = 0
+    """New rows that were shortened."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,29 @@ class PatchedRows:
         return self.input is self.output
 
 
+AUTO = "auto"
+"""The method that measures others and takes the best; not an initialiser itself."""
+
+
+def wants_auto(spec: InitSpec) -> bool:
+    """Say whether a recipe leaves the choice of methods to us.
+
+    Raises
+    ------
+    UsageError
+        If it does for one side only.
+    """
+    named = [name for name in (spec.input, spec.output) if name not in (None, AUTO)]
+    if named and AUTO in (spec.input, spec.output):
+        raise UsageError(
+            f"'{AUTO}' chooses for both sides together, and '{named[0]}' is named for one: name "
+            "neither, or both"
+        )
+    return not named
+
+
 def default_methods(operation: Operation) -> tuple[str, str]:
-    """Return the default initialisers (input, output) for a pair.
+    """Return what goes for a pair where nothing is measured, and where one side is named.
 
     `omp` where there is a donor. Without one `hidden-residual` in and `subword-mean` out when the
     sides are two matrices, `subword-mean` when they are one: a tied matrix behaves like an output

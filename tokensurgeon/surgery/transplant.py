@@ -9,18 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.calibration import check_stages
 from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import build, load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.surgery.auto import choose
+from tokensurgeon.surgery.calibrate import calibrated, clipped
 from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.files import record_files
 from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
-from tokensurgeon.surgery.rows import PatchedRows, build_initialiser, chosen_methods, patch_rows
+from tokensurgeon.surgery.rows import (
+    AUTO,
+    PatchedRows,
+    build_initialiser,
+    chosen_methods,
+    patch_rows,
+    wants_auto,
+)
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.train import Progress, no_progress
@@ -96,16 +106,31 @@ def transplant(
     _check_settings(recipe)
     start = time.perf_counter()
     operation = prepare(recipe, progress or no_progress)
-    methods = chosen_methods(operation, recipe.init)
-    for name in methods:
-        build_initialiser(name, recipe.init, methods)
+    automatic = initialiser is None and wants_auto(recipe.init)
+    methods = (AUTO, AUTO) if automatic else chosen_methods(operation, recipe.init)
+    if not automatic:
+        for name in methods:
+            build_initialiser(name, recipe.init, methods)
+    if recipe.calibrate is not None:
+        check_stages(recipe.calibrate, operation.tied)
     if dry_run:
         report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
         return SurgeryResult(report, None, operation.alignment, None, None)
 
     texts = evaluation_texts(operation) if recipe.text.evaluation else []
-    with operation.stage("initialise"):
-        rows = patch_rows(operation, methods, recipe.init, initialiser)
+    choice = None
+    if automatic:
+        with operation.stage("choose and calibrate"):
+            choice = choose(operation, recipe.init, recipe.calibrate, recipe.heal)
+            rows = choice.rows
+    else:
+        with operation.stage("initialise"):
+            rows = patch_rows(operation, methods, recipe.init, initialiser)
+        with operation.stage("calibrate"):
+            # A method that is named is left as it is, unless stages are named too.
+            rows = calibrated(operation, rows, recipe.calibrate or (), recipe.heal)
+    if recipe.clip is not None:
+        rows = clipped(operation, rows, recipe.clip)
     operation.warnings += rows.notes
     made = [("patched", rows)]
     evaluation = None
@@ -115,7 +140,9 @@ def transplant(
             made.append((TIED_ENTRY, tied_rows(operation)))
         evaluation = measure(operation, made, texts)
     operation.timings["total"] = time.perf_counter() - start
-    report = make_report(operation, methods=methods, made=made, evaluation=evaluation)
+    report = make_report(
+        operation, methods=methods, made=made, evaluation=evaluation, choice=choice
+    )
     output = None
     if recipe.output is not None:
         with operation.stage("write"):
@@ -126,7 +153,7 @@ def transplant(
 def _check_settings(recipe: Recipe) -> None:
     """Refuse unknown methods and wrong settings before anything is read."""
     spec = recipe.init
-    named = tuple(name for name in (spec.input, spec.output) if name is not None)
+    named = tuple(name for name in (spec.input, spec.output) if name not in (None, AUTO))
     for name in sorted({*named, *recipe.baselines}):
         build_initialiser(name, spec, named)
     for name, settings in spec.settings.items():

@@ -1,0 +1,69 @@
+"""What `auto` chose from and what calibration bought, in words and as the rows of a table."""
+
+from __future__ import annotations
+
+from tokensurgeon.report import words
+from tokensurgeon.report.model import SurgeryReport
+
+CHOICE_HEADINGS = ("side", "method", "error on hidden tokens", "bits per byte", "chosen")
+STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")
+
+
+def choice_rows(report: SurgeryReport) -> list[tuple[str, ...]]:
+    """Return the lines of the table that `auto` chose from, by side and then by loss."""
+
+    def key(line: object) -> tuple[str, float]:
+        figure = getattr(line, "bits_per_byte", None)
+        return getattr(line, "side", ""), float("inf") if figure is None else figure
+
+    return [
+        (
+            line.side,
+            line.method,
+            words.number(line.rebuilt, 3),
+            words.number(line.bits_per_byte, 4),
+            "yes" if line.chosen else "",
+        )
+        for line in sorted(report.choice, key=key)
+    ]
+
+
+def stage_rows(report: SurgeryReport) -> list[tuple[str, ...]]:
+    """Return one line per stage of calibration."""
+    return [
+        (
+            stage.stage,
+            "yes" if stage.kept else "no",
+            _change(stage.before, stage.after),
+            _change(stage.other_before, stage.other_after),
+            stage.why,
+        )
+        for stage in report.stages
+    ]
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None:
+        return "–"
+    return f"{before:.4f} → {words.number(after, 4)}"
+
+
+def in_short(report: SurgeryReport) -> list[str]:
+    """Return a line on the choice and one on the calibration, for a terminal."""
+    lines = []
+    if report.choice:
+        chosen = [f"{line.side} {line.method}" for line in report.choice if line.chosen]
+        lines.append(f"auto chose {', '.join(chosen)}: {report.choice_why}")
+    kept = [stage for stage in report.stages if stage.kept]
+    if report.stages:
+        bought = [
+            f"{stage.stage} {words.number(stage.before - stage.after, 3)}"
+            for stage in kept
+            if stage.before is not None and stage.after is not None
+        ]
+        whose = "text that the source wrote" if report.generated else "the calibration text"
+        lines.append(
+            f"calibration on {whose}: "
+            + (f"bits per byte bought: {', '.join(bought)}" if bought else "no stage helped")
+        )
+    return lines

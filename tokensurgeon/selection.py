@@ -1,0 +1,308 @@
+"""Which method for which side: candidates rebuild tokens whose rows are known.
+
+Some shared tokens are hidden, from pieces and from atoms, and every candidate makes their rows
+anew. How far these are from the true ones shortlists the candidates, and tells with which weights
+several of them are best added up. It only shortlists: hidden shared tokens are frequent and their
+pieces unnatural, so the choice itself is made on text, elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from tokensurgeon.alignment import Match
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers.contract import (
+    Ids,
+    InitContext,
+    Initialiser,
+    NewRows,
+    Rows,
+    SideRows,
+)
+from tokensurgeon.vocabulary import Vocabulary
+
+MOST_HIDDEN = 1000
+HIDDEN_SHARE = 0.2
+FEWEST_HIDDEN = 20
+"""Below this nothing is learned from hiding: every candidate goes to the text."""
+SMALLEST_STRATUM = 100
+STRATA = ("word", "part", "digits", "other script")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """How well a candidate rebuilt one side of the hidden tokens.
+
+    Attributes
+    ----------
+    method : str
+    error : float
+        Mean of (û − u)ᵀG(û − u), relative to that of the mean row: 0 is perfect, 1 no better than
+        the mean row.
+    rows : float32 (n_hidden, width)
+    """
+
+    method: str
+    error: float
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Shared tokens that are missing for the sake of a trial.
+
+    Attributes
+    ----------
+    context : InitContext
+        Its `missing` are the hidden tokens.
+    source_ids : int64 (n_hidden,)
+        Whose rows are the truth.
+    """
+
+    context: InitContext
+    source_ids: Ids
+
+
+def hide(context: InitContext) -> Hidden | None:
+    """Return the context with some shared tokens missing instead, or None where too few can be.
+
+    At most 1,000 and a fifth of those that have pieces without each other, drawn from
+    `context.seed` so that their numbers of pieces are like those of the tokens that really miss.
+    """
+    alignment, source, target = context.alignment, context.source, context.target
+    source_ids = alignment.source_ids
+    able = [
+        int(i)
+        for i in alignment.shared
+        if source_ids[i] < context.n_source
+        and context.anchors[source_ids[i]]
+        and len(target.token_bytes[i] or b"") > 1
+    ]
+    generator = context.generator()
+    n_wanted = min(MOST_HIDDEN, int(len(able) * HIDDEN_SHARE))
+    if n_wanted < FEWEST_HIDDEN:
+        return None
+    drawn = sorted(generator.permutation(able)[: 3 * n_wanted].tolist())
+    own = {i: int(source_ids[i]) for i in drawn}
+    lengths = {}
+    for i in drawn:
+        found = source.pieces_of(target.token_bytes[i] or b"", forbid=(own[i],))
+        if found:
+            lengths[i] = len(found)
+    chosen = _alike(lengths, [len(p) for p in context.pieces], n_wanted, generator)
+    hidden_ids = {own[i] for i in chosen}
+    pieces, kept = [], []
+    for i in sorted(chosen):
+        found = source.pieces_of(target.token_bytes[i] or b"", forbid=hidden_ids)
+        if found:
+            pieces.append(found)
+            kept.append(i)
+    if len(kept) < FEWEST_HIDDEN:
+        return None
+    ids = source_ids.copy()
+    match = alignment.match.copy()
+    ids[kept], match[kept] = -1, Match.NONE
+    anchors = context.anchors.copy()
+    anchors[[own[i] for i in kept]] = False
+    trial = dataclasses.replace(
+        context,
+        alignment=alignment.with_matches(ids, match, f"{len(kept)} tokens are hidden"),
+        missing=np.array(kept, dtype=np.int64),
+        pieces=tuple(pieces),
+        anchors=anchors,
+    )
+    return Hidden(trial, source_ids[kept])
+
+
+def _alike(
+    lengths: Mapping[int, int],
+    wanted: Sequence[int],
+    n: int,
+    generator: np.random.Generator,
+) -> list[int]:
+    """Draw `n` keys of `lengths` without repetition, their values distributed like `wanted`."""
+    keys = np.array(sorted(lengths), dtype=np.int64)
+    have = np.minimum(np.array([lengths[int(k)] for k in keys], dtype=np.int64), 4)
+    goal = np.bincount(np.minimum(np.array(wanted, dtype=np.int64), 4), minlength=5) + 1.0
+    weight = (goal / (np.bincount(have, minlength=5) + 1.0))[have]
+    n = min(n, len(keys))
+    chosen = generator.choice(keys, size=n, replace=False, p=weight / weight.sum())
+    return [int(key) for key in chosen]
+
+
+def rebuild(
+    hidden: Hidden,
+    candidates: Mapping[str, Initialiser],
+    side: str,
+    metric: np.ndarray | None = None,
+) -> list[Rebuilt]:
+    """Let every candidate make the hidden rows of one side; the best first.
+
+    Parameters
+    ----------
+    hidden : Hidden
+    candidates : mapping of name to Initialiser
+        One that cannot work, or has no rows for the side, is left out.
+    side : str
+        ``input`` or ``output``.
+    metric : float64 (width, width) or None
+        G, for the output side the mean of hhᵀ over a text; None is the identity.
+    """
+    context = hidden.context
+    rows = context.input_rows if side == "input" else context.output_rows
+    truth = rows[hidden.source_ids]
+    mean = rows[context.anchors].mean(axis=0, dtype=np.float64)
+    base = _distance(np.broadcast_to(mean, truth.shape) - truth, metric)
+    found = []
+    for name, candidate in candidates.items():
+        try:
+            answer = candidate(context)
+        except InitialiserError:
+            continue
+        one = answer.input if side == "input" else answer.output
+        if one is None:
+            continue
+        made = one.values(rows)
+        if np.isfinite(made).all():
+            found.append(Rebuilt(name, _distance(made - truth, metric) / base, made))
+    return sorted(found, key=lambda each: each.error)
+
+
+def _distance(difference: np.ndarray, metric: np.ndarray | None) -> float:
+    difference = difference.astype(np.float64)
+    moved = difference if metric is None else difference @ metric
+    return float(np.einsum("ij,ij->i", difference, moved).mean())
+
+
+def strata(vocabulary: Vocabulary, ids: Sequence[int] | Ids) -> Ids:
+    """Return an index into `STRATA` for each token, int64 (len(ids),)."""
+    found = np.empty(len(ids), dtype=np.int64)
+    for k, i in enumerate(ids):
+        data = vocabulary.token_bytes[int(i)] or b""
+        text = data.decode("utf-8", errors="replace")
+        if any(c.isdigit() for c in text):
+            found[k] = 2
+        elif any(
+            c.isalpha() and not unicodedata.name(c, "LATIN").startswith("LATIN") for c in text
+        ):
+            found[k] = 3
+        else:
+            found[k] = 0 if data[:1].isspace() else 1
+    return found
+
+
+def stack(
+    hidden: Hidden,
+    rebuilt: Sequence[Rebuilt],
+    side: str,
+    metric: np.ndarray | None = None,
+) -> dict[str, tuple[float, ...]]:
+    """Return how much of each candidate to add up, by stratum: non-negative least squares.
+
+    Σ_m w_m û_m is fitted to the true rows in the coordinates of G^½, for each stratum with 100
+    hidden tokens or more; the others share one fit over all.
+
+    Returns
+    -------
+    dict
+        Method → one weight per stratum of `STRATA`; methods without any weight are left out.
+    """
+    from scipy.optimize import nnls
+
+    context = hidden.context
+    rows = context.input_rows if side == "input" else context.output_rows
+    root = None
+    if metric is not None:
+        values, vectors = np.linalg.eigh(metric)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+
+    def seen(made: Rows) -> np.ndarray:
+        exact = made.astype(np.float64)
+        return exact if root is None else exact @ root
+
+    truth, parts = seen(rows[hidden.source_ids]), [seen(each.rows) for each in rebuilt]
+    kinds = strata(context.target, context.missing)
+
+    def fit(chosen: np.ndarray) -> np.ndarray:
+        # The normal equations: a few unknowns, however many tokens and dimensions.
+        gram = np.array([[np.vdot(a[chosen], b[chosen]) for b in parts] for a in parts])
+        right = np.array([np.vdot(a[chosen], truth[chosen]) for a in parts])
+        gram += 1e-9 * np.trace(gram) * np.eye(len(gram))
+        half = np.linalg.cholesky(gram)
+        return np.asarray(nnls(half.T, np.linalg.solve(half, right))[0])
+
+    whole = fit(np.ones(len(kinds), dtype=bool))
+    weights = np.array(
+        [
+            fit(kinds == k) if (kinds == k).sum() >= SMALLEST_STRATUM else whole
+            for k in range(len(STRATA))
+        ]
+    )
+    return {
+        each.method: tuple(float(w) for w in weights[:, m])
+        for m, each in enumerate(rebuilt)
+        if weights[:, m].max() > 1e-3
+    }
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A sum of other initialisers' rows of one side, with weights by stratum.
+
+    Attributes
+    ----------
+    side : str
+        ``input`` or ``output``; the only side that is answered.
+    parts : tuple of (Initialiser, weights)
+        `weights` has one number per stratum of `STRATA`.
+    """
+
+    name: ClassVar[str] = "stack"
+    side: str
+    parts: tuple[tuple[Initialiser, tuple[float, ...]], ...]
+
+    def __call__(self, context: InitContext) -> NewRows:
+        """Return the side's rows."""
+        kinds = strata(context.target, context.missing)
+        rows = _mixed(context, self.parts, kinds, self.side)
+        return NewRows(input=rows) if self.side == "input" else NewRows(output=rows)
+
+
+def _mixed(
+    context: InitContext,
+    parts: Sequence[tuple[Initialiser, tuple[float, ...]]],
+    kinds: Ids,
+    side: str,
+) -> SideRows:
+    """Return Σ weight · rows, the weights of a token those of its stratum."""
+    shape = (context.n_missing, context.n_source)
+    weights, columns = sp.csr_array(shape, dtype=np.float64), []
+    virtual: list[Rows] = []
+    dense: Rows | None = None
+    for method, by_stratum in parts:
+        answer = method(context)
+        one = answer.input if side == "input" else answer.output
+        if one is None:
+            raise InitialiserError(f"'{method.name}' has no {side} rows: choose another")
+        scale = np.array(by_stratum)[kinds]
+        if one.weights is not None:
+            scaled = sp.csr_array(sp.diags_array(scale) @ one.weights)
+            weights = sp.csr_array(weights + scaled[:, : context.n_source])
+            if one.virtual is not None:
+                columns.append(scaled[:, context.n_source :])
+                virtual.append(one.virtual)
+        if one.dense is not None:
+            added = (scale[:, None] * one.dense).astype(np.float32)
+            dense = added if dense is None else dense + added
+    if virtual:
+        stacked = sp.csr_array(sp.hstack([weights, *columns], format="csr"))
+        return SideRows(stacked, np.concatenate(virtual), dense)
+    return SideRows(weights, None, dense)

@@ -1,0 +1,290 @@
+"""``auto``: measure what could make the rows of a pair, and take what loses least.
+
+Candidates first rebuild hidden tokens, which shortlists them and gives the weights of a sum of
+several; the shortlist is then measured on the selection text. The table of the choice goes into
+the report.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tokensurgeon.calibration import Workbench
+from tokensurgeon.calibration.contract import Matrices
+from tokensurgeon.errors import CalibrationError, InitialiserError
+from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
+from tokensurgeon.recipe import InitSpec
+from tokensurgeon.selection import STRATA, Hidden, Mixture, Rebuilt, hide, rebuild, stack
+from tokensurgeon.surgery.calibrate import calibrated, workbench
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import (
+    AUTO,
+    PatchedRows,
+    build_initialiser,
+    default_methods,
+    patch_rows,
+)
+
+STACK = "stack"
+SHORTLIST = 3
+"""Candidates of a side that are measured on text, besides the pair's plain default."""
+
+INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer", "omp")
+OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "ridge-composer", "omp")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One line of the table that the choice was made from.
+
+    Attributes
+    ----------
+    side : str
+        ``input``, ``output``, or ``both``.
+    method : str
+    rebuilt : float or None
+        Error on hidden tokens relative to the mean row's; None where it was not tried.
+    bits_per_byte : float or None
+        On the selection text, the other side as in the rows chosen until then.
+    chosen : bool
+    """
+
+    side: str
+    method: str
+    rebuilt: float | None = None
+    bits_per_byte: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What auto decided.
+
+    Attributes
+    ----------
+    rows : PatchedRows
+    methods : tuple of str
+        Input and output.
+    table : tuple of Tried
+    why : str
+        In words, on what the choice stands.
+    """
+
+    rows: PatchedRows
+    methods: tuple[str, str]
+    table: tuple[Tried, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """An initialiser whose answer is known: methods are run once, and combined in many ways."""
+
+    name: ClassVar[str] = AUTO
+    answer: NewRows
+
+    def __call__(self, context: InitContext) -> NewRows:
+        return self.answer
+
+
+def choose(
+    operation: Operation,
+    spec: InitSpec,
+    stages: tuple[str, ...] | None = None,
+    heal: float = 0.0,
+) -> Choice:
+    """Choose the initialisers of both sides, and calibrate their rows.
+
+    The best two pairs are both calibrated, as far as the budget goes, and the better one on the
+    selection text is taken. Without a forward pass (`budget` 0) the pair's plain method is taken
+    and nothing calibrated, and the table says so.
+
+    Parameters
+    ----------
+    operation : Operation
+    spec : InitSpec
+        Settings of the candidates.
+    stages, heal
+        See `tokensurgeon.surgery.calibrate.calibrated`.
+    """
+    if operation.recipe.budget == 0 or not operation.context.n_missing:
+        plain = ("omp", "omp") if operation.donor is not None else ("subword-mean", "subword-mean")
+        why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
+        line = Tried("both", "/".join(plain), chosen=True)
+        return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
+    start, seconds = time.perf_counter(), 60 * operation.recipe.budget
+    trial = _Trial(operation, spec)
+    choice, runner_up = trial.run()
+    best = calibrated(operation, choice.rows, stages)
+    methods = choice.methods
+    spent = time.perf_counter() - start
+    if runner_up is not None and stages != () and spent + best.seconds < seconds:
+        other = calibrated(operation, trial.rows(*runner_up), stages)
+        if _after(other) < _after(best):
+            best, methods = other, runner_up
+    if heal:
+        best = calibrated(operation, best, (), heal)
+    table = tuple(
+        replace(line, chosen=line.method == methods[0 if line.side == "input" else 1])
+        for line in choice.table
+    )
+    return replace(choice, rows=best, methods=methods, table=table)
+
+
+def _after(rows: PatchedRows) -> float:
+    """Return the bits per byte on the selection text after the last stage that was kept."""
+    figure = float("inf")
+    for record in rows.stages:
+        known = record.after if record.kept else record.before
+        figure = known if known is not None else figure
+    return figure
+
+
+class _Trial:
+    """The steps of one choice; holds the answers of the candidates."""
+
+    def __init__(self, operation: Operation, spec: InitSpec) -> None:
+        self.operation, self.spec = operation, spec
+        self.default = default_methods(operation)
+        self.context = operation.context
+        self.answers: dict[str, NewRows] = {}
+        self.seen: dict[str, frozenset[str]] = {}
+        self.candidates: dict[str, Initialiser] = {}
+        self.table: dict[tuple[str, str], Tried] = {}
+        self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
+        self.figures: dict[tuple[str, str], float] = {}
+        self.bench: Workbench | None = None
+        names = tuple(dict.fromkeys((*INPUT, *OUTPUT)))
+        for name in names:
+            self.candidates[name] = build_initialiser(name, spec, names)
+
+    def run(self) -> tuple[Choice, tuple[str, str] | None]:
+        """Shortlist, measure, choose; return the runner-up too."""
+        sides = {"input": list(INPUT), "output": list(OUTPUT)}
+        if self.operation.tied:
+            sides = {"output": [n for n in OUTPUT if n != "subword-first"]}
+        if self.operation.donor is None:
+            sides = {side: [n for n in names if n != "omp"] for side, names in sides.items()}
+        try:
+            self.bench = workbench(self.operation, self.rows(*self.default))
+        except CalibrationError as error:
+            line = Tried("both", "/".join(self.default), chosen=True)
+            return Choice(self.rows(*self.default), self.default, (line,), str(error)), None
+        hidden = hide(self.context)
+        shortlists = {side: self._shortlist(side, names, hidden) for side, names in sides.items()}
+        for side in ("output", "input", "output"):
+            if side in shortlists:
+                self._measure_all(side, shortlists[side])
+        best = self._best()
+        texts = self.bench.texts
+        n_bytes = sum(chunk.n_bytes for chunk in texts.selection)
+        whose = "text that the source wrote" if texts.generated else "the calibration text"
+        why = f"bits per byte on {n_bytes:,} bytes of {whose}"
+        if hidden is not None:
+            why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
+        return Choice(self.rows(*best), best, tuple(self.table.values()), why), self._runner_up()
+
+    def _answer(self, name: str) -> NewRows:
+        if name not in self.answers:
+            self.context.seen.clear()
+            self.answers[name] = self.candidates[name](self.context)
+            self.seen[name] = frozenset(self.context.seen)
+        return self.answers[name]
+
+    def _side(self, name: str, side: str) -> SideRows:
+        answer = self._answer(name)
+        found = answer.input if side == "input" else answer.output
+        if found is None:
+            raise InitialiserError(f"'{name}' has no {side} rows: choose another")
+        return found
+
+    def rows(self, input_name: str, output_name: str) -> PatchedRows:
+        """Return the patched rows of two methods, with what they were given."""
+        output = self._side(output_name, "output")
+        inside = output if self.operation.tied else self._side(input_name, "input")
+        rows = patch_rows(self.operation, (AUTO, AUTO), self.spec, _Ready(NewRows(inside, output)))
+        seen = self.seen[input_name] | self.seen[output_name]
+        used: dict[str, Any] = {"used_donor": "donor" in seen, "used_text": "text" in seen}
+        sides = [replace(rows.input, settings=self._settings(input_name))]
+        sides.append(replace(rows.output, settings=self._settings(output_name)))
+        if rows.tied:
+            sides[0] = sides[1]
+        return replace(rows, input=sides[0], output=sides[1], **used)
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        shares = self.stacks.get(name)
+        if shares is None:
+            return {"method": name}
+        rounded = {method: [round(w, 3) for w in weights] for method, weights in shares.items()}
+        return {"method": STACK, "strata": list(STRATA), **rounded}
+
+    def _shortlist(self, side: str, names: list[str], hidden: Hidden | None) -> list[str]:
+        """Return the candidates of a side that go to the text, the default's among them."""
+        default = self.default[0 if side == "input" else 1]
+        if hidden is None:
+            return names
+        metric = None
+        if side == "output" and self.bench is not None:
+            states = self.bench.source_states().astype(np.float64)
+            metric = states.T @ states / len(states)
+        able = {name: self.candidates[name] for name in names}
+        found = rebuild(hidden, able, side, metric)
+        for each in found:
+            self.table[side, each.method] = Tried(side, each.method, each.error)
+        short = [each.method for each in found[:SHORTLIST]]
+        mixed = self._stack(side, found, hidden, metric)
+        if mixed:
+            short.append(mixed)
+        # Both were good everywhere so far; hidden tokens must not hide them.
+        return list(dict.fromkeys([*short, default, "subword-mean"]))
+
+    def _stack(
+        self, side: str, found: list[Rebuilt], hidden: Hidden, metric: np.ndarray | None
+    ) -> str | None:
+        """Add the sum of the best candidates to them."""
+        weights = stack(hidden, found[:4], side, metric)
+        if len(weights) < 2:
+            return None
+        name = f"{STACK} ({side})"
+        parts = tuple((_Ready(self._answer(n)), shares) for n, shares in weights.items())
+        self.stacks[name] = weights
+        self.answers[name] = Mixture(side, parts)(self.context)
+        self.seen[name] = frozenset[str]().union(*(self.seen[n] for n in weights))
+        self.table[side, name] = Tried(side, name)
+        return name
+
+    def _best(self) -> tuple[str, str]:
+        return min(self.figures, key=lambda pair: self.figures[pair], default=self.default)
+
+    def _measure_all(self, side: str, names: list[str]) -> None:
+        """Measure a side's candidates, the other side as in the best pair so far."""
+        best = self._best()
+        for name in names:
+            pair = (name, best[1]) if side == "input" else (best[0], name)
+            if self.operation.tied:
+                pair = (name, name)
+            if pair not in self.figures:
+                try:
+                    self.figures[pair] = self._measure(pair)
+                except InitialiserError:
+                    continue
+            line = self.table.get((side, name), Tried(side, name))
+            self.table[side, name] = replace(line, bits_per_byte=self.figures[pair])
+
+    def _measure(self, pair: tuple[str, str]) -> float:
+        assert self.bench is not None
+        rows = self.rows(*pair)
+        output = rows.input.rows if rows.tied else rows.output.rows
+        matrices = Matrices(rows.input.rows, output, rows.output_bias)
+        self.operation.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
+        return self.bench.score(matrices, self.bench.texts.selection)
+
+    def _runner_up(self) -> tuple[str, str] | None:
+        """Return the best pair with another output method, where calibration changes most."""
+        best = self._best()
+        others = {p: figure for p, figure in self.figures.items() if p[1] != best[1]}
+        return min(others, key=lambda pair: others[pair]) if others else None
