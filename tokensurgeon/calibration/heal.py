@@ -41,7 +41,7 @@ cost against the head's is as 2/3 of the width to those tokens."""
 CHECKS = 8
 """How often rows are judged by the selection, the last time at the end."""
 FEWEST_CHECKS = 3
-MOST_OF_TIME = 0.15
+MOST_OF_TIME = 0.08
 """Share of the time that judging may take; there are fewer checks where it would take more."""
 CUT = 0.25
 """Where rows are worse than the best so far, training goes on from the best with the learning rate
