@@ -10,7 +10,7 @@ from tokensurgeon.calibration.contract import Candidate, Matrices, Stage, StageR
 from tokensurgeon.calibration.output_rows import Prior, Readout, Shrunk
 from tokensurgeon.calibration.states import Fold, Match, Unigram
 from tokensurgeon.calibration.workbench import Workbench
-from tokensurgeon.errors import UnknownNameError, UsageError
+from tokensurgeon.errors import EvaluationError, UnknownNameError, UsageError
 from tokensurgeon.training.train import Progress, no_progress
 
 STAGES: dict[str, Callable[[], Stage]] = {
@@ -107,9 +107,13 @@ def _try(
     start, forward = time.perf_counter(), bench.forward_tokens
     found: list[tuple[float, Candidate]] = []
     for candidate in stage(bench, matrices):
-        found.append((bench.score(candidate.matrices, bench.texts.selection), candidate))
+        try:
+            figure = bench.score(candidate.matrices, bench.texts.selection)
+        except EvaluationError:  # rows that are not finite, or so large that losses are not
+            continue
+        found.append((figure, candidate))
         found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
-    kept, why = False, "nothing to do"
+    kept, why = False, "no gain: nothing that can be measured"
     after = other_after = None
     settings = found[0][1].settings if found else {}
     for after_one, candidate in found:

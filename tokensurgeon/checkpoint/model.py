@@ -104,7 +104,7 @@ class LanguageModel:
         return states
 
     def every_state(self, ids: Sequence[Sequence[int]], layer: int) -> list[Rows]:
-        """Return the state at each position of each sequence, one (len(ids[i]), width) per sequence.
+        """Return the states at all positions, one (len(ids[i]), width) array per sequence.
 
         `layer` as in `states`. Sequences share a forward pass padded on the right, where a causal
         model's earlier positions cannot look.

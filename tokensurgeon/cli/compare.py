@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
+from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, parse_stages
 
 
 @click.command(short_help="Several methods on one pair, in one table.")
@@ -33,6 +33,9 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
     metavar="FILE",
     help="Text that methods may look at; never the one it is measured on.",
 )
+@console.other_text_option
+@console.calibrate_option
+@console.budget_option
 @click.option("--untie", is_flag=True, help="Patch two matrices where the source has one.")
 @click.option("--map", "mapping", multiple=True, metavar="TARGET=SOURCE", help="As in transplant.")
 @click.option("--recipe", metavar="FILE", help="A YAML recipe; options override its keys.")
@@ -78,6 +81,9 @@ def command(
     methods: str | None,
     settings: tuple[str, ...],
     calibration_text: tuple[str, ...],
+    other_text: tuple[str, ...],
+    calibrate: str | None,
+    budget: float | None,
     untie: bool,
     mapping: tuple[str, ...],
     recipe: str | None,
@@ -109,6 +115,9 @@ def command(
             "init.settings": parse_settings(settings),
             "text.evaluation": text,
             "text.calibration": calibration_text,
+            "text.other": other_text,
+            "calibrate": parse_stages(calibrate),
+            "budget": budget,
             "untie": untie,
             "map": parse_map(mapping),
             "device": device,

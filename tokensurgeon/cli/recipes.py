@@ -29,7 +29,7 @@ def build_recipe(file: str | None, options: dict[str, Any]) -> Recipe:
     if file is not None:
         data = Recipe.from_yaml(file).model_dump(mode="json")
     for dotted, value in options.items():
-        if value is None or value is False or (isinstance(value, (tuple, dict)) and not value):
+        if value is None or value is False or (isinstance(value, tuple | dict) and not value):
             continue
         *outer, key = dotted.split(".")
         place = data
@@ -62,6 +62,16 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
             parsed = value
         settings.setdefault("*" if method == ANY else method, {})[key] = parsed
     return settings
+
+
+def parse_stages(stages: str | None) -> list[str] | None:
+    """Turn ``prior,readout`` into a list, ``none`` into an empty one; None means "not given"."""
+    if stages is None:
+        return None
+    names = [name.strip() for name in stages.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("names no stage; say none to calibrate nothing")
+    return [] if names == ["none"] else names
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
+from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, parse_stages
 
 
 @click.command(short_help="Move a model to another tokenizer.")
@@ -15,7 +15,12 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
 @click.option(
     "--donor", metavar="MODEL", help="A model that has the new tokenizer; only its rows are read."
 )
-@click.option("--init", metavar="NAME", help="The method that makes missing rows, both sides.")
+@click.option(
+    "--init",
+    metavar="NAME",
+    help="The method that makes missing rows, both sides; auto measures what loses least.  "
+    "[default: auto]",
+)
 @click.option("--init-input", metavar="NAME", help="The method of the input rows (embedding).")
 @click.option("--init-output", metavar="NAME", help="The method of the output rows (lm_head).")
 @click.option(
@@ -30,7 +35,23 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings
     "--calibration-text",
     multiple=True,
     metavar="FILE",
-    help="Text that methods may look at; never the one it is measured on.",
+    help="Text that methods and calibration may look at; never the one it is measured on. The "
+    "source writes some if not given.",
+)
+@console.other_text_option
+@console.calibrate_option
+@click.option(
+    "--heal",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="Train the vocabulary rows for so long, the body frozen.",
+)
+@console.budget_option
+@click.option(
+    "--clip",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    metavar="PERCENTILE",
+    help="Shorten new rows to this percentile of the trained rows' norms.",
 )
 @click.option("--baseline", multiple=True, metavar="NAME", help="A method to measure beside.")
 @click.option("--untie", is_flag=True, help="Write two matrices where the source has one.")
@@ -70,6 +91,11 @@ def command(
     settings: tuple[str, ...],
     text: tuple[str, ...],
     calibration_text: tuple[str, ...],
+    other_text: tuple[str, ...],
+    calibrate: str | None,
+    heal: float | None,
+    budget: float | None,
+    clip: float | None,
     baseline: tuple[str, ...],
     untie: bool,
     pad_to_multiple_of: int | None,
@@ -91,8 +117,9 @@ def command(
     """Give the checkpoint SOURCE another tokenizer and write the patched checkpoint.
 
     Rows of tokens that both tokenizers have are copied bit for bit; the rows of missing tokens are
-    made by a method (see `tokensurgeon initialisers list`). With --text the patched model is
-    measured beside its source in bits per byte.
+    made by the methods that lose least on a little text (or by those named; see `tokensurgeon
+    initialisers list`) and calibrated on it. With --text the patched model is measured beside its
+    source in bits per byte.
     """
     asked = build_recipe(
         recipe,
@@ -106,6 +133,11 @@ def command(
             "init.settings": parse_settings(settings),
             "text.evaluation": text,
             "text.calibration": calibration_text,
+            "text.other": other_text,
+            "calibrate": parse_stages(calibrate),
+            "heal": heal,
+            "budget": budget,
+            "clip": clip,
             "baselines": baseline,
             "untie": untie,
             "pad_to_multiple_of": pad_to_multiple_of,

@@ -20,14 +20,9 @@ from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows
 from tokensurgeon.recipe import InitSpec
 from tokensurgeon.selection import STRATA, Hidden, Mixture, Rebuilt, hide, rebuild, stack
 from tokensurgeon.surgery.calibrate import calibrated, workbench
+from tokensurgeon.surgery.methods import AUTO, build_initialiser, default_methods
 from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import (
-    AUTO,
-    PatchedRows,
-    build_initialiser,
-    default_methods,
-    patch_rows,
-)
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 
 STACK = "stack"
 SHORTLIST = 3

@@ -34,8 +34,9 @@ from tokensurgeon.surgery.compare_methods import (
 )
 from tokensurgeon.surgery.compare_state import SOURCE, State
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.methods import default_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
-from tokensurgeon.surgery.rows import PatchedRows, default_methods
+from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.training.train import Progress, no_progress
 
 PLAIN = "subword-mean"

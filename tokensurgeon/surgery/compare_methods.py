@@ -16,18 +16,9 @@ import numpy as np
 from tokensurgeon.errors import SettingError
 from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import calibrated
+from tokensurgeon.surgery.methods import chosen_methods, default_methods, wants_auto
 from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import (
-    ALIAS,
-    CONTROL,
-    PADDING,
-    UNSPELLABLE,
-    PatchedRows,
-    chosen_methods,
-    default_methods,
-    patch_rows,
-    wants_auto,
-)
+from tokensurgeon.surgery.rows import ALIAS, CONTROL, PADDING, UNSPELLABLE, PatchedRows, patch_rows
 
 METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
 """What is compared where nobody says: floors, the plain family, and what learns from the pair."""

@@ -19,8 +19,9 @@ from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.evaluation.chunks import chunk_documents
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.methods import chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
-from tokensurgeon.surgery.rows import chosen_methods, patch_rows
+from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 

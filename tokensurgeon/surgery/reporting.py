@@ -176,6 +176,7 @@ def _side(
     heavy = heavy_rows(norms)
     more: dict[str, object] = {
         "weights": percentiles(norms),
+        "clipped": side.clipped,
         "n_heavy": len(heavy),
         "heavy": tuple(
             HeavyFact(id=int(new[i]), spelling=spellings[int(new[i])] or "", norm=float(norms[i]))

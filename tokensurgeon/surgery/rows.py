@@ -19,8 +19,8 @@ import scipy.sparse as sp
 from tokensurgeon.alignment import Match
 from tokensurgeon.calibration import StageRecord
 from tokensurgeon.checkpoint import round_rows
-from tokensurgeon.errors import InitialiserError, UsageError
-from tokensurgeon.initialisers import build, mean_row, settings_of
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers import build, mean_row
 from tokensurgeon.initialisers.contract import (
     Ids,
     InitContext,
@@ -30,6 +30,7 @@ from tokensurgeon.initialisers.contract import (
     SideRows,
 )
 from tokensurgeon.recipe import InitSpec
+from tokensurgeon.surgery.methods import build_initialiser
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
@@ -96,78 +97,6 @@ class PatchedRows:
     def tied(self) -> bool:
         """Whether the two sides are one matrix."""
         return self.input is self.output
-
-
-AUTO = "auto"
-"""The method that measures others and takes the best; not an initialiser itself."""
-
-
-def wants_auto(spec: InitSpec) -> bool:
-    """Say whether a recipe leaves the choice of methods to us.
-
-    Raises
-    ------
-    UsageError
-        If it does for one side only.
-    """
-    named = [name for name in (spec.input, spec.output) if name not in (None, AUTO)]
-    if named and AUTO in (spec.input, spec.output):
-        raise UsageError(
-            f"'{AUTO}' chooses for both sides together, and '{named[0]}' is named for one: name "
-            "neither, or both"
-        )
-    return not named
-
-
-def default_methods(operation: Operation) -> tuple[str, str]:
-    """Return what goes for a pair where nothing is measured, and where one side is named.
-
-    `omp` where there is a donor. Without one `hidden-residual` in and `subword-mean` out when the
-    sides are two matrices, `subword-mean` when they are one: a tied matrix behaves like an output
-    matrix, for which the residual of an input says nothing.
-    """
-    if operation.donor is not None:
-        return "omp", "omp"
-    checkpoint = operation.checkpoint
-    if operation.tied or checkpoint.hidden_width != checkpoint.layout.width:
-        return "subword-mean", "subword-mean"
-    return "hidden-residual", "subword-mean"
-
-
-def chosen_methods(operation: Operation, spec: InitSpec) -> tuple[str, str]:
-    """Return the initialisers that a recipe asks for, the default's where it asks for none.
-
-    Raises
-    ------
-    UsageError
-        If two methods are asked for while there is one matrix.
-    """
-    default_input, default_output = default_methods(operation)
-    if operation.tied:
-        given = [name for name in (spec.input, spec.output) if name is not None]
-        if len(set(given)) > 1:
-            raise UsageError(
-                f"input '{given[0]}' and output '{given[1]}' need two matrices, and the source "
-                "is tied: name one method, or add --untie"
-            )
-        name = given[0] if given else default_output
-        return name, name
-    return spec.input or default_input, spec.output or default_output
-
-
-def build_initialiser(name: str, spec: InitSpec, used: tuple[str, ...]) -> Initialiser:
-    """Build an initialiser with the settings that a recipe has for it.
-
-    The settings under ``"*"`` go to each method in `used` that has them; a key that none has is
-    an error of the first. A method that is not in `used`, such as a baseline, gets none of them.
-    """
-    own = dict(spec.settings.get(name, {}))
-    if name in used:
-        for key, value in spec.settings.get("*", {}).items():
-            nobody = not any(key in settings_of(other) for other in used)
-            if nobody or key in settings_of(name):
-                own.setdefault(key, value)
-    return build(name, own)
 
 
 def patch_rows(

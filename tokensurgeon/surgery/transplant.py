@@ -21,16 +21,10 @@ from tokensurgeon.surgery.calibrate import calibrated, clipped
 from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.files import record_files
 from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
+from tokensurgeon.surgery.methods import AUTO, build_initialiser, chosen_methods, wants_auto
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
-from tokensurgeon.surgery.rows import (
-    AUTO,
-    PatchedRows,
-    build_initialiser,
-    chosen_methods,
-    patch_rows,
-    wants_auto,
-)
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.train import Progress, no_progress

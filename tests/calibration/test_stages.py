@@ -1,0 +1,295 @@
+"""Laws of the closed-form stages, on a real tiny model whose right answers are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SENTENCES
+from tokensurgeon import Recipe
+from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages, make_workbench
+from tokensurgeon.calibration.contract import Candidate
+from tokensurgeon.calibration.gate import STAGES
+from tokensurgeon.calibration.output_rows import even_direction, read_out, shifted
+from tokensurgeon.calibration.states import Fold, Match, Unigram, _expected
+from tokensurgeon.calibration.texts import generate_texts, split_texts
+from tokensurgeon.calibration.track import make_track, meetings, state_at
+from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
+from tokensurgeon.evaluation.chunks import chunk_documents
+from tokensurgeon.evaluation.scoring import encode_chunks
+from tokensurgeon.surgery import prepare
+from tokensurgeon.surgery.calibrate import calibrated, clipped
+from tokensurgeon.surgery.rows import RECALIBRATED, patch_rows
+
+TEXTS = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import json
+
+    path = tmp_path_factory.mktemp("calibration") / "text.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def same(tiny_source: Path) -> Workbench:
+    """A workbench whose target is the source's own vocabulary: every right answer is known."""
+    operation = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_source)))
+    context = dataclasses.replace(operation.context, texts=tuple(TEXTS))
+    everything = operation.alignment.shared
+    return make_workbench(
+        operation.model, context, new=everything[:0], shared=everything, max_bytes=6000
+    )
+
+
+@pytest.fixture
+def own(same: Workbench) -> Matrices:
+    return Matrices(same.context.input_rows, same.context.output_rows)
+
+
+def test_tracks_meet_at_the_bytes_that_both_have_read(tiny_source: Path, tiny_donor: Path) -> None:
+    from tokensurgeon.vocabulary import load_vocabulary
+
+    chunks = chunk_documents(TEXTS[:6], max_bytes_per_chunk=128)
+    one, other = (
+        make_track(encode_chunks(load_vocabulary(folder), chunks), chunks)
+        for folder in (tiny_source, tiny_donor)
+    )
+    for track in (one, other):
+        assert track.n_states == sum(map(len, track.sequences))
+        assert (track.ends >= track.starts).all()
+        assert (np.diff(track.boundaries) > 0).all()
+        assert (state_at(track, track.ends) >= track.after).all()
+    here, there = meetings(one, other)
+    offset_of = dict(zip(one.boundary_states.tolist(), one.boundaries.tolist(), strict=True))
+    other_of = dict(zip(other.boundary_states.tolist(), other.boundaries.tolist(), strict=True))
+    assert len(here) > len(chunks)
+    assert [offset_of[i] for i in here] == [other_of[i] for i in there]
+    whole, again = meetings(one, one)
+    assert np.array_equal(whole, again)
+    assert len(whole) == len(one.boundaries)
+
+
+def test_a_state_without_a_border_is_not_found(same: Workbench) -> None:
+    assert (state_at(same.source_track, np.array([-5, 10**9])) == -1).all()
+
+
+def test_an_even_direction_reads_one_where_one_can_be_read() -> None:
+    generator = np.random.default_rng(0)
+    states = generator.normal(size=(500, 8)).astype(np.float32)
+    states[:, 3] = 2.0
+    direction = even_direction(states, ridge=1e-9)
+    assert np.allclose(states @ direction, 1, atol=1e-4)
+
+
+def test_a_shift_adds_nats_to_the_logits(own: Matrices) -> None:
+    ids = np.array([5, 9])
+    direction = np.ones(own.output.shape[1]) / own.output.shape[1]
+    moved = shifted(own, ids, np.array([1.0, -2.0]), direction, scale=2.0)
+    state = np.ones(own.output.shape[1])
+    change = 2.0 * ((moved.output - own.output) @ state)
+    assert np.allclose(change[ids], [1.0, -2.0], atol=1e-5)
+    assert np.count_nonzero(change) == 2
+    with_bias = Matrices(own.input, own.output, np.zeros(len(own.output), np.float32))
+    by_bias = shifted(with_bias, ids, np.array([1.0, -2.0]), direction, scale=2.0)
+    assert by_bias.output is own.output or np.array_equal(by_bias.output, own.output)
+    assert by_bias.bias is not None
+    assert np.allclose(by_bias.bias[ids], [0.5, -1.0])
+
+
+def test_readout_finds_the_row_that_the_source_has(same: Workbench, own: Matrices) -> None:
+    token = int(np.bincount(same.source_track.ids).argmax())
+    rows = own.output.copy()
+    rows[token] = 0
+    bench = dataclasses.replace(same, new=np.array([token]))
+    found = read_out(bench, Matrices(own.input, rows), strength=1e-6)
+    states = same.source_states()[bench.occurrences.states[bench.occurrences.tokens == token]]
+    wanted = states @ own.output[token]
+    assert np.abs(states @ rows[token] - wanted).max() > 0.01
+    assert np.allclose(states @ found[token], wanted, atol=0.01)
+    others = np.delete(np.arange(len(rows)), token)
+    assert np.array_equal(found[others], rows[others])
+
+
+def test_what_needs_no_mending_is_left(same: Workbench, own: Matrices) -> None:
+    for candidate in Match(shared=True)(same, own):
+        assert np.allclose(candidate.matrices.input, own.input, atol=1e-5)
+    for candidate in Fold()(same, own):
+        assert np.allclose(candidate.matrices.output, own.output, atol=1e-4)
+
+
+def test_unigram_brings_expected_counts_to_the_texts(same: Workbench, own: Matrices) -> None:
+    bench = dataclasses.replace(same, new=same.shared)
+    track = bench.target_track
+    states = bench.target_states(own)[track.before[track.before >= 0]]
+    counts = np.bincount(track.ids[track.before >= 0], minlength=len(own.output))
+
+    def off(matrices: Matrices) -> float:
+        expected = _expected(bench, matrices, states)
+        return float(np.abs(np.log((counts + 2) / (expected + 2))).sum())
+
+    *_, last = Unigram()(bench, own)
+    assert off(last.matrices) < 0.8 * off(own)
+
+
+class Worse:
+    """A stage that spoils the rows."""
+
+    name = "worse"
+    changes_shared = False
+    two_matrices = False
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        yield Candidate({}, matrices.with_output(matrices.output * 50))
+
+
+class Broken(Worse):
+    """A stage whose rows are not numbers."""
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        yield Candidate({}, matrices.with_output(np.full_like(matrices.output, 1e38)))
+
+
+class Memory(Worse):
+    """A stage that helps on the selection text by making everything else impossible."""
+
+    changes_shared = True
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        track = make_track(
+            encode_chunks(bench.context.target, bench.texts.selection), bench.texts.selection
+        )
+        absent = np.setdiff1d(np.arange(len(matrices.output)), track.ids)
+        states = bench.source_states()
+        yield Candidate(
+            {}, shifted(matrices, absent, np.full(len(absent), -9.0), even_direction(states), 1.0)
+        )
+
+
+@pytest.mark.parametrize("stage", [Worse, Broken])
+def test_a_stage_that_hurts_is_not_kept(
+    same: Workbench, own: Matrices, stage: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGES, "worse", stage)
+    with np.errstate(all="ignore"):
+        after, (record,) = calibrate(same, own, ["worse"])
+    assert not record.kept
+    assert after is own
+    assert "no gain" in record.why
+
+
+def test_a_gain_that_costs_other_text_is_refused(
+    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = same.texts.selection[:1]
+    other = tuple(chunk_documents(["0123456789 ZYXWVUT ~~~ %%% &&& ###"]))
+    texts = dataclasses.replace(same.texts, selection=selection, other=other)
+    bench = dataclasses.replace(same, texts=texts)
+    monkeypatch.setitem(STAGES, "worse", Memory)
+    after, (record,) = calibrate(bench, own, ["worse"])
+    assert record.after is not None
+    assert record.before is not None
+    assert record.after < record.before
+    assert record.other_after is not None
+    assert record.other_before is not None
+    assert record.other_after > record.other_before
+    assert not record.kept
+    assert after is own
+    assert "other text" in record.why
+
+
+def test_no_stage_begins_after_the_budget(same: Workbench, own: Matrices) -> None:
+    after, records = calibrate(same, own, ["shrunk", "prior"], seconds=-1)
+    assert after is own
+    assert [record.kept for record in records] == [False, False]
+    assert all("budget" in record.why for record in records)
+
+
+def test_stages_that_cannot_be_are_refused(same: Workbench, own: Matrices) -> None:
+    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: match"):
+        calibrate(same, own, ["foldd"])
+    tied = Matrices(own.output, own.output)
+    with pytest.raises(UsageError, match="'fold' makes the input and the output rows differ"):
+        calibrate(same, tied, ["fold"])
+    assert "fold" not in default_stages(tied=True)
+    assert set(default_stages(tied=False)) == set(STAGES)
+
+
+def test_texts_are_parted_by_document(same: Workbench) -> None:
+    context = same.context
+    parted = split_texts(
+        same.model, context.source, context.target, TEXTS, SENTENCES[:1], max_bytes=4000
+    )
+    fit, selection = ({chunk.text for chunk in part} for part in (parted.fit, parted.selection))
+    assert fit
+    assert selection
+    assert not fit & selection
+    heads = tuple(text for text in selection if text[0].isdigit())
+    assert heads
+    assert not any(document.startswith(heads) for document in parted.documents)
+    assert [chunk.text for chunk in parted.other] == [SENTENCES[0]]
+    assert not parted.generated
+    assert parted.n_bytes == sum(
+        chunk.n_bytes for chunk in (*parted.fit, *parted.selection, *parted.other)
+    )
+
+
+def test_the_source_writes_the_same_text_again(same: Workbench) -> None:
+    source = same.context.source
+    one, again = (generate_texts(same.model, source, 2000, seed=3) for _ in range(2))
+    assert one == again
+    assert sum(len(text.encode()) for text in one) >= 2000
+    assert one != generate_texts(same.model, source, 2000, seed=4)
+
+
+def test_too_little_text_is_said(same: Workbench) -> None:
+    context = same.context
+    with pytest.raises(CalibrationError, match="2 bytes of calibration text leave nothing"):
+        split_texts(same.model, context.source, context.target, ["ab"], ["cd"], max_bytes=100)
+
+
+def test_calibrated_rows_say_what_was_done(
+    tiny_source: Path, tiny_donor: Path, text_file: Path
+) -> None:
+    operation = prepare(
+        Recipe.parse(
+            {
+                "source": str(tiny_source),
+                "tokenizer": str(tiny_donor),
+                "text": {"calibration": [str(text_file)]},
+            }
+        )
+    )
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    assert calibrated(operation, rows, ()) is rows
+    found = calibrated(operation, rows, None)
+    assert [record.stage for record in found.stages] == list(STAGES)
+    assert found.used_text
+    assert not found.generated
+    assert found.forward_tokens > 0
+    assert found.gradient_steps == 0
+    for before, after in ((rows.input, found.input), (rows.output, found.output)):
+        changed = (before.rows != after.rows).any(axis=1)
+        assert (after.copied[changed] == -1).all()
+        assert np.array_equal(after.copied[~changed], before.copied[~changed])
+        assert ((after.origin == RECALIBRATED) <= changed).all()
+    kept = [record for record in found.stages if record.kept]
+    assert kept  # random rows of a random model: something always helps
+    assert all(r.before - r.after >= 1e-3 for r in kept if r.before and r.after)
+
+
+def test_clipping_shortens_new_rows_only(tiny_source: Path, tiny_donor: Path) -> None:
+    operation = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_donor)))
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    found = clipped(operation, rows, 1.0)
+    changed = (rows.input.rows != found.input.rows).any(axis=1)
+    assert found.input.clipped == changed.sum() > 0
+    assert (rows.input.copied[changed] == -1).all()
+    norms = np.linalg.norm(found.input.rows, axis=1)
+    assert (norms[changed] < np.linalg.norm(rows.input.rows[changed], axis=1)).all()
