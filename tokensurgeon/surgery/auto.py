@@ -25,11 +25,18 @@ from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 
 STACK = "stack"
+STACKED = 5
+"""Most methods that are added up."""
 SHORTLIST = 3
 """Candidates of a side that are measured on text, besides the pair's plain default."""
 
-INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer", "omp")
-OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "ridge-composer", "omp")
+INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
+OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "ridge-composer")
+TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
+DONOR = ("omp", "tokenadapt", "anchors")
+"""Tried besides, on every side, where there is a donor."""
+SETTINGS: dict[str, dict[str, Any]] = {"anchors": {"combiner": "ridge"}}
+"""Of candidates whose own default is not the one to try; a recipe's settings win."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def choose(
     """Choose the initialisers of both sides, and calibrate their rows.
 
     The best two pairs are both calibrated, as far as the budget goes, and the better one on the
-    selection text is taken. Without a forward pass (`budget` 0) the pair's plain method is taken
+    selection text is taken. Without a forward pass (`budget` 0) what needs none is taken
     and nothing calibrated, and the table says so.
 
     Parameters
@@ -107,7 +114,8 @@ def choose(
         See `tokensurgeon.surgery.calibrate.calibrated`.
     """
     if operation.recipe.budget == 0 or not operation.context.n_missing:
-        plain = ("omp", "omp") if operation.donor is not None else ("subword-mean", "subword-mean")
+        name = "omp" if operation.donor is not None else "ridge-composer"
+        plain = (name, name)
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
@@ -153,24 +161,29 @@ class _Trial:
         self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
         self.figures: dict[tuple[str, str], float] = {}
         self.bench: Workbench | None = None
-        names = tuple(dict.fromkeys((*INPUT, *OUTPUT)))
+        more = DONOR if operation.donor is not None else ()
+        self.sides = {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
+        if operation.tied:
+            self.sides = {"output": (*TIED, *more)}
+        names = tuple(dict.fromkeys(name for side in self.sides.values() for name in side))
+        own = {name: {**SETTINGS.get(name, {}), **spec.settings.get(name, {})} for name in names}
+        settings = {**spec.settings, **own}
         for name in names:
-            self.candidates[name] = build_initialiser(name, spec, names)
+            self.candidates[name] = build_initialiser(
+                name, spec.model_copy(update={"settings": settings}), names
+            )
 
     def run(self) -> tuple[Choice, tuple[str, str] | None]:
         """Shortlist, measure, choose; return the runner-up too."""
-        sides = {"input": list(INPUT), "output": list(OUTPUT)}
-        if self.operation.tied:
-            sides = {"output": [n for n in OUTPUT if n != "subword-first"]}
-        if self.operation.donor is None:
-            sides = {side: [n for n in names if n != "omp"] for side, names in sides.items()}
         try:
             self.bench = workbench(self.operation, self.rows(*self.default))
         except CalibrationError as error:
             line = Tried("both", "/".join(self.default), chosen=True)
             return Choice(self.rows(*self.default), self.default, (line,), str(error)), None
         hidden = hide(self.context)
-        shortlists = {side: self._shortlist(side, names, hidden) for side, names in sides.items()}
+        shortlists = {
+            side: self._shortlist(side, names, hidden) for side, names in self.sides.items()
+        }
         for side in ("output", "input", "output"):
             if side in shortlists:
                 self._measure_all(side, shortlists[side])
@@ -217,11 +230,11 @@ class _Trial:
         rounded = {method: [round(w, 3) for w in weights] for method, weights in shares.items()}
         return {"method": STACK, "strata": list(STRATA), **rounded}
 
-    def _shortlist(self, side: str, names: list[str], hidden: Hidden | None) -> list[str]:
+    def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
         default = self.default[0 if side == "input" else 1]
         if hidden is None:
-            return names
+            return list(names)
         metric = None
         if side == "output" and self.bench is not None:
             states = self.bench.source_states().astype(np.float64)
@@ -241,7 +254,7 @@ class _Trial:
         self, side: str, found: list[Rebuilt], hidden: Hidden, metric: np.ndarray | None
     ) -> str | None:
         """Add the sum of the best candidates to them."""
-        weights = stack(hidden, found[:4], side, metric)
+        weights = stack(hidden, found[:STACKED], side, metric)
         if len(weights) < 2:
             return None
         name = f"{STACK} ({side})"

@@ -50,7 +50,7 @@ def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]
         # The rows, their gradients and two moments of each.
         memory += model_bytes + 4.0 * sides * row_bytes * operation.n_rows
         seconds += 60 * recipe.heal
-    if "omp" in methods and operation.donor is not None:
+    if {"omp", "auto"} & set(methods) and operation.donor is not None:
         n_shared = int(operation.alignment.shared.size)
         width = operation.donor.input.shape[1]
         flops = 2.0 * len(operation.pieces) * n_shared * width * 8 * sides
@@ -68,7 +68,7 @@ def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]
 def _forward_tokens(operation: Operation, methods: tuple[str, str]) -> int:
     """Count the tokens that will be run through the source or its patched forms."""
     tokens = 0
-    if "hidden-residual" in methods:
+    if {"hidden-residual", "auto"} & set(methods):
         tokens += sum(2 * (len(pieces) + 1) for pieces in operation.pieces.values())
     patterns = operation.recipe.text.evaluation
     if patterns:
