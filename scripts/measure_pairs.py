@@ -1,13 +1,13 @@
 """Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
 
     python scripts/measure_pairs.py ASSETS --state DIR [--floors DIR] [--bytes N] [--only WORDS]
-                                    [-o docs/methods.md]
+                                    [--methods NAMES] [--adapted] [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too. Each finished method is kept in the state folder,
 so that a run that was stopped goes on, and a page is made anew in minutes. `--floors` holds
 KEY.json of `tokensurgeon floor`, where a pair has one. With -o the tables replace what stands
-between the marks `pairs` on the page; with --only they are printed.
+between the marks `pairs` on the page.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from tokensurgeon.training import read_documents
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
 BASELINES = ("subword-mean", "omp-published")
 """What the default is held against: the strong plain floor, and the published state of the art."""
-HEAL = "default+calibration+heal=5"
-FITTED = ("subword-mean+calibration", "default+calibration", HEAL)
+AUTO = "auto+calibration"
+"""What users get who name nothing."""
+FITTED = ("subword-mean+calibration", AUTO, f"{AUTO}+heal=5")
 SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
 """Pairs of methods that are measured where there are two matrices."""
 NEEDS_A_DONOR = ("omp", "omp-published")
@@ -123,8 +124,11 @@ def pairs(assets: Path) -> list[Pair]:
     return found
 
 
-def methods(pair: Pair) -> list[str]:
+def methods(pair: Pair, wanted: list[str] | None = None) -> list[str]:
     """Return what is measured on a pair: every built-in that can work, then what is fitted."""
+    if wanted:
+        alone = pair.donor is None
+        return [name for name in wanted if not (alone and name.startswith("omp"))]
     found = [name for name in names() if name not in NOT_COMPARED]
     fitted = list(FITTED)
     if pair.donor is None:
@@ -133,7 +137,7 @@ def methods(pair: Pair) -> list[str]:
         fitted.insert(1, "omp-published+calibration")
     if not pair.tied:
         found += [name for name in SIDES if pair.donor is not None or "omp" not in name]
-    return list(dict.fromkeys([*found, "default", *fitted]))
+    return list(dict.fromkeys([*found, *fitted]))
 
 
 def head(path: Path, n_bytes: int, folder: Path) -> Path:
@@ -149,8 +153,9 @@ def head(path: Path, n_bytes: int, folder: Path) -> Path:
     return file
 
 
-def measure(pair: Pair, state: Path, floors: Path | None, n_bytes: int) -> Comparison:
+def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comparison:
     """Compare the methods on one pair."""
+    state, floors, n_bytes = arguments.state, arguments.floors, arguments.bytes
     recipe = Recipe.model_validate(
         {
             "source": str(pair.source),
@@ -175,11 +180,11 @@ def measure(pair: Pair, state: Path, floors: Path | None, n_bytes: int) -> Compa
     plain, fitted = (
         compare(
             recipe,
-            [name for name in methods(pair) if ("+" in name) == is_fitted],
+            [name for name in names if ("+" in name) == is_fitted],
             state=state / pair.key,
             seeds=1 if is_fitted else 3,
             floor=floor,
-            adapted=is_fitted,
+            adapted=is_fitted and arguments.adapted,
             progress=progress,
         )
         for is_fitted in (False, True)
@@ -202,8 +207,7 @@ def section(pair: Pair, table: Comparison) -> str:
         "",
         f"{pair.trained.capitalize()}. {facts['missing']:,} of {facts['n_target']:,} target tokens "
         f"are missing. Measured on {table.evaluation.n_bytes:,} bytes of `{pair.text.name}`, "
-        f"fitted on {facts['calibration_bytes']:,} bytes of `{pair.calibration[0].name}`. The "
-        f"default is `{facts['default']}`.",
+        f"fitted on {facts['calibration_bytes']:,} bytes of `{pair.calibration[0].name}`.",
         "",
     ]
     if facts["floor"]:
@@ -249,28 +253,27 @@ def section(pair: Pair, table: Comparison) -> str:
 def summary(done: list[tuple[Pair, Comparison]]) -> str:
     """Return one line a pair: the default beside the better of the baselines."""
     lines = [
-        "| pair | better of `subword-mean` and `omp-published` | default, calibrated | ratio "
+        "| pair | better of `subword-mean` and `omp-published` | `auto`, calibrated | ratio "
         "| with five minutes of healing | ratio | of the recoverable gap |",
         "|---|---|---|---|---|---|---|",
     ]
     worst: dict[str, tuple[float, str]] = {}
     for pair, table in done:
         rows = {row["method"]: row for row in table.rows if row["gap"] is not None}
-        default = table.facts["default"]
         base = min((rows[name]["gap"], name) for name in BASELINES if name in rows)
         cells = [pair.title, f"{base[0]:+.3f} (`{base[1]}`)"]
-        for suffix in ("+calibration", "+calibration+heal=5"):
-            row = rows.get(f"{default}{suffix}")
+        for suffix in ("", "+heal=5"):
+            row = rows.get(f"{AUTO}{suffix}")
             cells.append("–" if row is None else f"{row['gap']:+.3f}")
             cells.append("–" if row is None else f"{row['gap'] / base[0]:.2f}")
             if row is not None:
                 ratio = (row["gap"] / base[0], pair.title)
                 worst[suffix] = max(worst.get(suffix, ratio), ratio)
-        cells.append(words.percent(rows.get(f"{default}+calibration", {}).get("closed")))
+        cells.append(words.percent(rows.get(AUTO, {}).get("closed")))
         lines.append("| " + " | ".join(cells) + " |")
     named = {
-        "+calibration": "Worst pair for the default",
-        "+calibration+heal=5": "Worst pair with healing",
+        "": "Worst pair for the default",
+        "+heal=5": "Worst pair with healing",
     }
     said = [f"{named[key]}: {title} ({ratio:.2f})." for key, (ratio, title) in worst.items()]
     return "\n".join([*lines, "", *said, ""])
@@ -304,15 +307,17 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--floors", type=Path)
     parser.add_argument("--bytes", type=int, default=60_000)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", help="keys of pairs, parted by commas")
+    parser.add_argument("--methods", help="parted by commas; every built-in if not given")
+    parser.add_argument("--adapted", action="store_true", help="fit the source too")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    if arguments.only and arguments.output:
-        parser.error("--only prints; a page is made of all pairs")
+    keys = arguments.only.split(",") if arguments.only else None
+    wanted = arguments.methods.split(",") if arguments.methods else None
     done: list[tuple[Pair, Any]] = []
     for pair in pairs(arguments.assets):
-        if arguments.only in pair.key:
-            table = measure(pair, arguments.state, arguments.floors, arguments.bytes)
+        if keys is None or pair.key in keys:
+            table = measure(pair, methods(pair, wanted), arguments)
             done.append((pair, table))
             print(section(*done[-1]), flush=True)
     text = page(done, arguments.bytes)

@@ -1,0 +1,145 @@
+"""The default: methods are measured and chosen, their rows calibrated, and the report says how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokensurgeon import Recipe, transplant
+from tokensurgeon.errors import RecipeError, SettingError, UsageError
+from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.surgery import prepare
+from tokensurgeon.surgery.auto import choose
+
+
+def recipe(source: Path, donor: Path, text: Path | None = None, **more: object) -> Recipe:
+    texts = {} if text is None else {"text": {"calibration": [str(text)]}}
+    fields = {"source": str(source), "tokenizer": str(donor), "donor": str(donor)}
+    return Recipe.parse({**fields, **texts, **more})
+
+
+@pytest.fixture(scope="module")
+def report(tiny_source: Path, tiny_donor: Path, tiny_text: Path) -> SurgeryReport:
+    return transplant(recipe(tiny_source, tiny_donor, tiny_text)).report
+
+
+def test_the_best_of_the_table_is_taken(report: SurgeryReport) -> None:
+    assert {line.side for line in report.choice} == {"input", "output"}
+    for side in ("input", "output"):
+        chosen = [line for line in report.choice if line.side == side and line.chosen]
+        assert len(chosen) == 1
+        assert chosen[0].bits_per_byte is not None
+    figures = [line.bits_per_byte for line in report.choice if line.bits_per_byte is not None]
+    best = min(figures)
+    assert any(line.chosen and line.bits_per_byte == best for line in report.choice) or any(
+        stage.kept
+        for stage in report.stages  # calibration may turn the order of the best two
+    )
+    assert "calibration text" in (report.choice_why or "")
+    assert report.input.method == report.output.method == "auto"
+    assert report.text_methods == ("patched",)
+
+
+def test_stages_are_reported_with_what_they_bought(report: SurgeryReport) -> None:
+    assert report.stages
+    kept = [stage for stage in report.stages if stage.kept]
+    for stage in kept:
+        assert stage.before is not None
+        assert stage.after is not None
+        assert stage.after < stage.before
+    assert all(stage.gradient_steps == 0 for stage in report.stages)
+    card = model_card(report)
+    assert "## How the methods were chosen" in card
+    assert "## What calibration bought" in card
+    assert all(f"| {stage.stage} |" in card for stage in report.stages)
+    assert "nothing was trained" in card
+
+
+def test_without_text_the_source_writes_some(tiny_source: Path, tiny_donor: Path) -> None:
+    result = transplant(recipe(tiny_source, tiny_donor, calibrate=["unigram"]))
+    assert result.report.generated
+    assert "the source wrote" in (result.report.choice_why or "")
+    assert result.report.text_methods == ()
+    assert "No calibration text was given" in model_card(result.report)
+
+
+def test_no_budget_runs_no_forward_pass(tiny_source: Path, tiny_donor: Path) -> None:
+    operation = prepare(recipe(tiny_source, tiny_donor, budget=0))
+    choice = choose(operation, operation.recipe.init)
+    assert choice.methods == ("omp", "omp")
+    assert choice.rows.forward_tokens == 0
+    assert choice.rows.stages == ()
+    assert "no time" in choice.why
+
+
+def test_the_same_recipe_chooses_the_same_rows(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    one, other = (
+        transplant(recipe(tiny_source, tiny_donor, tiny_text, calibrate=["readout"])).rows
+        for _ in range(2)
+    )
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one.input.rows, other.input.rows)
+    assert np.array_equal(one.output.rows, other.output.rows)
+
+
+def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text: Path) -> None:
+    found = transplant(
+        recipe(
+            tiny_source, tiny_donor, tiny_text, init={"input": "omp", "output": "omp"}, heal=0.02
+        )
+    )
+    (stage,) = found.report.stages
+    assert stage.stage == "heal"
+    assert stage.gradient_steps > 0
+    assert found.rows is not None
+    assert found.rows.gradient_steps == stage.gradient_steps
+    if stage.kept:
+        assert "nothing was trained" not in model_card(found.report)
+
+
+def test_a_named_method_is_left_as_it_is(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    found = transplant(recipe(tiny_source, tiny_donor, tiny_text, init={"input": "omp"}))
+    assert found.report.stages == ()
+    assert found.report.choice == ()
+
+
+def test_a_vocabulary_that_lacks_nothing_is_left_alone(tiny_source: Path) -> None:
+    found = transplant(source=str(tiny_source), tokenizer=str(tiny_source))
+    assert found.report.stages == ()
+    assert found.report.choice_why == "no token is missing"
+
+
+def test_what_cannot_be_asked_is_refused(tiny_source: Path, tiny_donor: Path) -> None:
+    with pytest.raises(UsageError, match="'auto' chooses for both sides"):
+        transplant(recipe(tiny_source, tiny_donor, init={"input": "auto", "output": "omp"}))
+    with pytest.raises(UsageError, match="no calibration stage 'folds'"):
+        transplant(recipe(tiny_source, tiny_donor, calibrate=["folds"]))
+    with pytest.raises(SettingError, match="no setting 'kk'"):
+        transplant(recipe(tiny_source, tiny_donor, init={"settings": {"*": {"kk": 3}}}))
+    with pytest.raises(RecipeError, match="budget"):
+        recipe(tiny_source, tiny_donor, budget=-1)
+
+
+def test_a_tied_source_stays_one_matrix(
+    tmp_path: Path, tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    import shutil
+
+    from tests.conftest import make_model
+
+    tied = tmp_path / "tied"
+    shutil.copytree(tiny_source, tied)
+    make_model(tied, 320, width=16, seed=3, tied=True)
+    fields = recipe(tied, tiny_donor, tiny_text).model_dump()
+    found = transplant(**{**fields, "output": str(tmp_path / "out")})
+    assert found.rows is not None
+    assert found.rows.tied
+    assert {stage.stage for stage in found.report.stages}.isdisjoint({"fold", "match"})
+    assert {line.side for line in found.report.choice} == {"output"}
