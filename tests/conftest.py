@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -77,6 +78,17 @@ def make_model(folder: Path, n_rows: int, *, width: int, seed: int, tied: bool =
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_writing() -> Iterator[None]:
+    """Let sources write less text where none is given: random models have nothing to say."""
+    from tokensurgeon.calibration import texts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "GENERATED", 3_000)
+        patch.setattr(texts, "MOST_OTHER", 1_000)
+        yield
 
 
 @pytest.fixture(scope="session")

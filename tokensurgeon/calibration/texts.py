@@ -28,6 +28,8 @@ MOST_OTHER = 20_000
 """Bytes."""
 GENERATED = 60_000
 """Bytes that the source writes where nobody gives text."""
+AT_ONCE = 32
+"""Texts written side by side."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def generate_texts(
     while written < n_bytes and empty < 3:
         found = [
             vocabulary.decode([i for i in ids if i not in stop])
-            for ids in model.generate(prefix, length, seed + len(texts), n=16, stop=stop)
+            for ids in model.generate(prefix, length, seed + len(texts), n=AT_ONCE, stop=stop)
         ]
         found = [text for text in found if text.strip()]
         empty = 0 if found else empty + 1
