@@ -46,6 +46,7 @@ def heal(vocabulary: Vocabulary) -> Heal:
             "tied": False,
             "minutes": 60.0,
             "max_tokens": 3000,
+            "max_passes": None,
             "tokens_per_step": 256,
             "learning_rate": 0.5,
         }
@@ -133,6 +134,14 @@ def test_a_bound_of_tokens_is_kept_to_a_step(model: LanguageModel, heal: Heal) -
     healed = heal(model, max_tokens=1000)
     assert 1000 <= healed.n_tokens < 1000 + 256
     assert healed.n_steps >= 1000 // 256
+
+
+def test_a_bound_of_passes_is_kept_to_a_step(
+    model: LanguageModel, vocabulary: Vocabulary, heal: Heal
+) -> None:
+    n = TrainingText.read(vocabulary, TEXTS, model.max_positions).n_tokens
+    healed = heal(model, max_passes=1.5, max_tokens=100 * n)
+    assert 1.5 * n - 1 <= healed.n_tokens < 1.5 * n + 256
 
 
 def test_a_bound_of_time_ends_the_training(model: LanguageModel, heal: Heal) -> None:

@@ -21,7 +21,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents of the same sentences as the evaluation text, in other orders."""
     path = tmp_path_factory.mktemp("calibration") / "calibration.jsonl"
     words = " ".join(SENTENCES).split()
-    texts = [" ".join(words[i::7]) + f" {i}" for i in range(25)]
+    texts = [" ".join(words[i % 7 :: 7]) + f" {i}" for i in range(300)]
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
     return path
 
