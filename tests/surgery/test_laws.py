@@ -206,7 +206,7 @@ def test_padding_and_unmatched_controls_get_rows_that_draw_no_mass(
 def test_start_and_end_tokens_take_the_rows_of_the_source_s(
     checkpoints: Checkpoints, world: Path
 ) -> None:
-    result = transplant(source=str(checkpoints()), tokenizer=str(world / "target"))
+    result = transplant(source=str(checkpoints()), tokenizer=str(world / "target"), calibrate=())
     target, source = result.alignment.target, result.alignment.source
     assert result.rows.input.copied[target.bos_id] == source.bos_id
     assert result.rows.output.copied[target.eos_id] == source.eos_id
@@ -216,7 +216,7 @@ def test_one_token_for_start_and_end_takes_input_from_start_and_output_from_end(
     world: Path, donor: Path
 ) -> None:
     # The other way round: a source with two tokens (the donor's model) and a target with one.
-    result = transplant(source=str(donor), tokenizer=str(world / "source"))
+    result = transplant(source=str(donor), tokenizer=str(world / "source"), calibrate=())
     target, source = result.alignment.target, result.alignment.source
     assert target.bos_id == target.eos_id
     assert source.bos_id != source.eos_id

@@ -78,16 +78,19 @@ def test_everything_that_belongs_to_a_checkpoint_is_there(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_the_default_needs_no_donor_and_says_what_it_used(
+def test_a_side_that_is_named_gets_the_plain_default_beside_it(
     checkpoints: Checkpoints, world: Path, donor: Path
 ) -> None:
     source = str(checkpoints())
-    alone = transplant(source=source, tokenizer=str(world / "target")).report
+    init = {"output": "subword-mean"}
+    alone = transplant(source=source, tokenizer=str(world / "target"), init=init).report
     assert (alone.input.method, alone.output.method) == ("hidden-residual", "subword-mean")
-    tied = transplant(source=str(checkpoints(tied=True)), tokenizer=str(world / "target")).report
+    tied = transplant(
+        source=str(checkpoints(tied=True)), tokenizer=str(world / "target"), init=init
+    ).report
     assert (tied.input.method, tied.output.method) == ("subword-mean", "subword-mean")
-    settings = {"omp": {"k": 4}}
-    helped = transplant(source=source, donor=str(donor), init={"settings": settings}).report
+    named = {"input": "omp", "settings": {"omp": {"k": 4}}}
+    helped = transplant(source=source, donor=str(donor), init=named).report
     assert (helped.input.method, helped.output.method) == ("omp", "omp")
     assert helped.donor_methods == ("patched",)
     # What was left open is reported as it was used.
@@ -120,7 +123,9 @@ def test_the_report_says_which_methods_saw_the_text(
             "calibration": [str(tmp_path / "other.txt")],
         },
     )
-    assert transplant(recipe).report.text_methods == ()
+    plain = transplant(recipe)  # too little text to choose or calibrate by
+    assert plain.report.text_methods == ()
+    assert any("nothing was chosen or calibrated" in line for line in plain.report.warnings)
     report = transplant(recipe, initialiser=Reader()).report
     assert report.text_methods == ("patched",)
     given = {figure.name: figure.text_bytes for figure in figures(report)}
@@ -137,7 +142,7 @@ def test_a_dry_run_computes_no_rows_and_writes_nothing(
         output=str(tmp_path / "out"),
         dry_run=True,
     )
-    full = transplant(source=str(checkpoints()), tokenizer=str(world / "target"))
+    full = transplant(source=str(checkpoints()), tokenizer=str(world / "target"), calibrate=())
     assert result.rows is None
     assert not (tmp_path / "out").exists()
     assert result.report.estimate["seconds"] > 0
@@ -164,9 +169,11 @@ def test_a_dry_run_counts_calibration_and_healing(
     healed = took(calibrate=(), heal=3)
     assert healed["seconds"] >= 180
     assert healed["memory_bytes"] > none["memory_bytes"]
-    assert took()["memory_bytes"] > none["memory_bytes"]
-    # The budget bounds what calibration may take.
-    assert took(budget=0)["memory_bytes"] == none["memory_bytes"]
+    fitted = {"calibrate": ("unigram",)}
+    assert took(**fitted)["memory_bytes"] > none["memory_bytes"]
+    # The budget bounds what calibration may take; a named method is not calibrated unasked.
+    assert took(**fitted, budget=0)["memory_bytes"] == none["memory_bytes"]
+    assert took()["memory_bytes"] == none["memory_bytes"]
 
 
 def test_a_vocabulary_is_trained_and_transplanted_by_one_recipe(

@@ -122,6 +122,8 @@ def choose(
     start, seconds = time.perf_counter(), 60 * operation.recipe.budget
     trial = _Trial(operation, spec)
     choice, runner_up = trial.run()
+    if trial.bench is None:
+        return choice
     best = calibrated(operation, choice.rows, stages)
     methods = choice.methods
     spent = time.perf_counter() - start
@@ -179,7 +181,9 @@ class _Trial:
             self.bench = workbench(self.operation, self.rows(*self.default))
         except CalibrationError as error:
             line = Tried("both", "/".join(self.default), chosen=True)
-            return Choice(self.rows(*self.default), self.default, (line,), str(error)), None
+            rows = self.rows(*self.default)
+            rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
+            return Choice(rows, self.default, (line,), str(error)), None
         hidden = hide(self.context)
         shortlists = {
             side: self._shortlist(side, names, hidden) for side, names in self.sides.items()

@@ -24,6 +24,7 @@ from tokensurgeon.initialisers.contract import InitContext, Rows
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
 from tokensurgeon.training import read_documents
+from tokensurgeon.vocabulary import Kind
 
 LEAST_GAIN = 1e-3
 """Bits per byte that healing must win on the selection text to be kept."""
@@ -125,11 +126,13 @@ def workbench(operation: Operation, rows: PatchedRows) -> Workbench:
             **{f.name: getattr(context, f.name) for f in dataclasses.fields(InitContext) if f.init}
         )
         patterns = operation.recipe.text.other
+        text = np.isin(context.target.kinds, (Kind.ORDINARY, Kind.BYTE))
         operation.bench = make_workbench(
             operation.model,
             plain,
             new=np.flatnonzero(rows.output.origin == INITIALISED),
-            shared=np.flatnonzero(rows.output.origin == COPIED),
+            # Controls such as EOS are in no text, so a text is no reason to move them.
+            shared=np.flatnonzero((rows.output.origin[: len(text)] == COPIED) & text),
             other=[document.text for document in read_documents(patterns)] if patterns else (),
             seconds=30 * operation.recipe.budget,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from tokensurgeon.surgery.methods import wants_auto
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.untying import untied
 
@@ -81,7 +82,8 @@ def _forward_tokens(operation: Operation, methods: tuple[str, str]) -> int:
 def _calibration_tokens(operation: Operation) -> int:
     """Count the tokens that calibration will run, were there no budget."""
     recipe = operation.recipe
-    if recipe.calibrate == () or not recipe.budget:
+    stages = recipe.calibrate
+    if not recipe.budget or not (wants_auto(recipe.init) if stages is None else stages):
         return 0
     given = sum(len(text.encode()) for text in operation.calibration_texts)
     return CALIBRATION_PASSES * (given or GENERATED_BYTES) // BYTES_PER_TOKEN
