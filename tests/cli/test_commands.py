@@ -45,7 +45,7 @@ def test_a_transplant_prints_its_table_on_stdout_and_nothing_on_stderr(
 def test_a_transplant_leaves_a_report_a_card_and_records(done: tuple[Path, Result]) -> None:
     output, _ = done
     report = SurgeryReport.from_json((output / "report.json").read_text("utf-8"))
-    assert report.input.method == "omp"
+    assert report.input.method == "auto"
     assert report.recipe["init"]["settings"] == {"omp": {"k": 4}}
     assert "bits per byte" in (output / "README.md").read_text("utf-8")
     assert (output / "surgery" / "tokens.json").is_file()

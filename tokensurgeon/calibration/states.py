@@ -16,6 +16,9 @@ from tokensurgeon.calibration.output_rows import even_direction, shifted
 from tokensurgeon.calibration.track import meetings, state_at
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
 
+MOST_STATES = 8_000
+"""That `unigram` predicts from; evenly spaced ones of the text's."""
+
 
 class Match:
     """e_t ← e_t + δ·n/(n + a)·mean(h_ℓ of the source − h_ℓ of the patched model)/g.
@@ -115,7 +118,7 @@ class Unigram:
         ids = np.union1d(bench.new, bench.shared) if self.changes_shared else bench.new
         counts = np.bincount(track.ids[here], minlength=len(matrices.output)).astype(np.float64)
         direction = even_direction(states)
-        thinned = states[:: max(1, len(states) // 20_000)]
+        thinned = states[:: max(1, len(states) // MOST_STATES)]
         for rounds in (1, 2, 3):
             expected = _expected(bench, matrices, thinned) * (len(states) / len(thinned))
             amounts = np.log((counts + 2.0) / (expected + 2.0))

@@ -7,7 +7,6 @@ the report.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -101,8 +100,7 @@ def choose(
 ) -> Choice:
     """Choose the initialisers of both sides, and calibrate their rows.
 
-    The best two pairs are both calibrated, as far as the budget goes, and the better one on the
-    selection text is taken. Without a forward pass (`budget` 0) what needs none is taken
+    Without a forward pass (`budget` 0) what needs none is taken
     and nothing calibrated, and the table says so.
 
     Parameters
@@ -119,34 +117,11 @@ def choose(
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
-    start, seconds = time.perf_counter(), 60 * operation.recipe.budget
     trial = _Trial(operation, spec)
-    choice, runner_up = trial.run()
+    choice = trial.run()
     if trial.bench is None:
         return choice
-    best = calibrated(operation, choice.rows, stages)
-    methods = choice.methods
-    spent = time.perf_counter() - start
-    if runner_up is not None and stages != () and spent + best.seconds < seconds:
-        other = calibrated(operation, trial.rows(*runner_up), stages)
-        if _after(other) < _after(best):
-            best, methods = other, runner_up
-    if heal:
-        best = calibrated(operation, best, (), heal)
-    table = tuple(
-        replace(line, chosen=line.method == methods[0 if line.side == "input" else 1])
-        for line in choice.table
-    )
-    return replace(choice, rows=best, methods=methods, table=table)
-
-
-def _after(rows: PatchedRows) -> float:
-    """Return the bits per byte on the selection text after the last stage that was kept."""
-    figure = float("inf")
-    for record in rows.stages:
-        known = record.after if record.kept else record.before
-        figure = known if known is not None else figure
-    return figure
+    return replace(choice, rows=calibrated(operation, choice.rows, stages, heal))
 
 
 class _Trial:
@@ -175,15 +150,15 @@ class _Trial:
                 name, spec.model_copy(update={"settings": settings}), names
             )
 
-    def run(self) -> tuple[Choice, tuple[str, str] | None]:
-        """Shortlist, measure, choose; return the runner-up too."""
+    def run(self) -> Choice:
+        """Shortlist, measure, choose."""
         try:
             self.bench = workbench(self.operation, self.rows(*self.default))
         except CalibrationError as error:
             line = Tried("both", "/".join(self.default), chosen=True)
             rows = self.rows(*self.default)
             rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
-            return Choice(rows, self.default, (line,), str(error)), None
+            return Choice(rows, self.default, (line,), str(error))
         hidden = hide(self.context)
         shortlists = {
             side: self._shortlist(side, names, hidden) for side, names in self.sides.items()
@@ -198,7 +173,11 @@ class _Trial:
         why = f"bits per byte on {n_bytes:,} bytes of {whose}"
         if hidden is not None:
             why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
-        return Choice(self.rows(*best), best, tuple(self.table.values()), why), self._runner_up()
+        table = tuple(
+            replace(line, chosen=line.method == best[0 if line.side == "input" else 1])
+            for line in self.table.values()
+        )
+        return Choice(self.rows(*best), best, table, why)
 
     def _answer(self, name: str) -> NewRows:
         if name not in self.answers:
@@ -294,9 +273,3 @@ class _Trial:
         matrices = Matrices(rows.input.rows, output, rows.output_bias)
         self.operation.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
         return self.bench.score(matrices, self.bench.texts.selection)
-
-    def _runner_up(self) -> tuple[str, str] | None:
-        """Return the best pair with another output method, where calibration changes most."""
-        best = self._best()
-        others = {p: figure for p, figure in self.figures.items() if p[1] != best[1]}
-        return min(others, key=lambda pair: others[pair]) if others else None
