@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from tokensurgeon.calibration.contract import Candidate, Matrices, Stage, StageRecord
 from tokensurgeon.calibration.output_rows import Prior, Readout, Shrunk
@@ -115,24 +116,21 @@ def _try(
         found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
     kept, why = False, "no gain: nothing that can be measured"
     after = other_after = None
-    settings = found[0][1].settings if found else {}
-    for after_one, candidate in found:
-        gain = before - after_one
-        if not gain >= LEAST_GAIN:  # also where it is NaN
-            if not kept and after is None:
-                after, why = after_one, f"no gain on the selection text ({-gain:+.3f})"
+    settings: dict[str, Any] = {}
+    if found:
+        after, settings = found[0][0], found[0][1].settings
+        why = f"no gain on the selection text ({after - before:+.3f})"
+    for figure, candidate in found:
+        if not before - figure >= LEAST_GAIN:
             break
-        rise = None
-        if stage.changes_shared and bench.texts.other and other is not None:
-            other_one = bench.score(candidate.matrices, bench.texts.other)
-            rise = other_one - other
-            other_after = other_one
-        after, settings = after_one, candidate.settings
-        if rise is not None and not rise <= MOST_RISE:
-            why = f"loses on other text ({rise:+.3f}), gains {gain:.3f} on the selection text"
-            continue
-        kept, why = True, f"gains {gain:.3f} on the selection text"
-        matrices = candidate.matrices
+        after, settings = figure, candidate.settings
+        gain = f"gains {before - figure:.3f} on the selection text"
+        if stage.changes_shared and other is not None:
+            other_after = bench.score(candidate.matrices, bench.texts.other)
+            if not other_after - other <= MOST_RISE:
+                why = f"loses on other text ({other_after - other:+.3f}), {gain}"
+                continue
+        kept, why, matrices = True, gain, candidate.matrices
         break
     record = StageRecord(
         stage=stage.name,
@@ -146,10 +144,11 @@ def _try(
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=bench.forward_tokens - forward,
     )
-    if kept:
-        before = after if after is not None else before
+    if kept and after is not None:
+        before = after
         if other is not None:
-            other = (
-                other_after if other_after is not None else bench.score(matrices, bench.texts.other)
-            )
+            # A stage that leaves shared rows alone was not asked about other text.
+            if other_after is None:
+                other_after = bench.score(matrices, bench.texts.other)
+            other = other_after
     return matrices, before, other, record

@@ -117,11 +117,20 @@ def choose(
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
+    before = _forward_tokens(operation)
     trial = _Trial(operation, spec)
     choice = trial.run()
-    if trial.bench is None:
-        return choice
-    return replace(choice, rows=calibrated(operation, choice.rows, stages, heal))
+    rows = choice.rows
+    if trial.bench is not None:
+        rows = calibrated(operation, rows, stages, heal)
+    forward = _forward_tokens(operation) - before
+    return replace(choice, rows=replace(rows, forward_tokens=forward))
+
+
+def _forward_tokens(operation: Operation) -> int:
+    """Return the tokens run so far, of methods and of the calibration's workbench."""
+    bench = operation.bench
+    return operation.states.n_tokens + (0 if bench is None else bench.forward_tokens)
 
 
 class _Trial:
