@@ -38,7 +38,7 @@ def test_a_transplant_prints_its_table_on_stdout_and_nothing_on_stderr(
 ) -> None:
     output, result = done
     assert result.stderr == ""
-    for word in ("bits/byte", "source", "patched: omp", "mean", f"{output}"):
+    for word in ("bits/byte", "source", "patched: auto", "mean", f"{output}"):
         assert word in result.stdout, word
 
 
