@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.calibration.conftest import TEXTS
 from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
-from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages, make_workbench
+from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages
 from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.gate import STAGES
-from tokensurgeon.calibration.output_rows import even_direction, read_out, shifted
+from tokensurgeon.calibration.output_rows import even_direction, from_text, read_out, shifted
 from tokensurgeon.calibration.states import Fold, Match, Unigram, _expected
 from tokensurgeon.calibration.texts import generate_texts, split_texts
 from tokensurgeon.calibration.track import make_track, meetings, state_at
@@ -24,33 +25,6 @@ from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import calibrated, clipped
 from tokensurgeon.surgery.rows import RECALIBRATED, patch_rows
-
-TEXTS = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(40)]
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import json
-
-    path = tmp_path_factory.mktemp("calibration") / "text.jsonl"
-    path.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS), "utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def same(tiny_source: Path) -> Workbench:
-    """A workbench whose target is the source's own vocabulary: every right answer is known."""
-    operation = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_source)))
-    context = dataclasses.replace(operation.context, texts=tuple(TEXTS))
-    everything = operation.alignment.shared
-    return make_workbench(
-        operation.model, context, new=everything[:0], shared=everything, max_bytes=6000
-    )
-
-
-@pytest.fixture
-def own(same: Workbench) -> Matrices:
-    return Matrices(same.context.input_rows, same.context.output_rows)
 
 
 def test_tracks_meet_at_the_bytes_that_both_have_read(tiny_source: Path, tiny_donor: Path) -> None:
@@ -108,7 +82,7 @@ def test_readout_finds_the_row_that_the_source_has(same: Workbench, own: Matrice
     rows = own.output.copy()
     rows[token] = 0
     bench = dataclasses.replace(same, new=np.array([token]))
-    found = read_out(bench, Matrices(own.input, rows), strength=1e-6)
+    found = read_out(bench, Matrices(own.input, rows), from_text(bench), strength=1e-6)
     states = same.source_states()[bench.occurrences.states[bench.occurrences.tokens == token]]
     wanted = states @ own.output[token]
     assert np.abs(states @ rows[token] - wanted).max() > 0.01
@@ -204,6 +178,61 @@ def test_a_gain_that_costs_other_text_is_refused(
     assert "other text" in record.why
 
 
+class Series(Worse):
+    """A stage whose series gets worse; it counts how often it is asked."""
+
+    asked = 0
+
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+        for factor in (2, 50, 100, 200):
+            type(self).asked += 1
+            if (yield Candidate({}, matrices.with_output(matrices.output * factor))) is False:
+                return
+
+
+def test_a_series_that_gets_worse_is_asked_no_further(
+    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGES, "worse", Series)
+    calibrate(same, own, ["worse"])
+    assert Series.asked <= 2
+
+
+def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
+    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = own.with_output(own.output + 1.0)
+    figures = {0.0: (2.0, 3.0), 1.0: (1.0, 3.2), 0.5: (1.3, 3.05), 0.25: (1.6, 3.0)}
+
+    def score(matrices: Matrices, chunks: object) -> float:
+        share = round(float((matrices.output - own.output).mean()), 2)
+        return figures[share][chunks is same.texts.other]
+
+    class Whole(Worse):
+        changes_shared = True
+
+        def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+            yield Candidate({"is": "whole"}, rows)
+
+    bench = dataclasses.replace(same)
+    monkeypatch.setattr(bench, "score", score)
+    monkeypatch.setitem(STAGES, "worse", Whole)
+    after, (record,) = calibrate(bench, own, ["worse"])
+    assert record.kept
+    assert record.settings == {"is": "whole", "of_the_change": 0.25}
+    assert (record.before, record.after) == (2.0, 1.6)
+    assert (record.other_before, record.other_after) == (3.0, 3.0)
+    assert np.allclose(after.output, own.output + 0.25)
+    assert after.input is own.input
+
+
+def test_tied_matrices_stay_one_on_the_way_to_others(own: Matrices) -> None:
+    tied = Matrices(own.output, own.output)
+    halfway = tied.towards(tied.with_output(own.output * 3), 0.5)
+    assert halfway.tied
+    assert np.allclose(halfway.output, own.output * 2)
+
+
 def test_no_stage_begins_after_the_budget(same: Workbench, own: Matrices) -> None:
     after, records = calibrate(same, own, ["shrunk", "prior"], seconds=-1)
     assert after is own
@@ -212,7 +241,7 @@ def test_no_stage_begins_after_the_budget(same: Workbench, own: Matrices) -> Non
 
 
 def test_stages_that_cannot_be_are_refused(same: Workbench, own: Matrices) -> None:
-    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: match"):
+    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: stand-in"):
         calibrate(same, own, ["foldd"])
     tied = Matrices(own.output, own.output)
     with pytest.raises(UsageError, match="'fold' makes the input and the output rows differ"):

@@ -15,7 +15,8 @@ import pytest
 from tokensurgeon import Recipe, compare
 from tokensurgeon.errors import SettingError, UnknownNameError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
-from tokensurgeon.surgery.compare import Comparison, Floor
+from tokensurgeon.surgery.compare import Comparison
+from tokensurgeon.surgery.compare_floor import Floor
 from tokensurgeon.surgery.compare_methods import Method, parse_methods
 from tokensurgeon.surgery.measure import patched_model
 from tokensurgeon.surgery.prepare import prepare

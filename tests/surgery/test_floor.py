@@ -12,7 +12,7 @@ from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError
-from tokensurgeon.surgery.compare import Floor
+from tokensurgeon.surgery.compare_floor import Floor
 from tokensurgeon.surgery.floor import FloorResult, floor
 
 

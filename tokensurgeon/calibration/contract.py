@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +55,18 @@ class Matrices:
             self.bias if bias is None else np.asarray(bias, dtype=np.float32),
         )
 
+    def towards(self, other: Matrices, share: float) -> Matrices:
+        """Return the matrices that lie `share` of the way to others of the same shape."""
+
+        def between(one: Rows, two: Rows) -> Rows:
+            return one if one is two else one + np.float32(share) * (two - one)
+
+        output = between(self.output, other.output)
+        bias = self.bias
+        if bias is not None and other.bias is not None:
+            bias = between(bias, other.bias)
+        return Matrices(output if self.tied else between(self.input, other.input), output, bias)
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -62,6 +74,11 @@ class Candidate:
 
     settings: dict[str, Any]
     matrices: Matrices
+
+
+Candidates = Generator[Candidate, bool | None, None]
+"""Candidates, computed one at a time. Each is answered: False says that it is not the best so far,
+so that a series which goes on from it may end."""
 
 
 class Stage(Protocol):
@@ -82,8 +99,8 @@ class Stage(Protocol):
         """Whether it makes the two sides differ, which a tied checkpoint cannot hold."""
         ...
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterable[Candidate]:
-        """Yield candidates; they may be computed one at a time."""
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+        """Yield candidates."""
         ...
 
 

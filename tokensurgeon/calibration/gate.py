@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from tokensurgeon.calibration.contract import Candidate, Matrices, Stage, StageRecord
 from tokensurgeon.calibration.output_rows import Prior, Readout, Shrunk
+from tokensurgeon.calibration.refit import Refit
+from tokensurgeon.calibration.stand_in import StandIn
 from tokensurgeon.calibration.states import Fold, Match, Unigram
 from tokensurgeon.calibration.workbench import Workbench
 from tokensurgeon.errors import EvaluationError, UnknownNameError, UsageError
 from tokensurgeon.training.train import Progress, no_progress
 
 STAGES: dict[str, Callable[[], Stage]] = {
+    "stand-in": StandIn,
     "match": Match,
     "match-shared": partial(Match, shared=True),
     "shrunk": Shrunk,
@@ -23,6 +27,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "fold": Fold,
     "unigram": Unigram,
     "unigram-shared": partial(Unigram, shared=True),
+    "refit": Refit,
 }
 """Every stage, in the order in which they are tried."""
 
@@ -67,7 +72,8 @@ def calibrate(
 
     A stage proposes a few candidates. The best on the selection text is kept if it wins at least
     0.001 bits per byte there and, where it changes rows that both tokenizers have, does not lose
-    on text of another domain; then the next best is asked.
+    on text of another domain; else the next best is asked, then a half and a quarter of what the
+    best would change.
 
     Parameters
     ----------
@@ -101,37 +107,64 @@ def calibrate(
     return matrices, tuple(records)
 
 
+def _worth_asking(
+    bench: Workbench, matrices: Matrices, before: float, found: list[tuple[float, Candidate]]
+) -> Iterator[tuple[float, Candidate]]:
+    """Yield the candidates that win enough, then the best with half and a quarter of its change.
+
+    What a small step wins falls with its length, and what it costs elsewhere with the square.
+    """
+    enough = [each for each in found if before - each[0] >= LEAST_GAIN]
+    yield from enough
+    for share in (0.5, 0.25) if enough else ():
+        best = enough[0][1]
+        smaller = matrices.towards(best.matrices, share)
+        figure = bench.score(smaller, bench.texts.selection)
+        if before - figure >= LEAST_GAIN:
+            yield figure, Candidate({**best.settings, "of_the_change": share}, smaller)
+
+
 def _try(
     bench: Workbench, matrices: Matrices, stage: Stage, before: float, other: float | None
 ) -> tuple[Matrices, float, float | None, StageRecord]:
     """Measure a stage's candidates; return the state after it and its record."""
     start, forward = time.perf_counter(), bench.forward_tokens
     found: list[tuple[float, Candidate]] = []
-    for candidate in stage(bench, matrices):
-        try:
-            figure = bench.score(candidate.matrices, bench.texts.selection)
-        except EvaluationError:  # rows that are not finite, or so large that losses are not
-            continue
-        found.append((figure, candidate))
-        found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
+    candidates, best = stage(bench, matrices), None
+    with suppress(StopIteration):
+        while True:
+            candidate = candidates.send(best)
+            try:
+                figure = bench.score(candidate.matrices, bench.texts.selection)
+            except EvaluationError:  # rows that are not finite, or so large that losses are not
+                best = False
+                continue
+            best = figure < min([before, *(each for each, _ in found)])
+            found.append((figure, candidate))
+            found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
     kept, why = False, "no gain: nothing that can be measured"
     after = other_after = None
     settings: dict[str, Any] = {}
     if found:
         after, settings = found[0][0], found[0][1].settings
         why = f"no gain on the selection text ({after - before:+.3f})"
-    for figure, candidate in found:
-        if not before - figure >= LEAST_GAIN:
-            break
-        after, settings = figure, candidate.settings
+    for figure, candidate in _worth_asking(bench, matrices, before, found):
         gain = f"gains {before - figure:.3f} on the selection text"
+        rise = None
         if stage.changes_shared and other is not None:
-            other_after = bench.score(candidate.matrices, bench.texts.other)
-            if not other_after - other <= MOST_RISE:
-                why = f"loses on other text ({other_after - other:+.3f}), {gain}"
+            rise = bench.score(candidate.matrices, bench.texts.other) - other
+            if not rise <= MOST_RISE:
+                if other_after is None:
+                    why, other_after = f"loses on other text ({rise:+.3f}), {gain}", other + rise
                 continue
+        after, settings = figure, candidate.settings
+        other_after = None if rise is None or other is None else other + rise
         kept, why, matrices = True, gain, candidate.matrices
         break
+    if kept and other is not None and other_after is None:
+        # A stage that leaves shared rows alone was not asked about other text; the next one is
+        # measured against it, and the report says it.
+        other_after = bench.score(matrices, bench.texts.other)
     record = StageRecord(
         stage=stage.name,
         kept=kept,
@@ -139,16 +172,11 @@ def _try(
         settings=settings,
         before=before,
         after=after,
-        other_before=other if stage.changes_shared else None,
+        other_before=other if kept or stage.changes_shared else None,
         other_after=other_after,
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=bench.forward_tokens - forward,
     )
     if kept and after is not None:
-        before = after
-        if other is not None:
-            # A stage that leaves shared rows alone was not asked about other text.
-            if other_after is None:
-                other_after = bench.score(matrices, bench.texts.other)
-            other = other_after
+        before, other = after, other_after
     return matrices, before, other, record

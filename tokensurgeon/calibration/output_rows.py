@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import Candidate, Doubles, Ids, Matrices, Rows
+from tokensurgeon.calibration.contract import Candidate, Candidates, Doubles, Ids, Matrices, Rows
+from tokensurgeon.calibration.places import Places, make_places
 from tokensurgeon.calibration.workbench import Workbench
 from tokensurgeon.initialisers import mean_row
 
@@ -58,7 +60,7 @@ class Shrunk:
     changes_shared: ClassVar[bool] = False
     two_matrices: ClassVar[bool] = False
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield c = 0.25 and 0.5."""
         mean = mean_row(bench.context.output_rows, bench.context.anchors)
         for amount in (0.25, 0.5):
@@ -80,7 +82,7 @@ class Prior:
     changes_shared: ClassVar[bool] = True
     two_matrices: ClassVar[bool] = False
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield the new rows alone, and the new and the shared ones."""
         context, seen = bench.context, bench.occurrences
         alignment, scale = context.alignment, bench.model.logit_scale
@@ -127,43 +129,103 @@ class Readout:
 
     Where t occurs between two borders of the source, with h the source's state before it:
     z = log p(pieces) + logsumexp(h), and u_t = u₀ + (Σhhᵀ + λG)⁻¹ Σh(z − h·u₀), G the mean of hhᵀ
-    over the text, u₀ the row so far. Rows that the text does not show stay.
+    over the text, u₀ the row so far. Rows that the text does not show stay, unless the source is
+    asked what it would say of them at places of its own choice (`tokensurgeon.calibration.places`).
     """
 
     name: ClassVar[str] = "readout"
     changes_shared: ClassVar[bool] = False
     two_matrices: ClassVar[bool] = False
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        """Yield λ = 64 and λ = 16."""
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+        """Yield λ = 64 and λ = 16; then λ = 16 with places beside the text."""
+        seen = from_text(bench)
         for strength in (64.0, 16.0):
-            rows = read_out(bench, matrices, strength)
+            rows = read_out(bench, matrices, seen, strength)
             yield Candidate({"ridge": strength}, matrices.with_output(rows))
+        places = make_places(bench)
+        if len(places.tokens):
+            rows = read_out(bench, matrices, joined(seen, from_places(places)), 16.0)
+            settings = {"ridge": 16.0, "places": len(places.tokens)}
+            yield Candidate(settings, matrices.with_output(rows))
 
 
-def read_out(bench: Workbench, matrices: Matrices, strength: float) -> Rows:
+@dataclass(frozen=True)
+class Readings:
+    """What rows are fitted to, one entry each.
+
+    Attributes
+    ----------
+    tokens : int64 (n,)
+        Target ids, ascending.
+    states : float32 (n, width)
+        The source's, before the token.
+    logits : float64 (n,)
+        What the token's final logit should be there.
+    weights : float64 (n,)
+    """
+
+    tokens: Ids
+    states: Rows
+    logits: Doubles
+    weights: Doubles
+
+
+def from_text(bench: Workbench) -> Readings:
+    """Return where the text shows new tokens, at most 512 times each."""
+    seen = bench.occurrences
+    here = np.flatnonzero(np.isin(seen.tokens, bench.new))
+    here = here[np.argsort(seen.tokens[here], kind="stable")]
+    edges = np.flatnonzero(np.diff(seen.tokens[here], prepend=-1, append=-1))
+    chosen = [
+        np.linspace(a, b - 1, min(b - a, MOST_OCCURRENCES)).astype(np.int64)
+        for a, b in itertools.pairwise(edges.tolist())
+    ]
+    here = here[np.concatenate([np.zeros(0, np.int64), *chosen])]
+    at = seen.states[here]
+    logits = seen.logprob[here] + bench.logsumexp[at]
+    return Readings(seen.tokens[here], bench.source_states()[at], logits, np.ones(len(here)))
+
+
+def from_places(places: Places) -> Readings:
+    """Weigh places by how likely the token is there: a low logit need not be exact."""
+    tokens = places.tokens
+    starts = np.flatnonzero(np.diff(tokens, prepend=-1))
+    most = np.repeat(
+        np.maximum.reduceat(places.logprob, starts), np.diff(starts, append=len(tokens))
+    )
+    logits = places.logprob + places.logsumexp
+    return Readings(tokens, places.states, logits, np.exp(places.logprob - most))
+
+
+def joined(one: Readings, other: Readings) -> Readings:
+    """Return both, by token."""
+    order = np.argsort(np.concatenate([one.tokens, other.tokens]), kind="stable")
+    return Readings(
+        *(
+            np.concatenate([getattr(one, f.name), getattr(other, f.name)])[order]
+            for f in fields(Readings)
+        )
+    )
+
+
+def read_out(bench: Workbench, matrices: Matrices, seen: Readings, strength: float) -> Rows:
     """Return the output rows after `Readout` with λ = `strength`, float32 (n_rows, width).
 
     In coordinates in which G is the identity every token is a small ridge regression: of as many
     unknowns as it has occurrences, or as the model is wide, whichever is less.
     """
-    states, seen = bench.source_states(), bench.occurrences
-    whiten = _whitener(states)
-    here = np.flatnonzero(np.isin(seen.tokens, bench.new))
-    here = here[np.argsort(seen.tokens[here], kind="stable")]
-    tokens = seen.tokens[here]
-    wanted = bench.raw(seen.logprob[here] + bench.logsumexp[seen.states[here]])
+    whiten = whitener(bench.source_states())
+    wanted = bench.raw(seen.logits)
     if matrices.bias is not None:
-        wanted = wanted - matrices.bias[tokens]
+        wanted = wanted - matrices.bias[seen.tokens]
     rows = matrices.output.copy()
-    for token in np.unique(tokens).tolist():
-        start, stop = np.searchsorted(tokens, [token, token + 1])
-        chosen = np.arange(start, stop)
-        if len(chosen) > MOST_OCCURRENCES:
-            chosen = chosen[np.linspace(0, len(chosen) - 1, MOST_OCCURRENCES).astype(np.int64)]
-        hidden = states[seen.states[here[chosen]]].astype(np.float64)
-        left = wanted[chosen] - hidden @ rows[token].astype(np.float64)
-        flat = hidden @ whiten
+    for token in np.unique(seen.tokens).tolist():
+        here = slice(*np.searchsorted(seen.tokens, [token, token + 1]))
+        root = np.sqrt(seen.weights[here])
+        hidden = seen.states[here].astype(np.float64)
+        left = root * (wanted[here] - hidden @ rows[token].astype(np.float64))
+        flat = root[:, None] * (hidden @ whiten)
         if len(flat) < flat.shape[1]:
             inner = flat @ flat.T + strength * np.eye(len(flat))
             step = flat.T @ np.linalg.solve(inner, left)
@@ -174,7 +236,7 @@ def read_out(bench: Workbench, matrices: Matrices, strength: float) -> Rows:
     return rows
 
 
-def _whitener(states: Rows, ridge: float = 1e-3) -> Doubles:
+def whitener(states: Rows, ridge: float = 1e-3) -> Doubles:
     """Return W with WWᵀ = (G + εI)⁻¹, G = HᵀH/n, float64 (width, width)."""
     states64 = states.astype(np.float64)
     gram = states64.T @ states64 / max(1, len(states64))

@@ -6,26 +6,35 @@ output rows, `unigram` makes the mean prediction of each token its frequency.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import Candidate, Doubles, Matrices, Rows, blocks
+from tokensurgeon.calibration.contract import (
+    Candidate,
+    Candidates,
+    Doubles,
+    Matrices,
+    Rows,
+    blocks,
+)
 from tokensurgeon.calibration.output_rows import even_direction, shifted
 from tokensurgeon.calibration.track import meetings, state_at
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
 
 MOST_STATES = 8_000
 """That `unigram` predicts from; evenly spaced ones of the text's."""
+MOST_ROUNDS = 4
+"""Of `match`."""
 
 
 class Match:
     """e_t ← e_t + δ·n/(n + a)·mean(h_ℓ of the source − h_ℓ of the patched model)/g.
 
     The mean is over the n places where both tokenizers have a border after t; h_ℓ is the state
-    there after block ℓ, half up the model, and g how much wider states scatter than the rows of
-    the tokens that they follow: some models' states outgrow their rows a hundredfold.
+    there after block ℓ, and g how much wider states scatter than the rows of the tokens that they
+    follow: some models' states outgrow their rows a hundredfold. Rounds follow one another, each
+    with the states that the last one left, for as long as they help.
     """
 
     two_matrices: ClassVar[bool] = True
@@ -34,20 +43,31 @@ class Match:
         self.name = "match-shared" if shared else "match"
         self.changes_shared = shared
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        """Yield δ = 1 and 2."""
-        layer = max(1, bench.model.n_layers // 2)
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+        """Yield a round with δ = 1, and up to four with δ = 2, at 0.5 and 0.7 of the depth."""
+        for layer in dict.fromkeys(max(1, int(bench.model.n_layers * x)) for x in (0.5, 0.7)):
+            states, track = bench.source_states(layer), bench.source_track
+            gain = _scatter(states[track.after]) / _scatter(bench.context.input_rows[track.ids])
+            settings = {"layer": layer, "gain": round(gain, 3)}
+            step = self._step(bench, matrices, layer, gain)
+            first = {**settings, "strength": 1.0, "rounds": 1}
+            if (yield Candidate(first, matrices.with_input(matrices.input + step))) is False:
+                continue
+            after = matrices.with_input(matrices.input + 2 * step)
+            for rounds in range(1, MOST_ROUNDS + 1):
+                if rounds > 1:
+                    step = self._step(bench, after, layer, gain)
+                    after = after.with_input(after.input + 2 * step)
+                each = {**settings, "strength": 2.0, "rounds": rounds}
+                if (yield Candidate(each, after)) is False:
+                    break
+
+    def _step(self, bench: Workbench, matrices: Matrices, layer: int, gain: float) -> Rows:
+        """Return what the rows lack, float32 (n_rows, width); zero where they stay."""
         ids = bench.shared if self.changes_shared else bench.new
-        states, track = bench.source_states(layer)[bench.source_track.after], bench.source_track
-        gain = _scatter(states) / _scatter(bench.context.input_rows[track.ids])
-        lacking = self._lacking(bench, matrices, layer)[ids] / gain
-        for strength in (1.0, 2.0):
-            rows = matrices.input.copy()
-            rows[ids] += (strength * lacking).astype(np.float32)
-            yield Candidate(
-                {"layer": layer, "strength": strength, "gain": round(gain, 3)},
-                matrices.with_input(rows),
-            )
+        step = np.zeros_like(matrices.input)
+        step[ids] = self._lacking(bench, matrices, layer)[ids] / gain
+        return step
 
     def _lacking(
         self, bench: Workbench, matrices: Matrices, layer: int, count: float = 4.0
@@ -84,7 +104,7 @@ class Fold:
     changes_shared: ClassVar[bool] = True
     two_matrices: ClassVar[bool] = True
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield λ = 0.003, 0.03, 0.3."""
         theirs, ours = meetings(bench.source_track, bench.target_track)
         patched = bench.target_states(matrices)[ours].astype(np.float64)
@@ -110,7 +130,7 @@ class Unigram:
         self.name = "unigram-shared" if shared else "unigram"
         self.changes_shared = shared
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield one and three rounds."""
         track = bench.target_track
         here = np.flatnonzero(track.before >= 0)
@@ -118,7 +138,7 @@ class Unigram:
         ids = np.union1d(bench.new, bench.shared) if self.changes_shared else bench.new
         counts = np.bincount(track.ids[here], minlength=len(matrices.output)).astype(np.float64)
         direction = even_direction(states)
-        thinned = states[:: max(1, len(states) // MOST_STATES)]
+        thinned = np.ascontiguousarray(states[:: max(1, len(states) // MOST_STATES)])
         for rounds in (1, 2, 3):
             expected = _expected(bench, matrices, thinned) * (len(states) / len(thinned))
             amounts = np.log((counts + 2.0) / (expected + 2.0))
@@ -131,9 +151,6 @@ def _expected(bench: Workbench, matrices: Matrices, states: Rows) -> Doubles:
     """Return the sum over states of each token's probability, float64 (n_rows,)."""
     total = np.zeros(len(matrices.output))
     for part in blocks(len(states), max(1, LOGITS // len(total))):
-        logits = bench.logits(np.ascontiguousarray(states[part]), matrices.output, matrices.bias)
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=1, keepdims=True)
-        total += logits.sum(axis=0, dtype=np.float64)
+        found = bench.log_softmax(states[part], matrices.output, matrices.bias).exp_()
+        total += found.sum(0).double().cpu().numpy()
     return total

@@ -13,12 +13,11 @@ import numpy as np
 
 from tokensurgeon.checkpoint import LanguageModel
 from tokensurgeon.errors import CalibrationError
-from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.evaluation.scoring import encode_chunks, prefix_of
 from tokensurgeon.training.train import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
-CHUNK_SIZES = (512, 384, 256, 192, 128, 96, 64, 32, 16)
 BLOCK = 4096
 """Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
 FEW_DOCUMENTS = 20

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +20,15 @@ from tokensurgeon.evaluation.scoring import encode_chunks, score
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    import torch
+
 LOGITS = 1 << 24
 """Most logits held at once."""
-MOST_BYTES = 250_000
+MOST_BYTES = 1_000_000
 """Of text that stages are fitted to."""
+MOST_PLACE_TOKENS = 1 << 19
+"""Run to read new tokens at places of the source's choice; fewer where time is short."""
 PASSES = 12
 """Runs through that text to be expected of all stages together, their gates included."""
 
@@ -42,6 +48,8 @@ class Workbench:
         Target ids whose rows an initialiser made: what most stages may change.
     shared : Ids
         Target ids whose rows were copied from the source.
+    place_tokens : int
+        Most tokens that are run to read new tokens at places of the source's choice.
     forward_tokens : int
         Tokens run through the body so far.
     """
@@ -51,6 +59,7 @@ class Workbench:
     texts: CalibrationTexts
     new: Ids
     shared: Ids
+    place_tokens: int = MOST_PLACE_TOKENS
     forward_tokens: int = 0
     _cache: dict[int, Rows] = field(default_factory=dict, repr=False)
 
@@ -115,7 +124,7 @@ class Workbench:
             logits = softcap * np.arctanh(np.clip(logits / softcap, -0.999, 0.999))
         return np.asarray(logits / self.model.logit_scale)
 
-    def logits(self, states: Rows, rows: Rows, bias: Rows | None) -> Rows:
+    def logits(self, states: Rows, rows: Rows, bias: Rows | None) -> torch.Tensor:
         """Return final logits, float32 (n_states, n_rows): one GEMM, then scale and softcap."""
         import torch
 
@@ -123,12 +132,18 @@ class Workbench:
         found = torch.from_numpy(states).to(device) @ torch.from_numpy(rows).to(device).T
         if bias is not None:
             found += torch.from_numpy(bias).to(device)
-        found *= self.model.logit_scale
+        if self.model.logit_scale != 1.0:
+            found *= self.model.logit_scale
         softcap = self.model.softcap
         if softcap is not None:
             found = softcap * torch.tanh(found / softcap)
-        values: Rows = found.cpu().numpy()
-        return values
+        return found
+
+    def log_softmax(self, states: Rows, rows: Rows, bias: Rows | None) -> torch.Tensor:
+        """Return log-probabilities, float32 (n_states, n_rows)."""
+        found = self.logits(states, rows, bias)
+        found -= found.logsumexp(1, keepdim=True)
+        return found
 
     @cached_property
     def logsumexp(self) -> Doubles:
@@ -137,10 +152,7 @@ class Workbench:
         found = np.empty(len(states))
         for part in blocks(len(states), max(1, LOGITS // context.n_source)):
             logits = self.logits(states[part], context.output_rows, context.output_bias)
-            top = logits.max(axis=1).astype(np.float64)
-            found[part] = top + np.log(
-                np.exp(logits - top[:, None].astype(np.float32)).sum(axis=1, dtype=np.float64)
-            )
+            found[part] = logits.logsumexp(1).cpu().numpy()
         return found
 
     @cached_property

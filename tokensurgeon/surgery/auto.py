@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokensurgeon.calibration import Workbench
-from tokensurgeon.calibration.contract import Matrices
 from tokensurgeon.errors import CalibrationError, InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
 from tokensurgeon.recipe import InitSpec
@@ -161,11 +160,11 @@ class _Trial:
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
+        rows = self.rows(*self.default)
         try:
-            self.bench = workbench(self.operation, self.rows(*self.default))
+            self.bench = workbench(self.operation, rows)
         except CalibrationError as error:
             line = Tried("both", "/".join(self.default), chosen=True)
-            rows = self.rows(*self.default)
             rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
             return Choice(rows, self.default, (line,), str(error))
         hidden = hide(self.context)
@@ -277,8 +276,6 @@ class _Trial:
 
     def _measure(self, pair: tuple[str, str]) -> float:
         assert self.bench is not None
-        rows = self.rows(*pair)
-        output = rows.input.rows if rows.tied else rows.output.rows
-        matrices = Matrices(rows.input.rows, output, rows.output_bias)
+        matrices = self.rows(*pair).matrices
         self.operation.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
         return self.bench.score(matrices, self.bench.texts.selection)

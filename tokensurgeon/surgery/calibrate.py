@@ -18,6 +18,7 @@ from tokensurgeon.calibration import (
     make_workbench,
     train_rows,
 )
+from tokensurgeon.calibration.gate import LEAST_GAIN
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
@@ -25,9 +26,6 @@ from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
 from tokensurgeon.training import read_documents
 from tokensurgeon.vocabulary import Kind
-
-LEAST_GAIN = 1e-3
-"""Bits per byte that healing must win on the selection text to be kept."""
 
 
 def calibrated(
@@ -61,32 +59,25 @@ def calibrated(
     start, budget = time.perf_counter(), 60 * operation.recipe.budget
     before = 0 if operation.bench is None else operation.bench.forward_tokens
     bench = workbench(operation, rows)
-    matrices, records = calibrate(
-        bench,
-        Matrices(
-            rows.input.rows,
-            rows.input.rows if rows.tied else rows.output.rows,
-            rows.output_bias,
-        ),
-        names,
-        seconds=budget,
-        progress=operation.progress,
-    )
+    matrices = rows.matrices
+    records: tuple[StageRecord, ...] = ()
+    if names:
+        matrices, records = calibrate(
+            bench, matrices, names, seconds=budget, progress=operation.progress
+        )
     if heal:
         matrices, record = _healed(operation, bench, matrices, heal)
         records = (*records, record)
-    sides = {}
-    for name in ("input", "output"):
-        sides[name] = _side(operation, getattr(rows, name), getattr(matrices, name))
+    output = _side(operation, rows.output, matrices.output)
     return replace(
         rows,
-        input=sides["input"],
-        output=sides["input"] if rows.tied else sides["output"],
+        input=output if rows.tied else _side(operation, rows.input, matrices.input),
+        output=output,
         output_bias=matrices.bias,
         seconds=rows.seconds + time.perf_counter() - start,
         forward_tokens=rows.forward_tokens + bench.forward_tokens - before,
         used_text=rows.used_text or not bench.texts.generated,
-        stages=records,
+        stages=(*rows.stages, *records),
         gradient_steps=rows.gradient_steps + sum(record.gradient_steps for record in records),
         calibration_bytes=bench.texts.n_bytes,
         generated=bench.texts.generated,

@@ -8,20 +8,20 @@ it.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import SettingError, TokensurgeonError, UsageError
+from tokensurgeon.errors import TokensurgeonError, UsageError
 from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.compare_adapted import adapted_source, adapting, label
+from tokensurgeon.surgery.compare_floor import PLAIN, Floor, close_gaps
 from tokensurgeon.surgery.compare_methods import (
     DEFAULT,
     Method,
@@ -38,63 +38,6 @@ from tokensurgeon.surgery.methods import default_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.training.train import Progress, no_progress
-
-PLAIN = "subword-mean"
-"""The method at which the recoverable gap starts, where the floor does not say."""
-
-SAME_SOURCE = 0.005
-"""By how much, in bits per byte, the source may differ where a floor was measured."""
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least that trained rows reach on a pair, the body frozen.
-
-    Attributes
-    ----------
-    floor : float
-        Bits per byte.
-    start : float or None
-        Bits per byte at which the training started; `PLAIN`'s in the table if None.
-    source : float or None
-        The source where the floor was measured, to check that the texts are the same.
-    source_trained : float or None
-        The source after the same training of its own rows: what of it is domain adaptation.
-    """
-
-    floor: float
-    start: float | None = None
-    source: float | None = None
-    source_trained: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Floor:
-        """Read a number of bits per byte, or a JSON file with the fields as keys.
-
-        Raises
-        ------
-        SettingError
-            If it is neither.
-        """
-        try:
-            known = {"floor": float(text)}
-        except ValueError:
-            known = _floor_file(text)
-        if "floor" not in known or not all(0 <= value < math.inf for value in known.values()):
-            raise SettingError(
-                f"'{text}' is no floor: give bits per byte, or a JSON file with the key 'floor'"
-            )
-        return cls(**known)
-
-
-def _floor_file(path: str) -> dict[str, float]:
-    """Return the known keys of a floor's file; none of what is no such file."""
-    try:
-        data = json.loads(Path(path).read_text("utf-8"))
-        names = ("floor", "start", "source", "source_trained")
-        return {name: float(data[name]) for name in names if data.get(name) is not None}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 @dataclass(frozen=True)
@@ -114,16 +57,23 @@ class Comparison:
         All of the figures, with their breakdown.
     facts : dict
         Source, target and donor, for a heading; the floor; notes on the text.
+    stages : dict
+        Of each fitted method, what its stages bought (`StageRecord.to_dict`).
     """
 
     rows: tuple[dict[str, Any], ...]
     evaluation: Evaluation
     facts: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison for JSON."""
-        evaluation = self.evaluation.to_dict()
-        return {"facts": self.facts, "rows": list(self.rows), "evaluation": evaluation}
+        return {
+            "facts": self.facts,
+            "rows": list(self.rows),
+            "evaluation": self.evaluation.to_dict(),
+            "stages": self.stages,
+        }
 
     def to_csv(self) -> str:
         """Return the rows as CSV with a header; pairs of numbers take two columns each."""
@@ -198,6 +148,7 @@ def compare(
     results = [EntryResult.from_dict(source["entry"])]
     bench.table(results)  # before any method takes its time: the source must be comparable
     rows: list[dict[str, Any]] = []
+    stages: dict[str, list[dict[str, Any]]] = {}
     chosen = resolved(operation, asked) if asked else suggested(operation)
     for done, method in enumerate(chosen):
         operation.progress(done, len(chosen), "methods")
@@ -207,13 +158,16 @@ def compare(
         rows.append(kept["row"])
         if kept["entry"] is not None:
             results.append(EntryResult.from_dict(kept["entry"]))
+        if kept.get("stages"):
+            stages[method.label] = kept["stages"]
     operation.progress(len(chosen), len(chosen), "methods")
     rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
-    if floor is not None and not _close(rows, results[0], floor):
+    if floor is not None and not close_gaps(rows, results[0], floor):
         operation.warnings.append(
             f"no share of the gap is said: the floor names no start, and '{PLAIN}' is not compared"
         )
-    return Comparison((source["row"], *rows), bench.table(results), _facts(operation, floor, seeds))
+    facts = _facts(operation, floor, seeds)
+    return Comparison((source["row"], *rows), bench.table(results), facts, stages)
 
 
 def _bench(operation: Operation, texts: Sequence[str]) -> Bench:
@@ -234,6 +188,7 @@ class _Run:
     def __init__(self, operation: Operation, bench: Bench, state: State, seeds: int) -> None:
         self.operation, self.bench, self.state, self.seeds = operation, bench, state, seeds
         self._scores: Scores | None = None
+        self._fitted: tuple[Method, PatchedRows] | None = None
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
@@ -251,7 +206,7 @@ class _Run:
             return kept
         operation, first = self.operation, self._first()
         try:
-            patched = make_rows(operation, method)
+            patched = self._rows(method)
             result = self._result(operation, method, patched, first)
             row = _row(method.label, result)
             row["spread"] = self._spread(method, patched, result, first)
@@ -266,8 +221,20 @@ class _Run:
         kept = {"row": row, "entry": result.to_dict()}
         if method.fitted:
             kept["adapting"] = adapting(patched)
+            kept["stages"] = [record.to_dict() for record in patched.stages]
         self.state.save(method, kept, self.seeds)
         return kept
+
+    def _rows(self, method: Method) -> PatchedRows:
+        """Return a method's rows; healing goes on from the last fitted rows where they are its."""
+        base = None
+        if method.heal and self._fitted is not None:
+            one, rows = self._fitted
+            base = rows if one == dataclasses.replace(method, heal=0.0) else None
+        found = make_rows(self.operation, method, base)
+        if method.fitted and not method.heal:
+            self._fitted = method, found
+        return found
 
     def gap_adapted(self, kept: dict[str, Any]) -> float | None:
         """Return a fitted method's gap to the source that was fitted in the same way.
@@ -343,39 +310,6 @@ def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
         "spread": None,
         "error": None,
     }
-
-
-def _close(rows: list[dict[str, Any]], source: EntryResult, floor: Floor) -> bool:
-    """Say what share of the recoverable gap each method closes; mutates `rows`.
-
-    False where nothing says at which bits per byte the gap starts.
-
-    Raises
-    ------
-    UsageError
-        If the floor is of another text, or not below where it starts.
-    """
-    if floor.source is not None and source.bits_per_byte is not None:
-        apart = abs(floor.source - source.bits_per_byte)
-        if apart > SAME_SOURCE:
-            raise UsageError(
-                f"the floor was measured where the source has {floor.source:.4f} bits per byte; "
-                f"here it has {source.bits_per_byte:.4f}: measure both on the same text"
-            )
-    start = floor.start
-    if start is None:
-        start = next((row["bits_per_byte"] for row in rows if row["method"] == PLAIN), None)
-    if start is None:
-        return False
-    if floor.floor >= start:
-        raise UsageError(
-            f"the floor of {floor.floor:.4f} bits per byte is not below the start of {start:.4f}: "
-            "there is no gap to recover"
-        )
-    for row in rows:
-        if row["bits_per_byte"] is not None:
-            row["closed"] = (start - row["bits_per_byte"]) / (start - floor.floor)
-    return True
 
 
 def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, Any]:

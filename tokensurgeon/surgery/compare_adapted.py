@@ -12,14 +12,18 @@ from tokensurgeon.recipe import InitSpec
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 
-ADAPTING = ("match-shared", "fold", "unigram-shared")
+ADAPTING = ("stand-in", "match-shared", "fold", "unigram-shared", "refit")
 """Stages that change rows which both tokenizers have; the others make new rows only."""
 
 
 def adapting(rows: PatchedRows) -> tuple[tuple[str, ...], float]:
     """Return which of a method's kept stages adapt to the text, and its kept minutes of healing."""
     kept = [record for record in rows.stages if record.kept]
-    stages = tuple(record.stage for record in kept if record.stage in ADAPTING)
+    stages = tuple(
+        record.stage
+        for record in kept
+        if record.stage in ADAPTING and record.settings.get("rows") != "new"
+    )
     minutes = [float(record.settings["minutes"]) for record in kept if record.stage == "heal"]
     return stages, sum(minutes)
 

@@ -1,8 +1,8 @@
 """What is compared: a method is written ``INPUT/OUTPUT+calibration+heal=MINUTES``.
 
-``omp`` makes both sides, ``hidden-residual/subword-mean`` one each, ``default`` is what a
-transplant takes where nothing is said; ``+calibration`` fits the rows to the calibration text
-afterwards, ``+heal=5`` trains them for five minutes.
+``omp`` makes both sides, ``hidden-residual/subword-mean`` one each, ``auto`` measures and
+chooses, ``default`` is what stands in where nothing is measured; ``+calibration`` fits the rows to
+the calibration text afterwards, ``+heal=5`` trains them for five minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-res
 """What is compared where nobody says: floors, the plain family, and what learns from the pair."""
 
 DEFAULT = "default"
-"""Stands for the initialisers that a transplant of the pair takes by itself."""
+"""Stands for the initialisers of the pair where nothing is measured (`default_methods`)."""
 
 FLOORS = (UNSPELLABLE, CONTROL, PADDING, ALIAS)
 """Origins of rows that no method makes."""
@@ -150,18 +150,20 @@ def suggested(operation: Operation) -> list[Method]:
     return parse_methods(names)
 
 
-def make_rows(operation: Operation, method: Method) -> PatchedRows:
+def make_rows(operation: Operation, method: Method, base: PatchedRows | None = None) -> PatchedRows:
     """Compute a method's rows.
 
     Nothing that an earlier method left in the context's cache is used, so that `seconds` and
     `forward_tokens` are what this method takes alone; only the calibration's own view of the text
-    is shared.
+    is shared. `base` are the rows before healing, where they are at hand.
 
     Raises
     ------
     TokensurgeonError
         If the method cannot work here.
     """
+    if base is not None:
+        return calibrated(operation, base, (), method.heal)
     start = time.perf_counter()
     spec = operation.recipe.init.model_copy(update={"input": method.input, "output": method.output})
     operation.context.cache.clear()

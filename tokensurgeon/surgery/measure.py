@@ -67,8 +67,7 @@ def evaluation_texts(operation: Operation) -> list[str]:
 
 def patched_model(operation: Operation, rows: PatchedRows) -> LanguageModel:
     """Return the source's body with the patched rows."""
-    output = rows.input.rows if rows.tied else rows.output.rows
-    return operation.model.patched(rows.input.rows, output, rows.output_bias)
+    return operation.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
 
 
 def measure(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
-from tokensurgeon.calibration import StageRecord
+from tokensurgeon.calibration import Matrices, StageRecord
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build, mean_row
@@ -97,6 +97,11 @@ class PatchedRows:
     def tied(self) -> bool:
         """Whether the two sides are one matrix."""
         return self.input is self.output
+
+    @property
+    def matrices(self) -> Matrices:
+        """What calibration works on."""
+        return Matrices(self.input.rows, self.output.rows, self.output_bias)
 
 
 def patch_rows(

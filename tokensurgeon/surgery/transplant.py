@@ -177,12 +177,11 @@ def _write(
     recipe = operation.recipe
     assert recipe.output is not None
     output = Path(recipe.output)
-    same = rows.tied
     plan = PatchPlan(
         checkpoint=operation.checkpoint,
         target=operation.alignment.target,
         input_rows=rows.input.rows,
-        output_rows=rows.input.rows if same else rows.output.rows,
+        output_rows=rows.output.rows,
         output_bias=rows.output_bias,
         copied_input=rows.input.copied,
         copied_output=rows.output.copied,

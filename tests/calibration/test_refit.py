@@ -1,0 +1,167 @@
+"""Laws of the stages that fit output rows to readings and to a text."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tokensurgeon.calibration import Matrices, Workbench
+from tokensurgeon.calibration.output_rows import Readings, from_places, read_out
+from tokensurgeon.calibration.places import _read, make_places
+from tokensurgeon.calibration.refit import Refit, _Expected, _solve, refit_once
+from tokensurgeon.calibration.stand_in import Covers, StandIn
+from tokensurgeon.evaluation.scoring import prefix_of
+
+
+def test_places_read_what_the_source_says_of_a_text(pair: tuple[Workbench, Matrices]) -> None:
+    bench, _ = pair
+    prefix = prefix_of(bench.context.source)
+    window = (*prefix, *bench.source_track.ids[:5].tolist())
+    asked = [tuple(bench.source_track.ids[5 : 5 + n].tolist()) for n in (1, 2, 4)]
+    states, logprob, logsumexp = _read(bench, [(window, pieces) for pieces in asked])
+    for k, pieces in enumerate(asked):
+        (losses,) = bench.model.nll([[*window, *pieces]])
+        assert logprob[k] == pytest.approx(-losses[len(window) - 1 :].sum(), abs=1e-4)
+        logits = bench.model.logits(window)[-1].astype(np.float64)
+        assert logsumexp[k] == pytest.approx(np.log(np.exp(logits).sum()), abs=1e-4)
+        assert np.allclose(states[k], bench.model.final_states(window)[-1], atol=1e-5)
+
+
+def test_places_keep_to_the_tokens_that_may_be_run(pair: tuple[Workbench, Matrices]) -> None:
+    bench, _ = pair
+    whole = make_places(bench)
+    assert (np.diff(whole.tokens) >= 0).all()
+    assert set(whole.tokens.tolist()) == set(bench.new.tolist()) & set(
+        bench.context.missing.tolist()
+    )
+    assert np.isfinite(whole.logprob).all()
+    assert (whole.logprob < 0).all()
+    before = bench.forward_tokens
+    few = make_places(dataclasses.replace(bench, place_tokens=2000))
+    assert 0 < len(np.unique(few.tokens)) < len(np.unique(whole.tokens))
+    shown = np.bincount(bench.target_track.ids, minlength=int(whole.tokens.max()) + 1)
+    left_out = np.setdiff1d(whole.tokens, few.tokens)
+    assert shown[np.unique(few.tokens)].min() >= shown[left_out].max()
+    again = make_places(dataclasses.replace(bench, place_tokens=2000))
+    assert np.array_equal(few.states, again.states)
+    assert bench.forward_tokens == before  # a replaced bench counts for itself
+
+
+def test_readings_give_the_planted_row_and_heed_their_weights(
+    same: Workbench, own: Matrices
+) -> None:
+    states = same.source_states()[:200]
+    token, width = 7, states.shape[1]
+    planted = np.random.default_rng(0).normal(size=width)
+    wanted = states @ planted
+    good = Readings(np.full(200, token), states, wanted, np.ones(200))
+    found = read_out(same, own, good, 1e-7)
+    assert np.allclose(states @ found[token], wanted, atol=0.01)
+    spoilt = Readings(
+        np.full(400, token),
+        np.concatenate([states, states]),
+        np.concatenate([wanted, wanted + 100]),
+        np.concatenate([np.ones(200), np.zeros(200)]),
+    )
+    assert np.allclose(read_out(same, own, spoilt, 1e-7)[token], found[token], atol=1e-3)
+
+
+def test_a_likely_place_weighs_more(pair: tuple[Workbench, Matrices]) -> None:
+    places = make_places(pair[0])
+    weights = from_places(places).weights
+    token = places.tokens[0]
+    of_one = weights[places.tokens == token]
+    assert of_one.max() == 1.0
+    order = np.argsort(places.logprob[places.tokens == token])
+    assert (np.diff(of_one[order]) >= 0).all()
+
+
+def test_a_system_is_solved_as_if_it_were_dense() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(50, 6, generator=generator)
+    share = torch.rand(5, generator=generator) * 0.5
+    places = torch.tensor([3, 9, 11, 20, 41])
+    found = _Expected(
+        states=torch.zeros(2, 6),
+        mass=torch.tensor([0.0, share.sum() + 2.5]),
+        places=places,
+        shares=share,
+        starts=torch.tensor([0, 0, 5]),
+    )
+    gap = torch.randn(2, 6, generator=generator)
+    step = _solve(found, flat, torch.tensor([0, 1]), gap, ridge=4.0, thin=1)
+    assert torch.allclose(step[0], gap[0] / 4.0)  # no place of its own: the ridge alone
+    x = flat[places] * (share * (1 - share)).sqrt()[:, None]
+    dense = torch.linalg.solve(x.T @ x + (4.0 + 2.5) * torch.eye(6), gap[1])
+    assert torch.allclose(step[1], dense, atol=1e-5)
+
+
+def follows(bench: Workbench, matrices: Matrices) -> tuple[np.ndarray, np.ndarray]:
+    track = bench.target_track
+    here = np.flatnonzero(track.before >= 0)
+    return bench.target_states(matrices)[track.before[here]], track.ids[here]
+
+
+def loss(bench: Workbench, matrices: Matrices, states: np.ndarray, after: np.ndarray) -> float:
+    scores = bench.log_softmax(states, matrices.output, matrices.bias)
+    return -float(scores[range(len(after)), after].mean())
+
+
+def test_a_round_makes_the_text_likelier_and_moves_the_named_rows_only(
+    pair: tuple[Workbench, Matrices],
+) -> None:
+    bench, rows = pair
+    states, after = follows(bench, rows)
+    ids = bench.new[::2]
+    found = refit_once(bench, rows, states, after, ids, 32.0)
+    assert loss(bench, found, states, after) < loss(bench, rows, states, after)
+    others = np.setdiff1d(np.arange(len(rows.output)), ids)
+    assert np.array_equal(found.output[others], rows.output[others])
+    assert found.input is rows.input
+
+
+def test_rounds_find_the_rows_that_wrote_a_text(same: Workbench, own: Matrices) -> None:
+    generator = np.random.default_rng(1)
+    states = np.repeat(same.source_states()[:300], 40, axis=0)
+    true = own.output + generator.normal(size=own.output.shape).astype(np.float32) * 0.3
+    p = same.log_softmax(states, true, None).exp().double().numpy()
+    drawn = (
+        p.cumsum(axis=1) > generator.random((len(p), 1)) * p.sum(axis=1, keepdims=True)
+    ).argmax(axis=1)
+    planted = own.with_output(true)
+    found = own
+    for _ in range(8):
+        found = refit_once(same, found, states, drawn, same.shared, 4.0)
+    start, reached, best = (loss(same, m, states, drawn) for m in (own, found, planted))
+    assert reached - best < 0.1 * (start - best)
+
+
+def test_refit_goes_on_only_while_it_helps(pair: tuple[Workbench, Matrices]) -> None:
+    bench, rows = pair
+    candidates = Refit()(bench, rows)
+    seen = [next(candidates).settings]
+    seen.append(candidates.send(True).settings)
+    seen.append(candidates.send(False).settings)
+    assert [(each["rows"], each["rounds"]) for each in seen] == [("all", 1), ("all", 2), ("new", 1)]
+
+
+def test_a_cover_holds_the_last_byte(pair: tuple[Workbench, Matrices]) -> None:
+    bench, _ = pair
+    covers = Covers.of(bench)
+    assert len(covers.tokens)
+    source, target = bench.context.source, bench.context.target
+    for token, cover in list(zip(covers.tokens.tolist(), covers.covers.tolist(), strict=True))[
+        :500
+    ]:
+        spelt, held = target.token_bytes[token], source.token_bytes[cover]
+        assert spelt
+        assert held
+        assert spelt[-1:] in held
+
+
+def test_a_token_that_covers_itself_keeps_its_row(same: Workbench, own: Matrices) -> None:
+    for candidate in StandIn()(same, own):
+        assert np.allclose(candidate.matrices.input, own.input, atol=1e-5)

@@ -1,0 +1,102 @@
+"""How much of the recoverable gap a method closes, where the least that rows can reach is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import SettingError, UsageError
+from tokensurgeon.evaluation import EntryResult
+
+PLAIN = "subword-mean"
+"""The method at which the recoverable gap starts, where the floor does not say."""
+
+SAME_SOURCE = 0.005
+"""By how much, in bits per byte, the source may differ where a floor was measured."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least that trained rows reach on a pair, the body frozen.
+
+    Attributes
+    ----------
+    floor : float
+        Bits per byte.
+    start : float or None
+        Bits per byte at which the training started; `PLAIN`'s in the table if None.
+    source : float or None
+        The source where the floor was measured, to check that the texts are the same.
+    source_trained : float or None
+        The source after the same training of its own rows: what of it is domain adaptation.
+    """
+
+    floor: float
+    start: float | None = None
+    source: float | None = None
+    source_trained: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Floor:
+        """Read a number of bits per byte, or a JSON file with the fields as keys.
+
+        Raises
+        ------
+        SettingError
+            If it is neither.
+        """
+        try:
+            known = {"floor": float(text)}
+        except ValueError:
+            known = _floor_file(text)
+        if "floor" not in known or not all(0 <= value < math.inf for value in known.values()):
+            raise SettingError(
+                f"'{text}' is no floor: give bits per byte, or a JSON file with the key 'floor'"
+            )
+        return cls(**known)
+
+
+def _floor_file(path: str) -> dict[str, float]:
+    """Return the known keys of a floor's file; none of what is no such file."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+        names = ("floor", "start", "source", "source_trained")
+        return {name: float(data[name]) for name in names if data.get(name) is not None}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def close_gaps(rows: list[dict[str, Any]], source: EntryResult, floor: Floor) -> bool:
+    """Say what share of the recoverable gap each method closes; mutates `rows`.
+
+    False where nothing says at which bits per byte the gap starts.
+
+    Raises
+    ------
+    UsageError
+        If the floor is of another text, or not below where it starts.
+    """
+    if floor.source is not None and source.bits_per_byte is not None:
+        apart = abs(floor.source - source.bits_per_byte)
+        if apart > SAME_SOURCE:
+            raise UsageError(
+                f"the floor was measured where the source has {floor.source:.4f} bits per byte; "
+                f"here it has {source.bits_per_byte:.4f}: measure both on the same text"
+            )
+    start = floor.start
+    if start is None:
+        start = next((row["bits_per_byte"] for row in rows if row["method"] == PLAIN), None)
+    if start is None:
+        return False
+    if floor.floor >= start:
+        raise UsageError(
+            f"the floor of {floor.floor:.4f} bits per byte is not below the start of {start:.4f}: "
+            "there is no gap to recover"
+        )
+    for row in rows:
+        if row["bits_per_byte"] is not None:
+            row["closed"] = (start - row["bits_per_byte"]) / (start - floor.floor)
+    return True
