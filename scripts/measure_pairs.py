@@ -1,12 +1,12 @@
 """Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
-                                    [--only WORDS] [--methods NAMES] [--adapted]
+                                    [--only WORDS] [--methods NAMES] [--adapted KEYS]
                                     [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too, fitted to the calibration text that
-`scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
+`scripts/gather_corpus.py --calibration-bytes 500000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder,
 so that a run that was stopped goes on, and a page is made anew in minutes. `--floors` holds
 KEY.json of `tokensurgeon floor`, where a pair has one. With -o the tables replace what stands
@@ -37,7 +37,7 @@ BASELINES = ("subword-mean", "omp-published")
 AUTO = "auto+calibration"
 """What users get who name nothing."""
 FITTED = ("subword-mean+calibration", AUTO, f"{AUTO}+heal=5")
-CALIBRATION_BYTES = 1_000_000
+CALIBRATION_BYTES = 500_000
 BUDGET = 120.0
 """Minutes: so many that the clock decides no figure."""
 SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
@@ -204,7 +204,7 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
             state=state / pair.key,
             seeds=1 if is_fitted else 3,
             floor=floor,
-            adapted=is_fitted and arguments.adapted,
+            adapted=is_fitted and pair.key in arguments.adapted.split(","),
             progress=progress,
         )
         for is_fitted in (False, True)
@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=60_000)
     parser.add_argument("--only", help="keys of pairs, parted by commas")
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
-    parser.add_argument("--adapted", action="store_true", help="fit the source too")
+    parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     keys = arguments.only.split(",") if arguments.only else None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tokensurgeon.calibration import Matrices, Workbench
+from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.output_rows import Readings, from_places, read_out
 from tokensurgeon.calibration.places import _read, make_places
 from tokensurgeon.calibration.refit import Refit, _Expected, _solve, refit_once
@@ -141,11 +142,15 @@ def test_rounds_find_the_rows_that_wrote_a_text(same: Workbench, own: Matrices) 
 
 def test_refit_goes_on_only_while_it_helps(pair: tuple[Workbench, Matrices]) -> None:
     bench, rows = pair
-    candidates = Refit()(bench, rows)
-    seen = [next(candidates).settings]
-    seen.append(candidates.send(True).settings)
-    seen.append(candidates.send(False).settings)
-    assert [(each["rows"], each["rounds"]) for each in seen] == [("all", 1), ("all", 2), ("new", 1)]
+    helps, hurts = Refit()(bench, rows), Refit()(bench, rows)
+
+    def said(candidate: Candidate) -> tuple[str, int]:
+        return candidate.settings["rows"], candidate.settings["rounds"]
+
+    assert [said(next(helps)), said(helps.send(True))] == [("all", 1), ("all", 2)]
+    with pytest.raises(StopIteration):
+        helps.send(False)
+    assert [said(next(hurts)), said(hurts.send(False))] == [("all", 1), ("new", 1)]
 
 
 def test_a_cover_holds_the_last_byte(pair: tuple[Workbench, Matrices]) -> None:
