@@ -1,7 +1,7 @@
 """Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
-                                    [--only WORDS] [--methods NAMES] [--adapted KEYS]
+                                    [--text-bytes N] [--only WORDS] [--methods NAMES] [--adapted KEYS]
                                     [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
@@ -37,7 +37,6 @@ BASELINES = ("subword-mean", "omp-published")
 AUTO = "auto+calibration"
 """What users get who name nothing."""
 FITTED = ("subword-mean+calibration", AUTO, f"{AUTO}+heal=5")
-CALIBRATION_BYTES = 500_000
 BUDGET = 120.0
 """Minutes: so many that the clock decides no figure."""
 SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
@@ -182,7 +181,7 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
             "text": {
                 "evaluation": [str(pair.text)],
                 "max_bytes": n_bytes,
-                "calibration": [str(head(pair.calibration, CALIBRATION_BYTES, state / "texts"))],
+                "calibration": [str(head(pair.calibration, arguments.text_bytes, state / "texts"))],
                 "other": [str(pair.other)],
             },
             "untie": not pair.tied,
@@ -348,6 +347,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=DATA / "text")
     parser.add_argument("--floors", type=Path)
     parser.add_argument("--bytes", type=int, default=60_000)
+    parser.add_argument("--text-bytes", type=int, default=500_000, help="of calibration text")
     parser.add_argument("--only", help="keys of pairs, parted by commas")
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")

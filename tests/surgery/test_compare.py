@@ -23,6 +23,7 @@ from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 
 Checkpoints = Callable[..., Path]
+LINES = [f"{i}. A row is read from table {i * 7}, and kept as it was." for i in range(60)]
 
 
 @pytest.fixture
@@ -234,19 +235,41 @@ def test_an_unknown_method_is_refused_before_anything_is_measured(recipe: Recipe
     assert watch.scored == []
 
 
-def test_fitted_and_trained_rows_say_what_they_took(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.fixture
+def fitted(recipe: Recipe, tmp_path: Path) -> Recipe:
     text, other = tmp_path / "calibration.jsonl", tmp_path / "other.txt"
-    lines = [f"{i}. A row is read from table {i * 7}, and kept as it was." for i in range(60)]
-    text.write_text("\n".join(map(json.dumps, lines)))
+    text.write_text("\n".join(map(json.dumps, LINES)))
     other.write_text("Der Hund schläft, und der Fuchs sieht ihm dabei zu. " * 4)
     texts = {"calibration": (str(text),), "other": (str(other),)}
-    fitted = recipe.model_copy(update={"text": recipe.text.model_copy(update=texts)})
-    methods = ["subword-mean", "subword-mean+calibration", "subword-mean+heal=0.02"]
+    return recipe.model_copy(update={"text": recipe.text.model_copy(update=texts)})
+
+
+def test_healing_goes_on_from_the_calibrated_rows(fitted: Recipe, tmp_path: Path) -> None:
+    names = ["subword-mean+calibration", "subword-mean+calibration+heal=0.1"]
+    fits: list[str] = []
+
+    def watch(done: int, total: int, what: str) -> None:
+        if what == "calibrating: prior":
+            fits.append(what)
+
+    table = compare(fitted, names, state=tmp_path / "state", progress=watch)
+    assert len(fits) == 1
+    calibrated, healed = (table.stages[name] for name in names)
+    assert healed[:-1] == calibrated
+    assert healed[-1]["stage"] == "heal"
+    assert row(table, names[1])["forward_tokens"] > row(table, names[0])["forward_tokens"]
+    again = compare(fitted, names, state=tmp_path / "state", progress=watch)
+    assert len(fits) == 1
+    assert again.to_dict() == table.to_dict()
+
+
+def test_fitted_and_trained_rows_say_what_they_took(fitted: Recipe, tmp_path: Path) -> None:
+    methods = ["subword-mean", "subword-mean+calibration", "subword-mean+heal=0.1"]
     table = compare(fitted, methods, state=tmp_path / "state")
     plain, calibrated, healed = (row(table, name) for name in methods)
     assert [one["error"] for one in (plain, calibrated, healed)] == [None] * 3
     assert plain["text_bytes"] == plain["gradient_steps"] == plain["forward_tokens"] == 0
-    assert calibrated["text_bytes"] == healed["text_bytes"] == len("".join(lines))
+    assert calibrated["text_bytes"] == healed["text_bytes"] == len("".join(LINES))
     assert calibrated["forward_tokens"] > 0
     assert calibrated["gradient_steps"] == 0 < healed["gradient_steps"]
     assert calibrated["gap_adapted"] is None

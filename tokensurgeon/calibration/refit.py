@@ -108,8 +108,11 @@ def refit_once(
         observed = torch.where(rare[:, None], whole, observed * thin)
     gap = observed - found.states * thin
     step = torch.zeros_like(gap)
+    # Tokens with about as many places share a batch of systems of that size; most have none.
+    every = torch.from_numpy(ids).to(device)
+    every = every[torch.argsort(found.starts[every + 1] - found.starts[every], stable=True)]
     for part in blocks(len(ids), TOKENS_AT_ONCE):
-        at = torch.from_numpy(ids[part]).to(device)
+        at = every[part]
         step[at] = _solve(found, flat, at, gap[at], ridge, thin)
     direction = (step @ whiten.T / bench.model.logit_scale).cpu().numpy()
     return _best_step(bench, matrices, direction, states, follows)
@@ -185,18 +188,19 @@ def _solve(
     import torch
 
     first, last = found.starts[ids], found.starts[ids + 1]
-    reach = torch.arange(MOST_PLACES, device=flat.device)
-    at = first[:, None] + reach
+    n_places = min(MOST_PLACES, int((last - first).max()))
+    if n_places == 0:
+        return gap / (found.mass[ids] * thin + ridge)[:, None]
+    at = first[:, None] + torch.arange(n_places, device=flat.device)
     here = at < last[:, None]
-    at = at.clamp_max(max(len(found.places) - 1, 0))
-    share = torch.where(here, found.shares[at], 0.0) if len(found.places) else here.float()
-    places = found.places[at] if len(found.places) else at
+    at = at.clamp_max(len(found.places) - 1)
+    share = torch.where(here, found.shares[at], 0.0)
     rest = (found.mass[ids] - share.sum(1)).clamp_min(0.0) * thin + ridge
-    scaled = flat[places] * (share * (1 - share) * thin).sqrt()[..., None]
+    scaled = flat[found.places[at]] * (share * (1 - share) * thin).sqrt()[..., None]
     plain = gap / rest[:, None]
     # Woodbury: as many unknowns as places.
     inner = scaled @ scaled.transpose(1, 2) / rest[:, None, None]
-    inner += torch.eye(MOST_PLACES, device=flat.device)
+    inner += torch.eye(n_places, device=flat.device)
     seen = scaled @ plain[..., None]
     back: torch.Tensor = scaled.transpose(1, 2) @ torch.linalg.solve(inner, seen)
     return plain - back[..., 0] / rest[:, None]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 LOGITS = 1 << 24
 """Most logits held at once."""
-MOST_BYTES = 1_000_000
-"""Of text that stages are fitted to."""
+MOST_BYTES = 500_000
+"""Of text that stages are fitted to; healing reads all that there is."""
 MOST_PLACE_TOKENS = 1 << 19
 """Run to read new tokens at places of the source's choice; fewer where time is short."""
 PASSES = 12
