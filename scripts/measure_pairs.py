@@ -1,16 +1,15 @@
 """Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
-                                    [--text-bytes N] [--only WORDS] [--methods NAMES] [--adapted KEYS]
-                                    [-o docs/methods.md]
+                                    [--text-bytes N] [--only KEYS] [--methods NAMES]
+                                    [--adapted KEYS] [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too, fitted to the calibration text that
-`scripts/gather_corpus.py --calibration-bytes 500000` puts into the folder `--corpus`, or to the
-120 kB that ship. Each finished method is kept in the state folder,
-so that a run that was stopped goes on, and a page is made anew in minutes. `--floors` holds
-KEY.json of `tokensurgeon floor`, where a pair has one. With -o the tables replace what stands
-between the marks `pairs` on the page.
+`scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
+120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
+goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
+where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ BASELINES = ("subword-mean", "omp-published")
 """What the default is held against: the strong plain floor, and the published state of the art."""
 AUTO = "auto+calibration"
 """What users get who name nothing."""
-FITTED = ("subword-mean+calibration", AUTO, f"{AUTO}+heal=5")
+HEALED = f"{AUTO}+heal=5"
+FITTED = ("subword-mean+calibration", AUTO, HEALED)
 BUDGET = 120.0
 """Minutes: so many that the clock decides no figure."""
 SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
@@ -61,6 +61,8 @@ class Pair:
     other: Path
     donor: Path | None = None
     tied: bool = False
+    fitted: tuple[str, ...] = FITTED
+    """What is measured besides initialisers: all of it where time allows."""
 
 
 def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
@@ -91,6 +93,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
                     assets / "tokenizers" / name,
                     *story_texts,
                     tied=tied,
+                    fitted=(AUTO, HEALED) if tied else FITTED,
                 )
             )
     found += [
@@ -110,6 +113,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
             base,
             donor,
             *technical_texts,
+            fitted=(AUTO,),
         ),
         Pair(
             "ships",
@@ -121,6 +125,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
             corpus / "calibration.jsonl",
             other,
             donor=DATA / "donor",
+            fitted=("omp-published+calibration", *FITTED),
         ),
         Pair(
             "technical-coarse-to-fine",
@@ -129,6 +134,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
             base,
             assets / "tokenizers/kl3m-004-char-8k",
             *technical_texts,
+            fitted=(AUTO,),
         ),
     ]
     return found
@@ -140,14 +146,11 @@ def methods(pair: Pair, wanted: list[str] | None = None) -> list[str]:
         alone = pair.donor is None
         return [name for name in wanted if not (alone and name.startswith("omp"))]
     found = [*(name for name in names() if name not in NOT_COMPARED), "auto"]
-    fitted = list(FITTED)
     if pair.donor is None:
         found = [name for name in found if name not in NEEDS_A_DONOR]
-    else:
-        fitted.insert(1, "omp-published+calibration")
     if not pair.tied:
         found += [name for name in SIDES if pair.donor is not None or "omp" not in name]
-    return list(dict.fromkeys([*found, *fitted]))
+    return list(dict.fromkeys([*found, *pair.fitted]))
 
 
 def head(path: Path, n_bytes: int, folder: Path) -> Path:
@@ -271,7 +274,7 @@ def section(pair: Pair, table: Comparison) -> str:
 
 def stages(pair: Pair, table: Comparison) -> list[str]:
     """Return what each stage of the default bought, on text of its own kind and on other text."""
-    records = table.stages.get(f"{AUTO}+heal=5", table.stages.get(AUTO, []))
+    records = table.stages.get(HEALED, table.stages.get(AUTO, []))
     if not records:
         return []
     lines = [

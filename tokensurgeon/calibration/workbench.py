@@ -29,8 +29,10 @@ MOST_BYTES = 500_000
 """Of text that stages are fitted to; healing reads all that there is."""
 MOST_PLACE_TOKENS = 1 << 19
 """Run to read new tokens at places of the source's choice; fewer where time is short."""
-PASSES = 12
+PASSES = 20
 """Runs through that text to be expected of all stages together, their gates included."""
+SHARE_OF_PLACES = 0.25
+"""Of the time, where it is short."""
 
 
 @dataclass
@@ -242,7 +244,11 @@ def make_workbench(
     bench = Workbench(model, context, texts, new, shared)
     start = time.perf_counter()
     bench.score_model(model, texts.selection)
-    pace = sum(chunk.n_bytes for chunk in texts.selection) / (time.perf_counter() - start)
+    took = time.perf_counter() - start
+    pace = sum(chunk.n_bytes for chunk in texts.selection) / took
+    bench.place_tokens = int(
+        min(MOST_PLACE_TOKENS, SHARE_OF_PLACES * seconds * bench.forward_tokens / took)
+    )
     # A state every second byte is more than most tokenizers have; three sets of states at once.
     room = context.memory_budget / (4 * model.width * 3) * 2
     allowed = min(pace * seconds / PASSES, room)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from tokensurgeon.calibration.texts import GENERATED
+from tokensurgeon.calibration.workbench import MOST_BYTES, MOST_PLACE_TOKENS, PASSES
 from tokensurgeon.surgery.methods import wants_auto
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.untying import untied
@@ -15,12 +17,6 @@ PROBE_TOKENS = 2_048
 
 BYTES_PER_TOKEN = 3
 """Of text; so few err towards more tokens."""
-
-CALIBRATION_PASSES = 5
-"""Source and patched model over the calibration text, and the gates' scores of every stage."""
-
-GENERATED_BYTES = 60_000
-"""What the source writes where there is no calibration text."""
 
 
 def estimate(operation: Operation, methods: tuple[str, str]) -> dict[str, float]:
@@ -86,7 +82,8 @@ def _calibration_tokens(operation: Operation) -> int:
     if not recipe.budget or not (wants_auto(recipe.init) if stages is None else stages):
         return 0
     given = sum(len(text.encode()) for text in operation.calibration_texts)
-    return CALIBRATION_PASSES * (given or GENERATED_BYTES) // BYTES_PER_TOKEN
+    read = min(given or GENERATED, MOST_BYTES)
+    return PASSES * read // BYTES_PER_TOKEN + MOST_PLACE_TOKENS
 
 
 def _tokens_per_second(operation: Operation) -> float:
