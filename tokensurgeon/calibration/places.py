@@ -58,21 +58,22 @@ def make_places(bench: Workbench) -> Places:
     prefix = prefix_of(context.source)
     windows = [(*prefix, *ids) for ids in _windows(bench) if prefix or ids]
     of = dict(zip(context.missing.tolist(), context.pieces, strict=True))
-    new = [int(i) for i in bench.new if int(i) in of]
+    room = np.inf
+    if windows and model.max_positions is not None:
+        room = model.max_positions - max(map(len, windows))
+    new = [int(i) for i in bench.new if int(i) in of and len(of[int(i)]) <= room]
     empty = np.zeros((0, model.width), np.float32)
     if not windows or not new:
         return Places(np.zeros(0, np.int64), empty, np.zeros(0), np.zeros(0))
-    states = model.states(windows, model.n_layers)
-    bench.forward_tokens += sum(map(len, windows))
     first, which = np.unique([of[i][0] for i in new], return_inverse=True)
-    scores = np.empty((len(windows), len(first)), np.float32)
-    for part in blocks(len(windows), max(1, LOGITS // context.n_source)):
-        found = bench.log_softmax(states[part], context.output_rows, context.output_bias)
-        scores[part] = found[:, first].cpu().numpy()
+    scores = _scores(bench, windows, first)
     lengths = np.array([len(of[i]) for i in new]) + np.mean([len(w) for w in windows])
-    able, n_each = _afforded(bench, new, scores.mean(axis=0)[which], lengths, len(windows))
-    best = np.argpartition(-scores, n_each - 1, axis=0)[:n_each]
-    pairs = [(w, k) for k in able for w in np.sort(best[:, which[k]]).tolist()]
+    able, n_each = _afforded(bench, new, scores.mean(axis=1)[which], lengths, len(windows))
+    best = {
+        k: np.sort(np.argpartition(-scores[k], n_each - 1)[:n_each]).tolist()
+        for k in np.unique(which[able]).tolist()
+    }
+    pairs = [(w, k) for k in able for w in best[which[k]]]
     parts = []
     size = max(1, int(AT_ONCE / lengths.mean()))
     for part in blocks(len(pairs), size):
@@ -82,6 +83,18 @@ def make_places(bench: Workbench) -> Places:
         np.array([new[k] for _, k in pairs], dtype=np.int64),
         *(np.concatenate(column) for column in zip(*parts, strict=True)),
     )
+
+
+def _scores(bench: Workbench, windows: list[tuple[int, ...]], first: Ids) -> Rows:
+    """Return the log-probability of each piece after each window, float32 (n_first, n_windows)."""
+    context, model = bench.context, bench.model
+    states = model.states(windows, model.n_layers)
+    bench.forward_tokens += sum(map(len, windows))
+    scores = np.empty((len(first), len(windows)), np.float32)
+    for part in blocks(len(windows), max(1, LOGITS // context.n_source)):
+        found = bench.log_softmax(states[part], context.output_rows, context.output_bias)
+        scores[:, part] = found.T[first].cpu().numpy()
+    return scores
 
 
 def _windows(bench: Workbench) -> list[tuple[int, ...]]:
