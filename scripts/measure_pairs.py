@@ -2,7 +2,7 @@
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
                                     [--text-bytes N] [--only KEYS] [--methods NAMES]
-                                    [--adapted KEYS] [-o docs/methods.md]
+                                    [--adapted KEYS] [--kept] [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too, fitted to the calibration text that
@@ -23,8 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon import Recipe
-from tokensurgeon.initialisers import names
+from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
 from tokensurgeon.surgery.compare import Comparison, compare
 from tokensurgeon.surgery.compare_floor import Floor
@@ -145,12 +144,18 @@ def methods(pair: Pair, wanted: list[str] | None = None) -> list[str]:
     if wanted:
         alone = pair.donor is None
         return [name for name in wanted if not (alone and name.startswith("omp"))]
-    found = [*(name for name in names() if name not in NOT_COMPARED), "auto"]
+    found = [*(name for name in initialisers.names() if name not in NOT_COMPARED), "auto"]
     if pair.donor is None:
         found = [name for name in found if name not in NEEDS_A_DONOR]
     if not pair.tied:
         found += [name for name in SIDES if pair.donor is not None or "omp" not in name]
     return list(dict.fromkeys([*found, *pair.fitted]))
+
+
+def kept(names: list[str], folder: Path) -> list[str]:
+    """Return the methods that a state folder holds."""
+    found = [re.sub(r"-[0-9a-f]{16}$", "", file.stem) for file in folder.glob("*.json")]
+    return [name for name in names if re.sub(r"[^a-z0-9.]+", "-", name) in found]
 
 
 def head(path: Path, n_bytes: int, folder: Path) -> Path:
@@ -221,7 +226,7 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
 
 
 def section(pair: Pair, table: Comparison) -> str:
-    """Return a pair's table."""
+    """Return the table of a pair."""
     facts = table.facts
     lines = [
         f"### {pair.title}",
@@ -295,30 +300,36 @@ def stages(pair: Pair, table: Comparison) -> list[str]:
 def summary(done: list[tuple[Pair, Comparison]]) -> str:
     """Return one line a pair: the default beside the better of the baselines."""
     lines = [
-        "| pair | better of `subword-mean` and `omp-published` | `auto`, calibrated | ratio "
-        "| with five minutes of healing | ratio | of the recoverable gap |",
-        "|---|---|---|---|---|---|---|",
+        "| pair | better of `subword-mean` and `omp-published` | the same calibration of "
+        "`subword-mean` | of `omp-published` | `auto`, calibrated | of the better baseline | to the "
+        "source, calibrated alike | five minutes of healing | of the baseline |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    worst: dict[str, tuple[float, str]] = {}
+    shares: dict[str, list[tuple[float, str]]] = {AUTO: [], HEALED: []}
     for pair, table in done:
         rows = {row["method"]: row for row in table.rows if row["gap"] is not None}
         base = min((rows[name]["gap"], name) for name in BASELINES if name in rows)
+
+        def cell(name: str, key: str = "gap", rows: dict[str, Any] = rows) -> str:
+            return words.number(rows.get(name, {}).get(key), 3, sign=True)
+
         cells = [pair.title, f"{base[0]:+.3f} (`{base[1]}`)"]
-        for suffix in ("", "+heal=5"):
-            row = rows.get(f"{AUTO}{suffix}")
-            cells.append("–" if row is None else f"{row['gap']:+.3f}")
-            cells.append("–" if row is None else f"{row['gap'] / base[0]:.2f}")
-            if row is not None:
-                ratio = (row["gap"] / base[0], pair.title)
-                worst[suffix] = max(worst.get(suffix, ratio), ratio)
-        cells.append(words.percent(rows.get(AUTO, {}).get("closed")))
+        cells += [cell(f"{name}+calibration") for name in BASELINES]
+        for name, figures in shares.items():
+            cells.append(cell(name))
+            if name in rows:
+                figures.append((rows[name]["gap"] / base[0], pair.title))
+            cells.append(f"{figures[-1][0]:.2f}" if name in rows else "–")
+            if name == AUTO:
+                cells.append(cell(AUTO, "gap_adapted"))
         lines.append("| " + " | ".join(cells) + " |")
-    named = {
-        "": "Worst pair for the default",
-        "+heal=5": "Worst pair with healing",
-    }
-    said = [f"{named[key]}: {title} ({ratio:.2f})." for key, (ratio, title) in worst.items()]
-    return "\n".join([*lines, "", *said, ""])
+    for name, figures in shares.items():
+        if figures:
+            ratio, title = max(figures)
+            median = sorted(each for each, _ in figures)
+            middle = (median[(len(median) - 1) // 2] + median[len(median) // 2]) / 2
+            lines += ["", f"`{name}`: median {middle:.2f}, worst {ratio:.2f} ({title})."]
+    return "\n".join([*lines, ""])
 
 
 def page(done: list[tuple[Pair, Comparison]], n_bytes: int) -> str:
@@ -353,6 +364,7 @@ def main() -> None:
     parser.add_argument("--text-bytes", type=int, default=500_000, help="of calibration text")
     parser.add_argument("--only", help="keys of pairs, parted by commas")
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
+    parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
@@ -361,7 +373,10 @@ def main() -> None:
     done: list[tuple[Pair, Any]] = []
     for pair in pairs(arguments.assets, arguments.corpus):
         if keys is None or pair.key in keys:
-            table = measure(pair, methods(pair, wanted), arguments)
+            names = methods(pair, wanted)
+            if arguments.kept:
+                names = kept(names, arguments.state / pair.key)
+            table = measure(pair, names, arguments)
             done.append((pair, table))
             print(section(*done[-1]), flush=True)
     text = page(done, arguments.bytes)
