@@ -301,8 +301,8 @@ def summary(done: list[tuple[Pair, Comparison]]) -> str:
     """Return one line a pair: the default beside the better of the baselines."""
     lines = [
         "| pair | better of `subword-mean` and `omp-published` | the same calibration of "
-        "`subword-mean` | of `omp-published` | `auto`, calibrated | of the better baseline | to the "
-        "source, calibrated alike | five minutes of healing | of the baseline |",
+        "`subword-mean` | of `omp-published` | `auto`, calibrated | of the better baseline "
+        "| to the source, calibrated alike | five minutes of healing | of the better baseline |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     shares: dict[str, list[tuple[float, str]]] = {AUTO: [], HEALED: []}

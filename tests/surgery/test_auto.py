@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from tokensurgeon import Recipe, transplant
+from tokensurgeon.calibration import StageRecord
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.auto import choose
+from tokensurgeon.surgery.calibrate import _healed, workbench
+from tokensurgeon.surgery.rows import patch_rows
 
 
 def recipe(source: Path, donor: Path, text: Path | None = None, **more: object) -> Recipe:
@@ -89,9 +92,7 @@ def test_the_same_recipe_chooses_the_same_rows(
 
 def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text: Path) -> None:
     found = transplant(
-        recipe(
-            tiny_source, tiny_donor, tiny_text, init={"input": "omp", "output": "omp"}, heal=0.02
-        )
+        recipe(tiny_source, tiny_donor, tiny_text, init={"input": "omp", "output": "omp"}, heal=0.1)
     )
     (stage,) = found.report.stages
     assert stage.stage == "heal"
@@ -100,6 +101,29 @@ def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text
     assert found.rows.gradient_steps == stage.gradient_steps
     if stage.kept:
         assert "nothing was trained" not in model_card(found.report)
+
+
+def test_healing_must_not_cost_other_text(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = prepare(recipe(tiny_source, tiny_donor, tiny_text))
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    bench, matrices = workbench(operation, rows), rows.matrices
+    selection = iter([9.0, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(
+        bench,
+        "score",
+        lambda matrices, chunks: 2.0 if chunks is bench.texts.other else next(selection),
+    )
+    earlier = (StageRecord("prior", True, "", other_before=1.5),)
+    after, record = _healed(operation, bench, matrices, 0.0, earlier)
+    assert not record.kept
+    assert after is matrices
+    assert "loses on other text (+0.500)" in record.why
+    selection = iter([9.0, 1.0])
+    after, record = _healed(operation, bench, matrices, 0.0, ())  # before was 2.0 too
+    assert record.kept
+    assert after is not matrices
 
 
 def test_a_named_method_is_left_as_it_is(

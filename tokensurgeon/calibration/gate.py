@@ -107,7 +107,7 @@ def calibrate(
     return matrices, tuple(records)
 
 
-def _worth_asking(
+def worth_asking(
     bench: Workbench, matrices: Matrices, before: float, found: list[tuple[float, Candidate]]
 ) -> Iterator[tuple[float, Candidate]]:
     """Yield the candidates that win enough, then the best with half and a quarter of its change.
@@ -148,7 +148,7 @@ def _try(
     if found:
         after, settings = found[0][0], found[0][1].settings
         why = f"no gain on the selection text ({after - before:+.3f})"
-    for figure, candidate in _worth_asking(bench, matrices, before, found):
+    for figure, candidate in worth_asking(bench, matrices, before, found):
         gain = f"gains {before - figure:.3f} on the selection text"
         rise = None
         if stage.changes_shared and other is not None:

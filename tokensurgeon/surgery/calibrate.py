@@ -18,7 +18,8 @@ from tokensurgeon.calibration import (
     make_workbench,
     train_rows,
 )
-from tokensurgeon.calibration.gate import LEAST_GAIN
+from tokensurgeon.calibration.contract import Candidate
+from tokensurgeon.calibration.gate import MOST_RISE, worth_asking
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
@@ -66,7 +67,7 @@ def calibrated(
             bench, matrices, names, seconds=budget, progress=operation.progress
         )
     if heal:
-        matrices, record = _healed(operation, bench, matrices, heal)
+        matrices, record = _healed(operation, bench, matrices, heal, (*rows.stages, *records))
         records = (*records, record)
     output = _side(operation, rows.output, matrices.output)
     return replace(
@@ -131,11 +132,21 @@ def workbench(operation: Operation, rows: PatchedRows) -> Workbench:
 
 
 def _healed(
-    operation: Operation, bench: Workbench, matrices: Matrices, minutes: float
+    operation: Operation,
+    bench: Workbench,
+    matrices: Matrices,
+    minutes: float,
+    earlier: tuple[StageRecord, ...],
 ) -> tuple[Matrices, StageRecord]:
-    """Train new and shared rows, and keep the training if it helps on the selection text."""
+    """Train new and shared rows, and keep of the training what passes.
+
+    It must help on the selection text, and not lose on other text what the rows had there before
+    the `earlier` stages; where the whole of it does, a half and a quarter of it are asked.
+    """
     start, before = time.perf_counter(), bench.score(matrices, bench.texts.selection)
     other = bench.score(matrices, bench.texts.other) if bench.texts.other else None
+    known = (record.other_before for record in earlier)
+    bound = next((figure for figure in known if figure is not None), other)
     trained = np.zeros(len(matrices.input), dtype=bool)
     trained[np.union1d(bench.new, bench.shared)] = True
     healed = train_rows(
@@ -151,23 +162,36 @@ def _healed(
         progress=operation.progress,
     )
     output = healed.input if matrices.tied else healed.output
-    found = Matrices(healed.input, output, healed.output_bias)
-    after = bench.score(found, bench.texts.selection)
-    kept = before - after >= LEAST_GAIN
-    record = StageRecord(
+    whole = Candidate(
+        {"minutes": minutes, "tokens": healed.n_tokens},
+        Matrices(healed.input, output, healed.output_bias),
+    )
+    after = bench.score(whole.matrices, bench.texts.selection)
+    settings, other_after, kept = whole.settings, None, False
+    why = f"no gain: {before - after:.3f} on the selection text"
+    for figure, candidate in worth_asking(bench, matrices, before, [(after, whole)]):
+        gain = f"gains {before - figure:.3f} on the selection text"
+        if bound is not None:
+            other_after = bench.score(candidate.matrices, bench.texts.other)
+            if not other_after - bound <= MOST_RISE:
+                why = f"loses on other text ({other_after - bound:+.3f}), {gain}"
+                continue
+        after, settings, matrices = figure, candidate.settings, candidate.matrices
+        kept, why = True, gain
+        break
+    return matrices, StageRecord(
         stage="heal",
         kept=kept,
-        why=f"{'gains' if kept else 'no gain:'} {before - after:.3f} on the selection text",
-        settings={"minutes": minutes, "tokens": healed.n_tokens},
+        why=why,
+        settings=settings,
         before=before,
         after=after,
         other_before=other,
-        other_after=bench.score(found, bench.texts.other) if bench.texts.other else None,
+        other_after=other_after,
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=healed.n_tokens,
         gradient_steps=healed.n_steps,
     )
-    return (found if kept else matrices), record
 
 
 def _side(operation: Operation, side: Side, rows: Rows) -> Side:
