@@ -18,7 +18,7 @@ from tokensurgeon.evaluation.scoring import prefix_of
 WINDOW = 32
 """Bytes, or the little more to the next border."""
 MOST_WINDOWS = 4_000
-PER_TOKEN = 32
+PER_TOKEN = 16
 """Places of one token, fewer where the tokens that may be run do not suffice for all."""
 FEWEST = 8
 """Where they do not suffice for these either, the rarest tokens have none."""
