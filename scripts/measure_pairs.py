@@ -317,9 +317,10 @@ def summary(done: list[tuple[Pair, Comparison]]) -> str:
         cells += [cell(f"{name}+calibration") for name in BASELINES]
         for name, figures in shares.items():
             cells.append(cell(name))
-            if name in rows:
-                figures.append((rows[name]["gap"] / base[0], pair.title))
-            cells.append(f"{figures[-1][0]:.2f}" if name in rows else "–")
+            if name in rows and not pair.tied:
+                figures.append((rows[name]["gap"] / base[0], pair.title))  # a tie is beside it
+            share = rows[name]["gap"] / base[0] if name in rows else None
+            cells.append(words.number(share, 2))
             if name == AUTO:
                 cells.append(cell(AUTO, "gap_adapted"))
         lines.append("| " + " | ".join(cells) + " |")
@@ -328,7 +329,7 @@ def summary(done: list[tuple[Pair, Comparison]]) -> str:
             ratio, title = max(figures)
             median = sorted(each for each, _ in figures)
             middle = (median[(len(median) - 1) // 2] + median[len(median) // 2]) / 2
-            lines += ["", f"`{name}`: median {middle:.2f}, worst {ratio:.2f} ({title})."]
+            lines += ["", f"`{name}`, untied: median {middle:.2f}, worst {ratio:.2f} ({title})."]
     return "\n".join([*lines, ""])
 
 
