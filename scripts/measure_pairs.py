@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
 from tokensurgeon.surgery.compare import Comparison, compare
 from tokensurgeon.surgery.compare_floor import Floor
+from tokensurgeon.surgery.compare_state import file_name
 from tokensurgeon.training import read_documents
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
@@ -155,7 +157,7 @@ def methods(pair: Pair, wanted: list[str] | None = None) -> list[str]:
 def kept(names: list[str], folder: Path) -> list[str]:
     """Return the methods that a state folder holds."""
     found = [re.sub(r"-[0-9a-f]{16}$", "", file.stem) for file in folder.glob("*.json")]
-    return [name for name in names if re.sub(r"[^a-z0-9.]+", "-", name) in found]
+    return [name for name in names if file_name(name) in found]
 
 
 def head(path: Path, n_bytes: int, folder: Path) -> Path:
@@ -327,8 +329,7 @@ def summary(done: list[tuple[Pair, Comparison]]) -> str:
     for name, figures in shares.items():
         if figures:
             ratio, title = max(figures)
-            median = sorted(each for each, _ in figures)
-            middle = (median[(len(median) - 1) // 2] + median[len(median) // 2]) / 2
+            middle = statistics.median(each for each, _ in figures)
             lines += ["", f"`{name}`, untied: median {middle:.2f}, worst {ratio:.2f} ({title})."]
     return "\n".join([*lines, ""])
 

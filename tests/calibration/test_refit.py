@@ -100,12 +100,6 @@ def test_a_system_is_solved_as_if_it_were_dense() -> None:
     assert torch.allclose(step[1], dense, atol=1e-5)
 
 
-def follows(bench: Workbench, matrices: Matrices) -> tuple[np.ndarray, np.ndarray]:
-    track = bench.target_track
-    here = np.flatnonzero(track.before >= 0)
-    return bench.target_states(matrices)[track.before[here]], track.ids[here]
-
-
 def loss(bench: Workbench, matrices: Matrices, states: np.ndarray, after: np.ndarray) -> float:
     scores = bench.log_softmax(states, matrices.output, matrices.bias)
     return -float(scores[range(len(after)), after].mean())
@@ -115,7 +109,7 @@ def test_a_round_makes_the_text_likelier_and_moves_the_named_rows_only(
     pair: tuple[Workbench, Matrices],
 ) -> None:
     bench, rows = pair
-    states, after = follows(bench, rows)
+    states, after = bench.next_tokens(rows)
     ids = bench.new[::2]
     found = refit_once(bench, rows, states, after, ids, 32.0)
     assert loss(bench, found, states, after) < loss(bench, rows, states, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -107,7 +108,69 @@ def calibrate(
     return matrices, tuple(records)
 
 
-def worth_asking(
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of candidates.
+
+    Attributes
+    ----------
+    kept : Candidate or None
+        The first that passes.
+    why : str
+        In words.
+    settings : dict
+        Of the one that passes, else of the best.
+    after, other_after : float or None
+        Bits per byte of the same one, on the selection text and on other text where it was asked.
+    """
+
+    kept: Candidate | None
+    why: str
+    settings: dict[str, Any]
+    after: float | None
+    other_after: float | None
+
+
+def judge(
+    bench: Workbench,
+    matrices: Matrices,
+    before: float,
+    found: list[tuple[float, Candidate]],
+    bound: float | None,
+) -> Verdict:
+    """Return which candidate passes: it wins enough, and on other text does not rise over `bound`.
+
+    Parameters
+    ----------
+    bench : Workbench
+    matrices : Matrices
+        The rows as they are.
+    before : float
+        Their bits per byte on the selection text.
+    found : list of (float, Candidate)
+        Bits per byte on the selection text; the best first.
+    bound : float or None
+        Bits per byte on other text; None where it is not asked.
+    """
+    if not found:
+        return Verdict(None, "no gain: nothing that can be measured", {}, None, None)
+    best, candidate = found[0]
+    why = f"no gain on the selection text ({best - before:+.3f})"
+    refused = Verdict(None, why, candidate.settings, best, None)
+    for figure, candidate in _worth_asking(bench, matrices, before, found):
+        gain, other = f"gains {before - figure:.3f} on the selection text", None
+        if bound is not None:
+            other = bench.score(candidate.matrices, bench.texts.other)
+            if not other - bound <= MOST_RISE:
+                if refused.other_after is None:
+                    why = f"loses on other text ({other - bound:+.3f}), {gain}"
+                    refused = replace(refused, why=why, other_after=other)
+                continue
+        return Verdict(candidate, gain, candidate.settings, figure, other)
+    return refused
+
+
+def _worth_asking(
     bench: Workbench, matrices: Matrices, before: float, found: list[tuple[float, Candidate]]
 ) -> Iterator[tuple[float, Candidate]]:
     """Yield the candidates that win enough, then the best with half and a quarter of its change.
@@ -142,25 +205,10 @@ def _try(
             best = figure < min([before, *(each for each, _ in found)])
             found.append((figure, candidate))
             found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
-    kept, why = False, "no gain: nothing that can be measured"
-    after = other_after = None
-    settings: dict[str, Any] = {}
-    if found:
-        after, settings = found[0][0], found[0][1].settings
-        why = f"no gain on the selection text ({after - before:+.3f})"
-    for figure, candidate in worth_asking(bench, matrices, before, found):
-        gain = f"gains {before - figure:.3f} on the selection text"
-        rise = None
-        if stage.changes_shared and other is not None:
-            rise = bench.score(candidate.matrices, bench.texts.other) - other
-            if not rise <= MOST_RISE:
-                if other_after is None:
-                    why, other_after = f"loses on other text ({rise:+.3f}), {gain}", other + rise
-                continue
-        after, settings = figure, candidate.settings
-        other_after = None if rise is None or other is None else other + rise
-        kept, why, matrices = True, gain, candidate.matrices
-        break
+    verdict = judge(bench, matrices, before, found, other if stage.changes_shared else None)
+    kept, other_after = verdict.kept is not None, verdict.other_after
+    if verdict.kept is not None:
+        matrices = verdict.kept.matrices
     if kept and other is not None and other_after is None:
         # A stage that leaves shared rows alone was not asked about other text; the next one is
         # measured against it, and the report says it.
@@ -168,15 +216,15 @@ def _try(
     record = StageRecord(
         stage=stage.name,
         kept=kept,
-        why=why,
-        settings=settings,
+        why=verdict.why,
+        settings=verdict.settings,
         before=before,
-        after=after,
+        after=verdict.after,
         other_before=other if kept or stage.changes_shared else None,
         other_after=other_after,
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=bench.forward_tokens - forward,
     )
-    if kept and after is not None:
-        before, other = after, other_after
+    if kept and verdict.after is not None:
+        before, other = verdict.after, other_after
     return matrices, before, other, record

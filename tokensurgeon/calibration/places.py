@@ -13,7 +13,6 @@ import numpy as np
 
 from tokensurgeon.calibration.contract import Doubles, Ids, Rows, blocks
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
-from tokensurgeon.evaluation.scoring import prefix_of
 
 WINDOW = 32
 """Bytes, or the little more to the next border."""
@@ -55,8 +54,7 @@ def make_places(bench: Workbench) -> Places:
     that the text shows most and the source expects most come first.
     """
     context, model = bench.context, bench.model
-    prefix = prefix_of(context.source)
-    windows = [(*prefix, *ids) for ids in _windows(bench) if prefix or ids]
+    windows = [(*context.prefix, *ids) for ids in _windows(bench) if context.prefix or ids]
     of = dict(zip(context.missing.tolist(), context.pieces, strict=True))
     room = np.inf
     if windows and model.max_positions is not None:

@@ -56,9 +56,7 @@ class Refit:
 
     def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield rounds over all rows for as long as they help; if none does, of the new rows."""
-        track = bench.target_track
-        here = np.flatnonzero(track.before >= 0)
-        states, follows = bench.target_states(matrices)[track.before[here]], track.ids[here]
+        states, follows = bench.next_tokens(matrices)
         for which, ids in (("all", np.union1d(bench.new, bench.shared)), ("new", bench.new)):
             after = matrices
             for rounds in range(1, MOST_ROUNDS + 1):

@@ -132,11 +132,9 @@ class Unigram:
 
     def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield one and three rounds."""
-        track = bench.target_track
-        here = np.flatnonzero(track.before >= 0)
-        states = bench.target_states(matrices)[track.before[here]]
+        states, follows = bench.next_tokens(matrices)
         ids = np.union1d(bench.new, bench.shared) if self.changes_shared else bench.new
-        counts = np.bincount(track.ids[here], minlength=len(matrices.output)).astype(np.float64)
+        counts = np.bincount(follows, minlength=len(matrices.output)).astype(np.float64)
         direction = even_direction(states)
         thinned = np.ascontiguousarray(states[:: max(1, len(states) // MOST_STATES)])
         for rounds in (1, 2, 3):

@@ -96,6 +96,16 @@ class Workbench:
         wanted = self.model.n_layers if layer is None else layer
         return self._states(self.patched(matrices), self.target_track, wanted)
 
+    def next_tokens(self, matrices: Matrices) -> tuple[Rows, Ids]:
+        """Return the patched model's final states, and the token that follows each on the text.
+
+        float32 (n, width) and int64 (n,), in the order of the text; tokens that nothing stands
+        before are left out.
+        """
+        track = self.target_track
+        here = np.flatnonzero(track.before >= 0)
+        return self.target_states(matrices)[track.before[here]], track.ids[here]
+
     def _states(self, model: LanguageModel, track: Track, layer: int) -> Rows:
         self.forward_tokens += sum(map(len, track.sequences))
         states = model.every_state(track.sequences, layer)

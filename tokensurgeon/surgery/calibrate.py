@@ -19,7 +19,7 @@ from tokensurgeon.calibration import (
     train_rows,
 )
 from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.gate import MOST_RISE, worth_asking
+from tokensurgeon.calibration.gate import judge
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
@@ -167,27 +167,16 @@ def _healed(
         Matrices(healed.input, output, healed.output_bias),
     )
     after = bench.score(whole.matrices, bench.texts.selection)
-    settings, other_after, kept = whole.settings, None, False
-    why = f"no gain: {before - after:.3f} on the selection text"
-    for figure, candidate in worth_asking(bench, matrices, before, [(after, whole)]):
-        gain = f"gains {before - figure:.3f} on the selection text"
-        if bound is not None:
-            other_after = bench.score(candidate.matrices, bench.texts.other)
-            if not other_after - bound <= MOST_RISE:
-                why = f"loses on other text ({other_after - bound:+.3f}), {gain}"
-                continue
-        after, settings, matrices = figure, candidate.settings, candidate.matrices
-        kept, why = True, gain
-        break
-    return matrices, StageRecord(
+    verdict = judge(bench, matrices, before, [(after, whole)], bound)
+    return matrices if verdict.kept is None else verdict.kept.matrices, StageRecord(
         stage="heal",
-        kept=kept,
-        why=why,
-        settings=settings,
+        kept=verdict.kept is not None,
+        why=verdict.why,
+        settings=verdict.settings,
         before=before,
-        after=after,
+        after=verdict.after,
         other_before=other,
-        other_after=other_after,
+        other_after=verdict.other_after,
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=healed.n_tokens,
         gradient_steps=healed.n_steps,

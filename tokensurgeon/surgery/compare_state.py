@@ -96,7 +96,7 @@ class State:
         label = method if isinstance(method, str) else method.label
         key = json.dumps(self._decided_by(method, seeds), sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()
-        return self.folder / f"{re.sub(r'[^a-z0-9.]+', '-', label.lower())}-{digest[:16]}.json"
+        return self.folder / f"{file_name(label)}-{digest[:16]}.json"
 
     def _decided_by(self, method: Method | str, seeds: int) -> dict[str, Any]:
         """Return all that decides a figure, as JSON values."""
@@ -160,6 +160,11 @@ class State:
         for rows in (donor.input, donor.output):
             digest.update(rows.tobytes())
         return digest.hexdigest()
+
+
+def file_name(label: str) -> str:
+    """Return what the file of a method is called, its hash aside."""
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower())
 
 
 def text_hash(texts: Iterable[str]) -> str:
