@@ -36,7 +36,7 @@ class InitSpec(_Model):
 class TrainSpec(_Model):
     """Train the target tokenizer first."""
 
-    method: Literal["bpe", "unigram"]
+    method: Literal["bpe", "unigram", "superbpe"]
     corpus: tuple[str, ...] = Field(min_length=1)
     size: int = Field(ge=258)
     pretokenizer: Literal["gpt2", "cl100k", "o200k", "none"] = "cl100k"

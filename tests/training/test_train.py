@@ -23,7 +23,7 @@ from tokensurgeon.training import (
     train_vocabulary,
 )
 from tokensurgeon.training.hard_text import hard_texts
-from tokensurgeon.training.pretokenizers import pretokenizer
+from tokensurgeon.training.pretokenizers import pattern, pretokenizer
 from tokensurgeon.training.train import split_held_out
 
 SENTENCES = (
@@ -40,7 +40,7 @@ SIZE = 300
 
 def pieces(preset, digits, text):
     # The spans are in characters of the text, whatever the pieces are spelled with.
-    spans = [span for _, span in pretokenizer(preset, digits).pre_tokenize_str(text)]
+    spans = [span for _, span in pretokenizer(pattern(preset, digits)).pre_tokenize_str(text)]
     return [text[start:end] for start, end in spans]
 
 
@@ -52,6 +52,10 @@ def small():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", PRETOKENIZERS)
 def test_every_text_comes_back(method, preset):
+    if (method, preset) == ("superbpe", "none"):
+        with pytest.raises(SettingError, match="superwords need words"):
+            train_vocabulary(CORPUS, method=method, size=SIZE, pretokenizer=preset)
+        return
     trained = train_vocabulary(
         CORPUS, method=method, size=SIZE, pretokenizer=preset, digits="right-3"
     )

@@ -76,7 +76,8 @@ def command(
 ) -> None:
     """Train a vocabulary on text, and write it as a folder that transformers can load.
 
-    METHOD is bpe or unigram, both over bytes and so lossless. CORPUS is files, folders or globs:
+    METHOD is bpe, unigram, or superbpe, whose tokens may span several words; all are over bytes
+    and so lossless. CORPUS is files, folders or globs:
     .txt, .md and source code, .json and .jsonl, packed with .gz or not. A twentieth of the text
     is held out to measure bytes per token, beside a plain BPE of equal size.
     """

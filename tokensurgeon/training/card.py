@@ -13,6 +13,7 @@ _DIGITS = {
 _METHODS = {
     "bpe": "byte-level BPE",
     "unigram": "byte-level Unigram",
+    "superbpe": "byte-level BPE with tokens of several words (SuperBPE)",
 }
 
 

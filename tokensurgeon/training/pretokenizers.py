@@ -39,6 +39,7 @@ _NUMBERS = {
 }
 _CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
 _BLANKS = r"\s+(?!\S)|\s+"
+_OTHER = r"[^\s\p{L}\p{N}]"
 _BEFORE = r"[^\r\n\p{L}\p{N}]?"
 _UPPER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
 _LOWER = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -54,33 +55,74 @@ def pattern(name: str, digits: str) -> str | None:
     """
     check_choice("pre-tokenizer", name, PRETOKENIZERS)
     check_choice("digit scheme", digits, DIGITS)
-    numbers = _NUMBERS[digits]
     if name == "none":
-        return None if digits == "any" else rf"{numbers}|\P{{N}}+"
+        return None if digits == "any" else rf"{_NUMBERS[digits]}|\P{{N}}+"
+    return "|".join(_alternatives(name, digits).values())
+
+
+def joined_pattern(name: str, digits: str) -> str:
+    """Return a pattern whose pieces are runs of the preset's, up to a number or a line's end.
+
+    It only joins: wherever it cuts, the preset's own pattern cuts too. So digits are grouped as
+    they were, and a token that crosses a cut of the preset is one of several whole pieces.
+
+    Raises
+    ------
+    UnknownNameError
+        If either is unknown, or the preset has no pieces to join.
+    """
+    check_choice("pre-tokenizer with words", name, PRETOKENIZERS[:-1])
+    check_choice("digit scheme", digits, DIGITS)
+    parts = _alternatives(name, digits)
+    # What stays apart, tried before the pieces that may be joined: numbers, and signs with the
+    # line's end that belongs to their piece.
+    apart = parts["digits"]
+    if "newline" in parts:
+        apart += rf"| ?{_OTHER}++[\r\n]"
+    inner = {"punctuation": rf" ?{_OTHER}++", "blank": rf"(?!\s*[\r\n])(?:{_BLANKS})"}
+    names = [kind for kind in parts if kind not in ("digits", "newline")]
+    run = "|".join(inner.get(kind, parts[kind]) for kind in names)
+    return rf"(?:(?!{apart})(?:{run}))++|{'|'.join(parts.values())}"
+
+
+def _alternatives(name: str, digits: str) -> dict[str, str]:
+    """Return what a pattern tries in turn, by what it matches."""
+    numbers = _NUMBERS[digits]
     if name == "gpt2":
-        numbers = rf" ?{numbers}" if digits == "any" else numbers
-        return rf"{_CONTRACTIONS}| ?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+|{_BLANKS}"
+        return {
+            "contraction": _CONTRACTIONS,
+            "word": r" ?\p{L}+",
+            "digits": rf" ?{numbers}" if digits == "any" else numbers,
+            "punctuation": rf" ?{_OTHER}+",
+            "blank": _BLANKS,
+        }
     if name == "cl100k":
-        return (
-            rf"(?i:{_CONTRACTIONS})|{_BEFORE}\p{{L}}+|{numbers}"
-            rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_BLANKS}"
-        )
-    end = rf"(?i:{_CONTRACTIONS})?"
-    return (
-        rf"{_BEFORE}[{_UPPER}]*[{_LOWER}]+{end}|{_BEFORE}[{_UPPER}]+[{_LOWER}]*{end}|{numbers}"
-        rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|{_BLANKS}"
-    )
+        words = {"contraction": rf"(?i:{_CONTRACTIONS})", "word": rf"{_BEFORE}\p{{L}}+"}
+        end = r"[\r\n]*"
+    else:
+        after = rf"(?i:{_CONTRACTIONS})?"
+        words = {
+            "word": rf"{_BEFORE}[{_UPPER}]*[{_LOWER}]+{after}",
+            "capitals": rf"{_BEFORE}[{_UPPER}]+[{_LOWER}]*{after}",
+        }
+        end = r"[\r\n/]*"
+    return {
+        **words,
+        "digits": numbers,
+        "punctuation": rf" ?{_OTHER}+{end}",
+        "newline": r"\s*[\r\n]+",
+        "blank": _BLANKS,
+    }
 
 
-def pretokenizer(name: str, digits: str) -> PreTokenizer:
-    """Return the stock pre-tokenizer: the cut, if any, then bytes as characters.
+def pretokenizer(found: str | None) -> PreTokenizer:
+    """Return the stock pre-tokenizer of a pattern: the cut, if any, then bytes as characters.
 
     What a pattern does not match is a piece of its own, so the pieces always cover the text.
     """
     from tokenizers import Regex, pre_tokenizers
 
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    found = pattern(name, digits)
     if found is None:
         return bytes_only
     split = pre_tokenizers.Split(Regex(found), behavior="isolated")

@@ -154,7 +154,7 @@ def train_vocabulary(
     ----------
     corpus : sequence of str or Path, or Corpus
         Files, folders or globs (see `read_corpus`), or a corpus in memory.
-    method : {"bpe", "unigram"}
+    method : {"bpe", "unigram", "superbpe"}
     size : int
         Number of ids, control tokens and the 256 bytes included.
     pretokenizer : {"gpt2", "cl100k", "o200k", "none"}

@@ -1,6 +1,6 @@
-"""The stock trainers: byte-level BPE and byte-level Unigram.
+"""The trainers by name: stock byte-level BPE and Unigram, and superwords.
 
-Both work on bytes written as characters, hold all 256 of them, and know no unknown token, so that
+All work on bytes written as characters, hold all 256 of them, and know no unknown token, so that
 any text is spelled exactly. A Unigram vocabulary with ``▁`` for the space would not do: text that
 holds this character itself does not come back.
 
@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tokensurgeon.errors import CorpusError
-from tokensurgeon.training.pretokenizers import pretokenizer
+from tokensurgeon.training.pretokenizers import pattern, pretokenizer
+from tokensurgeon.training.superwords import train_superwords
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-METHODS = ("bpe", "unigram")
+METHODS = ("bpe", "unigram", "superbpe")
 LONGEST_TOKEN = 48
 """In bytes, for `none`: without cuts, boilerplate would become tokens of a sentence."""
 LONGEST_PIECE = 24
@@ -53,7 +54,11 @@ def train_tokenizer(
     CorpusError
         If the text is too little for that many tokens.
     """
-    make: dict[str, Callable[..., Tokenizer]] = {"bpe": _bpe, "unigram": _unigram}
+    make: dict[str, Callable[..., Tokenizer]] = {
+        "bpe": _bpe,
+        "unigram": _unigram,
+        "superbpe": train_superwords,
+    }
     feed = list(_lines(texts)) if preset == "none" else texts
     tokenizer = make[method](feed, size, preset, digits, list(controls))
     found = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -76,7 +81,7 @@ def _lines(texts: Sequence[str]) -> Iterator[str]:
 def _empty(tokenizer: Tokenizer, preset: str, digits: str) -> Tokenizer:
     from tokenizers import decoders, processors
 
-    tokenizer.pre_tokenizer = pretokenizer(preset, digits)
+    tokenizer.pre_tokenizer = pretokenizer(pattern(preset, digits))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
