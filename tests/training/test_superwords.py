@@ -66,7 +66,7 @@ def test_one_bpe_spells_as_the_two_stages_do() -> None:
 
 def test_superwords_are_learned_within_their_limits_and_load(tmp_path) -> None:
     corpus = corpus_of_texts(TEXTS)
-    size = 380
+    size = 340
     trained = train_vocabulary(corpus, method="superbpe", size=size, output=tmp_path / "v")
     plain = train_vocabulary(corpus, method="bpe", size=size)
     assert trained.size == size
