@@ -28,6 +28,7 @@ COMMANDS = {
     "floor": "What trained vocabulary rows can reach on a pair, the body frozen.",
     "align": "What two tokenizers share, and what is missing.",
     "train": "Train a new vocabulary.",
+    "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
     "explain": "Where a row of a transplanted checkpoint came from.",
     "initialisers": "The methods that make new rows: list, show, check.",

@@ -1,0 +1,35 @@
+"""What a tokenizer does to text, and what it and its model's rows tell of their training."""
+
+from __future__ import annotations
+
+from tokensurgeon.inspection.inspect import (
+    Inspected,
+    Inspection,
+    inspect_tokenizer,
+    read_sources,
+)
+from tokensurgeon.inspection.mixture import Mixture, infer_mixture
+from tokensurgeon.inspection.reach import Reach, find_unreachable
+from tokensurgeon.inspection.reload import Reload, check_reload
+from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible
+from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained, judge_rows
+
+__all__ = [
+    "Excerpt",
+    "Inspected",
+    "Inspection",
+    "Mixture",
+    "Reach",
+    "Reload",
+    "Span",
+    "UnderTrained",
+    "check_reload",
+    "find_undertrained",
+    "find_unreachable",
+    "infer_mixture",
+    "inspect_tokenizer",
+    "judge_rows",
+    "read_sources",
+    "spans_of",
+    "visible",
+]

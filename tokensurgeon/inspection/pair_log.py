@@ -1,0 +1,233 @@
+"""How often each pair of tokens stands in samples of text while a merge list is applied to them.
+
+The merges of a BPE tokenizer are applied in their order to the distinct words of each sample. What
+a step changes is logged, so that the counts at any step, under any weights of the samples, can be
+had again by adding the changes up. No text is kept but its distinct words, and no pair is ranked:
+that is `mixture`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import regex
+
+from tokensurgeon.errors import TokenizerError
+from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts, read_parts
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Step = tuple[tuple[int, int, int], ...]
+"""The pairs that make one token: ``(left, right, made)``."""
+
+_SHIFT = 32
+_REPORT_EVERY = 200
+
+
+@dataclass(frozen=True)
+class PairLog:
+    """Counts of pairs at the start, and what each step changes.
+
+    Attributes
+    ----------
+    start : float64 (n_pairs, n_samples)
+        How often each pair stands in each sample before any merge: whole numbers.
+    chosen : sequence of int64 arrays
+        The pairs that each step merges.
+    changed, change : sequences of int64 (n,) and float64 (n, n_samples)
+        The pairs whose counts a step changes, and by how much.
+    sizes : float64 (n_samples,)
+        Bytes of each sample.
+    spelled : sequence of (str, str)
+        Each pair's two tokens.
+    """
+
+    start: Floats
+    chosen: Sequence[Ints]
+    changed: Sequence[Ints]
+    change: Sequence[Floats]
+    sizes: Floats
+    spelled: Sequence[tuple[str, str]]
+
+
+def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[str, int]]:
+    """Return the first merges of a BPE tokenizer as steps, and the id of every spelling.
+
+    Lists that were read back from a vocabulary name every pair that spells a token one after the
+    other (``▁t h``, ``▁ th``): these are one step.
+
+    Raises
+    ------
+    TokenizerError
+        If the tokenizer has no merges.
+    """
+    model = json.loads(vocabulary.tokenizer.to_str())["model"]
+    if model.get("type") != "BPE" or not model.get("merges"):
+        raise TokenizerError(
+            f"the mixture is read off a merge list, and a {model.get('type')} tokenizer has "
+            "none; give a BPE tokenizer"
+        )
+    ids: dict[str, int] = dict(model["vocab"])
+    steps: list[Step] = []
+    for left, right in _pairs(model["merges"]):
+        made = ids.get(left + right)
+        if made is None or left not in ids or right not in ids:
+            continue  # a prefix such as "##" for pieces inside words is not followed
+        merge = (ids[left], ids[right], made)
+        if steps and steps[-1][0][2] == made:
+            steps[-1] = (*steps[-1], merge)
+        elif len(steps) == limit:
+            break
+        else:
+            steps.append((merge,))
+    return steps, ids
+
+
+def _pairs(merges: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    for merge in merges:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right
+
+
+def count_words(vocabulary: Vocabulary, texts: Iterable[str]) -> Counter[str]:
+    """Count what the tokenizer's pre-tokenizer leaves of texts: within these, pairs are merged.
+
+    A tokenizer of SentencePiece's kind that cuts nothing was trained on text cut at spaces, and
+    between letters, digits and signs: it is cut so here.
+    """
+    parts = read_parts(vocabulary.tokenizer)
+    normalizer = vocabulary.tokenizer.normalizer
+    pre_tokenizer = vocabulary.tokenizer.pre_tokenizer
+    cut = _sentencepiece_cut(vocabulary, parts)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if normalizer is not None:
+            text = normalizer.normalize_str(text)
+        pieces = [text]
+        if pre_tokenizer is not None:
+            pieces = [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
+        if cut is not None:
+            pieces = [word for piece in pieces for word in cut.findall(piece)]
+        counts.update(pieces)
+    return counts
+
+
+def _sentencepiece_cut(vocabulary: Vocabulary, parts: Parts) -> regex.Pattern[str] | None:
+    if not parts.marks_spaces or parts.byte_level:
+        return None
+    digits = r"\p{N}" if vocabulary.number_scheme == "single" else r"\p{N}+"
+    mark = SPACE_MARK
+    return regex.compile(
+        rf"{mark}?(?:\p{{L}}[\p{{L}}\p{{M}}]*|{digits}|[^\p{{L}}\p{{N}}{mark}\n]+)|{mark}|\n"
+    )
+
+
+def log_pairs(
+    words: Sequence[Mapping[str, int]],
+    sizes: Sequence[int],
+    steps: Sequence[Step],
+    ids: Mapping[str, int],
+    progress: Callable[[int, int], None] | None = None,
+) -> PairLog:
+    """Apply steps to the distinct words of samples and log the counts of pairs.
+
+    Parameters
+    ----------
+    words : one mapping of word to count per sample
+    sizes : one number of bytes per sample
+    steps, ids
+        As `merge_steps` gives them. A character without an id parts what stands beside it.
+    progress : callable(done, total)
+    """
+    distinct = sorted(set().union(*words))
+    weights = np.array([[sample.get(word, 0) for sample in words] for word in distinct], float)
+    weights = weights.reshape(len(distinct), len(words))
+    state = _Words([[ids.get(c, -1) for c in word] for word in distinct], weights)
+    start = state.flush()
+    chosen, changed, change = [], [], []
+    for number, step in enumerate(steps):
+        chosen.append(np.array([state.index_of(left, right) for left, right, _ in step], np.int64))
+        for left, right, made in step:
+            state.merge(left, right, made)
+        places, deltas = state.flush()
+        changed.append(places)
+        change.append(deltas)
+        if progress is not None and number % _REPORT_EVERY == 0:
+            progress(number, len(steps))
+    counts = np.zeros((len(state.index), len(words)))
+    counts[start[0]] = start[1]
+    names = {number: spelling for spelling, number in ids.items()}
+    low = (1 << _SHIFT) - 1
+    spelled = [(names[key >> _SHIFT], names[key & low]) for key in state.index]
+    return PairLog(counts, chosen, changed, change, np.asarray(sizes, float), spelled)
+
+
+class _Words:
+    """Words as lists of ids, where each pair stands, and the changes not yet fetched."""
+
+    def __init__(self, words: list[list[int]], weights: Floats) -> None:
+        self.words = words
+        self.weights = weights
+        self.index: dict[int, int] = {}
+        self._where: dict[int, set[int]] = {}
+        self._pairs: list[int] = []
+        self._at: list[int] = []
+        self._signs: list[int] = []
+        for number, word in enumerate(words):
+            self._note(word, number, 1)
+
+    def index_of(self, left: int, right: int) -> int:
+        """Return the number of a pair."""
+        return self.index.setdefault((left << _SHIFT) | right, len(self.index))
+
+    def merge(self, left: int, right: int, made: int) -> None:
+        """Merge a pair in every word, from the left."""
+        for number in self._where.pop((left << _SHIFT) | right, ()):
+            word = self.words[number]
+            merged = _merged(word, left, right, made)
+            if len(merged) != len(word):
+                self._note(word, number, -1)
+                self._note(merged, number, 1)
+                self.words[number] = merged
+
+    def flush(self) -> tuple[Ints, Floats]:
+        """Return the pairs whose counts have changed and by how much, and forget that."""
+        pairs, where = np.unique(np.array(self._pairs, np.int64), return_inverse=True)
+        deltas = np.zeros((len(pairs), self.weights.shape[1]))
+        signed = np.array(self._signs, float)[:, None] * self.weights[np.array(self._at, np.int64)]
+        np.add.at(deltas, where, signed)
+        self._pairs, self._at, self._signs = [], [], []
+        real = np.abs(deltas).max(axis=1, initial=0.0) > 0
+        return pairs[real], deltas[real]
+
+    def _note(self, word: list[int], number: int, sign: int) -> None:
+        for left, right in pairwise(word):
+            if left < 0 or right < 0:
+                continue
+            key = (left << _SHIFT) | right
+            self._pairs.append(self.index.setdefault(key, len(self.index)))
+            self._at.append(number)
+            self._signs.append(sign)
+            if sign > 0:
+                self._where.setdefault(key, set()).add(number)
+
+
+def _merged(word: list[int], left: int, right: int, made: int) -> list[int]:
+    merged: list[int] = []
+    place, last = 0, len(word) - 1
+    while place <= last:
+        if place < last and word[place] == left and word[place + 1] == right:
+            merged.append(made)
+            place += 2
+        else:
+            merged.append(word[place])
+            place += 1
+    return merged

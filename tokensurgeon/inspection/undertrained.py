@@ -1,0 +1,184 @@
+r"""Tokens that a model has hardly been trained on, read off its vocabulary rows.
+
+After Land & Bartolo (2024), "Fishing for Magikarp: Automatically Detecting Under-trained Tokens in
+Large Language Models". Two indicators, the lower the less trained:
+
+- **norm**: the length of the input row, for untied models. Weight decay, or a start near zero,
+  leaves the rows of tokens that training never showed short;
+- **cosine**: the cosine distance of the output row to the mean of rows known to be untrained, the
+  constant direction (the first principal component of the output matrix) taken out first. Output
+  rows of tokens that never come are all pushed the same way.
+
+Known to be untrained are rows without a token, reserved tokens, and byte tokens that UTF-8 never
+has. Only the tensors of the vocabulary are read, and no prompt is tried: a listed token is a
+suspect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.checkpoint import Checkpoint
+from tokensurgeon.errors import UsageError
+from tokensurgeon.vocabulary import Kind, Vocabulary
+
+Floats = npt.NDArray[np.float64]
+
+NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+FEWEST_REFERENCES = 3
+QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A token with its indicators: norm of the input row, cosine distance of the output row."""
+
+    id: int
+    spelling: str
+    norm: float
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class UnderTrained:
+    """Tokens by how little they were trained.
+
+    Attributes
+    ----------
+    indicator : str
+        What they are sorted by: "cosine" for tied models, else "norm"; "norm" too where too few
+        rows are known to be untrained.
+    tied : bool
+    references : int
+        Rows known to be untrained.
+    threshold : float or None
+        The indicator below which 95 % of those rows lie; None where they are too few.
+    count : int or None
+        Tokens of text below the threshold: no better trained than rows that never were.
+    median : float
+        The indicator's median over tokens of text.
+    suspects : tuple of Suspect
+        The lowest first.
+    """
+
+    checkpoint: str
+    indicator: str
+    tied: bool
+    references: int
+    threshold: float | None
+    count: int | None
+    median: float
+    suspects: tuple[Suspect, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+def find_undertrained(
+    vocabulary: Vocabulary,
+    checkpoint: Checkpoint | str | Path,
+    *,
+    limit: int = 100,
+    trust_remote_code: bool = False,
+) -> UnderTrained:
+    """Return the tokens whose rows look the least trained.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+        The checkpoint's own tokenizer.
+    checkpoint : Checkpoint or path
+    limit : int
+        How many to list.
+
+    Raises
+    ------
+    UsageError
+        If the tokenizer has more ids than the checkpoint has rows.
+    CheckpointError
+        As `Checkpoint.open`.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint.open(checkpoint, partial=True, trust_remote_code=trust_remote_code)
+    rows = checkpoint.input_rows()
+    if vocabulary.n_rows > len(rows):
+        raise UsageError(
+            f"the tokenizer has {vocabulary.n_rows:,} ids and {checkpoint.path.name} "
+            f"{len(rows):,} rows; give the checkpoint that has this tokenizer"
+        )
+    tied = checkpoint.layout.tied
+    output = rows if tied else checkpoint.output_rows()
+    return judge_rows(vocabulary, rows, output, tied=tied, limit=limit, name=str(checkpoint.path))
+
+
+def judge_rows(
+    vocabulary: Vocabulary,
+    input_rows: npt.NDArray[np.float32],
+    output_rows: npt.NDArray[np.float32],
+    *,
+    tied: bool,
+    limit: int = 100,
+    name: str = "",
+) -> UnderTrained:
+    """Return the tokens whose rows, float32 (n_rows, width), look the least trained."""
+    reference = untrained_rows(vocabulary, len(input_rows))
+    norms = np.linalg.norm(input_rows.astype(np.float64), axis=1)
+    enough = len(reference) >= FEWEST_REFERENCES
+    cosine = cosine_distances(output_rows, reference) if enough else None
+    by_cosine = tied and cosine is not None
+    score = cosine if by_cosine and cosine is not None else norms
+    text = np.flatnonzero(vocabulary.kinds <= Kind.BYTE)
+    text = text[~np.isin(text, reference)]
+    order = text[np.lexsort((text, score[text]))]
+    threshold = float(np.quantile(score[reference], QUANTILE)) if enough else None
+    return UnderTrained(
+        checkpoint=name,
+        indicator="cosine" if by_cosine else "norm",
+        tied=tied,
+        references=len(reference),
+        threshold=threshold,
+        count=None if threshold is None else int((score[text] <= threshold).sum()),
+        median=float(np.median(score[text])) if len(text) else float("nan"),
+        suspects=tuple(
+            Suspect(
+                i,
+                vocabulary.spellings[i] or "",
+                float(norms[i]),
+                None if cosine is None else float(cosine[i]),
+            )
+            for i in order[:limit].tolist()
+        ),
+    )
+
+
+def untrained_rows(vocabulary: Vocabulary, n_rows: int) -> npt.NDArray[np.int64]:
+    """Return the rows that training cannot have seen: no token, reserved, or never in UTF-8."""
+    kinds = np.full(n_rows, int(Kind.PADDING))
+    kinds[: vocabulary.n_rows] = vocabulary.kinds
+    found = kinds >= Kind.UNUSED
+    for i, data in enumerate(vocabulary.token_bytes):
+        if data is not None and len(data) == 1 and data[0] in NEVER_IN_UTF8:
+            found[i] = True
+    return np.flatnonzero(found).astype(np.int64)
+
+
+def cosine_distances(rows: npt.NDArray[np.float32], reference: npt.NDArray[np.int64]) -> Floats:
+    """Return each row's cosine distance, 0 to 2, to the mean of the reference rows.
+
+    The first principal component of all rows, about the origin, is taken out of them first.
+    """
+    values = np.nan_to_num(rows.astype(np.float64))
+    _, vectors = np.linalg.eigh(values.T @ values)
+    constant = vectors[:, -1]
+    values -= np.outer(values @ constant, constant)
+    mean = values[reference].mean(axis=0)
+    lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(mean)
+    product = values @ mean
+    cosines: Floats = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    return 1.0 - cosines
