@@ -147,7 +147,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["vocabulary", "alignment", "evaluation", "inspection", "initialisers", "report", "training"]
+    "room",
+    ["vocabulary", "alignment", "evaluation", "inspection", "initialisers", "report", "training"],
 )
 def test_rooms_do_not_import_torch_before_they_need_it(room: str) -> None:
     assert "torch" not in loaded_after(f"import tokensurgeon.{room}")

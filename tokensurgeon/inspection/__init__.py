@@ -13,14 +13,17 @@ from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained, judge_rows
+from tokensurgeon.training.figures import Figures, Source, measure_vocabulary
 
 __all__ = [
     "Excerpt",
+    "Figures",
     "Inspected",
     "Inspection",
     "Mixture",
     "Reach",
     "Reload",
+    "Source",
     "Span",
     "UnderTrained",
     "check_reload",
@@ -29,6 +32,7 @@ __all__ = [
     "infer_mixture",
     "inspect_tokenizer",
     "judge_rows",
+    "measure_vocabulary",
     "read_sources",
     "spans_of",
     "visible",

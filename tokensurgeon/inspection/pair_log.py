@@ -144,13 +144,17 @@ def log_pairs(
     words : one mapping of word to count per sample
     sizes : one number of bytes per sample
     steps, ids
-        As `merge_steps` gives them. A character without an id parts what stands beside it.
+        As `merge_steps` gives them. Characters without an id have pairs too, which no step
+        merges: or a sample that the tokenizer cannot write would be held against nothing.
     progress : callable(done, total)
     """
     distinct = sorted(set().union(*words))
     weights = np.array([[sample.get(word, 0) for sample in words] for word in distinct], float)
     weights = weights.reshape(len(distinct), len(words))
-    state = _Words([[ids.get(c, -1) for c in word] for word in distinct], weights)
+    known, last = dict(ids), max(ids.values())
+    for character in sorted(set().union(*distinct) - known.keys()):
+        known[character] = last = last + 1
+    state = _Words([[known[c] for c in word] for word in distinct], weights)
     start = state.flush()
     chosen, changed, change = [], [], []
     for number, step in enumerate(steps):
@@ -164,7 +168,7 @@ def log_pairs(
             progress(number, len(steps))
     counts = np.zeros((len(state.index), len(words)))
     counts[start[0]] = start[1]
-    names = {number: spelling for spelling, number in ids.items()}
+    names = {number: spelling for spelling, number in known.items()}
     low = (1 << _SHIFT) - 1
     spelled = [(names[key >> _SHIFT], names[key & low]) for key in state.index]
     return PairLog(counts, chosen, changed, change, np.asarray(sizes, float), spelled)
@@ -210,8 +214,6 @@ class _Words:
 
     def _note(self, word: list[int], number: int, sign: int) -> None:
         for left, right in pairwise(word):
-            if left < 0 or right < 0:
-                continue
             key = (left << _SHIFT) | right
             self._pairs.append(self.index.setdefault(key, len(self.index)))
             self._at.append(number)

@@ -230,8 +230,9 @@ def notes(inspection: Inspection) -> list[str]:
         mixture = inspection.mixture
         found.append(
             f"Mixture read off {words.count(mixture.merges, 'merge')} (Hayase et al., 2024, arXiv "
-            f"2407.16607); slack {mixture.slack:.2f} per merge, in square roots of its count. "
-            "Shares are of bytes, and among the categories given only."
+            f"2407.16607); slack {100 * mixture.slack:.1f} % of the counts of merged pairs: none "
+            "where the shares explain every merge, and much where the categories are not what the "
+            "tokenizer was trained on. Shares are of bytes, among the categories given."
         )
     if inspection.entries[0].figures.total is not None:
         found.append(

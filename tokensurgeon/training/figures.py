@@ -331,15 +331,16 @@ class _Tally:
     def suspects(self, counts: Ints) -> tuple[Boilerplate, ...]:
         """Return long tokens with a third as many different lines as uses, or fewer.
 
-        So are those of which a document has ten on average, where there are many documents.
+        So are those of several words of which a document has ten on average, where there are many
+        documents; a single word may well be what a document is about.
         """
         found = []
         for token, lines in self._lines.items():
             uses, documents = int(counts[token]), self._documents[token]
             repeated = 3 * len(lines) <= uses
-            crowded = self.n_documents >= 20 and uses >= 10 * documents
+            data = self._bytes[token] or b""
+            crowded = self.n_documents >= 20 and uses >= 10 * documents and is_multi_word(data)
             if uses >= FEWEST_USES and (repeated or crowded):
-                data = self._bytes[token] or b""
                 found.append(Boilerplate(token, data, uses, len(lines), documents))
         return tuple(sorted(found, key=lambda each: (-each.uses * len(each.bytes), each.id)))
 
