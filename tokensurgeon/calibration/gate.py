@@ -16,7 +16,7 @@ from tokensurgeon.calibration.stand_in import StandIn
 from tokensurgeon.calibration.states import Fold, Match, Unigram
 from tokensurgeon.calibration.workbench import Workbench
 from tokensurgeon.errors import EvaluationError, UnknownNameError, UsageError
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 
 STAGES: dict[str, Callable[[], Stage]] = {
     "stand-in": StandIn,

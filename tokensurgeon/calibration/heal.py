@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokensurgeon.calibration.heal_data import TrainingText
 from tokensurgeon.calibration.heal_trainer import State, Trainer
 from tokensurgeon.errors import UsageError
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

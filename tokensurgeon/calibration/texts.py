@@ -15,7 +15,7 @@ from tokensurgeon.checkpoint import LanguageModel
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.evaluation.scoring import encode_chunks, prefix_of
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 BLOCK = 4096

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tokensurgeon.training.progress import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
-Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, what)``; a total of 0 means "not known"."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")

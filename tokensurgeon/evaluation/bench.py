@@ -35,7 +35,7 @@ from tokensurgeon.evaluation.scoring import (
     score,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_MAX_BYTES = 500_000

@@ -19,7 +19,7 @@ from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.training.corpus import Corpus, read_corpus
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import load_vocabulary
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import prefix_of
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_NEW_TOKENS = 128

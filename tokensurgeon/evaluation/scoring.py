@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.chunks import Chunk
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ This module knows the order; what is measured is in `training.figures`, `reach`,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from tokensurgeon.inspection.spans import Excerpt, excerpt
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained
 from tokensurgeon.training.corpus import find_files, read_corpus
 from tokensurgeon.training.figures import Figures, Source, measure_vocabulary, peak_memory
+from tokensurgeon.training.progress import Progress
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
-
-Progress = Callable[[int, int, str], None]
 
 SAMPLE_BYTES = 1_000_000
 SHOWN_BYTES = 240

@@ -19,7 +19,7 @@ the training text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,9 +35,8 @@ from tokensurgeon.inspection.pair_log import (
     log_pairs,
     merge_steps,
 )
+from tokensurgeon.training.progress import Progress
 from tokensurgeon.vocabulary import Vocabulary
-
-Progress = Callable[[int, int, str], None]
 
 MERGES = 3_000
 FEWEST = 50

@@ -10,17 +10,16 @@ shows is only a suspect: mostly the pre-tokenizer cuts it or the normalizer rewr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tokensurgeon.errors import TokenizerError
+from tokensurgeon.training.progress import Progress
 from tokensurgeon.vocabulary import Kind, Vocabulary
 from tokensurgeon.vocabulary.parts import guarded, read_parts
-
-Progress = Callable[[int, int, str], None]
 
 CONTEXTS = (
     ("", ""),

@@ -37,7 +37,7 @@ from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.methods import default_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

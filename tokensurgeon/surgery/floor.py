@@ -22,7 +22,7 @@ from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.methods import chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import patch_rows
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.training import read_documents, train_vocabulary
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:

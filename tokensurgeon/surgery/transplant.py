@@ -27,7 +27,7 @@ from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
-from tokensurgeon.training.train import Progress, no_progress
+from tokensurgeon.training.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

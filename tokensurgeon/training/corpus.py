@@ -2,41 +2,39 @@
 
 A document is a string that came from one place. What ends a document depends on the file:
 
-===========  ==================================================================================
-``.jsonl``   each line is a document: a string, or an object with the text in a field
-``.json``    a list of such values, or one object
-others       the whole file; a line that holds only ``<|endoftext|>`` ends a document
-===========  ==================================================================================
+============  =================================================================================
+``.jsonl``    each line is a document: a string, or an object with the text in a field
+``.json``     a list of such values, or one object
+``.parquet``  each row (extra ``parquet``)
+``.fasta``    each record's sequence, without its name; also ``.fa`` and ``.fna``
+others        the whole file; a line that holds only ``<|endoftext|>`` ends a document
+============  =================================================================================
 
-Any of them may be packed as ``.gz``. Text is taken as it is, line ends included: a byte order mark
-at the start of a file is dropped, what is not UTF-8 is replaced by U+FFFD and counted, and nothing
-else is changed. This module does not split text into chunks, normalise it or remove duplicates.
+Any of them may be packed as ``.gz`` or, with the extra ``zstd``, ``.zst``. ``hf:NAME`` is a dataset
+of the Hugging Face hub or a local folder of that kind (extra ``datasets``). Text is taken as it is,
+line ends included: a byte order mark at the start of a file is dropped, what is not UTF-8 is
+replaced by U+FFFD and counted, and nothing else is changed. This module does not split text into
+chunks, normalise it or remove duplicates.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import CorpusError
-
-_SUFFIXES = (
-    ".txt .text .md .markdown .rst .tex .csv .tsv .json .jsonl .ndjson .html .htm .xml .yaml .yml "
-    ".toml .ini .cfg .log .srt .py .pyi .js .ts .jsx .tsx .c .h .cc .cpp .hpp .cs .go .rs .java "
-    ".kt .swift .rb .php .pl .lua .r .jl .m .sh .bash .zsh .sql .scala .hs .ml .css"
+from tokensurgeon.training.formats import (
+    TEXT_SUFFIXES,
+    suffix_of,
+    texts_of,
+    texts_of_dataset,
+    without_surrogates,
 )
-TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
-"""What is read from a folder; a file that is named, or found by a glob, may end as it likes."""
 
-_SEPARATOR = re.compile(r"^<\|endoftext\|>\r?(?:\n|\Z)", re.MULTILINE)
-_PACKED = {".zst", ".bz2", ".xz", ".zip", ".tar", ".7z", ".parquet", ".arrow", ".pdf", ".docx"}
+DATASET = "hf:"
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class Document:
 
     text: str
     source: str
+    file: str = ""
 
     @property
     def n_bytes(self) -> int:
@@ -128,30 +127,66 @@ def read_corpus(
     >>> [document.text for document in read_documents([folder])]
     ['one', 'two']
     """
-    if isinstance(patterns, str | Path):
-        patterns = [patterns]
     documents: list[Document] = []
-    files: list[str] = []
+    files: dict[str, None] = {}
     total = replaced = 0
-    for path in find_files(patterns):
+    for document, wrong in iter_documents(patterns, field=field):
+        documents.append(document)
+        files[document.file] = None
+        total += document.n_bytes
+        replaced += wrong
         if max_bytes is not None and total >= max_bytes:
             break
-        files.append(str(path))
-        number = 0
-        for text, wrong in _texts_of(path, field):
+    return _corpus(documents, replaced, list(files))
+
+
+def iter_documents(
+    patterns: str | Path | Sequence[str | Path],
+    *,
+    field: str = "text",
+    part_bytes: int | None = None,
+) -> Iterator[tuple[Document, int]]:
+    """Yield each document of `read_corpus`, with the number of characters replaced in it.
+
+    `part_bytes` cuts plain text at the line end after so many bytes, and each part then counts as
+    a document; so no file is held whole.
+
+    Raises
+    ------
+    CorpusError
+        As `read_corpus` does, when it comes to the file.
+    """
+    named = [patterns] if isinstance(patterns, str | Path) else patterns
+    datasets = [str(name) for name in named if str(name).startswith(DATASET)]
+    plain = [name for name in named if not str(name).startswith(DATASET)]
+    sources = [
+        (str(path), texts_of(path, field, part_bytes))
+        for path in (find_files(plain) if plain or not datasets else [])
+    ]
+    for name in datasets:
+        sources.append((name, texts_of_dataset(name.removeprefix(DATASET), field)))
+    for file, texts in sources:
+        number, replaced = 0, 0
+        first: tuple[Document, int] | None = None
+        for text, wrong in texts:
             replaced += wrong
             if not text:
                 continue
             number += 1
-            documents.append(Document(text, f"{path}:{number}"))
-            total += documents[-1].n_bytes
-            if max_bytes is not None and total >= max_bytes:
-                break
+            if first is not None:
+                yield first
+                first = None
+            document = Document(text, f"{file}:{number}", file)
+            # The only document of a file is named like the file.
+            if number == 1:
+                first = (document, replaced)
+            else:
+                yield document, replaced
+            replaced = 0
         if not number:
-            raise CorpusError(f"{path} holds no text; leave it out")
-        if number == 1:
-            documents[-1] = Document(documents[-1].text, str(path))
-    return _corpus(documents, replaced, files)
+            raise CorpusError(f"{file} holds no text; leave it out")
+        if first is not None:
+            yield Document(first[0].text, file, file), first[1]
 
 
 def corpus_of_texts(texts: Iterable[str], source: str = "text") -> Corpus:
@@ -159,7 +194,7 @@ def corpus_of_texts(texts: Iterable[str], source: str = "text") -> Corpus:
     documents = []
     replaced = 0
     for number, text in enumerate(texts, start=1):
-        text, wrong = _without_surrogates(text)
+        text, wrong = without_surrogates(text)
         replaced += wrong
         if text:
             documents.append(Document(text, f"{source}:{number}"))
@@ -206,14 +241,9 @@ def _files_in(folder: Path) -> list[Path]:
     paths = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and _suffix(path) in TEXT_SUFFIXES:
+        if not hidden and path.is_file() and suffix_of(path) in TEXT_SUFFIXES:
             paths.append(path)
     return paths
-
-
-def _suffix(path: Path) -> str:
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
 
 
 def _corpus(documents: list[Document], replaced: int, files: list[str]) -> Corpus:
@@ -226,76 +256,3 @@ def _corpus(documents: list[Document], replaced: int, files: list[str]) -> Corpu
         digest.update(data + b"\xff")
         total += len(data)
     return Corpus(tuple(documents), total, replaced, digest.hexdigest(), tuple(files))
-
-
-def _texts_of(path: Path, field: str) -> Iterator[tuple[str, int]]:
-    """Yield each document of a file with the number of characters replaced in it."""
-    suffix = _suffix(path)
-    if suffix in _PACKED or path.suffix.lower() in _PACKED:
-        raise CorpusError(f"{path}: {suffix} files are not read; unpack it to .txt, .jsonl or .gz")
-    if suffix in (".jsonl", ".ndjson"):
-        for number, line in enumerate(_lines(path), start=1):
-            if line.strip():
-                text, wrong = _decode(line, path)
-                yield _value(_parse(text, f"{path}, line {number}"), field, path, wrong)
-        return
-    text, wrong = _decode(b"".join(_lines(path)), path)
-    if suffix == ".json":
-        data = _parse(text, str(path)) if text.strip() else []
-        for value in data if isinstance(data, list) else [data]:
-            yield _value(value, field, path, wrong)
-            wrong = 0
-        return
-    for part in _SEPARATOR.split(text):
-        yield part, wrong
-        wrong = 0
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, unpacked, each with its line end."""
-    try:
-        packed = path.suffix.lower() == ".gz"
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            yield from file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CorpusError(f"{path} is not a whole gzip file: pack it again") from error
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _decode(data: bytes, path: Path) -> tuple[str, int]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CorpusError(f"{path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    text = data.decode("utf-8", errors="replace")
-    wrong = text.count("�") - data.count("�".encode())
-    return text.removeprefix("\ufeff"), wrong
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CorpusError(f"{where} is not JSON ({error}); mend it, or name it .txt") from error
-
-
-def _value(value: Any, field: str, path: Path, wrong: int) -> tuple[str, int]:
-    if isinstance(value, dict):
-        if field not in value:
-            keys = ", ".join(list(map(str, value))[:5]) or "none"
-            raise CorpusError(f"{path}: an object has no field '{field}' (its keys: {keys})")
-        value = value[field]
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise CorpusError(f"{path}: a document is a string or an object with one, not {kind}")
-    text, surrogates = _without_surrogates(value)
-    return text, wrong + surrogates
-
-
-def _without_surrogates(text: str) -> tuple[str, int]:
-    """Replace lone surrogates, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        wrong = sum("\ud800" <= character <= "\udfff" for character in text)
-        return re.sub("[\ud800-\udfff]", "�", text), wrong
-    return text, 0

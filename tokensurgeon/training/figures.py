@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.training.metrics import gini, is_multi_word, renyi_efficiency
+from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Encoding, Kind, Vocabulary
 
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[int, int, str], None]
 
 ALPHAS = (2.5, 3.0)
 LONG_TOKEN = 12
@@ -173,7 +173,7 @@ class Figures:
 def measure_vocabulary(
     vocabulary: Vocabulary,
     sources: Sequence[Source] = (),
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> Figures:
     """Return the figures of a vocabulary, on texts where there are any.
 

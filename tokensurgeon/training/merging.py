@@ -143,6 +143,11 @@ class Sequences:
         return cls(ids, segment, np.asarray(weights, np.int64), groups)
 
     @property
+    def weight(self) -> int:
+        """How many ids there are, each as often as its segment."""
+        return int(self.weights[self.segment[self.ids >= 0]].sum())
+
+    @property
     def n_groups(self) -> int:
         """Number of groups; 1 where there are none."""
         return 1 if self.groups is None else int(self.groups.max(initial=0)) + 1

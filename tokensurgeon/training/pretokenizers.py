@@ -1,7 +1,9 @@
 r"""How text is cut before a trainer counts: presets of patterns, and schemes for digits.
 
-A token never crosses a cut. The patterns of `gpt2`, `cl100k` and `o200k` are the published ones of
-those tokenizers, except for how a run of digits is cut, which is a choice of its own:
+A token never crosses a cut. The patterns of `gpt2`, `cl100k` (which `llama3` has too) and `o200k`
+are the published ones of those tokenizers, except for how a run of digits is cut, which is a choice
+of its own. `code` cuts identifiers at capitals and underscores, and keeps a line's end with the
+indentation behind it.
 
 =========  ===========================================================================
 `left-3`   groups of up to three from the left: 1234567 → 123 456 7
@@ -17,6 +19,7 @@ the character before them, so that a long run costs linear time.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from tokensurgeon.errors import SettingError, UnknownNameError
@@ -24,8 +27,13 @@ from tokensurgeon.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
-PRETOKENIZERS = ("gpt2", "cl100k", "o200k", "none")
+PRETOKENIZERS = ("gpt2", "cl100k", "llama3", "o200k", "code", "none")
 DIGITS = ("left-3", "right-3", "single", "any")
+BARRIERS = ("newline", "digits", "punctuation")
+"""Kinds of pieces that a token of several pieces may be kept from crossing."""
+NO_CROSS = ("newline", "digits")
+LONGEST_RUN = 64
+"""In pieces, where runs go on over lines: segments would else be whole documents."""
 
 _NUMBERS = {
     "left-3": r"\p{N}{1,3}",
@@ -60,29 +68,72 @@ def pattern(name: str, digits: str) -> str | None:
     return "|".join(_alternatives(name, digits).values())
 
 
-def joined_pattern(name: str, digits: str) -> str:
-    """Return a pattern whose pieces are runs of the preset's, up to a number or a line's end.
-
-    It only joins: wherever it cuts, the preset's own pattern cuts too. So digits are grouped as
-    they were, and a token that crosses a cut of the preset is one of several whole pieces.
+def counted_pattern(name: str, digits: str) -> str:
+    """Return the pattern that text is counted by: as `pattern`, but `none` is cut at lines.
 
     Raises
     ------
     UnknownNameError
-        If either is unknown, or the preset has no pieces to join.
+        If either is unknown.
+    """
+    found = pattern(name, digits)
+    if name != "none":
+        return str(found)
+    other = "\\n" if found is None else r"\n\p{N}"
+    lines = rf"[^{other}]*\n+|[^{other}]+"
+    return lines if found is None else rf"{_NUMBERS[digits]}|{lines}"
+
+
+def joined_pattern(
+    name: str,
+    digits: str,
+    *,
+    no_cross: Collection[str] = NO_CROSS,
+    max_pieces: int | None = None,
+) -> str:
+    """Return a pattern whose pieces are runs of the preset's, up to what no token may cross.
+
+    It only joins: wherever it cuts, the preset's own pattern cuts too. So what stays apart is cut
+    as it was, and a token that crosses a cut of the preset is one of several whole pieces.
+
+    Parameters
+    ----------
+    name, digits : str
+    no_cross : collection of {"newline", "digits", "punctuation"}
+        Pieces of these kinds stay apart.
+    max_pieces : int or None
+        The most pieces of a run. Where lines are crossed, None means `LONGEST_RUN`.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is unknown, or the preset has no pieces to join.
     """
     check_choice("pre-tokenizer with words", name, PRETOKENIZERS[:-1])
     check_choice("digit scheme", digits, DIGITS)
+    for kind in no_cross:
+        check_choice("barrier", kind, BARRIERS)
     parts = _alternatives(name, digits)
-    # What stays apart, tried before the pieces that may be joined: numbers, and signs with the
-    # line's end that belongs to their piece.
-    apart = parts["digits"]
-    if "newline" in parts:
-        apart += rf"| ?{_OTHER}++[\r\n]"
-    inner = {"punctuation": rf" ?{_OTHER}++", "blank": rf"(?!\s*[\r\n])(?:{_BLANKS})"}
-    names = [kind for kind in parts if kind not in ("digits", "newline")]
-    run = "|".join(inner.get(kind, parts[kind]) for kind in names)
-    return rf"(?:(?!{apart})(?:{run}))++|{'|'.join(parts.values())}"
+    kinds = list(parts)
+    # What stays apart is tried before the pieces that may be joined.
+    apart = [parts["digits"]] if "digits" in no_cross else []
+    inner: dict[str, str] = {}
+    lines = "newline" in no_cross
+    if lines:
+        inner = {"punctuation": rf" ?{_OTHER}++", "blank": rf"(?!\s*[\r\n])(?:{_BLANKS})"}
+        if parts["punctuation"] != rf" ?{_OTHER}+":
+            # Signs, with the line's end that belongs to their piece.
+            apart.append(rf" ?{_OTHER}++[\r\n]")
+    if "punctuation" in no_cross:
+        apart.append(rf" ?{_OTHER}")
+    barriers = {"digits", "punctuation"} & set(no_cross) | ({"newline"} if lines else set())
+    run = "|".join(inner.get(kind, parts[kind]) for kind in kinds if kind not in barriers)
+    most = max_pieces or (None if lines else LONGEST_RUN)
+    veto = f"(?!{'|'.join(apart)})" if apart else ""
+    # An atomic group: both engines that run it would else give back pieces.
+    repeat = "++" if most is None else f"{{1,{most}}}"
+    joined = rf"(?>(?:{veto}(?:{run})){repeat})" if most else rf"(?:{veto}(?:{run})){repeat}"
+    return "|".join([joined, *parts.values()])
 
 
 def _alternatives(name: str, digits: str) -> dict[str, str]:
@@ -96,7 +147,15 @@ def _alternatives(name: str, digits: str) -> dict[str, str]:
             "punctuation": rf" ?{_OTHER}+",
             "blank": _BLANKS,
         }
-    if name == "cl100k":
+    if name == "code":
+        return {
+            "word": rf"{_BEFORE}_*(?:[{_UPPER}]?[{_LOWER}]+|[{_UPPER}]+(?![{_LOWER}])|[{_UPPER}])",
+            "digits": numbers,
+            "punctuation": rf" ?{_OTHER}+",
+            "newline": r"(?:\r?\n)+[ \t]*",
+            "blank": _BLANKS,
+        }
+    if name in ("cl100k", "llama3"):
         words = {"contraction": rf"(?i:{_CONTRACTIONS})", "word": rf"{_BEFORE}\p{{L}}+"}
         end = r"[\r\n]*"
     else:

@@ -1,172 +1,144 @@
-"""Train a vocabulary, check that it loses nothing, and write it as a folder with its card.
+"""Train a vocabulary: count the text, learn, check that nothing is lost, and measure.
 
-The folder holds a stock ``tokenizer.json`` and ``tokenizer_config.json`` that transformers loads as
-they are, ``training.json`` with every fact, and ``README.md``, which says them in words. This
-module reads and writes; what is counted and how is in `trainers` and `pretokenizers`.
+What is counted and how is in `counting` and `cutters`, what is learned in `trainers`, and what is
+written in `trained`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokensurgeon
-from tokensurgeon.errors import CorpusError, OutputExistsError, SettingError, TokenizerError
-from tokensurgeon.training.card import card
-from tokensurgeon.training.corpus import Corpus, read_corpus
-from tokensurgeon.training.hard_text import hard_texts
-from tokensurgeon.training.pretokenizers import DIGITS, PRETOKENIZERS, check_choice, check_range
-from tokensurgeon.training.trainers import METHODS, train_tokenizer
+from tokensurgeon.errors import CorpusError, SettingError
+from tokensurgeon.training.corpus import Corpus, Document, read_documents
+from tokensurgeon.training.counting import Counted, count_segments
+from tokensurgeon.training.cutters import Pieces
+from tokensurgeon.training.figures import Figures, Source, measure_vocabulary, peak_memory
+from tokensurgeon.training.held_out import HeldOut
+from tokensurgeon.training.mixture import ALL, Part, as_parts, documents_of, shares
+from tokensurgeon.training.plan import MOST_WORDS, Plan, Text, multipliers
+from tokensurgeon.training.pretokenizers import (
+    BARRIERS,
+    DIGITS,
+    NO_CROSS,
+    PRETOKENIZERS,
+    check_choice,
+    check_range,
+    counted_pattern,
+)
+from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.training.trained import TrainedVocabulary, check_output, round_trips
+from tokensurgeon.training.trainers import METHODS, METHODS_BY_NAME, cutters, train_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Progress = Callable[[int, int, str], None]
-
 MAX_SIZE = 2_000_000
-HELD_OUT_EVERY = 20
-HELD_OUT_BYTES = 1_000_000
-STOCK = ("bpe", "gpt2", "any")
-"""The method, pre-tokenizer and digits of a plain byte-level BPE: what is printed beside."""
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """Show nothing."""
+MOST_FILES = 20
+STOCK = "stock"
+"""The table of a plain BPE, where the method itself does not count words so."""
 
 
 @dataclass(frozen=True)
-class TrainedVocabulary:
-    """A tokenizer that was trained here, and what is known of it.
+class Shape:
+    """How tokens of a vocabulary may look; None, or a method that has no use for it: its own way.
 
     Attributes
     ----------
-    tokenizer : tokenizers.Tokenizer
-    settings : dict
-        Method, size, pre-tokenizer, digits, control tokens.
-    corpus : dict
-        Hash, bytes, documents and files of the text given.
-    figures : dict
-        ``bytes_per_token`` on the held-out slice, beside ``stock_bpe_bytes_per_token`` of equal
-        size; ``held_out_bytes``; ``hard_texts`` that came back unchanged; ``unused``, the share of
-        tokens that the held-out slice never uses; ``longest_token`` in bytes; ``seconds``.
-    versions : dict
-    path : Path or None
-        Where it was written.
+    encoder : {"bpe", "min-tokens"} or None
+    transition : float or None
+        Share of what is learned that is learned inside words.
+    most_words : int
+        Of a token of several words.
+    no_cross : tuple of {"newline", "digits", "punctuation"}
+        What such a token never crosses.
+    max_pieces : int or None
+        The most words and signs in a run that such tokens are learned from.
+    longest : int or None
+        Bytes of a token; for `characters`, characters.
+    terms : tuple of str
+        For `terms` and `morphemes`.
     """
 
-    tokenizer: Tokenizer
-    settings: dict[str, Any]
-    corpus: dict[str, Any]
-    figures: dict[str, Any]
-    versions: dict[str, str]
-    path: Path | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of ids, control tokens included."""
-        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of tokenizer.json."""
-        return hashlib.sha256(self._json().encode("utf-8")).hexdigest()
-
-    def _json(self) -> str:
-        return str(self.tokenizer.to_str(pretty=True)) + "\n"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every fact as plain values: what ``training.json`` holds."""
-        return {
-            "schema_version": 1,
-            "sha256": self.fingerprint,
-            "settings": self.settings,
-            "corpus": self.corpus,
-            "figures": self.figures,
-            "versions": self.versions,
-        }
-
-    def config(self) -> dict[str, Any]:
-        """Return what ``tokenizer_config.json`` holds."""
-        roles = {f"{role}_token": token for role, token in self.settings["controls"].items()}
-        return {
-            "tokenizer_class": "TokenizersBackend",
-            **roles,
-            "clean_up_tokenization_spaces": False,
-        }
-
-    def write(self, output: str | Path, *, force: bool = False) -> TrainedVocabulary:
-        """Write the folder: all of it, or nothing.
-
-        Raises
-        ------
-        OutputExistsError
-            If it is there already and `force` is not given.
-        """
-        output = Path(output)
-        check_output(output, force)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        files = {
-            "tokenizer.json": self._json(),
-            "tokenizer_config.json": _json(self.config()),
-            "training.json": _json(self.to_dict()),
-            "README.md": card(output.resolve().name, self.to_dict()),
-        }
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        try:
-            for name, text in files.items():
-                (temporary / name).write_text(text, encoding="utf-8", newline="\n")
-            temporary.chmod(0o755)
-            _put(temporary, output, force)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return replace(self, path=output)
+    encoder: str | None = None
+    transition: float | None = None
+    most_words: int = MOST_WORDS
+    no_cross: tuple[str, ...] = NO_CROSS
+    max_pieces: int | None = None
+    longest: int | None = None
+    terms: tuple[str, ...] = ()
 
 
 def train_vocabulary(
-    corpus: Sequence[str | Path] | Corpus,
+    corpus: Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part],
     *,
     method: str = "bpe",
-    size: int,
+    size: int | None = None,
     pretokenizer: str = "cl100k",
     digits: str = "left-3",
+    shape: Shape | None = None,
+    held_out: Sequence[str | Path] = (),
     output: str | Path | None = None,
     bos: str | None = None,
     eos: str = "<|endoftext|>",
     pad: str | None = None,
     extra_controls: Sequence[str] = (),
+    pad_to_multiple_of: int = 1,
+    chat_template: str | None = None,
     field: str = "text",
+    processes: int | None = None,
+    memory_gib: float = 2.0,
+    counts: str | Path | None = None,
+    seed: int = 0,
     force: bool = False,
     progress: Progress = no_progress,
 ) -> TrainedVocabulary:
     """Train a vocabulary on text.
 
-    Every twentieth document (or, where there are fewer than twenty, the last twentieth of the
-    text) is held out: the trainer does not see it, and bytes per token are measured on it.
+    Unless `held_out` is given, every twentieth document (or, where there are fewer than twenty, the
+    last twentieth of each) is held out, up to two megabytes: the trainer does not see it, and the
+    figures are measured on it, beside a plain BPE of equal size and cut.
 
     Parameters
     ----------
-    corpus : sequence of str or Path, or Corpus
-        Files, folders or globs (see `read_corpus`), or a corpus in memory.
-    method : {"bpe", "unigram", "superbpe"}
-    size : int
-        Number of ids, control tokens and the 256 bytes included.
-    pretokenizer : {"gpt2", "cl100k", "o200k", "none"}
+    corpus : files, Corpus, or mapping of str to Part
+        Files, folders or globs (see `read_corpus`), a corpus in memory, or the parts of a mixture
+        (see `parse_mixture`).
+    method : str
+        One of `METHODS`.
+    size : int or None
+        Number of ids, control tokens and the 256 bytes included. Only `bytes` needs none.
+    pretokenizer : str
+        One of `PRETOKENIZERS`.
     digits : {"left-3", "right-3", "single", "any"}
+    shape : Shape or None
+    held_out : sequence of str or Path
+        Text to measure on.
     output : str, Path or None
         A folder to write; None keeps the result in memory.
     bos, eos, pad : str or None
         Control tokens by role; where `bos` is None, `eos` has that role too.
     extra_controls : sequence of str
         Control tokens without a role, such as chat markers.
+    pad_to_multiple_of : int
+        Add reserved control tokens until the number of ids is such a multiple.
+    chat_template : str or None
+        A Jinja template to write beside the tokenizer.
     field : str
         The key that holds the text in JSON objects.
+    processes : int or None
+        That count; None takes every processor. The result does not depend on it.
+    memory_gib : float
+        What counted segments may take; the rarest are dropped beyond, and the card says so.
+    counts : str, Path or None
+        A file to keep counts in, so that a cut-off count goes on, and another training on the same
+        text with the same cuts need not count again.
+    seed : int
+        Of `supertoken`'s chunks.
     force : bool
         Replace an existing output.
     progress : callable(done, total, what)
@@ -180,173 +152,204 @@ def train_vocabulary(
     TokenizerError
         If the result does not give a hard text back unchanged.
     """
-    check_choice("method", method, METHODS)
-    check_choice("pre-tokenizer", pretokenizer, PRETOKENIZERS)
-    check_choice("digit scheme", digits, DIGITS)
     roles = {"bos": bos or eos, "eos": eos} | ({"pad": pad} if pad else {})
     controls = _distinct([*roles.values(), *extra_controls])
-    check_range("size", size, 256 + len(controls) + 1, MAX_SIZE)
+    plan = _plan(
+        method, size, pretokenizer, digits, shape or Shape(), controls, pad_to_multiple_of, seed
+    )
     if output is not None:
         check_output(Path(output), force)
-    progress(0, 3, "reading")
-    read = corpus if isinstance(corpus, Corpus) else read_corpus(corpus, field=field)
-    training, held_out = split_held_out(read.texts)
-    started = time.perf_counter()
-    progress(1, 3, f"training {method}")
-    tokenizer = train_tokenizer(
-        training, method=method, size=size, preset=pretokenizer, digits=digits, controls=controls
+    parts = as_parts(corpus)
+    started, busy = time.perf_counter(), time.process_time()
+    progress(0, 0, "counting")
+    wanted = dict(cutters(plan))
+    stock = replace(plan, method="bpe", encoder="bpe", longest=None)
+    if method == "dna" or plan.preset == "none":
+        stock = replace(stock, preset="gpt2", digits="any")
+    plain = Pieces(counted_pattern(stock.preset, stock.digits))
+    shared = wanted.get("words") == plain
+    if not shared:
+        wanted[STOCK] = plain
+    counted = count_segments(
+        {name: documents_of(part, field) for name, part in parts.items()},
+        wanted,
+        held_out=None if held_out else HeldOut(),
+        processes=processes,
+        memory_gib=memory_gib,
+        state=counts,
+        progress=progress,
     )
-    seconds = time.perf_counter() - started
-    progress(2, 3, "training a stock BPE to compare with")
+    text = Text(counted, multipliers(counted.n_bytes, _shares(parts)))
+    baseline = Text(
+        replace(counted, tables={"words": counted.tables["words" if shared else STOCK]}),
+        text.multipliers,
+    )
+    measured = _sources(counted, held_out, field)
+    counting = time.perf_counter() - started
+    tokenizer = train_tokenizer(text, plan, progress)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    text.counted.tables.clear()
     kept = round_trips(tokenizer)
-    figures = {
-        **_measure(tokenizer, held_out, size),
-        "stock_bpe_bytes_per_token": _stock(tokenizer, training, held_out, size, controls)
-        if (method, pretokenizer, digits) != STOCK
-        else None,
-        "hard_texts": kept,
-        "longest_token": _longest(tokenizer, controls),
-        "seconds": round(seconds, 1),
-    }
-    if figures["stock_bpe_bytes_per_token"] is None:
-        figures["stock_bpe_bytes_per_token"] = figures["bytes_per_token"]
+    found = _measure(tokenizer, measured)
+    beside: Figures | None = found
+    if (plan.method, plan.encoder) != ("bpe", "bpe"):
+        progress(0, 0, "training a plain BPE to compare with")
+        beside = _stock(baseline, stock, measured, progress)
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
-        settings={
-            "method": method,
-            "size": size,
-            "pretokenizer": pretokenizer,
-            "digits": digits,
-            "controls": roles,
-            "extra_controls": [c for c in controls if c not in roles.values()],
+        settings=_settings(plan, roles, len(controls)),
+        corpus=counted.facts() | {"shares": _shares(parts)},
+        figures=_figures(found, beside, kept)
+        | {
+            "seconds": round(seconds, 1),
+            "counting_seconds": round(counting, 1),
+            "cpu_seconds": round(cpu, 1),
+            "peak_memory_bytes": peak_memory(),
         },
-        corpus=read.to_dict(),
-        figures=figures,
         versions=_versions(),
+        seen=counted.seen,
+        chat_template=chat_template,
     )
-    progress(3, 3, "trained")
     return trained if output is None else trained.write(output, force=force)
 
 
-def split_held_out(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part texts into what is trained on and what is measured on.
-
-    Raises
-    ------
-    CorpusError
-        If nothing is left to train on.
-    """
-    if len(texts) >= HELD_OUT_EVERY:
-        training = [t for i, t in enumerate(texts) if i % HELD_OUT_EVERY != HELD_OUT_EVERY - 1]
-        held_out = [t for i, t in enumerate(texts) if i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1]
-    else:
-        training, held_out = [], []
-        for text in texts:
-            cut = len(text) - len(text) // HELD_OUT_EVERY
-            # At a line end, so that no word is cut.
-            cut = text.rfind("\n", 0, cut) + 1 or cut
-            training.append(text[:cut])
-            held_out.append(text[cut:])
-    held_out = [text for text in held_out if text]
-    total = 0
-    for number, text in enumerate(held_out):
-        total += len(text.encode("utf-8"))
-        if total > HELD_OUT_BYTES:
-            held_out = held_out[: max(1, number)]
-            break
-    if not held_out:
-        raise CorpusError(f"{sum(map(len, texts)):,} characters are too few to train on; give more")
-    return training, held_out
-
-
-def round_trips(tokenizer: Tokenizer) -> int:
-    """Return how many hard texts come back unchanged, which is all of them.
-
-    Raises
-    ------
-    TokenizerError
-        If one does not: a tokenizer that loses text is never written.
-    """
-    for text in hard_texts():
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        if tokenizer.decode(ids, skip_special_tokens=False) != text:
-            raise TokenizerError(
-                f"the trained tokenizer loses text: {text[:20]!r} does not come back; "
-                "take another pre-tokenizer"
-            )
-    return len(hard_texts())
-
-
-def check_output(output: Path, force: bool) -> None:
-    """Refuse an output that exists, unless it may be replaced.
-
-    Raises
-    ------
-    OutputExistsError
-    """
-    if output.exists() or output.is_symlink():
-        if not force:
-            raise OutputExistsError(f"{output} exists; give --force to replace it")
-        if not output.is_dir() or output.is_symlink():
-            raise OutputExistsError(f"{output} is no folder; remove it, or take another output")
-        foreign = not (output / "tokenizer.json").exists() and any(output.iterdir())
-        if foreign:
-            raise OutputExistsError(
-                f"{output} holds no tokenizer.json and is not replaced; take another output"
-            )
+def _plan(
+    method: str,
+    size: int | None,
+    preset: str,
+    digits: str,
+    shape: Shape,
+    controls: list[str],
+    multiple: int,
+    seed: int,
+) -> Plan:
+    check_choice("method", method, METHODS)
+    check_choice("pre-tokenizer", preset, PRETOKENIZERS)
+    check_choice("digit scheme", digits, DIGITS)
+    for barrier in shape.no_cross:
+        check_choice("barrier", barrier, BARRIERS)
+    way = METHODS_BY_NAME[method]
+    encoder = shape.encoder or way.encoders[0]
+    check_choice(f"encoder for {method}", encoder, way.encoders)
+    if way.lists != bool(shape.terms):
+        raise SettingError(
+            f"{method} needs a list of terms" if way.lists else f"{method} takes no list of terms"
+        )
+    if shape.transition is not None and not 0 < shape.transition < 1:
+        raise SettingError(f"transition is {shape.transition}; take a share between 0 and 1")
+    check_range("most words of a token", shape.most_words, 2, 64)
+    if shape.max_pieces is not None:
+        check_range("most pieces of a run", shape.max_pieces, 2, 10_000)
+    if shape.longest is not None:
+        check_range("longest token", shape.longest, 1, 1_000)
+    check_range("multiple", multiple, 1, 65_536)
+    least = 256 + len(controls)
+    if method == "bytes":
+        size = least
+    if size is None:
+        raise SettingError(f"{method} needs a size")
+    check_range("size", size, least + (method != "bytes"), MAX_SIZE)
+    # The reserved tokens are controls too; what is learned is not made less by them.
+    n_reserved = -size % multiple
+    reserved = tuple(f"<|reserved_{number}|>" for number in range(n_reserved))
+    return Plan(
+        method=method,
+        size=size + n_reserved,
+        controls=(*controls, *reserved),
+        preset=preset,
+        digits=digits,
+        encoder=encoder,
+        transition=shape.transition,
+        most_words=shape.most_words,
+        no_cross=shape.no_cross,
+        max_pieces=shape.max_pieces,
+        longest=shape.longest,
+        terms=shape.terms,
+        seed=seed,
+    )
 
 
-def _put(temporary: Path, output: Path, force: bool) -> None:
-    if not output.exists():
-        temporary.rename(output)
-        return
-    check_output(output, force)
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent)) / "old"
-    output.rename(old)
+def _shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
+    named = {name: part for name, part in parts.items() if isinstance(part, Part)}
+    return shares(named) if len(named) == len(parts) else None
+
+
+def _sources(counted: Counted, held_out: Sequence[str | Path], field: str) -> list[Source]:
+    """Return what is measured on: by part of the mixture, else by file where there are few."""
+    if held_out:
+        read = read_documents(held_out, field=field)
+        return _by_file({ALL: read})
+    found = {name: documents for name, documents in counted.held_out.items() if documents}
+    if not found:
+        raise CorpusError(f"{sum(counted.n_bytes):,} bytes are too few to train on; give more")
+    if len(counted.parts) > 1:
+        return [Source(name, tuple(d.text for d in each)) for name, each in found.items()]
+    return _by_file(found)
+
+
+def _by_file(found: Mapping[str, list[Document]]) -> list[Source]:
+    documents = [document for each in found.values() for document in each]
+    files = dict.fromkeys(document.file for document in documents)
+    if len(files) > MOST_FILES or not all(files):
+        return [Source(ALL, tuple(document.text for document in documents))]
+    return [
+        Source(Path(file).name, tuple(d.text for d in documents if d.file == file))
+        for file in files
+    ]
+
+
+def _measure(tokenizer: Tokenizer, sources: Sequence[Source]) -> Figures:
+    from tokensurgeon.vocabulary import vocabulary_from_tokenizer
+
+    return measure_vocabulary(vocabulary_from_tokenizer(tokenizer), sources)
+
+
+def _stock(text: Text, plan: Plan, sources: Sequence[Source], progress: Progress) -> Figures | None:
     try:
-        temporary.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+        return _measure(train_tokenizer(text, plan, progress), sources)
+    except CorpusError:
+        return None  # its own cuts leave too few pairs for that many merges
 
 
-def _measure(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> dict[str, Any]:
-    n_bytes = sum(len(text.encode("utf-8")) for text in texts)
-    used: set[int] = set()
-    n_tokens = 0
-    for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
-        n_tokens += len(encoding.ids)
-        used.update(encoding.ids)
+def _figures(found: Figures, beside: Figures | None, kept: int) -> dict[str, Any]:
+    total = found.total
+    if total is None or found.unused is None:
+        raise CorpusError("there is no held-out text to measure on; give more text")
     return {
-        "held_out_bytes": n_bytes,
-        "held_out_tokens": n_tokens,
-        "bytes_per_token": n_bytes / n_tokens,
-        "unused": 1 - len(used) / size,
+        "bytes_per_token": total.bytes_per_token,
+        "stock_bpe_bytes_per_token": (
+            beside.total.bytes_per_token if beside and beside.total else None
+        ),
+        "held_out_bytes": total.bytes,
+        "held_out_tokens": total.tokens,
+        "unused": found.unused / found.text_tokens,
+        "hard_texts": kept,
+        "longest_token": len(found.longest),
+        "held_out": found.to_dict(),
+        "stock_bpe": beside.to_dict() if beside else None,
     }
 
 
-def _stock(
-    tokenizer: Tokenizer,
-    training: Sequence[str],
-    held_out: Sequence[str],
-    size: int,
-    controls: Sequence[str],
-) -> float | None:
-    method, preset, digits = STOCK
-    try:
-        stock = train_tokenizer(
-            training, method=method, size=size, preset=preset, digits=digits, controls=controls
-        )
-    except CorpusError:
-        return None  # its own cuts leave too few pairs for that many merges
-    return float(_measure(stock, held_out, size)["bytes_per_token"])
-
-
-def _longest(tokenizer: Tokenizer, controls: Sequence[str]) -> int:
-    # In a byte-level spelling a character is a byte.
-    return max(len(token) for token in tokenizer.get_vocab() if token not in controls)
+def _settings(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
+    return {
+        "method": plan.method,
+        "encoder": plan.encoder,
+        "size": plan.size,
+        "pretokenizer": plan.preset,
+        "digits": plan.digits,
+        "transition": plan.transition,
+        "most_words": plan.most_words,
+        "no_cross": list(plan.no_cross),
+        "max_pieces": plan.max_pieces,
+        "longest": plan.longest,
+        "terms": len(plan.terms),
+        "seed": plan.seed,
+        "controls": dict(roles),
+        "extra_controls": [
+            each for each in plan.controls[:n_controls] if each not in roles.values()
+        ],
+        "reserved": len(plan.controls) - n_controls,
+    }
 
 
 def _distinct(controls: Sequence[str]) -> list[str]:
@@ -365,7 +368,3 @@ def _versions() -> dict[str, str]:
     import tokenizers
 
     return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

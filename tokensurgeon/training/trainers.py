@@ -1,4 +1,4 @@
-"""The trainers by name: stock byte-level BPE and Unigram, and superwords.
+"""The methods by name, and the two that a stock trainer runs: Unigram and WordPiece.
 
 All work on bytes written as characters, hold all 256 of them, and know no unknown token, so that
 any text is spelled exactly. A Unigram vocabulary with ``▁`` for the space would not do: text that
@@ -14,74 +14,168 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from tokensurgeon.errors import CorpusError
-from tokensurgeon.training.pretokenizers import pattern, pretokenizer
-from tokensurgeon.training.superwords import train_superwords
+from tokensurgeon.errors import CorpusError, SettingError
+from tokensurgeon.training import phrases, superwords, units
+from tokensurgeon.training.cutters import Chunks, Cutter, Pieces
+from tokensurgeon.training.encoders import ENCODERS, Learned, encoder
+from tokensurgeon.training.merging import spelling
+from tokensurgeon.training.plan import Plan, Text, Weighted
+from tokensurgeon.training.pretokenizers import check_choice, counted_pattern, pretokenizer
+from tokensurgeon.training.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-METHODS = ("bpe", "unigram", "superbpe")
-LONGEST_TOKEN = 48
-"""In bytes, for `none`: without cuts, boilerplate would become tokens of a sentence."""
+Learn = Callable[[Text, Plan, Progress], Learned]
+
 LONGEST_PIECE = 24
 """In bytes, for Unigram: its seeds are all substrings up to this length."""
-
 ROUNDS = 5
 """Of estimating Unigram scores again; they have settled after three or four."""
+CONTINUES = "⁃"
+"""Before a WordPiece token that continues a word: no byte is written so, as ``##`` would be."""
+LONGEST_WORD = 64
+"""In characters, for WordPiece, whose time grows with the square."""
 
-_LINE = re.compile(r"[^\n]*\n+|[^\n]+")
+_SHORT = rf"[\s\S]{{1,{LONGEST_WORD}}}"
 
 
-def train_tokenizer(
-    texts: Sequence[str],
-    *,
-    method: str,
-    size: int,
-    preset: str,
-    digits: str,
-    controls: Sequence[str],
-) -> Tokenizer:
-    """Train a tokenizer of exactly `size` ids: controls, bytes, then what was learned.
+@dataclass(frozen=True)
+class Method:
+    """A way to train, and what it needs.
+
+    Attributes
+    ----------
+    says : str
+        What it makes, for cards and help.
+    learn : callable or None
+        None where a stock trainer does all.
+    tables : tuple of {"words", "runs", "chunks"}
+        What is counted.
+    encoders : tuple of str
+        Which can run it; the first is the default.
+    lists : bool
+        Whether it takes a list of terms.
+    """
+
+    says: str
+    learn: Learn | None
+    tables: tuple[str, ...] = ("words",)
+    encoders: tuple[str, ...] = ENCODERS
+    lists: bool = False
+
+    @property
+    def crosses(self) -> bool:
+        """Whether its tokens may span several words."""
+        return len(self.tables) > 1
+
+
+_RUNS = ("words", "runs")
+METHODS_BY_NAME: dict[str, Method] = {
+    "bpe": Method("byte-level BPE", units.bpe),
+    "unigram": Method("byte-level Unigram", None, encoders=("unigram",)),
+    "wordpiece": Method("byte-level WordPiece", None, encoders=("wordpiece",)),
+    "superbpe": Method(
+        "byte-level BPE with tokens of several words (SuperBPE)", superwords.superbpe, _RUNS
+    ),
+    "boundless": Method(
+        "byte-level BPE that merges whole words (BoundlessBPE)", superwords.boundless, _RUNS
+    ),
+    "supertoken": Method(
+        "byte-level BPE in random chunks of words (supertokens)",
+        superwords.supertoken,
+        ("words", "chunks"),
+    ),
+    "mwt": Method("byte-level BPE with frequent word n-grams", superwords.mwt, _RUNS),
+    "lzw": Method("phrases of LZW, pruned", phrases.lzw, _RUNS),
+    "pathpiece": Method(
+        "tokens pruned by the fewest they spell text with (PathPiece)",
+        phrases.pathpiece,
+        encoders=("min-tokens",),
+    ),
+    "lib": Method(
+        "units that each shorten the text (less is better)",
+        phrases.lib,
+        ("runs",),
+        ("min-tokens",),
+    ),
+    "parity": Method("byte-level BPE that serves the language worst off", units.parity),
+    "characters": Method("byte-level BPE of short tokens", units.characters),
+    "terms": Method("byte-level BPE with a list of terms", units.terms, lists=True),
+    "morphemes": Method("byte-level BPE inside morphemes first", units.morphemes, lists=True),
+    "dna": Method("byte-level BPE over letters without words", units.dna),
+    "bytes": Method("the 256 bytes", units.only_bytes, ()),
+}
+METHODS = tuple(METHODS_BY_NAME)
+
+
+def cutters(plan: Plan) -> dict[str, Cutter]:
+    """Return what a method counts, by name of the table."""
+    method = METHODS_BY_NAME[plan.method]
+    if plan.method == "dna":
+        return {"words": Pieces(units.LETTERS)}
+    if plan.preset == "none" and (method.crosses or plan.method in ("lib", "morphemes")):
+        raise SettingError(f"{plan.method} needs words; take a pre-tokenizer other than 'none'")
+    words = counted_pattern(plan.preset, plan.digits)
+    made: dict[str, Callable[[], Cutter]] = {
+        "words": lambda: Pieces(words),
+        "runs": lambda: Pieces(plan.joined, once=True),
+        "chunks": lambda: Chunks(plan.joined, words, superwords.CHUNK_WORDS, plan.seed),
+    }
+    return {name: made[name]() for name in method.tables or ("words",)}
+
+
+def train_tokenizer(text: Text, plan: Plan, progress: Progress = no_progress) -> Tokenizer:
+    """Train a tokenizer of exactly `plan.size` ids: controls, bytes, then what was learned.
+
+    Parameters
+    ----------
+    text : Text
+        Counted with `cutters` of the plan; its tables are used up.
+    plan : Plan
+    progress : callable(done, total, what)
 
     Raises
     ------
     CorpusError
         If the text is too little for that many tokens.
+    SettingError
+        If the method cannot be run by the encoder, or needs what the plan lacks.
     """
-    make: dict[str, Callable[..., Tokenizer]] = {
-        "bpe": _bpe,
-        "unigram": _unigram,
-        "superbpe": train_superwords,
-    }
-    feed = list(_lines(texts)) if preset == "none" else texts
-    tokenizer = make[method](feed, size, preset, digits, list(controls))
+    method = METHODS_BY_NAME[plan.method]
+    check_choice(f"encoder for {plan.method}", plan.encoder, method.encoders)
+    if method.learn is None:
+        stock = {"unigram": _unigram, "wordpiece": _wordpiece}[plan.method]
+        tokenizer = stock(text.table("words"), plan)
+    else:
+        learned = method.learn(text, plan, progress)
+        progress(0, 0, "writing the tokenizer")
+        tokenizer = encoder(learned, plan.encoder, plan.controls)
     found = tokenizer.get_vocab_size(with_added_tokens=True)
-    if found < size:
-        n_bytes = sum(len(text.encode("utf-8")) for text in texts)
+    if found < plan.size:
         raise CorpusError(
-            f"{n_bytes:,} bytes of text give {found:,} of {size:,} tokens; "
+            f"{sum(text.counted.n_bytes):,} bytes of text give {found:,} of {plan.size:,} tokens; "
             f"give more text, or a size of at most {found:,}"
         )
     return tokenizer
 
 
-def _lines(texts: Sequence[str]) -> Iterator[str]:
-    """Yield lines: without a pre-tokenizer the trainer takes each as one word."""
-    for text in texts:
-        for match in _LINE.finditer(text):
-            yield match[0]
+def _repeated(words: Weighted) -> Iterator[str]:
+    """Yield each word as often as it occurs: a stock trainer takes no counts."""
+    for word, weight in zip(words.segments, words.weights.tolist(), strict=True):
+        yield from repeat(word, weight)
 
 
-def _empty(tokenizer: Tokenizer, preset: str, digits: str) -> Tokenizer:
+def _empty(tokenizer: Tokenizer) -> Tokenizer:
     from tokenizers import decoders, processors
 
-    tokenizer.pre_tokenizer = pretokenizer(pattern(preset, digits))
+    # Words are cut already; the tokenizer's own cut is put in once it is trained.
+    tokenizer.pre_tokenizer = pretokenizer(None)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
@@ -93,41 +187,23 @@ def _alphabet() -> list[str]:
     return sorted(ByteLevel.alphabet())
 
 
-def _bpe(
-    feed: Sequence[str], size: int, preset: str, digits: str, controls: list[str]
-) -> Tokenizer:
+def _unigram(words: Weighted, plan: Plan) -> Tokenizer:
     from tokenizers import Tokenizer, models, trainers
 
-    tokenizer = _empty(Tokenizer(models.BPE()), preset, digits)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=controls,
-        initial_alphabet=_alphabet(),
-        max_token_length=LONGEST_TOKEN if preset == "none" else None,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(feed, trainer=trainer)
-    return tokenizer
-
-
-def _unigram(
-    feed: Sequence[str], size: int, preset: str, digits: str, controls: list[str]
-) -> Tokenizer:
-    from tokenizers import Tokenizer, models, trainers
-
-    tokenizer = _empty(Tokenizer(models.Unigram()), preset, digits)
+    tokenizer = _empty(Tokenizer(models.Unigram()))
     trainer = trainers.UnigramTrainer(
-        vocab_size=size,
-        special_tokens=controls,
+        vocab_size=plan.size,
+        special_tokens=list(plan.controls),
         initial_alphabet=_alphabet(),
-        max_piece_length=LONGEST_PIECE,
+        max_piece_length=plan.longest or LONGEST_PIECE,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(feed, trainer=trainer)
-    return _settled(tokenizer, feed, controls)
+    tokenizer.train_from_iterator(_repeated(words), trainer=trainer)
+    tokenizer.pre_tokenizer = pretokenizer(plan.cut)
+    return _settled(tokenizer, words, plan.controls)
 
 
-def _settled(tokenizer: Tokenizer, feed: Sequence[str], controls: list[str]) -> Tokenizer:
+def _settled(tokenizer: Tokenizer, words: Weighted, controls: Sequence[str]) -> Tokenizer:
     """Estimate the scores of a Unigram model again, from nothing but its tokens and the text.
 
     Hard expectation–maximisation: all scores equal at first (the fewest tokens), then the log
@@ -137,17 +213,14 @@ def _settled(tokenizer: Tokenizer, feed: Sequence[str], controls: list[str]) -> 
 
     state = json.loads(tokenizer.to_str())
     pieces = sorted(piece for piece, _ in state["model"]["vocab"] if piece not in controls)
-    counts: Counter[str] = Counter()
-    for text in feed:
-        counts.update(piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text))
-    words = sorted(counts)
-    repeats = [counts[word] for word in words]
+    spelled = [spelling(word.encode("utf-8")) for word in words.segments]
+    repeats = words.weights.tolist()
     scores = [-1.0] * len(pieces)
     for _ in range(ROUNDS):
         model = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True))))
         used = [0] * len(pieces)
-        for start in range(0, len(words), 10_000):
-            batch = model.encode_batch(words[start : start + 10_000])
+        for start in range(0, len(spelled), 10_000):
+            batch = model.encode_batch(spelled[start : start + 10_000])
             for encoding, count in zip(batch, repeats[start : start + 10_000], strict=True):
                 for piece in encoding.ids:
                     used[piece] += count
@@ -160,3 +233,44 @@ def _settled(tokenizer: Tokenizer, feed: Sequence[str], controls: list[str]) -> 
         *([pieces[i], round(scores[i], 6)] for i in order),
     ]
     return Tokenizer.from_str(json.dumps(state))
+
+
+def _wordpiece(words: Weighted, plan: Plan) -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    least = 512 + len(plan.controls) + 1
+    if plan.size < least:
+        raise SettingError(
+            f"size is {plan.size:,}; WordPiece has each byte twice, so take {least:,} or more"
+        )
+    stock = _empty(Tokenizer(models.WordPiece(unk_token=plan.controls[0])))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=plan.size,
+        special_tokens=list(plan.controls),
+        initial_alphabet=_alphabet(),
+        continuing_subword_prefix=CONTINUES,
+        show_progress=False,
+    )
+    stock.train_from_iterator(_repeated(words), trainer=trainer)
+    found = stock.get_vocab()
+    # The trainer has continuing bytes only where the text does: what was learned last makes room.
+    head = [*plan.controls, *_alphabet(), *(CONTINUES + byte for byte in _alphabet())]
+    learned = [token for token in sorted(found, key=lambda t: found[t]) if token not in set(head)]
+    kept = [*head, *learned][: plan.size]
+    model = models.WordPiece(
+        vocab={token: number for number, token in enumerate(kept)},
+        unk_token=plan.controls[0],
+        continuing_subword_prefix=CONTINUES,
+        max_input_chars_per_word=4 * LONGEST_WORD,
+    )
+    tokenizer = _empty(Tokenizer(model))
+    cuts = [_SHORT] if plan.cut is None else [plan.cut, _SHORT]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(cut), behavior="isolated") for cut in cuts),
+            pretokenizer(None),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(CONTINUES, ""), decoders.ByteLevel()])
+    tokenizer.add_special_tokens(list(plan.controls))
+    return tokenizer
