@@ -4,7 +4,8 @@
 
 Reads, under ``/usr``, the pages of documentation packages (HTML, plain text), manual pages, C
 headers and Python modules, and writes ``train.jsonl`` and ``held-out-KIND.jsonl``, one document a
-line with ``source``, ``name`` and ``text``. One package in thirty is held out, so nothing measured on it is of
+line with ``source``, ``name`` and ``text``. One package in thirty is held out, so nothing measured
+on it is of
 a package trained on. Of no package more than a few megabytes are taken. Equal documents are kept
 once.
 

@@ -34,15 +34,58 @@ class InitSpec(_Model):
 
 
 class TrainSpec(_Model):
-    """Train the target tokenizer first."""
+    """Train the target tokenizer first; see `tokensurgeon.training.train_vocabulary`.
 
-    method: Literal["bpe", "unigram", "superbpe"]
-    corpus: tuple[str, ...] = Field(min_length=1)
-    size: int = Field(ge=258)
-    pretokenizer: Literal["gpt2", "cl100k", "o200k", "none"] = "cl100k"
+    With `base`, the methods are `extend` and `prune`; ``base: source`` is the recipe's own source,
+    whose ids are then kept.
+    """
+
+    method: Literal[
+        "bpe",
+        "unigram",
+        "wordpiece",
+        "superbpe",
+        "boundless",
+        "supertoken",
+        "mwt",
+        "lzw",
+        "pathpiece",
+        "lib",
+        "parity",
+        "characters",
+        "terms",
+        "morphemes",
+        "dna",
+        "bytes",
+        "extend",
+        "prune",
+    ]
+    corpus: tuple[str, ...] = ()
+    mixture: tuple[str, ...] = ()
+    """Parts of the text, ``NAME=SHARE:FILES``, in place of `corpus`."""
+    size: int | None = Field(default=None, ge=257)
+    base: str | None = None
+    across: bool = False
+    pretokenizer: Literal["gpt2", "cl100k", "llama3", "o200k", "code", "none"] = "cl100k"
     digits: Literal["left-3", "right-3", "single", "any"] = "left-3"
+    encoder: Literal["bpe", "min-tokens"] | None = None
+    transition: float | None = Field(default=None, gt=0, lt=1)
+    max_words: int = Field(default=4, ge=2, le=64)
+    no_cross: tuple[str, ...] = ("newline", "digits")
+    max_pieces: int | None = Field(default=None, ge=2)
+    longest: int | None = Field(default=None, ge=1)
+    list: str | None = None
+    """A file with a term, a morpheme or a parted word a line."""
     save: str | None = None
     """A folder to keep the trained tokenizer in; beside the checkpoint if None."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> TrainSpec:
+        if bool(self.corpus) == bool(self.mixture):
+            raise ValueError("give 'corpus' or 'mixture', one of them")
+        if (self.base is not None) != (self.method in ("extend", "prune")):
+            raise ValueError("'base' belongs to the methods extend and prune")
+        return self
 
 
 class TextSpec(_Model):
@@ -105,6 +148,8 @@ class Recipe(_Model):
     trust_remote_code: bool = False
     allow_nonfinite: bool = False
     allow_autotokenizer_mismatch: bool = False
+    allow_seen_text: bool = False
+    """Evaluate on text that the target vocabulary was trained on."""
 
     @model_validator(mode="after")
     def _target_known(self) -> Recipe:
@@ -159,11 +204,21 @@ class Recipe(_Model):
         def take_all(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(take(name) for name in names)
 
+        def take_part(entry: str) -> str:
+            name, colon, pattern = entry.partition(":")
+            return f"{name}{colon}{take(pattern)}"
+
         tokenizer = self.tokenizer
         if isinstance(tokenizer, TrainSpec):
-            save = tokenizer.save and str(folder / tokenizer.save)
+            base = tokenizer.base
             tokenizer = tokenizer.model_copy(
-                update={"corpus": take_all(tokenizer.corpus), "save": save}
+                update={
+                    "corpus": take_all(tokenizer.corpus),
+                    "mixture": tuple(take_part(entry) for entry in tokenizer.mixture),
+                    "base": base if base == "source" else base and take(base),
+                    "list": tokenizer.list and take(tokenizer.list),
+                    "save": tokenizer.save and str(folder / tokenizer.save),
+                }
             )
         elif tokenizer is not None:
             tokenizer = take(tokenizer)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 
 import pytest
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.training import corpus_of_texts, read_corpus, read_documents
+from tokensurgeon.training.corpus import iter_documents
 
 
 def write(path, data):
@@ -91,7 +93,9 @@ def test_the_hash_is_of_the_documents_not_of_the_files(tmp_path):
         ("a.json", b'[{"body": "a"}]', r"no field 'text' \(its keys: body\)"),
         ("a.txt.gz", b"no gzip", "not a whole gzip file"),
         ("a.txt", "a".encode("utf-16"), "is UTF-16"),
-        ("a.parquet", b"x", ".parquet files are not read"),
+        ("a.parquet", b"x", "not a whole Parquet file"),
+        ("a.txt.zst", b"no zstd", "not a whole zstd file"),
+        ("a.txt.xz", b"x", ".xz files are not read"),
     ],
 )
 def test_what_cannot_be_read_is_named_in_one_line(tmp_path, name, data, message):
@@ -118,3 +122,39 @@ def test_nothing_found_is_named(tmp_path):
 def test_another_field_can_hold_the_text(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"body": "a", "text": "b"}')
     assert texts(path, field="body") == ["a"]
+
+
+def test_packed_files_are_read_and_a_cut_one_is_named(tmp_path):
+    zstd = pytest.importorskip("backports.zstd")
+    whole = zstd.compress(("line\n" * 50_000).encode())
+    assert texts(write(tmp_path / "a.txt.zst", whole)) == ["line\n" * 50_000]
+    with pytest.raises(CorpusError, match="not a whole zstd file"):
+        read_documents([write(tmp_path / "b.txt.zst", whole[: len(whole) // 2])])
+
+
+def test_parquet_rows_are_documents(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"body": ["a", "", "b\n"], "n": [1, 2, 3]}), path)
+    assert texts(path, field="body") == ["a", "b\n"]
+    with pytest.raises(CorpusError, match="no column 'text' \\(it has body, n\\)"):
+        read_documents([path])
+
+
+def test_a_sequence_file_gives_sequences(tmp_path):
+    path = write(tmp_path / "a.fasta", ">one\nACGT\nACG\n>two\nTTT\n")
+    assert texts(path) == ["ACGTACG", "TTT"]
+
+
+def test_a_dataset_without_the_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(CorpusError, match=r"pip install 'tokensurgeon\[datasets\]'"):
+        read_documents(["hf:some/data"])
+
+
+def test_large_plain_text_is_cut_at_line_ends(tmp_path):
+    path = write(tmp_path / "a.txt", "one\ntwo\nthree\n")
+    parts = [document.text for document, _ in iter_documents([path], part_bytes=5)]
+    assert parts == ["one\ntwo\n", "three\n"]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from tokensurgeon.training.merging import Merger, Merges, Sequences, byte_order, spelling
+from tokensurgeon.training.merging import Merger, Merges, Sequences, byte_order
+from tokensurgeon.vocabulary.token_bytes import to_alphabet
 
 
 def _sequences(words: dict[str, int], groups: list[int] | None = None) -> Sequences:
@@ -36,7 +37,7 @@ def _stock(words: dict[str, int], size: int) -> list[tuple[str, str]]:
 
 def _spelled(merges: Merges) -> list[tuple[str, str]]:
     return [
-        (spelling(merges.tokens[left]), spelling(merges.tokens[right]))
+        (to_alphabet(merges.tokens[left]), to_alphabet(merges.tokens[right]))
         for left, right in merges.pairs
     ]
 

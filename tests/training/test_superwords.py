@@ -10,10 +10,11 @@ from transformers import AutoTokenizer
 
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.training import DIGITS, PRETOKENIZERS, corpus_of_texts, train_vocabulary
+from tokensurgeon.training.encoders import byte_level_bpe
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.merging import Merger, Merges, Sequences
+from tokensurgeon.training.plan import MOST_WORDS
 from tokensurgeon.training.pretokenizers import joined_pattern, pattern, pretokenizer
-from tokensurgeon.training.superwords import MOST_WORDS, byte_level_bpe
 
 LINES = (
     "In order to read the value of a setting, see the section on files.\n",
@@ -46,7 +47,7 @@ def test_lines_and_numbers_stay_apart(preset: str) -> None:
 
 
 def test_a_preset_without_words_has_nothing_to_join() -> None:
-    with pytest.raises(UnknownNameError, match="there are gpt2, cl100k, o200k"):
+    with pytest.raises(UnknownNameError, match="there are gpt2, cl100k"):
         joined_pattern("none", "any")
 
 

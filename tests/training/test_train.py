@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tokensurgeon.cli.main import main
+from tokensurgeon.cli.train import EDITS
 from tokensurgeon.errors import CorpusError, OutputExistsError, SettingError, UnknownNameError
 from tokensurgeon.training import (
     DIGITS,
     METHODS,
     PRETOKENIZERS,
+    Shape,
     corpus_of_texts,
     train_vocabulary,
 )
 from tokensurgeon.training.hard_text import hard_texts
+from tokensurgeon.training.held_out import EVERY, HeldOut
+from tokensurgeon.training.methods import METHODS_BY_NAME
 from tokensurgeon.training.pretokenizers import pattern, pretokenizer
-from tokensurgeon.training.train import split_held_out
 
 SENTENCES = (
     "The index is scanned from left to right, and every row that matches is returned.\n",
@@ -36,6 +39,20 @@ CORPUS = corpus_of_texts(
     f"{i * 7919}: {SENTENCES[i % 4]}{SENTENCES[(i * 3 + 1) % 4]}" for i in range(60)
 )
 SIZE = 300
+GERMAN = corpus_of_texts(
+    f"{i * 6007}: Der Index wird gelesen, und jede Zeile, die passt, kommt zurück.\n"
+    for i in range(60)
+)
+SIZES = {"wordpiece": 560, "bytes": 257}
+LISTS = {"terms": ("index scan", "größer"), "morphemes": ("sess|ion", "return|ed", "un", "lock")}
+
+
+def train(method, **settings):
+    """Train a small vocabulary by any method, with what that method needs."""
+    corpus = {"en": CORPUS, "de": GERMAN} if method == "parity" else CORPUS
+    shape = Shape(terms=LISTS.get(method, ()), encoder=settings.pop("encoder", None))
+    size = SIZES.get(method, SIZE)
+    return train_vocabulary(corpus, method=method, size=size, shape=shape, **settings)
 
 
 def pieces(preset, digits, text):
@@ -46,24 +63,35 @@ def pieces(preset, digits, text):
 
 @pytest.fixture(scope="module")
 def small():
-    return {method: train_vocabulary(CORPUS, method=method, size=SIZE) for method in METHODS}
+    return {method: train(method) for method in METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("preset", PRETOKENIZERS)
 def test_every_text_comes_back(method, preset):
-    if (method, preset) == ("superbpe", "none"):
-        with pytest.raises(SettingError, match="superwords need words"):
-            train_vocabulary(CORPUS, method=method, size=SIZE, pretokenizer=preset)
+    if preset == "none" and METHODS_BY_NAME[method].needs_words:
+        with pytest.raises(SettingError, match="needs words"):
+            train(method, pretokenizer=preset)
         return
-    trained = train_vocabulary(
-        CORPUS, method=method, size=SIZE, pretokenizer=preset, digits="right-3"
-    )
-    assert trained.size == SIZE
+    trained = train(method, pretokenizer=preset, digits="right-3")
+    assert trained.size == SIZES.get(method, SIZE)
     assert trained.figures["hard_texts"] == len(hard_texts())
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize(
+    "method", [name for name, each in METHODS_BY_NAME.items() if "min-tokens" in each.encoders]
+)
+def test_the_fewest_tokens_are_never_more_than_by_merges(small, method):
+    fewest = train(method, encoder="min-tokens")
+    assert fewest.figures["hard_texts"] == len(hard_texts())
+    merged = small[method].tokenizer.get_vocab()
+    if set(merged) == set(fewest.tokenizer.get_vocab()):
+        for text in SENTENCES:
+            n_merged = len(small[method].tokenizer.encode(text).ids)
+            assert len(fewest.tokenizer.encode(text).ids) <= n_merged
+
+
+@settings(max_examples=25, deadline=None)
 @given(text=st.text(max_size=60).filter(lambda text: "<|" not in text))
 @pytest.mark.parametrize("method", METHODS)
 def test_any_text_comes_back(small, method, text):
@@ -105,9 +133,8 @@ def test_a_long_run_of_digits_takes_linear_time():
 def test_the_same_text_gives_the_same_tokenizer_in_another_process(small, method):
     code = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from tests.training.test_train import CORPUS, SIZE\n"
-        "from tokensurgeon.training import train_vocabulary\n"
-        f"print(train_vocabulary(CORPUS, method={method!r}, size=SIZE).fingerprint)"
+        "from tests.training.test_train import train\n"
+        f"print(train({method!r}, processes=1).fingerprint)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -120,13 +147,29 @@ def test_the_same_text_gives_the_same_tokenizer_in_another_process(small, method
 
 
 def test_held_out_text_is_not_trained_on():
-    texts = [str(i) for i in range(45)]
-    training, held_out = split_held_out(texts)
-    assert not set(training) & set(held_out)
-    assert sorted([*training, *held_out]) == sorted(texts)
-    training, held_out = split_held_out(["line of text\n" * 100])
-    assert training[0] + held_out[0] == "line of text\n" * 100
-    assert held_out[0].startswith("line")
+    documents = corpus_of_texts(str(i) * 9 for i in range(10, 55)).documents
+    held = HeldOut()
+    training = list(held.split("all", documents))
+    assert sorted([*training, *held.documents["all"]], key=str) == sorted(documents, key=str)
+    assert len(held.documents["all"]) == len(documents) // EVERY
+    (one,) = corpus_of_texts(["line of text\n" * 100]).documents
+    (head,) = held.split("one", [one])
+    (tail,) = held.documents["one"]
+    assert head.text + tail.text == one.text
+    assert tail.text.startswith("line")
+
+
+def test_of_much_held_out_text_the_lowest_hashes_stay_and_the_rest_is_trained_on():
+    documents = corpus_of_texts(str(i) * 50 for i in range(100, 700)).documents
+    few = HeldOut(most_bytes=1_000)
+    training = list(few.split("all", documents))
+    kept = few.documents["all"]
+    assert sum(document.n_bytes for document in kept) <= 1_000
+    assert {*training, *kept} == set(documents)
+    assert len(training) + len(kept) == len(documents)
+    every = HeldOut(most_bytes=10**9)
+    list(every.split("all", documents))
+    assert set(kept) < set(every.documents["all"])
 
 
 def test_what_transformers_loads_is_what_was_trained(tmp_path, small):
@@ -140,7 +183,7 @@ def test_what_transformers_loads_is_what_was_trained(tmp_path, small):
             assert loaded(text, add_special_tokens=False)["input_ids"] == ids
             assert Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids == ids
         assert loaded.eos_token_id == loaded.bos_token_id == 0
-        assert len(loaded) == SIZE
+        assert len(loaded) == SIZES.get(method, SIZE)
 
 
 def test_controls_come_first_with_their_roles(tmp_path):
@@ -154,7 +197,7 @@ def test_controls_come_first_with_their_roles(tmp_path):
 
 def test_the_folder_says_what_it_is(tmp_path, small):
     folder = small["bpe"].write(tmp_path / "words").path
-    names = ["README.md", "tokenizer.json", "tokenizer_config.json", "training.json"]
+    names = ["README.md", "seen.txt", "tokenizer.json", "tokenizer_config.json", "training.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     facts = json.loads((folder / "training.json").read_text("utf-8"))
     card = (folder / "README.md").read_text("utf-8")
@@ -203,7 +246,7 @@ def test_the_recipe_allows_what_the_trainer_knows():
     from tokensurgeon.recipe import TrainSpec
 
     fields = TrainSpec.model_fields
-    assert get_args(fields["method"].annotation) == METHODS
+    assert get_args(fields["method"].annotation) == (*METHODS, *EDITS)
     assert get_args(fields["pretokenizer"].annotation) == PRETOKENIZERS
     assert get_args(fields["digits"].annotation) == DIGITS
 

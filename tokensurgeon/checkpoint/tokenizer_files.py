@@ -14,6 +14,7 @@ from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import check_inside, read_json, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.training.seen import SEEN_FILE
 from tokensurgeon.vocabulary import Vocabulary
 
 CLASS = "TokenizersBackend"
@@ -53,6 +54,9 @@ def tokenizer_files(plan: PatchPlan) -> tuple[dict[str, bytes], list[str]]:
     if folder is not None and (folder / "special_tokens_map.json").exists():
         special = read_json(folder, "special_tokens_map.json")
         files["special_tokens_map.json"] = _json(special)
+    if folder is not None and (folder / SEEN_FILE).exists():
+        # So that an evaluation can refuse text that the vocabulary was trained on.
+        files[SEEN_FILE] = check_inside(folder, SEEN_FILE).read_bytes()
     files["tokenizer_config.json"] = _json(config)
     return files, warnings
 

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The key that holds the text in JSON objects.",
 )
+@click.option(
+    "--allow-seen-text", is_flag=True, help="Measure on text that a vocabulary was trained on."
+)
 @console.device_option
 @console.dtype_option
 @console.seed_option
@@ -67,6 +70,7 @@ def command(
     chunk_bytes: int | None,
     generate: int,
     field: str,
+    allow_seen_text: bool,
     device: str | None,
     dtype: str | None,
     seed: int | None,
@@ -97,6 +101,7 @@ def command(
             seed=seed or 0,
             generate=generate,
             trust_remote_code=trust_remote_code,
+            allow_seen_text=allow_seen_text,
             progress=progress,
         )
     if as_json:

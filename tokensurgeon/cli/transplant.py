@@ -75,6 +75,11 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
 @console.trust_option
 @click.option("--allow-nonfinite", is_flag=True, help="Accept source rows with NaN or Inf.")
 @click.option(
+    "--allow-seen-text",
+    is_flag=True,
+    help="Evaluate on text that the vocabulary was trained on.",
+)
+@click.option(
     "--allow-autotokenizer-mismatch",
     is_flag=True,
     help="Accept that AutoTokenizer loads the new tokenizer with other ids.",
@@ -112,6 +117,7 @@ def command(
     trust_remote_code: bool,
     allow_nonfinite: bool,
     allow_autotokenizer_mismatch: bool,
+    allow_seen_text: bool,
     as_json: bool,
 ) -> None:
     """Give the checkpoint SOURCE another tokenizer and write the patched checkpoint.
@@ -151,6 +157,7 @@ def command(
             "trust_remote_code": trust_remote_code,
             "allow_nonfinite": allow_nonfinite,
             "allow_autotokenizer_mismatch": allow_autotokenizer_mismatch,
+            "allow_seen_text": allow_seen_text,
         },
     )
     if asked.output is None and not dry_run:

@@ -16,6 +16,7 @@ from tokensurgeon.alignment import align
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.bench import DEFAULT_MAX_BYTES, Bench, Entry
 from tokensurgeon.evaluation.generation import Generator, measure_generation
+from tokensurgeon.evaluation.overlap import refuse_seen
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.training.corpus import Corpus, read_corpus
@@ -118,6 +119,7 @@ def evaluate_checkpoint(
     seed: int = 0,
     generate: int = 0,
     trust_remote_code: bool = False,
+    allow_seen_text: bool = False,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Load a checkpoint, and the one to compare it with, and measure both.
@@ -135,6 +137,8 @@ def evaluate_checkpoint(
         The key that holds the text in JSON objects.
     device, dtype : str
         Of the forward passes.
+    allow_seen_text : bool
+        Measure on text that a vocabulary was trained on.
 
     Other parameters are those of `evaluate`.
 
@@ -142,6 +146,11 @@ def evaluate_checkpoint(
     -------
     Evaluation
         Entries in the order ``against``, ``path``; each named by its path.
+
+    Raises
+    ------
+    UsageError
+        If a vocabulary was trained on the text, as far as its folder says.
     """
     from tokensurgeon.checkpoint import load_model
 
@@ -149,6 +158,7 @@ def evaluate_checkpoint(
     entries: list[Entry] = []
     for one in ([against] if against is not None else []) + [path]:
         vocabulary = load_vocabulary(one)
+        refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
         alignment = None
         if entries and vocabulary.fingerprint != entries[0].vocabulary.fingerprint:
             alignment = align(entries[0].vocabulary, vocabulary)

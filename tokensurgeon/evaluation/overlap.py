@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from tokensurgeon.errors import UsageError
+from tokensurgeon.training.seen import Seen
 
 N_WORDS = 13
 """As in Brown et al. 2020 (GPT-3), appendix C."""
@@ -22,6 +26,27 @@ Hashes = npt.NDArray[np.uint64]
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\W_{_UNSPACED}]+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+MOST_SEEN = 0.1
+"""Share of a text's lines that a vocabulary may have been trained on: boilerplate is everywhere."""
+
+
+def refuse_seen(folder: Path | None, texts: Iterable[str], allow: bool) -> None:
+    """Refuse text that a vocabulary was trained on, as far as its folder says (`Seen`).
+
+    Raises
+    ------
+    UsageError
+        If more than `MOST_SEEN` of the lines were, unless that is allowed.
+    """
+    seen = Seen.load(folder) if folder is not None and not allow else None
+    share = seen.share(texts) if seen is not None else 0.0
+    if share > MOST_SEEN:
+        raise UsageError(
+            f"{share:.0%} of the lines of this text were in the text that the vocabulary of "
+            f"{folder} was trained on: give other text, or --allow-seen-text"
+        )
 
 
 def gram_hashes(text: str, n: int = N_WORDS) -> Hashes:

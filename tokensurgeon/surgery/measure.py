@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
-from tokensurgeon.evaluation.overlap import N_WORDS, overlapping
+from tokensurgeon.evaluation.overlap import N_WORDS, overlapping, refuse_seen
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.surgery.train_target import patterns_of
 from tokensurgeon.training import read_documents
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def evaluation_texts(operation: Operation) -> list[str]:
             break
     others: dict[str, Sequence[str]] = {"calibration": operation.calibration_texts}
     if isinstance(recipe.tokenizer, TrainSpec):
-        corpus = read_documents(recipe.tokenizer.corpus)
+        corpus = read_documents(patterns_of(recipe.tokenizer))
         others["vocabulary's training"] = [document.text for document in corpus]
     refused: set[int] = set()
+    if not isinstance(recipe.tokenizer, TrainSpec):
+        refuse_seen(operation.alignment.target.folder, texts, recipe.allow_seen_text)
     for name, other in others.items():
         both = len(set(other).intersection(texts))
         if both:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from tokensurgeon.evaluation.scoring import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
-from tokensurgeon.training import read_documents, train_vocabulary
+from tokensurgeon.surgery.train_target import train_target
+from tokensurgeon.training import read_documents
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
@@ -247,7 +247,7 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
         donor_folder, donor_input, donor_output = read_donor_rows(recipe.donor)
     opened = time.perf_counter()
     if isinstance(recipe.tokenizer, TrainSpec):
-        target = _trained(recipe.tokenizer, recipe, progress)
+        target = train_target(recipe.tokenizer, checkpoint.path, recipe.force, progress)
     else:
         assert recipe.tokenizer is not None or donor_folder is not None  # Recipe checks it
         target = load_vocabulary(recipe.tokenizer or donor_folder or "")
@@ -274,23 +274,6 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
         _attach_donor(operation, donor_folder, donor_input, donor_output)
     operation.timings["align"] = time.perf_counter() - loaded
     return operation
-
-
-def _trained(spec: TrainSpec, recipe: Recipe, progress: Progress) -> Vocabulary:
-    """Train the target tokenizer that the recipe describes and load it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
-        train_vocabulary(
-            spec.corpus,
-            method=spec.method,
-            size=spec.size,
-            pretokenizer=spec.pretokenizer,
-            digits=spec.digits,
-            output=folder,
-            force=recipe.force,
-            progress=progress,
-        )
-        return load_vocabulary(folder)
 
 
 def _within_rows(alignment: Alignment, n_source_rows: int) -> Alignment:

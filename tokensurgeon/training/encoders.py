@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokensurgeon.training.merging import Merges, Positions, Sequences, byte_order, spelling
-from tokensurgeon.training.plan import Weighted
+from tokensurgeon.training.merging import Merges, Positions, Sequences, byte_order
 from tokensurgeon.training.pretokenizers import pretokenizer
+from tokensurgeon.training.weighted import Weighted
+from tokensurgeon.vocabulary.token_bytes import to_alphabet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ENCODERS = ("bpe", "min-tokens")
 BATCH = 10_000
 
 
@@ -63,7 +63,7 @@ def byte_level_bpe(merges: Merges, controls: Sequence[str], cut: str | None) -> 
     """Return merges as a stock BPE: controls first, then tokens in the order learned."""
     from tokenizers import Tokenizer, models
 
-    names = [spelling(token) for token in merges.tokens]
+    names = [to_alphabet(token) for token in merges.tokens]
     vocabulary = {token: number for number, token in enumerate([*controls, *names])}
     pairs = [(names[left], names[right]) for left, right in merges.pairs]
     return _over_bytes(Tokenizer(models.BPE(vocab=vocabulary, merges=pairs)), controls, cut)
@@ -75,7 +75,7 @@ def min_tokens(tokens: Sequence[bytes], controls: Sequence[str], cut: str | None
 
     # A control is matched before the model sees text, so its score only has to be too low to win.
     scores = [(control, -1e6) for control in controls]
-    scores += [(spelling(token), -1.0) for token in tokens]
+    scores += [(to_alphabet(token), -1.0) for token in tokens]
     return _over_bytes(Tokenizer(models.Unigram(scores)), controls, cut)
 
 

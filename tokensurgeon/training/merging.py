@@ -21,6 +21,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.vocabulary.token_bytes import byte_alphabet
+
 Ints = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
 Rule = Callable[[bytes], bool]
@@ -36,23 +38,7 @@ REPORT_EVERY = 256
 @lru_cache(maxsize=1)
 def byte_order() -> tuple[int, ...]:
     """Return the 256 bytes in the order of the characters that stand for them."""
-    return tuple(byte for _, byte in sorted((c, b) for b, c in byte_characters().items()))
-
-
-@lru_cache(maxsize=1)
-def byte_characters() -> dict[int, str]:
-    """Return the character that byte-level tokenizers write for each byte."""
-    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printed)]
-    return {byte: chr(byte) for byte in printed} | {
-        byte: chr(256 + number) for number, byte in enumerate(others)
-    }
-
-
-def spelling(token: bytes) -> str:
-    """Return bytes as byte-level tokenizers write them."""
-    characters = byte_characters()
-    return "".join(characters[byte] for byte in token)
+    return tuple(byte for _, byte in sorted((c, b) for b, c in byte_alphabet().items()))
 
 
 @dataclass

@@ -79,8 +79,12 @@ def documents_of(part: Part | Corpus, field: str) -> Iterator[tuple[Document, in
         yield from iter_documents(part.patterns, field=field, part_bytes=PART_BYTES)
 
 
+CorpusLike = Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part | Corpus]
+"""Files, folders or globs; a corpus in memory; or the parts of a mixture."""
+
+
 def as_parts(
-    corpus: Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part],
+    corpus: CorpusLike,
 ) -> dict[str, Part | Corpus]:
     """Return what a corpus may be given as in parts."""
     if isinstance(corpus, Corpus):

@@ -22,10 +22,11 @@ from tokensurgeon.training.encoders import (
     spell,
 )
 from tokensurgeon.training.merging import SHIFT, Merger, Sequences
-from tokensurgeon.training.plan import Plan, Text, few_words
+from tokensurgeon.training.plan import Plan, few_words
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.training.pruner import prune
 from tokensurgeon.training.superwords import learn_words
+from tokensurgeon.training.weighted import Text
 
 CANDIDATES = 12
 """Phrases for each token wanted."""

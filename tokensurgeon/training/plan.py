@@ -1,23 +1,61 @@
-"""What is to be trained: settings, and counted text weighed as they say."""
+"""What is to be trained: settings, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import regex
 
-from tokensurgeon.training.counting import Counted
-from tokensurgeon.training.merging import Ints, Positions, Sequences
-from tokensurgeon.training.pretokenizers import NO_CROSS, joined_pattern, pattern
+from tokensurgeon.errors import SettingError
+from tokensurgeon.training.methods import METHODS, METHODS_BY_NAME
+from tokensurgeon.training.pretokenizers import (
+    BARRIERS,
+    DIGITS,
+    NO_CROSS,
+    PRETOKENIZERS,
+    check_choice,
+    check_range,
+    joined_pattern,
+    pattern,
+)
 
+MAX_SIZE = 2_000_000
 MOST_WORDS = 4
 """Of a token, counted in pieces of the pre-tokenizer; as SuperBPE published."""
 LONGEST_SUPERWORD = 64
 """In bytes: rules and tables drawn with punctuation would else become tokens."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How tokens of a vocabulary may look; None, or a method that has no use for it: its own way.
+
+    Attributes
+    ----------
+    encoder : {"bpe", "min-tokens"} or None
+    transition : float or None
+        Share of what is learned that is learned inside words.
+    most_words : int
+        Of a token of several words.
+    no_cross : tuple of {"newline", "digits", "punctuation"}
+        What such a token never crosses.
+    max_pieces : int or None
+        The most words and signs in a run that such tokens are learned from.
+    longest : int or None
+        Bytes of a token; for `characters`, characters.
+    terms : tuple of str
+        For `terms` and `morphemes`.
+    """
+
+    encoder: str | None = None
+    transition: float | None = None
+    most_words: int = MOST_WORDS
+    no_cross: tuple[str, ...] = NO_CROSS
+    max_pieces: int | None = None
+    longest: int | None = None
+    terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,104 +123,112 @@ class Plan:
         return 256 + max(1, round(share * (self.n_tokens - 256)))
 
 
-@dataclass(frozen=True)
-class Weighted:
-    """Distinct segments, sorted, and what each counts.
+def make_plan(
+    method: str,
+    size: int | None,
+    preset: str,
+    digits: str,
+    shape: Shape,
+    controls: Sequence[str],
+    multiple: int = 1,
+    seed: int = 0,
+) -> Plan:
+    """Return a checked plan.
 
-    Attributes
-    ----------
-    segments : list of str
-    weights : int64 array of shape (n_segments,)
-    groups : int32 array of shape (n_segments,)
-        The part of the corpus.
+    Raises
+    ------
+    UsageError
+        If a setting is unknown, out of range, or not one that the method has.
     """
+    check_choice("method", method, METHODS)
+    check_choice("pre-tokenizer", preset, PRETOKENIZERS)
+    check_choice("digit scheme", digits, DIGITS)
+    for barrier in shape.no_cross:
+        check_choice("barrier", barrier, BARRIERS)
+    way = METHODS_BY_NAME[method]
+    encoder = shape.encoder or way.encoders[0]
+    check_choice(f"encoder for {method}", encoder, way.encoders)
+    if way.lists != bool(shape.terms):
+        raise SettingError(
+            f"{method} needs a list of terms" if way.lists else f"{method} takes no list of terms"
+        )
+    if shape.transition is not None and not 0 < shape.transition < 1:
+        raise SettingError(f"transition is {shape.transition}; take a share between 0 and 1")
+    check_range("most words of a token", shape.most_words, 2, 64)
+    if shape.max_pieces is not None:
+        check_range("most pieces of a run", shape.max_pieces, 2, 10_000)
+    if shape.longest is not None:
+        check_range("longest token", shape.longest, 1, 1_000)
+    check_range("multiple", multiple, 1, 65_536)
+    least = 256 + len(controls)
+    if method == "bytes":
+        size = least
+    if size is None:
+        raise SettingError(f"{method} needs a size")
+    check_range("size", size, least + (method != "bytes"), MAX_SIZE)
+    # The reserved tokens are controls too; what is learned is not made less by them.
+    n_reserved = -size % multiple
+    reserved = tuple(f"<|reserved_{number}|>" for number in range(n_reserved))
+    return Plan(
+        method=method,
+        size=size + n_reserved,
+        controls=(*controls, *reserved),
+        preset=preset,
+        digits=digits,
+        encoder=encoder,
+        transition=shape.transition,
+        most_words=shape.most_words,
+        no_cross=shape.no_cross,
+        max_pieces=shape.max_pieces,
+        longest=shape.longest,
+        terms=shape.terms,
+        seed=seed,
+    )
 
-    segments: list[str]
-    weights: Ints
-    groups: Positions
 
-    def sequences(self, *, grouped: bool = False) -> Sequences:
-        """Return the segments as bytes."""
-        groups = self.groups if grouped else None
-        return Sequences.of_bytes(self.segments, self.weights, groups)
+def distinct_controls(controls: Sequence[str]) -> list[str]:
+    """Return control tokens, each once.
 
-    def sample(self, most_bytes: int) -> Weighted:
-        """Return segments spread over the whole, of about so many bytes."""
-        total = sum(map(len, self.segments))
-        step = max(1, -(-total // most_bytes))
-        return self.take(np.arange(len(self.segments)) % step == 0)
-
-    def take(self, kept: npt.NDArray[np.bool_]) -> Weighted:
-        """Return the segments for which `kept` is true."""
-        segments = [self.segments[number] for number in np.flatnonzero(kept).tolist()]
-        return Weighted(segments, self.weights[kept], self.groups[kept])
-
-
-@dataclass
-class Text:
-    """Counted tables, with each part of the corpus weighed as a mixture says.
-
-    Attributes
-    ----------
-    counted : Counted
-    multipliers : sequence of float
-        What a count of each part is worth; at least 1.
+    Raises
+    ------
+    SettingError
+        If one is empty or a single letter.
     """
-
-    counted: Counted
-    multipliers: Sequence[float] = field(default=())
-
-    @property
-    def factors(self) -> list[float]:
-        """What a count of each part is worth."""
-        return list(self.multipliers) or [1.0] * len(self.counted.parts)
-
-    def table(self, name: str, *, grouped: bool = False, keep: bool = False) -> Weighted:
-        """Return a table, in the order of its segments; parts are added up unless `grouped`.
-
-        Unless it is to be kept, a table is let go of: tables are what takes memory.
-        """
-        tables = self.counted.tables[name] if keep else self.counted.tables.pop(name)
-        factors = self.factors
-        if len(tables) == 1:
-            return _weighted(tables[0], 0)
-        if grouped:
-            each = [
-                _weighted(_times(table, factor), number)
-                for number, (table, factor) in enumerate(zip(tables, factors, strict=True))
-            ]
-            return Weighted(
-                [segment for one in each for segment in one.segments],
-                np.concatenate([one.weights for one in each]),
-                np.concatenate([one.groups for one in each]),
-            )
-        total: dict[str, int] = {}
-        for table, factor in zip(tables, factors, strict=True):
-            for segment, count in _times(table, factor).items():
-                total[segment] = total.get(segment, 0) + count
-        return _weighted(total, 0)
+    found: list[str] = []
+    for control in controls:
+        if not control or control.isspace():
+            raise SettingError("a control token is empty; give it a spelling such as <|endoftext|>")
+        if len(control) == 1:
+            raise SettingError(f"the control token {control!r} is a letter of text; spell it <…>")
+        if control not in found:
+            found.append(control)
+    return found
 
 
-def _times(table: Mapping[str, int], factor: float) -> Mapping[str, int]:
-    return table if factor == 1 else {key: round(n * factor) for key, n in table.items()}
+def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
+    """Return the settings as ``training.json`` has them."""
+    return {
+        "method": plan.method,
+        "encoder": plan.encoder,
+        "size": plan.size,
+        "pretokenizer": plan.preset,
+        "digits": plan.digits,
+        "transition": plan.transition,
+        "most_words": plan.most_words,
+        "no_cross": list(plan.no_cross),
+        "max_pieces": plan.max_pieces,
+        "longest": plan.longest,
+        "terms": len(plan.terms),
+        "seed": plan.seed,
+        "controls": dict(roles),
+        "extra_controls": [
+            each for each in plan.controls[:n_controls] if each not in roles.values()
+        ],
+        "reserved": len(plan.controls) - n_controls,
+    }
 
 
-def _weighted(table: Mapping[str, int], group: int) -> Weighted:
-    segments = sorted(table)
-    weights = np.fromiter((table[key] for key in segments), np.int64, len(segments))
-    return Weighted(segments, weights, np.full(len(segments), group, np.int32))
-
-
-def multipliers(n_bytes: Sequence[int], shares: Sequence[float] | None) -> list[float]:
-    """Return what each part's counts are worth, so that its bytes make up its share."""
-    if shares is None:
-        return [1.0] * len(n_bytes)
-    raw = [share / max(n, 1) for share, n in zip(shares, n_bytes, strict=True)]
-    least = min(factor for factor in raw if factor > 0)
-    return [factor / least for factor in raw]
-
-
-def few_words(plan: Plan) -> Any:
+def few_words(plan: Plan) -> Callable[[bytes], bool]:
     """Return a rule for `Merger`: a token of few words, and not too long."""
     cut = regex.compile(str(plan.cut))
     longest = plan.longest or LONGEST_SUPERWORD

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tokensurgeon.training.encoders import bytes_first, min_tokens, spell
-from tokensurgeon.training.plan import Weighted
 from tokensurgeon.training.progress import Progress
+from tokensurgeon.training.weighted import Weighted
 
 ROUNDS = (6.0, 3.0, 1.7, 1.25, 1.1, 1.0)
 """How many times the tokens wanted are left after each round."""

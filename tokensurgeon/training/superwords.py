@@ -28,8 +28,9 @@ import regex
 from tokensurgeon.training.cutters import pieces
 from tokensurgeon.training.encoders import Learned, byte_level_bpe, spell
 from tokensurgeon.training.merging import SHIFT, Merger, Merges, Sequences
-from tokensurgeon.training.plan import Plan, Text, Weighted, few_words
+from tokensurgeon.training.plan import Plan, few_words
 from tokensurgeon.training.progress import Progress
+from tokensurgeon.training.weighted import Text, Weighted
 
 TRANSITION = 0.7
 """Of `superbpe`; between 0.5 and 0.85 it hardly matters on technical English."""

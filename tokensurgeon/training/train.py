@@ -8,73 +8,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tokensurgeon
-from tokensurgeon.errors import CorpusError, SettingError
+from tokensurgeon.errors import CorpusError
 from tokensurgeon.training.corpus import Corpus, Document, read_documents
 from tokensurgeon.training.counting import Counted, count_segments
 from tokensurgeon.training.cutters import Pieces
 from tokensurgeon.training.figures import Figures, Source, measure_vocabulary, peak_memory
 from tokensurgeon.training.held_out import HeldOut
-from tokensurgeon.training.mixture import ALL, Part, as_parts, documents_of, shares
-from tokensurgeon.training.plan import MOST_WORDS, Plan, Text, multipliers
+from tokensurgeon.training.mixture import ALL, CorpusLike, Part, as_parts, documents_of, shares
+from tokensurgeon.training.plan import Plan, Shape, distinct_controls, make_plan, settings_of
 from tokensurgeon.training.pretokenizers import (
-    BARRIERS,
-    DIGITS,
-    NO_CROSS,
-    PRETOKENIZERS,
-    check_choice,
-    check_range,
     counted_pattern,
 )
 from tokensurgeon.training.progress import Progress, no_progress
-from tokensurgeon.training.trained import TrainedVocabulary, check_output, round_trips
-from tokensurgeon.training.trainers import METHODS, METHODS_BY_NAME, cutters, train_tokenizer
+from tokensurgeon.training.trained import (
+    TrainedVocabulary,
+    check_output,
+    round_trips,
+    versions,
+)
+from tokensurgeon.training.trainers import cutters, train_tokenizer
+from tokensurgeon.training.weighted import Text, multipliers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-MAX_SIZE = 2_000_000
 MOST_FILES = 20
 STOCK = "stock"
 """The table of a plain BPE, where the method itself does not count words so."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How tokens of a vocabulary may look; None, or a method that has no use for it: its own way.
-
-    Attributes
-    ----------
-    encoder : {"bpe", "min-tokens"} or None
-    transition : float or None
-        Share of what is learned that is learned inside words.
-    most_words : int
-        Of a token of several words.
-    no_cross : tuple of {"newline", "digits", "punctuation"}
-        What such a token never crosses.
-    max_pieces : int or None
-        The most words and signs in a run that such tokens are learned from.
-    longest : int or None
-        Bytes of a token; for `characters`, characters.
-    terms : tuple of str
-        For `terms` and `morphemes`.
-    """
-
-    encoder: str | None = None
-    transition: float | None = None
-    most_words: int = MOST_WORDS
-    no_cross: tuple[str, ...] = NO_CROSS
-    max_pieces: int | None = None
-    longest: int | None = None
-    terms: tuple[str, ...] = ()
-
-
 def train_vocabulary(
-    corpus: Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part],
+    corpus: CorpusLike,
     *,
     method: str = "bpe",
     size: int | None = None,
@@ -153,8 +121,8 @@ def train_vocabulary(
         If the result does not give a hard text back unchanged.
     """
     roles = {"bos": bos or eos, "eos": eos} | ({"pad": pad} if pad else {})
-    controls = _distinct([*roles.values(), *extra_controls])
-    plan = _plan(
+    controls = distinct_controls([*roles.values(), *extra_controls])
+    plan = make_plan(
         method, size, pretokenizer, digits, shape or Shape(), controls, pad_to_multiple_of, seed
     )
     if output is not None:
@@ -184,7 +152,7 @@ def train_vocabulary(
         replace(counted, tables={"words": counted.tables["words" if shared else STOCK]}),
         text.multipliers,
     )
-    measured = _sources(counted, held_out, field)
+    measured = measured_sources(counted, held_out, field)
     counting = time.perf_counter() - started
     tokenizer = train_tokenizer(text, plan, progress)
     seconds, cpu = time.perf_counter() - started, time.process_time() - busy
@@ -197,7 +165,7 @@ def train_vocabulary(
         beside = _stock(baseline, stock, measured, progress)
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
-        settings=_settings(plan, roles, len(controls)),
+        settings=settings_of(plan, roles, len(controls)),
         corpus=counted.facts() | {"shares": _shares(parts)},
         figures=_figures(found, beside, kept)
         | {
@@ -206,67 +174,11 @@ def train_vocabulary(
             "cpu_seconds": round(cpu, 1),
             "peak_memory_bytes": peak_memory(),
         },
-        versions=_versions(),
+        versions=versions(),
         seen=counted.seen,
         chat_template=chat_template,
     )
     return trained if output is None else trained.write(output, force=force)
-
-
-def _plan(
-    method: str,
-    size: int | None,
-    preset: str,
-    digits: str,
-    shape: Shape,
-    controls: list[str],
-    multiple: int,
-    seed: int,
-) -> Plan:
-    check_choice("method", method, METHODS)
-    check_choice("pre-tokenizer", preset, PRETOKENIZERS)
-    check_choice("digit scheme", digits, DIGITS)
-    for barrier in shape.no_cross:
-        check_choice("barrier", barrier, BARRIERS)
-    way = METHODS_BY_NAME[method]
-    encoder = shape.encoder or way.encoders[0]
-    check_choice(f"encoder for {method}", encoder, way.encoders)
-    if way.lists != bool(shape.terms):
-        raise SettingError(
-            f"{method} needs a list of terms" if way.lists else f"{method} takes no list of terms"
-        )
-    if shape.transition is not None and not 0 < shape.transition < 1:
-        raise SettingError(f"transition is {shape.transition}; take a share between 0 and 1")
-    check_range("most words of a token", shape.most_words, 2, 64)
-    if shape.max_pieces is not None:
-        check_range("most pieces of a run", shape.max_pieces, 2, 10_000)
-    if shape.longest is not None:
-        check_range("longest token", shape.longest, 1, 1_000)
-    check_range("multiple", multiple, 1, 65_536)
-    least = 256 + len(controls)
-    if method == "bytes":
-        size = least
-    if size is None:
-        raise SettingError(f"{method} needs a size")
-    check_range("size", size, least + (method != "bytes"), MAX_SIZE)
-    # The reserved tokens are controls too; what is learned is not made less by them.
-    n_reserved = -size % multiple
-    reserved = tuple(f"<|reserved_{number}|>" for number in range(n_reserved))
-    return Plan(
-        method=method,
-        size=size + n_reserved,
-        controls=(*controls, *reserved),
-        preset=preset,
-        digits=digits,
-        encoder=encoder,
-        transition=shape.transition,
-        most_words=shape.most_words,
-        no_cross=shape.no_cross,
-        max_pieces=shape.max_pieces,
-        longest=shape.longest,
-        terms=shape.terms,
-        seed=seed,
-    )
 
 
 def _shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
@@ -274,8 +186,14 @@ def _shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
     return shares(named) if len(named) == len(parts) else None
 
 
-def _sources(counted: Counted, held_out: Sequence[str | Path], field: str) -> list[Source]:
-    """Return what is measured on: by part of the mixture, else by file where there are few."""
+def measured_sources(counted: Counted, held_out: Sequence[str | Path], field: str) -> list[Source]:
+    """Return what is measured on: by part of the mixture, else by file where there are few.
+
+    Raises
+    ------
+    CorpusError
+        If nothing was held out.
+    """
     if held_out:
         read = read_documents(held_out, field=field)
         return _by_file({ALL: read})
@@ -328,43 +246,3 @@ def _figures(found: Figures, beside: Figures | None, kept: int) -> dict[str, Any
         "held_out": found.to_dict(),
         "stock_bpe": beside.to_dict() if beside else None,
     }
-
-
-def _settings(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
-    return {
-        "method": plan.method,
-        "encoder": plan.encoder,
-        "size": plan.size,
-        "pretokenizer": plan.preset,
-        "digits": plan.digits,
-        "transition": plan.transition,
-        "most_words": plan.most_words,
-        "no_cross": list(plan.no_cross),
-        "max_pieces": plan.max_pieces,
-        "longest": plan.longest,
-        "terms": len(plan.terms),
-        "seed": plan.seed,
-        "controls": dict(roles),
-        "extra_controls": [
-            each for each in plan.controls[:n_controls] if each not in roles.values()
-        ],
-        "reserved": len(plan.controls) - n_controls,
-    }
-
-
-def _distinct(controls: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for control in controls:
-        if not control or control.isspace():
-            raise SettingError("a control token is empty; give it a spelling such as <|endoftext|>")
-        if len(control) == 1:
-            raise SettingError(f"the control token {control!r} is a letter of text; spell it <…>")
-        if control not in found:
-            found.append(control)
-    return found
-
-
-def _versions() -> dict[str, str]:
-    import tokenizers
-
-    return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokensurgeon
 from tokensurgeon.errors import OutputExistsError, TokenizerError
 from tokensurgeon.training.card import card
 from tokensurgeon.training.hard_text import hard_texts
@@ -45,6 +46,8 @@ class TrainedVocabulary:
     seen : Seen or None
         Hashes of lines trained on.
     chat_template : str or None
+    base_config, base_files : dict or None
+        Of the tokenizer that this one was made from: its tokenizer_config.json, and other files.
     path : Path or None
         Where it was written.
     """
@@ -56,6 +59,8 @@ class TrainedVocabulary:
     versions: dict[str, str]
     seen: Seen | None = None
     chat_template: str | None = None
+    base_config: dict[str, Any] | None = None
+    base_files: dict[str, str] | None = None
     path: Path | None = None
 
     @property
@@ -84,6 +89,8 @@ class TrainedVocabulary:
 
     def config(self) -> dict[str, Any]:
         """Return what ``tokenizer_config.json`` holds."""
+        if self.base_config is not None:
+            return self.base_config
         roles = {f"{role}_token": token for role, token in self.settings["controls"].items()}
         return {
             "tokenizer_class": "TokenizersBackend",
@@ -103,6 +110,7 @@ class TrainedVocabulary:
         check_output(output, force)
         output.parent.mkdir(parents=True, exist_ok=True)
         files = {
+            **(self.base_files or {}),
             "tokenizer.json": self._json(),
             "tokenizer_config.json": _json(self.config()),
             "training.json": _json(self.to_dict()),
@@ -121,6 +129,13 @@ class TrainedVocabulary:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return replace(self, path=output)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains."""
+    import tokenizers
+
+    return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}
 
 
 def round_trips(tokenizer: Tokenizer) -> int:

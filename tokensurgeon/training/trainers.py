@@ -1,4 +1,4 @@
-"""The methods by name, and the two that a stock trainer runs: Unigram and WordPiece.
+"""The methods by name, and two models of their own: Unigram, by the stock trainer, and WordPiece.
 
 All work on bytes written as characters, hold all 256 of them, and know no unknown token, so that
 any text is spelled exactly. A Unigram vocabulary with ``▁`` for the space would not do: text that
@@ -15,18 +15,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.training import phrases, superwords, units
 from tokensurgeon.training.cutters import Chunks, Cutter, Pieces
-from tokensurgeon.training.encoders import ENCODERS, Learned, encoder
-from tokensurgeon.training.merging import spelling
-from tokensurgeon.training.plan import Plan, Text, Weighted
+from tokensurgeon.training.encoders import Learned, encoder
+from tokensurgeon.training.merging import Merger, Merges
+from tokensurgeon.training.methods import METHODS_BY_NAME
+from tokensurgeon.training.plan import Plan
 from tokensurgeon.training.pretokenizers import check_choice, counted_pattern, pretokenizer
 from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.training.weighted import Text, Weighted
+from tokensurgeon.vocabulary.token_bytes import byte_alphabet, to_alphabet
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,73 +49,23 @@ LONGEST_WORD = 64
 _SHORT = rf"[\s\S]{{1,{LONGEST_WORD}}}"
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to train, and what it needs.
-
-    Attributes
-    ----------
-    says : str
-        What it makes, for cards and help.
-    learn : callable or None
-        None where a stock trainer does all.
-    tables : tuple of {"words", "runs", "chunks"}
-        What is counted.
-    encoders : tuple of str
-        Which can run it; the first is the default.
-    lists : bool
-        Whether it takes a list of terms.
-    """
-
-    says: str
-    learn: Learn | None
-    tables: tuple[str, ...] = ("words",)
-    encoders: tuple[str, ...] = ENCODERS
-    lists: bool = False
-
-    @property
-    def crosses(self) -> bool:
-        """Whether its tokens may span several words."""
-        return len(self.tables) > 1
-
-
-_RUNS = ("words", "runs")
-METHODS_BY_NAME: dict[str, Method] = {
-    "bpe": Method("byte-level BPE", units.bpe),
-    "unigram": Method("byte-level Unigram", None, encoders=("unigram",)),
-    "wordpiece": Method("byte-level WordPiece", None, encoders=("wordpiece",)),
-    "superbpe": Method(
-        "byte-level BPE with tokens of several words (SuperBPE)", superwords.superbpe, _RUNS
-    ),
-    "boundless": Method(
-        "byte-level BPE that merges whole words (BoundlessBPE)", superwords.boundless, _RUNS
-    ),
-    "supertoken": Method(
-        "byte-level BPE in random chunks of words (supertokens)",
-        superwords.supertoken,
-        ("words", "chunks"),
-    ),
-    "mwt": Method("byte-level BPE with frequent word n-grams", superwords.mwt, _RUNS),
-    "lzw": Method("phrases of LZW, pruned", phrases.lzw, _RUNS),
-    "pathpiece": Method(
-        "tokens pruned by the fewest they spell text with (PathPiece)",
-        phrases.pathpiece,
-        encoders=("min-tokens",),
-    ),
-    "lib": Method(
-        "units that each shorten the text (less is better)",
-        phrases.lib,
-        ("runs",),
-        ("min-tokens",),
-    ),
-    "parity": Method("byte-level BPE that serves the language worst off", units.parity),
-    "characters": Method("byte-level BPE of short tokens", units.characters),
-    "terms": Method("byte-level BPE with a list of terms", units.terms, lists=True),
-    "morphemes": Method("byte-level BPE inside morphemes first", units.morphemes, lists=True),
-    "dna": Method("byte-level BPE over letters without words", units.dna),
-    "bytes": Method("the 256 bytes", units.only_bytes, ()),
+LEARN: dict[str, Learn] = {
+    "bpe": units.bpe,
+    "superbpe": superwords.superbpe,
+    "boundless": superwords.boundless,
+    "supertoken": superwords.supertoken,
+    "mwt": superwords.mwt,
+    "lzw": phrases.lzw,
+    "pathpiece": phrases.pathpiece,
+    "lib": phrases.lib,
+    "parity": units.parity,
+    "characters": units.characters,
+    "terms": units.terms,
+    "morphemes": units.morphemes,
+    "dna": units.dna,
+    "bytes": units.only_bytes,
 }
-METHODS = tuple(METHODS_BY_NAME)
+"""What each method learns; the others have a model of their own."""
 
 
 def cutters(plan: Plan) -> dict[str, Cutter]:
@@ -119,7 +73,7 @@ def cutters(plan: Plan) -> dict[str, Cutter]:
     method = METHODS_BY_NAME[plan.method]
     if plan.method == "dna":
         return {"words": Pieces(units.LETTERS)}
-    if plan.preset == "none" and (method.crosses or plan.method in ("lib", "morphemes")):
+    if plan.preset == "none" and method.needs_words:
         raise SettingError(f"{plan.method} needs words; take a pre-tokenizer other than 'none'")
     words = counted_pattern(plan.preset, plan.digits)
     made: dict[str, Callable[[], Cutter]] = {
@@ -127,7 +81,7 @@ def cutters(plan: Plan) -> dict[str, Cutter]:
         "runs": lambda: Pieces(plan.joined, once=True),
         "chunks": lambda: Chunks(plan.joined, words, superwords.CHUNK_WORDS, plan.seed),
     }
-    return {name: made[name]() for name in method.tables or ("words",)}
+    return {name: made[name]() for name in method.tables}
 
 
 def train_tokenizer(text: Text, plan: Plan, progress: Progress = no_progress) -> Tokenizer:
@@ -149,11 +103,11 @@ def train_tokenizer(text: Text, plan: Plan, progress: Progress = no_progress) ->
     """
     method = METHODS_BY_NAME[plan.method]
     check_choice(f"encoder for {plan.method}", plan.encoder, method.encoders)
-    if method.learn is None:
-        stock = {"unigram": _unigram, "wordpiece": _wordpiece}[plan.method]
-        tokenizer = stock(text.table("words"), plan)
+    if plan.method not in LEARN:
+        own = {"unigram": _unigram, "wordpiece": _wordpiece}[plan.method]
+        tokenizer = own(text.table("words"), plan)
     else:
-        learned = method.learn(text, plan, progress)
+        learned = LEARN[plan.method](text, plan, progress)
         progress(0, 0, "writing the tokenizer")
         tokenizer = encoder(learned, plan.encoder, plan.controls)
     found = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -182,9 +136,7 @@ def _empty(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _alphabet() -> list[str]:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    return sorted(ByteLevel.alphabet())
+    return sorted(byte_alphabet().values())
 
 
 def _unigram(words: Weighted, plan: Plan) -> Tokenizer:
@@ -213,7 +165,7 @@ def _settled(tokenizer: Tokenizer, words: Weighted, controls: Sequence[str]) -> 
 
     state = json.loads(tokenizer.to_str())
     pieces = sorted(piece for piece, _ in state["model"]["vocab"] if piece not in controls)
-    spelled = [spelling(word.encode("utf-8")) for word in words.segments]
+    spelled = [to_alphabet(word.encode("utf-8")) for word in words.segments]
     repeats = words.weights.tolist()
     scores = [-1.0] * len(pieces)
     for _ in range(ROUNDS):
@@ -236,27 +188,24 @@ def _settled(tokenizer: Tokenizer, words: Weighted, controls: Sequence[str]) -> 
 
 
 def _wordpiece(words: Weighted, plan: Plan) -> Tokenizer:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     least = 512 + len(plan.controls) + 1
     if plan.size < least:
         raise SettingError(
             f"size is {plan.size:,}; WordPiece has each byte twice, so take {least:,} or more"
         )
-    stock = _empty(Tokenizer(models.WordPiece(unk_token=plan.controls[0])))
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=plan.size,
-        special_tokens=list(plan.controls),
-        initial_alphabet=_alphabet(),
-        continuing_subword_prefix=CONTINUES,
-        show_progress=False,
-    )
-    stock.train_from_iterator(_repeated(words), trainer=trainer)
-    found = stock.get_vocab()
-    # The trainer has continuing bytes only where the text does: what was learned last makes room.
-    head = [*plan.controls, *_alphabet(), *(CONTINUES + byte for byte in _alphabet())]
-    learned = [token for token in sorted(found, key=lambda t: found[t]) if token not in set(head)]
-    kept = [*head, *learned][: plan.size]
+    merger = Merger(words.sequences(), Merges())
+    merges = merger.run(plan.n_tokens)
+    ids, segment = merger.ids()
+    first = np.concatenate([[True], segment[1:] != segment[:-1]])
+    begins, continues = (set(ids[where].tolist()) for where in (first, ~first))
+    kept = [*plan.controls, *_alphabet(), *(CONTINUES + byte for byte in _alphabet())]
+    # A token is taken in the form, or both, in which the merges leave it standing in text.
+    for number in range(256, len(merges.tokens)):
+        name = to_alphabet(merges.tokens[number])
+        kept += [name] * (number in begins) + [CONTINUES + name] * (number in continues)
+    kept = kept[: plan.size]
     model = models.WordPiece(
         vocab={token: number for number, token in enumerate(kept)},
         unk_token=plan.controls[0],

@@ -19,9 +19,10 @@ import numpy as np
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.training.encoders import Learned, byte_level_bpe, spell
 from tokensurgeon.training.merging import REPORT_EVERY, Merger, Merges, Rule, Sequences
-from tokensurgeon.training.plan import Plan, Text, Weighted
+from tokensurgeon.training.plan import Plan
 from tokensurgeon.training.progress import Progress
 from tokensurgeon.training.superwords import learn_words
+from tokensurgeon.training.weighted import Text, Weighted
 
 LONGEST_TOKEN = 48
 """In bytes, of `bpe` without a pre-tokenizer: boilerplate would else become whole tokens."""
@@ -82,7 +83,8 @@ def terms(text: Text, plan: Plan, progress: Progress) -> Learned:
     """
     wanted = [form for term in plan.terms for form in (term, f" {term}")]
     whole = learn_words(text, plan.n_tokens, progress)
-    cut = plan.joined if any(" " in term.strip() for term in plan.terms) else plan.cut
+    several = any(" " in term.strip() for term in plan.terms)
+    cut = plan.joined if several and plan.preset != "none" else plan.cut
     # The more words' merges are kept, the fewer the terms need: take the most that leave room.
     low, high = 256, len(whole.tokens)
     while low < high:

@@ -54,6 +54,9 @@ class Speller:
     def __init__(self, tokenizer: Tokenizer, parts: Parts) -> None:
         self._decoder = tokenizer.decoder
         self._byte_level = parts.byte_level
+        # A WordPiece over bytes marks what continues a word, as any WordPiece does.
+        wordpiece = parts.byte_level and parts.model_type == "WordPiece"
+        self._continues = parts.model["continuing_subword_prefix"] if wordpiece else ""
         self._marks_spaces = parts.marks_spaces
         self.joins_with_space = False
         """Whether decoding puts a space between two plain tokens."""
@@ -79,7 +82,7 @@ class Speller:
     def spell(self, spelling: str) -> bytes:
         """Return the bytes of a model token that is neither control nor byte token."""
         if self._byte_level:
-            return from_alphabet(spelling)
+            return from_alphabet(spelling.removeprefix(self._continues))
         if self._decoder is None:
             text = spelling.replace(SPACE_MARK, " ") if self._marks_spaces else spelling
             return (" " + text if self.joins_with_space else text).encode("utf-8", "surrogatepass")

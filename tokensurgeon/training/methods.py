@@ -1,0 +1,62 @@
+"""The methods by name: what each makes, counts and can be run by. No code is imported for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENCODERS = ("bpe", "min-tokens")
+_RUNS = ("words", "runs")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train, and what it needs.
+
+    Attributes
+    ----------
+    says : str
+        What it makes, for cards and help.
+    tables : tuple of {"words", "runs", "chunks"}
+        What is counted.
+    encoders : tuple of str
+        Which can run it; the first is the default.
+    lists : bool
+        Whether it takes a list of terms.
+    needs_words : bool
+        Whether text without a pre-tokenizer is refused.
+    """
+
+    says: str
+    tables: tuple[str, ...] = ("words",)
+    encoders: tuple[str, ...] = ENCODERS
+    lists: bool = False
+    needs_words: bool = False
+
+
+def _across(says: str, *tables: str, encoders: tuple[str, ...] = ENCODERS) -> Method:
+    return Method(says, tables or _RUNS, encoders, needs_words=True)
+
+
+METHODS_BY_NAME: dict[str, Method] = {
+    "bpe": Method("byte-level BPE"),
+    "unigram": Method("byte-level Unigram", encoders=("unigram",)),
+    "wordpiece": Method("byte-level WordPiece", encoders=("wordpiece",)),
+    "superbpe": _across("byte-level BPE with tokens of several words (SuperBPE)"),
+    "boundless": _across("byte-level BPE that merges whole words (BoundlessBPE)"),
+    "supertoken": _across("byte-level BPE in random chunks of words", "words", "chunks"),
+    "mwt": _across("byte-level BPE with frequent word n-grams"),
+    "lzw": _across("phrases of LZW, pruned"),
+    "pathpiece": Method(
+        "tokens kept for the tokens they save (PathPiece)", encoders=("min-tokens",)
+    ),
+    "lib": _across(
+        "units that shorten the text (less is better)", "runs", encoders=("min-tokens",)
+    ),
+    "parity": Method("byte-level BPE that serves the language worst off"),
+    "characters": Method("byte-level BPE of short tokens"),
+    "terms": Method("byte-level BPE with a list of terms", lists=True),
+    "morphemes": Method("byte-level BPE inside morphemes first", lists=True, needs_words=True),
+    "dna": Method("byte-level BPE over letters without words"),
+    "bytes": Method("the 256 bytes"),
+}
+METHODS = tuple(METHODS_BY_NAME)
