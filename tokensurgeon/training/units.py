@@ -29,6 +29,7 @@ LONGEST_TOKEN = 48
 LETTERS = r"[A-Za-z]{1,512}|[^A-Za-z]+"
 """How `dna` cuts."""
 MOST_CHARACTERS = 3
+MOST_ROUNDS = 20
 LONGEST_WORD = 64
 """In letters, that is parted by a list of morphemes."""
 LONGEST_MOTIF = 16
@@ -112,13 +113,20 @@ def terms(text: Text, plan: Plan, progress: Progress) -> Learned:
 
 
 def _with_terms(merges: Merges, wanted: list[str]) -> Merges:
-    stage = byte_level_bpe(merges, (), None)
     known = {token: number for number, token in enumerate(merges.tokens)}
-    for encoding in stage.encode_batch_fast(wanted, add_special_tokens=False):
-        ids = encoding.ids
-        left = ids[0]
-        for right in ids[1:]:
-            left = merges.add(left, right, 0, known)
+    # The merges of one term can change how another is spelled: again, until each is one token.
+    for _ in range(MOST_ROUNDS):
+        stage = byte_level_bpe(merges, (), None)
+        found = stage.encode_batch_fast(wanted, add_special_tokens=False)
+        apart = [encoding.ids for encoding in found if len(encoding.ids) > 1]
+        if not apart:
+            break
+        shortest = min(map(len, apart))
+        for left, *rest in apart:
+            # Those nearest to being whole first: others may be made of them.
+            if len(rest) <= shortest:
+                for right in rest:
+                    left = merges.add(left, right, 0, known)
     return merges
 
 
