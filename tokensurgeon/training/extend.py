@@ -9,6 +9,7 @@ even without a new token: how much is measured and said.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,12 @@ from tokensurgeon.training.pretokenizers import (
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.training.trained import TrainedVocabulary, check_output, versions
 from tokensurgeon.training.weighted import Text
+from tokensurgeon.vocabulary.parts import SPACE_MARK
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SPACE = "▁"
+_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 LINES = 2_000
 """Held-out lines of which drift is told."""
 
@@ -66,7 +68,7 @@ class OwnPieces:
             return
         start = 0
         for place in range(1, len(text)):
-            if text[place] == SPACE and text[place - 1] != SPACE:
+            if text[place] == SPACE_MARK and text[place - 1] != SPACE_MARK:
                 yield text[start:place]
                 start = place
         yield text[start:]
@@ -147,9 +149,11 @@ def extend_vocabulary(
     merges = _merges(found)
     n_merges = len(merges.pairs)
     limit = longest or LONGEST_SUPERWORD
+    falls_back = bool(found.document["model"].get("byte_fallback"))
 
     def allow(token: bytes) -> bool:
-        if len(token) > limit:
+        # A byte-fallback token is no text that could be part of a longer one.
+        if len(token) > limit or (falls_back and _BYTE.search(token)):
             return False
         return not across or _words(token, found) <= most_words
 

@@ -81,6 +81,16 @@ class Merges:
         self.counts.append(count)
         return found
 
+    def fill(self, others: Merges, n_tokens: int) -> None:
+        """Take merges of others, in their order, whose parts are known, up to `n_tokens` tokens."""
+        known = {token: number for number, token in enumerate(self.tokens)}
+        for (left, right), count in zip(others.pairs, others.counts, strict=True):
+            if len(self.tokens) >= n_tokens:
+                break
+            first, second = others.tokens[left], others.tokens[right]
+            if first in known and second in known and first + second not in known:
+                self.add(known[first], known[second], count, known)
+
 
 @dataclass(frozen=True)
 class Sequences:

@@ -54,6 +54,7 @@ def lzw(text: Text, plan: Plan, progress: Progress) -> Learned:
     wanted = set(phrases)
     merger = Merger(sequences, stage, allow=wanted.__contains__)
     merger.run(plan.n_tokens, lambda done: progress(done, plan.n_tokens, "merging phrases"))
+    stage.fill(whole, plan.n_tokens)
     return Learned.of(stage, plan.joined)
 
 

@@ -175,7 +175,10 @@ def _at_best_transition(
         short = plan.n_tokens - len(merges.tokens)
         costs[share] = short, spell(stage, sample.take(tried)).weight
     share = min(costs, key=lambda each: (costs[each], each)) if costs else shares[0]
-    return Learned.of(second(whole.copy(_part(plan, share)), runs), plan.joined)
+    merges = second(whole.copy(_part(plan, share)), runs)
+    # Where pairs of whole words ran out, words are learned on.
+    merges.fill(whole, plan.n_tokens)
+    return Learned.of(merges, plan.joined)
 
 
 def _part(plan: Plan, share: float) -> int:

@@ -100,15 +100,8 @@ def terms(text: Text, plan: Plan, progress: Progress) -> Learned:
             f"{len(plan.terms):,} terms need {len(made.tokens) + len(plan.controls):,} tokens; "
             "give a larger size or fewer terms"
         )
-    known = {token: number for number, token in enumerate(made.tokens)}
     # What is left over goes to the words' merges that were cut off.
-    for (left, right), count in zip(whole.pairs, whole.counts, strict=True):
-        if len(made.tokens) >= plan.n_tokens:
-            break
-        pair = known.get(whole.tokens[left]), known.get(whole.tokens[right])
-        joined = whole.tokens[left] + whole.tokens[right]
-        if None not in pair and joined not in known:
-            made.add(int(pair[0] or 0), int(pair[1] or 0), count, known)
+    made.fill(whole, plan.n_tokens)
     return Learned.of(made, cut)
 
 
