@@ -8,7 +8,8 @@ indentation behind it.
 =========  ===========================================================================
 `left-3`   groups of up to three from the left: 1234567 → 123 456 7
 `right-3`  groups of three from the right: 1234567 → 1 234 567. Digits after a decimal
-           point are grouped from the left: 3.14159 → 3 . 141 59
+           point are grouped from the left: 3.14159 → 3 . 141 59; the parts of a version or
+           an address are whole numbers: 1.2.10234 → 1 . 2 . 10 234
 `single`   each digit alone
 `any`      whole runs; the trainer decides
 =========  ===========================================================================
@@ -35,10 +36,17 @@ NO_CROSS = ("newline", "digits")
 LONGEST_RUN = 64
 """In pieces, where runs go on over lines: segments would else be whole documents."""
 
+# Behind a decimal point: one dot, neither before nor behind it another with digits between, as
+# versions and addresses have. What is looked back over has to be of fixed length.
+_DECIMAL = (
+    r"(?<=\p{N}\.)"
+    + "".join(rf"(?<!\.\p{{N}}{{{n}}}\.)" for n in range(1, 9))
+    + r"(?!\p{N}+\.\p{N})"
+)
 _NUMBERS = {
     "left-3": r"\p{N}{1,3}",
     "right-3": (
-        r"(?<=\p{N}\.)\p{N}{1,3}"  # the first group after a decimal point
+        rf"{_DECIMAL}\p{{N}}{{1,3}}"  # the first group after a decimal point
         r"|(?<=\p{N})\p{N}{1,3}"  # a later group: the first one left a multiple of three
         r"|\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
     ),

@@ -19,7 +19,7 @@ from tokensurgeon.errors import CorpusError
 
 SEEN_FILE = "seen.txt"
 LINE_CHARACTERS = 40
-MOST_LINES = 50_000
+MOST_LINES = 20_000
 _ALL, _LOWEST = "all lines", "lines of lowest hash"
 Hashes = npt.NDArray[np.uint64]
 
