@@ -74,6 +74,7 @@ class TrainSpec(_Model):
     no_cross: tuple[str, ...] = ("newline", "digits")
     max_pieces: int | None = Field(default=None, ge=2)
     longest: int | None = Field(default=None, ge=1)
+    parallel: bool = False
     list: str | None = None
     """A file with a term, a morpheme or a parted word a line."""
     save: str | None = None

@@ -89,6 +89,9 @@ EDITS = ("extend", "prune")
     metavar="FILE",
     help="A term, a morpheme or a parted word (Haus|tür) a line.",
 )
+@click.option(
+    "--parallel", is_flag=True, help="For parity: the parts are translations of each other."
+)
 @click.option("--across", is_flag=True, help="Let extend make tokens of several words.")
 @click.option(
     "--base", metavar="TOKENIZER", help="For extend and prune: the tokenizer whose ids are kept."
@@ -185,6 +188,7 @@ def _train(
         no_cross=_kinds(options.pop("no_cross")),
         max_pieces=options.pop("max_pieces"),
         longest=options.pop("longest"),
+        parallel=options.pop("parallel"),
         terms=tuple(_read(list_file).splitlines()) if list_file else (),
     )
     options.pop("across")

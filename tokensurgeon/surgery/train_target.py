@@ -55,6 +55,7 @@ def train_target(
                     max_pieces=spec.max_pieces,
                     longest=spec.longest,
                     terms=_lines(spec.list),
+                    parallel=spec.parallel,
                 ),
                 output=folder,
                 force=force,

@@ -47,6 +47,9 @@ class Shape:
         Bytes of a token; for `characters`, characters.
     terms : tuple of str
         For `terms` and `morphemes`.
+    parallel : bool
+        For `parity`: the parts are translations of each other. Else they are taken for that where
+        they have equally many lines, and compared by bytes where not.
     """
 
     encoder: str | None = None
@@ -56,6 +59,7 @@ class Shape:
     max_pieces: int | None = None
     longest: int | None = None
     terms: tuple[str, ...] = ()
+    parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Plan:
         The most bytes (for `characters`, characters) of a token; None is the method's own choice.
     terms : tuple of str
         Terms or morphemes.
+    parallel : bool
     seed : int
     """
 
@@ -98,6 +103,7 @@ class Plan:
     max_pieces: int | None = None
     longest: int | None = None
     terms: tuple[str, ...] = ()
+    parallel: bool = False
     seed: int = 0
 
     @property
@@ -182,6 +188,7 @@ def make_plan(
         max_pieces=shape.max_pieces,
         longest=shape.longest,
         terms=shape.terms,
+        parallel=shape.parallel,
         seed=seed,
     )
 
@@ -219,6 +226,7 @@ def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[s
         "max_pieces": plan.max_pieces,
         "longest": plan.longest,
         "terms": len(plan.terms),
+        "parallel": plan.parallel,
         "seed": plan.seed,
         "controls": dict(roles),
         "extra_controls": [

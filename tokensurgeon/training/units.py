@@ -34,7 +34,7 @@ LONGEST_WORD = 64
 """In letters, that is parted by a list of morphemes."""
 LONGEST_MOTIF = 16
 MORPHEME_SHARE = 0.5
-EVEN = 0.5
+EVEN = 0.25
 """Share of merges of `parity` that serve all languages alike, before the worst one is served."""
 SAME_LINES = 1.1
 """Languages whose numbers of lines differ by less than this are taken for translations."""
@@ -204,8 +204,13 @@ def parity(text: Text, plan: Plan, progress: Progress) -> Learned:
     names, lines = text.counted.parts, text.counted.n_lines
     if len(names) < 2:
         raise SettingError("parity needs languages; give --mixture NAME=SHARE:FILES for each")
-    alike = max(lines) <= SAME_LINES * max(1, min(lines))
-    units = np.array(lines if alike else text.counted.n_bytes, float) * np.array(text.factors)
+    if plan.parallel:
+        amounts = [1] * len(names)
+    elif max(lines) <= SAME_LINES * max(1, min(lines)):
+        amounts = lines
+    else:
+        amounts = text.counted.n_bytes
+    units = np.array(amounts, float) * np.array(text.factors)
     words = text.table("words", grouped=True)
     first = Merger(words.sequences(), Merges())
     first.run(plan.within(EVEN), lambda done: progress(done, plan.n_tokens, "merging for all"))

@@ -1,0 +1,86 @@
+"""How evenly plain and parity-aware BPE serve languages: Gini of tokens for the same text.
+
+    python scripts/measure_parity.py CORPORA [--size 4096]
+
+CORPORA is a folder with ``flores-*.txt`` (parallel by line) and ``udhr-multilingual.txt`` (twelve
+translations of one text). FLORES: trained on even lines, measured on odd ones. UDHR: trained on the
+first seven tenths of each, measured on the rest. The cost is of all languages together: bytes per
+token against plain BPE. FLORES is there to measure with; no vocabulary made of it is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokensurgeon.training import Shape, corpus_of_texts, train_vocabulary
+from tokensurgeon.training.metrics import gini
+
+TRANSITIONS = (0.75, 0.5, 0.25, 0.05)
+
+
+def flores(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what is trained on and what is measured on, by language."""
+    train, held = {}, {}
+    for path in sorted(folder.glob("flores-*.txt")):
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        train[path.stem], held[path.stem] = "".join(lines[::2]), "".join(lines[1::2])
+    return train, held
+
+
+def udhr(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what is trained on and what is measured on, by language."""
+    train, held = {}, {}
+    text = (folder / "udhr-multilingual.txt").read_text("utf-8")
+    parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
+    for name, body in zip(parts[1::2], parts[2::2], strict=True):
+        cut = body.rfind("\n", 0, len(body) * 7 // 10) + 1
+        train[name], held[name] = body[:cut], body[cut:]
+    return train, held
+
+
+def measured(
+    held: Mapping[str, str], size: int, train: Mapping[str, str], share: float | None
+) -> tuple[float, float, str]:
+    """Return Gini, bytes per token over all, and the language that is worst off."""
+    parts = {name: corpus_of_texts([text]) for name, text in train.items()}
+    trained = train_vocabulary(
+        parts,
+        method="bpe" if share is None else "parity",
+        size=size,
+        shape=Shape(transition=share, parallel=share is not None),
+    )
+    tokens = {name: len(trained.tokenizer.encode(text).ids) for name, text in held.items()}
+    n_bytes = sum(len(text.encode()) for text in held.values())
+    return (
+        gini(list(tokens.values())),
+        n_bytes / sum(tokens.values()),
+        max(tokens, key=lambda n: tokens[n]),
+    )
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpora", type=Path)
+    parser.add_argument("--size", type=int, default=4096)
+    args = parser.parse_args()
+    print("| text | languages | method | for all first | Gini | bytes/token | cost | worst off |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, read in (("FLORES", flores), ("UDHR", udhr)):
+        train, held = read(args.corpora)
+        plain = 0.0
+        for share in (None, *TRANSITIONS):
+            spread, rate, worst = measured(held, args.size, train, share)
+            plain = plain or rate
+            method, first = ("bpe", "–") if share is None else ("parity", f"{share:.0%}")
+            print(f"| {name} | {len(train)} | {method} | {first} | {spread:.4f} | {rate:.3f} | "
+                  f"{plain / rate - 1:+.1%} | {worst} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
