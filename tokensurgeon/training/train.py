@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.training.corpus import Corpus, Document, read_documents
-from tokensurgeon.training.counting import Counted, count_segments
+from tokensurgeon.training.counted import Counted
+from tokensurgeon.training.counting import count_segments
 from tokensurgeon.training.cutters import Pieces
 from tokensurgeon.training.figures import Figures, Source, measure_vocabulary, peak_memory
 from tokensurgeon.training.held_out import HeldOut

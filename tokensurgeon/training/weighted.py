@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tokensurgeon.training.counting import Counted
+from tokensurgeon.training.counted import Counted
 from tokensurgeon.training.merging import Ints, Positions, Sequences
 
 
