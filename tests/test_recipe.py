@@ -90,7 +90,10 @@ def test_a_training_corpus_and_its_save_folder_count_from_the_recipe(tmp_path: P
         ("source: a\ntokenizer: b\nseed: -1\n", "'seed': "),
         ("source: a\n", "no target: give 'tokenizer', or a 'donor'"),
         ("tokenizer: a\n", "'source': Field required"),
-        ("source: a\ntokenizer: {method: bpe, corpus: [], size: 300}\n", "'tokenizer.corpus': "),
+        (
+            "source: a\ntokenizer: {method: bpe, corpus: [], size: 300}\n",
+            "'tokenizer': give 'corpus' or 'mixture'",
+        ),
         (
             "source: a\ntokenizer: {method: bpe, corpus: [c], sizes: 300}\n",
             "unknown key 'tokenizer.sizes'; did you mean 'size'?",

@@ -250,13 +250,18 @@ def _glob(pattern: Path) -> Any:
     return Path(*parts[:first]).glob(str(Path(*parts[first:])))
 
 
+def _names_spec(part: int | str) -> bool:
+    """Whether a part of a problem's place is pydantic's name of `TrainSpec`, not a key."""
+    return TrainSpec.__name__ in str(part)
+
+
 def _first_problem(error: ValidationError) -> str:
     """Say the first validation problem in one line, with the nearest right key."""
     problems = error.errors()
     # Of a tokenizer that is a mapping, what is wrong inside it; then, an unknown key says most.
-    inner = [p for p in problems if "TrainSpec" in p["loc"][:-1]] or problems
+    inner = [p for p in problems if any(map(_names_spec, p["loc"]))] or problems
     problem = next((p for p in inner if p["type"] == "extra_forbidden"), inner[0])
-    location = [str(part) for part in problem["loc"] if part not in ("str", "TrainSpec")]
+    location = [str(part) for part in problem["loc"] if part != "str" and not _names_spec(part)]
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":
         message = str(problem["msg"]).removeprefix("Value error, ")
