@@ -30,12 +30,16 @@ def flores(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     return train, held
 
 
+def languages(path: Path) -> dict[str, str]:
+    """Return the text under each line ``## LANGUAGE``."""
+    parts = re.split(r"^## (\w+)\n", path.read_text("utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
 def udhr(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return what is trained on and what is measured on, by language."""
     train, held = {}, {}
-    text = (folder / "udhr-multilingual.txt").read_text("utf-8")
-    parts = re.split(r"^## (\w+)\n", text, flags=re.MULTILINE)
-    for name, body in zip(parts[1::2], parts[2::2], strict=True):
+    for name, body in languages(folder / "udhr-multilingual.txt").items():
         cut = body.rfind("\n", 0, len(body) * 7 // 10) + 1
         train[name], held[name] = body[:cut], body[cut:]
     return train, held

@@ -259,7 +259,8 @@ def _first_problem(error: ValidationError) -> str:
     """Say the first validation problem in one line, with the nearest right key."""
     problems = error.errors()
     # Of a tokenizer that is a mapping, what is wrong inside it; then, an unknown key says most.
-    inner = [p for p in problems if any(map(_names_spec, p["loc"]))] or problems
+    inside = [p for p in problems if any(map(_names_spec, p["loc"]))]
+    inner = [p for p in inside if p["type"] != "model_type"] or problems
     problem = next((p for p in inner if p["type"] == "extra_forbidden"), inner[0])
     location = [str(part) for part in problem["loc"] if part != "str" and not _names_spec(part)]
     key = ".".join(location)

@@ -109,10 +109,13 @@ def card(name: str, facts: dict[str, Any]) -> str:
     for table, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             lines += ["", f"{count:,} occurrences of rare {table} were dropped to fit in memory."]
+    if settings["method"] != "bytes":
+        lines += [
+            "",
+            "`seen.txt` has hashes of lines of it, so that an evaluation can refuse text that the "
+            "vocabulary has seen.",
+        ]
     lines += [
-        "",
-        "`seen.txt` has hashes of lines of it, so that an evaluation can refuse text that the "
-        "vocabulary has seen.",
         "",
         "## Made with",
         "",

@@ -31,8 +31,8 @@ ALONE_BYTES = 16_000_000
 """Up to this much text is counted in this process: workers take a second to start."""
 SAVE_BYTES = 256_000_000
 ENTRY_BYTES = 110
-"""Of memory, of an entry of a table beside its text: 78 to 92 with CPython 3.11, and more right after
-a table has grown."""
+"""Of memory, of an entry of a table beside its text: 78 to 92 with CPython 3.11, and more right
+after a table has grown."""
 
 
 def count_segments(

@@ -95,7 +95,7 @@ class SourceFigures:
 class Parity:
     """How unevenly a vocabulary serves the sources: Gini of tokens per unit over the sources.
 
-    The unit is "document" or "line" where the sources have equally many, as translations do; else
+    The unit is "source" where all are translations of each other; "document" or "line" where the sources have equally many, as translations do; else
     "byte", in which a script of three bytes a letter looks cheaper than it is.
     """
 
@@ -174,8 +174,18 @@ def measure_vocabulary(
     vocabulary: Vocabulary,
     sources: Sequence[Source] = (),
     progress: Progress = no_progress,
+    *,
+    parallel: bool = False,
 ) -> Figures:
     """Return the figures of a vocabulary, on texts where there are any.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    sources : sequence of Source
+    progress : callable(done, total, what)
+    parallel : bool
+        The sources are translations of each other, whatever their numbers of lines.
 
     Raises
     ------
@@ -228,26 +238,28 @@ def measure_vocabulary(
         multi_word=plain.multi_word,
         sources=tuple(found),
         total=total,
-        parity=parity(found),
+        parity=parity(found, parallel=parallel),
         unused=int((is_text & (total_counts == 0)).sum()),
         boilerplate=tally.suspects(total_counts),
         megabytes_per_cpu_second=speed,
     )
 
 
-def parity(sources: Sequence[SourceFigures]) -> Parity | None:
+def parity(sources: Sequence[SourceFigures], *, parallel: bool = False) -> Parity | None:
     """Return how unevenly sources are served; None for fewer than two."""
     if len(sources) < 2:
         return None
     first = sources[0]
     unit = "byte"
-    if first.documents > 1 and all(one.documents == first.documents for one in sources):
+    if parallel:
+        unit = "source"
+    elif first.documents > 1 and all(one.documents == first.documents for one in sources):
         unit = "document"
     elif first.lines >= FEWEST_LINES and all(one.lines == first.lines for one in sources):
         unit = "line"
     per_unit = {
         one.name: one.tokens
-        / {"byte": one.bytes, "document": one.documents, "line": one.lines}[unit]
+        / {"byte": one.bytes, "document": one.documents, "line": one.lines, "source": 1}[unit]
         for one in sources
     }
     return Parity(gini(list(per_unit.values())), unit, per_unit)

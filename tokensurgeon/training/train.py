@@ -159,7 +159,7 @@ def train_vocabulary(
     seconds, cpu = time.perf_counter() - started, time.process_time() - busy
     text.counted.tables.clear()
     kept = round_trips(tokenizer)
-    found = _measure(tokenizer, measured)
+    found = _measure(tokenizer, measured, plan)
     beside: Figures | None = found
     if (plan.method, plan.encoder) != ("bpe", "bpe"):
         progress(0, 0, "training a plain BPE to compare with")
@@ -176,7 +176,7 @@ def train_vocabulary(
             "peak_memory_bytes": peak_memory(),
         },
         versions=versions(),
-        seen=counted.seen,
+        seen=counted.seen if plan.method != "bytes" else None,  # it learns nothing
         chat_template=chat_template,
     )
     return trained if output is None else trained.write(output, force=force)
@@ -217,15 +217,16 @@ def _by_file(found: Mapping[str, list[Document]]) -> list[Source]:
     ]
 
 
-def _measure(tokenizer: Tokenizer, sources: Sequence[Source]) -> Figures:
+def _measure(tokenizer: Tokenizer, sources: Sequence[Source], plan: Plan) -> Figures:
     from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
-    return measure_vocabulary(vocabulary_from_tokenizer(tokenizer), sources)
+    vocabulary = vocabulary_from_tokenizer(tokenizer)
+    return measure_vocabulary(vocabulary, sources, parallel=plan.parallel)
 
 
 def _stock(text: Text, plan: Plan, sources: Sequence[Source], progress: Progress) -> Figures | None:
     try:
-        return _measure(train_tokenizer(text, plan, progress), sources)
+        return _measure(train_tokenizer(text, plan, progress), sources, plan)
     except CorpusError:
         return None  # its own cuts leave too few pairs for that many merges
 
