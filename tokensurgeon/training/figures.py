@@ -95,8 +95,9 @@ class SourceFigures:
 class Parity:
     """How unevenly a vocabulary serves the sources: Gini of tokens per unit over the sources.
 
-    The unit is "source" where all are translations of each other; "document" or "line" where the sources have equally many, as translations do; else
-    "byte", in which a script of three bytes a letter looks cheaper than it is.
+    The unit is "source" where all are said to be translations of each other; "document" or "line"
+    where they have equally many, as translations do; else "byte", in which a script of three bytes
+    a letter looks cheaper than it is.
     """
 
     gini: float

@@ -1,0 +1,105 @@
+"""Recipes that train their target; text that a vocabulary was trained on is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tokensurgeon.alignment import align
+from tokensurgeon.cli.main import main
+from tokensurgeon.errors import RecipeError, UsageError
+from tokensurgeon.evaluation.overlap import refuse_seen
+from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.train_target import patterns_of, train_target
+from tokensurgeon.training.progress import no_progress
+from tokensurgeon.training.seen import Seen, line_hashes
+from tokensurgeon.vocabulary import load_vocabulary
+
+DATA = Path(__file__).parents[2] / "tokensurgeon" / "data"
+SOURCE = DATA / "source"
+TEXT = str(DATA / "text" / "calibration.jsonl")
+LINES = [f"line {i} of a text that is long enough to be told from others" for i in range(20)]
+
+
+def trained(**settings):
+    return train_target(TrainSpec(corpus=(TEXT,), **settings), SOURCE, False, no_progress)
+
+
+def test_a_recipe_can_extend_its_own_source():
+    target = trained(method="extend", base="source", size=4_140, across=True)
+    source = load_vocabulary(SOURCE)
+    assert target.n_rows == 4_140
+    assert target.token_bytes[: source.n_rows] == source.token_bytes
+    alignment = align(source, target)
+    assert list(alignment.missing) == list(range(source.n_rows, 4_140))
+
+
+def test_a_recipe_can_prune_its_own_source_and_keep_the_result(tmp_path):
+    target = trained(method="prune", base="source", save=str(tmp_path / "kept"))
+    assert target.n_rows < load_vocabulary(SOURCE).n_rows
+    assert (tmp_path / "kept" / "training.json").exists()
+
+
+def test_a_recipe_trains_by_any_method_with_its_settings(tmp_path):
+    (tmp_path / "terms.txt").write_text("nested loop\n")
+    spec = {"method": "terms", "size": 600, "list": str(tmp_path / "terms.txt")}
+    target = trained(**spec, digits="right-3")
+    assert b"nested loop" in target.token_bytes
+    mixture = TrainSpec(method="bpe", size=300, mixture=(f"a:{TEXT}", "b:x.txt"))
+    assert patterns_of(mixture) == [TEXT, "x.txt"]
+
+
+def test_what_a_training_lacks_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="extend needs 'size'"):
+        trained(method="extend", base="source")
+    with pytest.raises(RecipeError, match="cannot read the list"):
+        trained(method="terms", size=300, list=str(tmp_path / "none.txt"))
+    with pytest.raises(RecipeError, match="'base' belongs to"):
+        Recipe.parse({"source": "a", "tokenizer": {"method": "extend", "corpus": ["c"]}})
+
+
+def test_text_that_was_seen_is_refused_unless_allowed(tmp_path):
+    (tmp_path / "seen.txt").write_text(Seen(line_hashes(["\n".join(LINES)])).to_text())
+    with pytest.raises(UsageError, match="50% of the lines of this text"):
+        refuse_seen(tmp_path, ["\n".join([*LINES[:5], *(each + "!" for each in LINES[:5])])], False)
+    refuse_seen(tmp_path, LINES, True)
+    refuse_seen(tmp_path, [each + "!" for each in LINES], False)
+    refuse_seen(None, LINES, False)
+
+
+def test_the_commands_refuse_it_too_and_a_surgery_carries_it_along(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(LINES))
+    target = tmp_path / "target"
+    shutil.copytree(DATA / "source", target)
+    (target / "seen.txt").write_text(Seen(line_hashes(["\n".join(LINES)])).to_text())
+
+    def run(*arguments):
+        return CliRunner().invoke(main, list(arguments))
+
+    refused = run("evaluate", str(target), str(text))
+    assert refused.exit_code == 2
+    assert "--allow-seen-text" in refused.stderr
+    assert run("evaluate", str(target), str(text), "--allow-seen-text").exit_code == 0
+    out = str(tmp_path / "out")
+    surgery = [
+        "transplant",
+        str(SOURCE),
+        "--tokenizer",
+        str(target),
+        "-o",
+        out,
+        "--text",
+        str(text),
+    ]
+    refused = run(*surgery)
+    assert refused.exit_code == 2, refused.output
+    assert "was trained on" in refused.stderr
+    done = run(*surgery[:-2], "--init", "mean", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)
+    assert (Path(out) / "seen.txt").read_bytes() == (target / "seen.txt").read_bytes()
