@@ -46,7 +46,7 @@ def lzw(text: Text, plan: Plan, progress: Progress) -> Learned:
     sequences = spell(byte_level_bpe(stage, (), None), runs, fewest=2)
     progress(0, 0, "finding phrases")
     allow = few_words(plan)
-    found = lzw_phrases(sequences, stage.tokens, plan.longest or 64)
+    found = lzw_phrases(sequences, stage.tokens, plan.shape.longest or 64)
     phrases = [phrase for phrase in found if allow(phrase)][: CANDIDATES * plan.n_tokens]
     if plan.encoder == "min-tokens":
         candidates = [*whole.tokens, *phrases]

@@ -64,7 +64,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of one training.
+    """The settings of one training, checked; made by `make_plan`.
 
     Attributes
     ----------
@@ -74,20 +74,7 @@ class Plan:
     controls : tuple of str
     preset, digits : str
     encoder : {"bpe", "min-tokens"}
-    transition : float or None
-        Share of what is learned that is learned inside words (for `parity`, over all languages
-        alike); None is the method's own choice.
-    most_words : int
-        Of a token.
-    no_cross : tuple of str
-        What a token of several words never crosses.
-    max_pieces : int or None
-        The most pieces in a run that superwords are learned from.
-    longest : int or None
-        The most bytes (for `characters`, characters) of a token; None is the method's own choice.
-    terms : tuple of str
-        Terms or morphemes.
-    parallel : bool
+    shape : Shape
     seed : int
     """
 
@@ -97,13 +84,7 @@ class Plan:
     preset: str = "cl100k"
     digits: str = "left-3"
     encoder: str = "bpe"
-    transition: float | None = None
-    most_words: int = MOST_WORDS
-    no_cross: tuple[str, ...] = NO_CROSS
-    max_pieces: int | None = None
-    longest: int | None = None
-    terms: tuple[str, ...] = ()
-    parallel: bool = False
+    shape: Shape = Shape()
     seed: int = 0
 
     @property
@@ -120,12 +101,12 @@ class Plan:
     def joined(self) -> str:
         """The pattern of runs of words."""
         return joined_pattern(
-            self.preset, self.digits, no_cross=self.no_cross, max_pieces=self.max_pieces
+            self.preset, self.digits, no_cross=self.shape.no_cross, max_pieces=self.shape.max_pieces
         )
 
     def within(self, default: float) -> int:
         """Return how many tokens there are after the first stage, the bytes included."""
-        share = default if self.transition is None else self.transition
+        share = default if self.shape.transition is None else self.shape.transition
         return 256 + max(1, round(share * (self.n_tokens - 256)))
 
 
@@ -182,13 +163,7 @@ def make_plan(
         preset=preset,
         digits=digits,
         encoder=encoder,
-        transition=shape.transition,
-        most_words=shape.most_words,
-        no_cross=shape.no_cross,
-        max_pieces=shape.max_pieces,
-        longest=shape.longest,
-        terms=shape.terms,
-        parallel=shape.parallel,
+        shape=shape,
         seed=seed,
     )
 
@@ -220,13 +195,13 @@ def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[s
         "size": plan.size,
         "pretokenizer": plan.preset,
         "digits": plan.digits,
-        "transition": plan.transition,
-        "most_words": plan.most_words,
-        "no_cross": list(plan.no_cross),
-        "max_pieces": plan.max_pieces,
-        "longest": plan.longest,
-        "terms": len(plan.terms),
-        "parallel": plan.parallel,
+        "transition": plan.shape.transition,
+        "most_words": plan.shape.most_words,
+        "no_cross": list(plan.shape.no_cross),
+        "max_pieces": plan.shape.max_pieces,
+        "longest": plan.shape.longest,
+        "terms": len(plan.shape.terms),
+        "parallel": plan.shape.parallel,
         "seed": plan.seed,
         "controls": dict(roles),
         "extra_controls": [
@@ -239,12 +214,12 @@ def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[s
 def few_words(plan: Plan) -> Callable[[bytes], bool]:
     """Return a rule for `Merger`: a token of few words, and not too long."""
     cut = regex.compile(str(plan.cut))
-    longest = plan.longest or LONGEST_SUPERWORD
+    longest = plan.shape.longest or LONGEST_SUPERWORD
 
     def allow(token: bytes) -> bool:
         if len(token) > longest:
             return False
         # A token may begin or end inside a character; its parts then count as any other text.
-        return len(cut.findall(token.decode("utf-8", errors="replace"))) <= plan.most_words
+        return len(cut.findall(token.decode("utf-8", errors="replace"))) <= plan.shape.most_words
 
     return allow

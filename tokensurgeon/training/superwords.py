@@ -83,7 +83,7 @@ def mwt(text: Text, plan: Plan, progress: Progress) -> Learned:
     def second(merges: Merges, runs: Weighted) -> Merges:
         known = {token: number for number, token in enumerate(merges.tokens)}
         made: dict[tuple[int, ...], int] = {}
-        for gram, count in frequent_ngrams(whole_words(merges, plan, runs), plan.most_words):
+        for gram, count in frequent_ngrams(whole_words(merges, plan, runs), plan.shape.most_words):
             if len(merges.tokens) >= plan.n_tokens:
                 break
             left = made.get(gram[:-1]) if len(gram) > 2 else gram[0]
@@ -163,7 +163,7 @@ def _at_best_transition(
     """Learn both stages, the transition chosen by what segments not learned from cost."""
     whole = learn_words(text, plan.n_tokens, progress)
     runs = text.table("runs")
-    shares = TRANSITIONS if plan.transition is None else (plan.transition,)
+    shares = TRANSITIONS if plan.shape.transition is None else (plan.shape.transition,)
     costs: dict[float, tuple[int, int]] = {}
     sample = runs.sample(SAMPLE_BYTES)
     tried = np.arange(len(sample.segments)) % TRIED_OF == 0

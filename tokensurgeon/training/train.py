@@ -132,7 +132,7 @@ def train_vocabulary(
     started, busy = time.perf_counter(), time.process_time()
     progress(0, 0, "counting")
     wanted = dict(cutters(plan))
-    stock = replace(plan, method="bpe", encoder="bpe", longest=None)
+    stock = replace(plan, method="bpe", encoder="bpe", shape=Shape(parallel=plan.shape.parallel))
     if method == "dna" or plan.preset == "none":
         stock = replace(stock, preset="gpt2", digits="any")
     plain = Pieces(counted_pattern(stock.preset, stock.digits))
@@ -221,7 +221,7 @@ def _measure(tokenizer: Tokenizer, sources: Sequence[Source], plan: Plan) -> Fig
     from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
     vocabulary = vocabulary_from_tokenizer(tokenizer)
-    return measure_vocabulary(vocabulary, sources, parallel=plan.parallel)
+    return measure_vocabulary(vocabulary, sources, parallel=plan.shape.parallel)
 
 
 def _stock(text: Text, plan: Plan, sources: Sequence[Source], progress: Progress) -> Figures | None:

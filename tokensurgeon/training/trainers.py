@@ -147,7 +147,7 @@ def _unigram(words: Weighted, plan: Plan) -> Tokenizer:
         vocab_size=plan.size,
         special_tokens=list(plan.controls),
         initial_alphabet=_alphabet(),
-        max_piece_length=plan.longest or LONGEST_PIECE,
+        max_piece_length=plan.shape.longest or LONGEST_PIECE,
         show_progress=False,
     )
     tokenizer.train_from_iterator(_repeated(words), trainer=trainer)

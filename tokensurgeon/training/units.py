@@ -42,7 +42,7 @@ SAME_LINES = 1.1
 
 def bpe(text: Text, plan: Plan, progress: Progress) -> Learned:
     """Learn words."""
-    longest = plan.longest or (LONGEST_TOKEN if plan.preset == "none" else None)
+    longest = plan.shape.longest or (LONGEST_TOKEN if plan.preset == "none" else None)
     if longest is None:
         return Learned.of(learn_words(text, plan.n_tokens, progress), plan.cut)
     return _limited(text, plan, plan.cut, lambda token: len(token) <= longest, progress)
@@ -50,7 +50,7 @@ def bpe(text: Text, plan: Plan, progress: Progress) -> Learned:
 
 def characters(text: Text, plan: Plan, progress: Progress) -> Learned:
     """Learn tokens of few characters."""
-    most = plan.longest or MOST_CHARACTERS
+    most = plan.shape.longest or MOST_CHARACTERS
 
     def short(token: bytes) -> bool:
         # Bytes that begin a character; parts of one are always short.
@@ -61,7 +61,7 @@ def characters(text: Text, plan: Plan, progress: Progress) -> Learned:
 
 def dna(text: Text, plan: Plan, progress: Progress) -> Learned:
     """Learn motifs of text without words."""
-    longest = plan.longest or LONGEST_MOTIF
+    longest = plan.shape.longest or LONGEST_MOTIF
     return _limited(text, plan, LETTERS, lambda token: len(token) <= longest, progress)
 
 
@@ -82,9 +82,9 @@ def terms(text: Text, plan: Plan, progress: Progress) -> Learned:
     The merges of terms rank last, so text without them is spelled as by BPE. What a term is made of
     on the way costs ids too.
     """
-    wanted = [form for term in plan.terms for form in (term, f" {term}")]
+    wanted = [form for term in plan.shape.terms for form in (term, f" {term}")]
     whole = learn_words(text, plan.n_tokens, progress)
-    several = any(" " in term.strip() for term in plan.terms)
+    several = any(" " in term.strip() for term in plan.shape.terms)
     cut = plan.joined if several and plan.preset != "none" else plan.cut
     # The more words' merges are kept, the fewer the terms need: take the most that leave room.
     low, high = 256, len(whole.tokens)
@@ -97,8 +97,8 @@ def terms(text: Text, plan: Plan, progress: Progress) -> Learned:
     made = _with_terms(whole.copy(low), wanted)
     if len(made.tokens) > plan.n_tokens:
         raise SettingError(
-            f"{len(plan.terms):,} terms need {len(made.tokens) + len(plan.controls):,} tokens; "
-            "give a larger size or fewer terms"
+            f"{len(plan.shape.terms):,} terms need "
+            f"{len(made.tokens) + len(plan.controls):,} tokens; give a larger size or fewer terms"
         )
     # What is left over goes to the words' merges that were cut off.
     made.fill(whole, plan.n_tokens)
@@ -126,7 +126,7 @@ def _with_terms(merges: Merges, wanted: list[str]) -> Merges:
 def morphemes(text: Text, plan: Plan, progress: Progress) -> Learned:
     """Learn inside morphemes, then inside words."""
     words = text.table("words")
-    parted, units = read_morphemes(plan.terms)
+    parted, units = read_morphemes(plan.shape.terms)
     known = {unit.encode("utf-8") for unit in units}
     inside: Counter[str] = Counter()
     for word, weight in zip(words.segments, words.weights.tolist(), strict=True):
@@ -204,7 +204,7 @@ def parity(text: Text, plan: Plan, progress: Progress) -> Learned:
     names, lines = text.counted.parts, text.counted.n_lines
     if len(names) < 2:
         raise SettingError("parity needs languages; give --mixture NAME=SHARE:FILES for each")
-    if plan.parallel:
+    if plan.shape.parallel:
         amounts = [1] * len(names)
     elif max(lines) <= SAME_LINES * max(1, min(lines)):
         amounts = lines
