@@ -143,3 +143,12 @@ def test_every_recipe_that_ships_is_read(path: Path) -> None:
 
 def test_the_shipped_recipes_are_there() -> None:
     assert len(list((ROOT / "recipes").glob("*.yaml"))) >= 3
+
+
+def test_a_recipe_in_python_takes_paths() -> None:
+    recipe = Recipe(
+        source=Path("a"), tokenizer={"method": "bpe", "size": 300, "corpus": [Path("c.txt")]}
+    )
+    assert recipe.source == "a"
+    assert isinstance(recipe.tokenizer, TrainSpec)
+    assert recipe.tokenizer.corpus == ("c.txt",)

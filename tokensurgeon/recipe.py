@@ -6,7 +6,7 @@ A recipe is data: it names no code to import, and its paths are taken relative t
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -19,6 +19,14 @@ Settings = dict[str, Any]
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths(cls, data: Any) -> Any:
+        """Take a `Path` wherever a recipe in Python names a file."""
+        if not isinstance(data, dict):
+            return data
+        return {key: _as_text(value) for key, value in data.items()}
 
 
 class InitSpec(_Model):
@@ -248,6 +256,14 @@ def _glob(pattern: Path) -> Any:
     if first is None:
         return iter(())
     return Path(*parts[:first]).glob(str(Path(*parts[first:])))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return tuple(_as_text(each) for each in value)
+    return value
 
 
 def _names_spec(part: int | str) -> bool:

@@ -12,6 +12,7 @@ from tokensurgeon.checkpoint.load import load_model
 from tokensurgeon.checkpoint.manifest import verify_manifest
 from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.plan import PatchPlan
+from tokensurgeon.checkpoint.recheck import Recheck, recheck
 from tokensurgeon.checkpoint.write import WriteResult, write_checkpoint
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "LanguageModel",
     "Layout",
     "PatchPlan",
+    "Recheck",
     "WriteResult",
     "load_model",
     "read_donor_rows",
+    "recheck",
     "round_rows",
     "verify_manifest",
     "write_checkpoint",

@@ -18,6 +18,7 @@ ROLE_OF_KEY = {
 }
 
 _MODALITIES = ("image", "img", "audio", "video", "vision", "speech", "sound")
+_ID_KEYS = ("_token_id", "_token_ids", "_token_index")
 _LISTS = ("suppress_tokens", "begin_suppress_tokens")
 _NESTED = ("bad_words_ids", "force_words_ids")
 
@@ -115,6 +116,20 @@ def _levels(config: Json, where: str = "") -> Iterator[tuple[str, Json]]:
             yield from _levels(value, f"{where}{key}.")
 
 
+def named_ids(config: Json) -> Iterator[tuple[str, list[int]]]:
+    """Yield every key of a configuration that names token ids, and the ids.
+
+    Examples
+    --------
+    >>> list(named_ids({"eos_token_id": [2, 3], "text_config": {"pad_token_id": 0}}))
+    [('eos_token_id', [2, 3]), ('text_config.pad_token_id', [0])]
+    """
+    for where, level in _levels(config):
+        for key, value in level.items():
+            if key.endswith(_ID_KEYS) or key in (*_LISTS, *_NESTED):
+                yield f"{where}{key}", list(_flat(value))
+
+
 def _is_id(value: object) -> bool:
     """Tell an id; a negative number stands for "none" in older files and is left alone."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -169,7 +184,7 @@ class _Remapper:
         if key == "forced_decoder_ids" and isinstance(old, list):
             pairs = [(p[0], self.id_map.get(p[1])) for p in old if isinstance(p, list) and p[1:]]
             return [list(pair) for pair in pairs if pair[1] is not None]
-        if key.endswith(("_token_id", "_token_ids", "_token_index")):
+        if key.endswith(_ID_KEYS):
             return self._other(where, key, old)
         return old
 

@@ -1,0 +1,129 @@
+"""Check a finished checkpoint again: its files, its ids, its rows, and how its tokenizer loads.
+
+Nothing is computed by the model, and nothing is changed. A checkpoint that someone else wrote can
+be checked too; what its manifest would say is then not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.files import find_folder
+from tokensurgeon.checkpoint.ids import ROLE_OF_KEY, named_ids
+from tokensurgeon.checkpoint.manifest import NAME, verify_manifest
+from tokensurgeon.checkpoint.verify import check_autotokenizer
+from tokensurgeon.errors import TokensurgeonError
+from tokensurgeon.training.hard_text import hard_texts
+from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+
+STEPS = ("files", "checkpoint", "ids", "rows", "AutoTokenizer")
+
+
+@dataclass
+class Recheck:
+    """What was checked, and what is wrong.
+
+    Attributes
+    ----------
+    folder : Path
+    checked : dict of str to str
+        By step, what was found sound or not looked at.
+    problems : list of str
+        One line each.
+    """
+
+    folder: Path
+    checked: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {
+            "folder": str(self.folder),
+            "sound": not self.problems,
+            "checked": self.checked,
+            "problems": self.problems,
+        }
+
+
+def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
+    """Check a checkpoint folder, or a model of the hub's cache.
+
+    The files are held against the manifest. The ids of the tokenizer and of both configurations
+    have to be below the number of rows, the roles of the configurations have to be the tokenizer's,
+    all values of the rows finite, and AutoTokenizer's ids those of tokenizer.json.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such folder.
+    """
+    folder = find_folder(path)
+    found = Recheck(folder)
+    progress(0, len(STEPS), "files")
+    if (folder / NAME).exists():
+        _note(found, "files", verify_manifest(folder), "all as the manifest says")
+    else:
+        found.checked["files"] = "no manifest: not written by tokensurgeon, so not checked"
+    progress(1, len(STEPS), "checkpoint")
+    try:
+        checkpoint = Checkpoint.open(folder)
+        vocabulary = load_vocabulary(folder)
+    except TokensurgeonError as error:
+        found.problems.append(str(error))
+        return found
+    n_rows = checkpoint.layout.n_rows
+    found.checked["checkpoint"] = (
+        f"{n_rows:,} rows, {'tied' if checkpoint.layout.tied else 'untied'}"
+    )
+    _note(found, "ids", list(_wrong_ids(checkpoint, vocabulary)), f"all below {n_rows:,}")
+    progress(3, len(STEPS), "rows")
+    _note(found, "rows", list(_not_finite(checkpoint)), "all finite")
+    progress(4, len(STEPS), "AutoTokenizer")
+    differs = check_autotokenizer(folder, vocabulary, hard_texts())
+    _note(found, "AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
+    progress(5, len(STEPS), "checked")
+    return found
+
+
+def _note(found: Recheck, step: str, problems: list[str], sound: str) -> None:
+    found.problems += problems
+    found.checked[step] = f"{len(problems)} problems" if problems else sound
+
+
+def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:
+    n_rows = checkpoint.layout.n_rows
+    if vocabulary.n_rows > n_rows:
+        token = vocabulary.spellings[vocabulary.n_rows - 1]
+        yield (
+            f"the tokenizer has id {vocabulary.n_rows - 1} ({token!r}) and the model {n_rows} rows"
+        )
+    files = {
+        "config.json": checkpoint.config,
+        "generation_config.json": checkpoint.generation_config or {},
+    }
+    for file, config in files.items():
+        for key, ids in named_ids(config):
+            for one in ids:
+                if one >= n_rows:
+                    yield f"{file}: {key} is {one}, which is not below the {n_rows} rows"
+            role = vocabulary.roles.get(ROLE_OF_KEY.get(key, ""))
+            if ids and role is not None and role not in ids:
+                yield f"{file}: {key} is {ids[0]}, the tokenizer's is {role}"
+
+
+def _not_finite(checkpoint: Checkpoint) -> Iterator[str]:
+    sides = {"input": checkpoint.input_rows}
+    if not checkpoint.layout.tied:
+        sides["output"] = checkpoint.output_rows
+    for side, read in sides.items():
+        bad = np.flatnonzero(~np.isfinite(read()).all(axis=1))
+        if len(bad):
+            yield f"{len(bad):,} {side} rows hold NaN or Inf, the first is row {int(bad[0])}"
