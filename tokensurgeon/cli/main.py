@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "Train a new vocabulary.",
     "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
+    "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
     "verify": "Check a finished checkpoint again.",
     "explain": "Where a row of a transplanted checkpoint came from.",
     "initialisers": "The methods that make new rows: list, show, check.",

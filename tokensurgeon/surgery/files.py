@@ -37,14 +37,15 @@ def record_files(operation: Operation, rows: PatchedRows) -> dict[str, bytes | s
     files: dict[str, bytes | str] = {
         "new_token_ids.json": _new_token_ids(operation, rows),
         "surgery/tokens.json": _tokens(operation, rows),
-        "surgery/input_weights.npz": _npz(rows.input.weights),
+        "surgery/input_weights.npz": npz_bytes(rows.input.weights),
     }
     if not rows.tied:
-        files["surgery/output_weights.npz"] = _npz(rows.output.weights)
+        files["surgery/output_weights.npz"] = npz_bytes(rows.output.weights)
     return files
 
 
-def _npz(weights: sp.csr_array) -> bytes:
+def npz_bytes(weights: sp.csr_array) -> bytes:
+    """Return weights as the bytes of an npz file of scipy's."""
     buffer = io.BytesIO()
     sp.save_npz(buffer, weights)
     return buffer.getvalue()

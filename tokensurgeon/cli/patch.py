@@ -1,0 +1,77 @@
+"""``tokensurgeon patch``: a surgery as a small file, applied to any fine-tune of its source."""
+
+from __future__ import annotations
+
+import click
+
+from tokensurgeon.cli import console
+
+
+@click.group(name="patch")
+def command() -> None:
+    """Export a surgery as a small file, and apply it to fine-tunes of the same source."""
+
+
+@command.command()
+@click.argument("patched", metavar="DIR")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The .safetensors to write.")
+@click.option("--source", metavar="MODEL", help="What DIR was made from.  [default: as it says]")
+@console.force_option
+@console.json_option
+def export(patched: str, output: str, source: str | None, force: bool, as_json: bool) -> None:
+    """Write the surgery that made DIR as one file.
+
+    It holds how each row is a sum of source rows, what is left of rows that are no such sum, and
+    the tokenizer; no row of the model that the sums can give.
+    """
+    from tokensurgeon.surgery.portable import export_patch
+
+    with console.progress() as progress:
+        made = export_patch(patched, output, source=source, force=force, progress=progress)
+    if as_json:
+        console.write_json({**vars(made), "path": str(made.path)})
+        return
+    click.echo(
+        f"{made.path}: {made.n_bytes:,} bytes; of {made.rows:,} rows {made.copied:,} are copied, "
+        f"{made.rows - made.copied - made.remainders:,} are sums of source rows alone, and "
+        f"{made.remainders:,} have a remainder"
+    )
+
+
+@command.command()
+@click.argument("patch", metavar="FILE")
+@click.argument("checkpoint")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
+@click.option(
+    "--allow-autotokenizer-mismatch",
+    is_flag=True,
+    help="Accept that AutoTokenizer loads the new tokenizer with other ids.",
+)
+@console.trust_option
+@console.force_option
+def apply(
+    patch: str,
+    checkpoint: str,
+    output: str,
+    allow_autotokenizer_mismatch: bool,
+    trust_remote_code: bool,
+    force: bool,
+) -> None:
+    """Give CHECKPOINT, a fine-tune of the patch's source, the patch's tokenizer.
+
+    It must have kept the source's tokenizer. Sums are taken of its own rows. Measure the result
+    with 'evaluate': a patch says nothing of what it costs this checkpoint.
+    """
+    from tokensurgeon.surgery.portable import apply_patch
+
+    with console.progress() as progress:
+        made = apply_patch(
+            patch,
+            checkpoint,
+            output,
+            force=force,
+            trust_remote_code=trust_remote_code,
+            allow_autotokenizer_mismatch=allow_autotokenizer_mismatch,
+            progress=progress,
+        )
+    click.echo(f"written {made}")
