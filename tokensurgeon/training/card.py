@@ -68,7 +68,11 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
         ("not used on held-out text", f"{figures['unused']:.1%} of the tokens"),
         ("longest token", f"{figures['longest_token']} bytes"),
         ("boilerplate suspects", f"{len(figures['held_out']['boilerplate'])}"),
-        ("held out", f"{figures['held_out_bytes']:,} bytes"),
+        (
+            "held out",
+            f"{figures['held_out_bytes']:,} bytes; {figures['held_out_lines_seen']:.1%} of its "
+            "longer lines were trained on too",
+        ),
         ("hard texts that come back", f"{figures['hard_texts']} of {figures['hard_texts']}"),
         ("encoding, MB/CPU-second", _beside(speed, plain_speed, ".1f")),
         ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.1f} GiB"),

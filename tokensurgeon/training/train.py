@@ -129,7 +129,7 @@ def train_vocabulary(
     if output is not None:
         check_output(Path(output), force)
     parts = as_parts(corpus)
-    started, busy = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     progress(0, 0, "counting")
     wanted = dict(cutters(plan))
     stock = replace(plan, method="bpe", encoder="bpe", shape=Shape(parallel=plan.shape.parallel))
@@ -156,7 +156,7 @@ def train_vocabulary(
     measured = measured_sources(counted, held_out, field)
     counting = time.perf_counter() - started
     tokenizer = train_tokenizer(text, plan, progress)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    seconds = time.perf_counter() - started
     text.counted.tables.clear()
     kept = round_trips(tokenizer)
     found = _measure(tokenizer, measured, plan)
@@ -170,9 +170,11 @@ def train_vocabulary(
         corpus=counted.facts() | {"shares": _shares(parts)},
         figures=_figures(found, beside, kept)
         | {
+            "held_out_lines_seen": counted.seen.share(
+                text for source in measured for text in source.documents
+            ),
             "seconds": round(seconds, 1),
             "counting_seconds": round(counting, 1),
-            "cpu_seconds": round(cpu, 1),
             "peak_memory_bytes": peak_memory(),
         },
         versions=versions(),

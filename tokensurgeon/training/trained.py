@@ -39,9 +39,10 @@ class TrainedVocabulary:
     figures : dict
         ``bytes_per_token`` on held-out text, beside ``stock_bpe_bytes_per_token`` of equal size;
         ``held_out_bytes``; ``hard_texts`` that came back unchanged; ``unused``, the share of tokens
-        that the held-out text never uses; ``longest_token`` in bytes; ``seconds`` and
-        ``cpu_seconds``; ``held_out``, all figures of `measure_vocabulary` on that text, and
-        ``stock_bpe``, the same of the stock BPE.
+        that the held-out text never uses; ``longest_token`` in bytes; ``seconds``;
+        ``held_out_lines_seen``, the share of its longer lines that were trained on too;
+        ``held_out``, all figures of `measure_vocabulary` on that text, and ``stock_bpe``, the same
+        of the stock BPE.
     versions : dict
     seen : Seen or None
         Hashes of lines trained on.
