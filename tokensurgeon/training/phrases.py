@@ -34,6 +34,8 @@ MOST_PHRASES = 3_000_000
 LZW_TRANSITION = 0.7
 """Of `lzw` with merges; with min-tokens the pruner decides."""
 LIB_ROUNDS = 12
+LIB_PRUNING = (1.5, 1.0)
+"""Rounds of pruning after each growth: six of them, as elsewhere, buy nothing here."""
 LIB_SAMPLE_BYTES = 12_000_000
 
 
@@ -135,9 +137,9 @@ def lib(text: Text, plan: Plan, progress: Progress) -> Learned:
         keys, numbers = np.unique((ids[places] << SHIFT) | ids[places + 1], return_inverse=True)
         counts = np.bincount(numbers, spelled.weights[at[places]].astype(float), len(keys))
         grown = []
-        for key in keys[np.argsort(-counts, kind="stable")[: 2 * plan.n_tokens]].tolist():
+        for key in keys[np.argsort(-counts, kind="stable")[: 2 * size]].tolist():
             unit = tokens[key >> SHIFT] + tokens[key & ((1 << SHIFT) - 1)]
             if allow(unit):
                 grown.append(unit)
-        tokens = prune([*tokens, *grown], runs, size, no_progress)
+        tokens = prune([*tokens, *grown], runs, size, no_progress, rounds=LIB_PRUNING)
     return Learned(tokens, plan.joined)

@@ -22,13 +22,17 @@ SAMPLE_BYTES = 32_000_000
 
 
 def prune(
-    candidates: Iterable[bytes], text: Weighted, n_tokens: int, progress: Progress
+    candidates: Iterable[bytes],
+    text: Weighted,
+    n_tokens: int,
+    progress: Progress,
+    rounds: Sequence[float] = ROUNDS,
 ) -> list[bytes]:
     """Return the 256 bytes and the best of the candidates, best first, `n_tokens` in all."""
     tokens = bytes_first(dict.fromkeys(candidates))
     text = text.sample(SAMPLE_BYTES)
-    for number, factor in enumerate(ROUNDS):
-        progress(number, len(ROUNDS), "pruning")
+    for number, factor in enumerate(rounds):
+        progress(number, len(rounds), "pruning")
         left = round(factor * n_tokens)
         # The last round always runs: it puts the best first.
         if len(tokens) > left or factor == 1.0:
