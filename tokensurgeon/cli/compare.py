@@ -72,6 +72,7 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
 @console.force_option
 @console.plugin_option
 @console.trust_option
+@console.seen_option
 @console.json_option
 def command(
     source: str | None,
@@ -99,6 +100,7 @@ def command(
     force: bool,
     plugins: tuple[str, ...],
     trust_remote_code: bool,
+    allow_seen_text: bool,
     as_json: bool,
 ) -> None:
     """Measure several methods on SOURCE and one tokenizer; no checkpoint is written.
@@ -124,6 +126,7 @@ def command(
             "dtype": dtype,
             "seed": seed,
             "trust_remote_code": trust_remote_code,
+            "allow_seen_text": allow_seen_text,
         },
     ).model_copy(update={"output": None})
     if not asked.text.evaluation:

@@ -60,6 +60,11 @@ plugin_option = click.option(
     metavar="FILE",
     help="A Python file that registers initialisers; may be repeated.",
 )
+seen_option = click.option(
+    "--allow-seen-text",
+    is_flag=True,
+    help="Measure on text that a vocabulary was trained on.",
+)
 trust_option = click.option(
     "--trust-remote-code",
     is_flag=True,

@@ -53,9 +53,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The key that holds the text in JSON objects.",
 )
-@click.option(
-    "--allow-seen-text", is_flag=True, help="Measure on text that a vocabulary was trained on."
-)
+@console.seen_option
 @console.device_option
 @console.dtype_option
 @console.seed_option

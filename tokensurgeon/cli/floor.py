@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @console.dtype_option
 @console.seed_option
 @console.trust_option
+@console.seen_option
 @console.json_option
 def command(
     source: str | None,
@@ -63,6 +64,7 @@ def command(
     dtype: str | None,
     seed: int | None,
     trust_remote_code: bool,
+    allow_seen_text: bool,
     as_json: bool,
 ) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
@@ -85,6 +87,7 @@ def command(
             "dtype": dtype,
             "seed": seed,
             "trust_remote_code": trust_remote_code,
+            "allow_seen_text": allow_seen_text,
         },
     )
     if not asked.text.calibration:

@@ -74,11 +74,7 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
 @console.plugin_option
 @console.trust_option
 @click.option("--allow-nonfinite", is_flag=True, help="Accept source rows with NaN or Inf.")
-@click.option(
-    "--allow-seen-text",
-    is_flag=True,
-    help="Evaluate on text that the vocabulary was trained on.",
-)
+@console.seen_option
 @click.option(
     "--allow-autotokenizer-mismatch",
     is_flag=True,
