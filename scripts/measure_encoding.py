@@ -1,0 +1,44 @@
+"""How fast trained vocabularies encode: megabytes per CPU-second, beside the first one named.
+
+    python scripts/measure_encoding.py TEXT FOLDER FOLDER...
+
+Each is loaded anew for each of five rounds, in turns, so that no cache is warm; medians are printed.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from tokensurgeon.training import read_documents
+
+ROUNDS = 5
+
+
+def main(text: str, folders: list[str]) -> None:
+    """Print one line per vocabulary."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from tokenizers import Tokenizer
+
+    texts = [document.text for document in read_documents([text], max_bytes=10_000_000)]
+    n_bytes = sum(len(each.encode()) for each in texts)
+    found: dict[str, list[float]] = {folder: [] for folder in folders}
+    for _ in range(ROUNDS):
+        for folder, rates in found.items():
+            tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+            started = time.process_time()
+            tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            rates.append(n_bytes / 1e6 / (time.process_time() - started))
+    first = statistics.median(found[folders[0]])
+    print("| vocabulary | MB per CPU-second | × the first |")
+    print("|---|---|---|")
+    for folder, rates in found.items():
+        rate = statistics.median(rates)
+        print(f"| {Path(folder).name} | {rate:.2f} | {rate / first:.2f} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
