@@ -2,7 +2,7 @@
 
     python scripts/measure_encoding.py TEXT FOLDER FOLDER...
 
-Each is loaded anew for each of five rounds, in turns, so that no cache is warm; medians are printed.
+Each is loaded anew for each of five rounds, in turns, so that no cache is warm. Prints medians.
 """
 
 from __future__ import annotations
