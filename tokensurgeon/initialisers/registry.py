@@ -50,6 +50,9 @@ _BUILTINS: dict[str, str] = {
     "tokenadapt-local": "tokenadapt",
     "tokenadapt-global": "tokenadapt",
     "ridge-composer": "ridge_composer",
+    "hypernetwork": "hypernetwork",
+    "binary-code": "fixed_codes",
+    "glyphs": "fixed_codes",
 }
 _CLASSES: dict[str, type[Initialiser]] = {}
 _SCANNED: list[bool] = []

@@ -20,7 +20,7 @@ from tokensurgeon.initialisers.contract import Ids, InitContext, NewRows, Rows, 
 from tokensurgeon.initialisers.decompose import forbidden_self
 from tokensurgeon.initialisers.floors import trained_rows
 from tokensurgeon.initialisers.registry import initialiser
-from tokensurgeon.initialisers.regression import fit_ridge
+from tokensurgeon.initialisers.regression import Ridge, fit_ridge
 
 _MOST_TOKENS = 32768
 """Trained tokens that are learned from, at most."""
@@ -74,48 +74,114 @@ class RidgeComposer:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
-        generator = context.generator()
-        ids = np.flatnonzero(context.anchors).astype(np.int64)
-        if len(ids) > _MOST_TOKENS:
-            ids = np.sort(generator.choice(ids, _MOST_TOKENS, replace=False))
-        context.progress(0, 1, "ridge-composer: spelling")
-        owners, spellings = forbidden_self(
-            context.source,
-            ids,
-            context.n_source,
-            cuts=self.cuts,
-            parts=[len(row) for row in context.pieces],
-            generator=generator,
-        )
-        context.progress(1, 1, "ridge-composer: spelling")
-        if len(owners) < 2:
-            raise InitialiserError(
-                f"'ridge-composer' can spell {len(owners)} of {len(ids)} trained tokens with other "
-                "tokens, and learns from them. Use 'subword-mean'."
-            )
-        one = context.tied or context.input_rows is context.output_rows
-        sides = [context.output_rows] if one else [context.input_rows, context.output_rows]
-        index = np.arange(context.n_missing)
+        parts = [len(row) for row in context.pieces]
+        owners, spellings = spell_trained(context, self.cuts, parts, self.name)
         made = []
-        for rows in sides:
-            clean = _finite(rows)
-            whitened = _whitened(clean, context.anchors, context.memory_budget)
-            (linear,) = fit_ridge(
-                _Features(whitened, spellings, context.n_source),
-                [_Beyond(clean, owners, spellings)],
-                len(owners),
-                groups=owners,
-                generator=context.generator(),
-                device=context.device,
-                progress=lambda done, total: context.progress(
-                    done, total, "ridge-composer: fitting"
-                ),
-            )
-            correction = linear(_Features(whitened, context.pieces, context.n_source)(index))
-            weights = piece_weights(context.pieces, context.n_source)
-            values = weights @ clean + self.alpha * correction
-            made.append(SideRows(dense=_clipped(values, rows, context.anchors)))
+        for rows in matrices(context):
+            composer = fit_side(context, rows, owners, spellings, self.alpha, self.name)
+            values = composer.values(finite(rows), context.pieces)
+            bound = longest_norm(rows, context.anchors)
+            made.append(SideRows(dense=shortened(values, bound)))
         return NewRows(input=made[0], output=made[-1])
+
+
+def matrices(context: InitContext) -> list[Rows]:
+    """Return the matrices to make rows for: one where both sides are one."""
+    one = context.tied or context.input_rows is context.output_rows
+    return [context.output_rows] if one else [context.input_rows, context.output_rows]
+
+
+def spell_trained(
+    context: InitContext, cuts: int, parts: Sequence[int], name: str
+) -> tuple[Ids, list[tuple[int, ...]]]:
+    """Spell a sample of the trained tokens with other tokens, as `forbidden_self`.
+
+    Raises
+    ------
+    InitialiserError
+        If fewer than two spellings are found.
+    """
+    generator = context.generator()
+    ids = np.flatnonzero(context.anchors).astype(np.int64)
+    if len(ids) > _MOST_TOKENS:
+        ids = np.sort(generator.choice(ids, _MOST_TOKENS, replace=False))
+    context.progress(0, 1, f"{name}: spelling")
+    owners, spellings = forbidden_self(
+        context.source, ids, context.n_source, cuts=cuts, parts=parts, generator=generator
+    )
+    context.progress(1, 1, f"{name}: spelling")
+    if len(owners) < 2:
+        raise InitialiserError(
+            f"'{name}' can spell {len(owners)} of {len(ids)} trained tokens with other "
+            "tokens, and learns from them. Use 'subword-mean'."
+        )
+    return owners, spellings
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Turns rows into directions in which trained rows vary by one.
+
+    Attributes
+    ----------
+    mean : float32 (width,)
+    turn : float32 (width, d)
+    """
+
+    mean: Floats
+    turn: Floats
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Return the rows whitened, (n, d)."""
+        return np.asarray(rows @ self.turn - self.mean @ self.turn, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class SideComposer:
+    """A fitted ridge composer of one matrix.
+
+    Attributes
+    ----------
+    whitening : Whitening
+    linear : Ridge
+        From first, mean and last whitened piece, and the count, to what the row has beyond the
+        mean of its pieces.
+    alpha : float
+        Share of it that is added.
+    """
+
+    whitening: Whitening
+    linear: Ridge
+    alpha: float
+
+    def values(self, rows: Rows, pieces: Sequence[Sequence[int]]) -> Floats:
+        """Return composed rows, (len(pieces), width), not clipped; `rows` must be finite."""
+        features = _Features(self.whitening(rows), pieces, len(rows))
+        correction = self.linear(features(np.arange(len(pieces))))
+        return np.asarray(piece_weights(pieces, len(rows)) @ rows + self.alpha * correction)
+
+
+def fit_side(
+    context: InitContext,
+    rows: Rows,
+    owners: Ids,
+    spellings: Sequence[Sequence[int]],
+    alpha: float,
+    name: str,
+) -> SideComposer:
+    """Fit the ridge composer of one matrix to spellings of trained tokens."""
+    clean = finite(rows)
+    whitening = whiten(clean, context.anchors, context.memory_budget)
+    (linear,) = fit_ridge(
+        _Features(whitening(clean), spellings, context.n_source),
+        [_Beyond(clean, owners, spellings)],
+        len(owners),
+        groups=owners,
+        generator=context.generator(),
+        device=context.device,
+        progress=lambda done, total: context.progress(done, total, f"{name}: fitting"),
+    )
+    return SideComposer(whitening, linear, alpha)
 
 
 class _Features:
@@ -137,11 +203,13 @@ class _Features:
         return np.concatenate([*parts, indicators], axis=1)
 
 
-def _clipped(
-    values: npt.NDArray[np.floating], rows: Rows, anchors: npt.NDArray[np.bool_]
-) -> Floats:
-    """Return the values, none longer than the 99th percentile of the trained rows."""
-    bound = np.quantile(np.linalg.norm(trained_rows(rows, anchors), axis=1), 0.99)
+def longest_norm(rows: Rows, anchors: npt.NDArray[np.bool_]) -> float:
+    """Return the 99th percentile of the trained rows' norms."""
+    return float(np.quantile(np.linalg.norm(trained_rows(rows, anchors), axis=1), 0.99))
+
+
+def shortened(values: npt.NDArray[np.floating], bound: float) -> Floats:
+    """Return the values, none longer than `bound`."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values * np.minimum(1.0, bound / np.maximum(norms, 1e-30)), np.float32)
 
@@ -160,14 +228,14 @@ class _Beyond:
         return np.asarray(self._rows[self._owners[index]] - pieces, dtype=np.float32)
 
 
-def _finite(rows: Rows) -> Rows:
+def finite(rows: Rows) -> Rows:
     """Return the rows, those that are not finite as 0."""
     finite = np.isfinite(rows).all(axis=1, keepdims=True)
     return rows if finite.all() else np.where(finite, rows, np.float32(0))
 
 
-def _whitened(rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int) -> Floats:
-    """Return the rows less the trained rows' mean, with unit variance in every direction.
+def whiten(rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int) -> Whitening:
+    """Return what gives rows unit variance in every direction, about the trained rows' mean.
 
     Of the directions the strongest are kept, at most 1,024 and as many as leave room for the
     regression; those in which trained rows do not vary go.
@@ -184,5 +252,5 @@ def _whitened(rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int) ->
     most = max(1, min(_MOST_DIRECTIONS, room))
     variance, directions = variance[-most:], directions[:, -most:]
     kept = variance > 1e-8 * max(float(variance[-1]), 1e-30)
-    turn = (directions[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
-    return np.asarray(rows @ turn - (mean @ turn).astype(np.float32), dtype=np.float32)
+    turn = directions[:, kept] / np.sqrt(variance[kept])
+    return Whitening(mean.astype(np.float32), turn.astype(np.float32))
