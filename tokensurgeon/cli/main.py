@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "The whole of it on the model that ships with the package, offline.",
     "transplant": "Move a model to another tokenizer.",
     "compare": "Several methods on one pair of model and tokenizer, in one table.",
+    "hypernet": "Train a network that makes rows for any tokenizer of a source.",
     "floor": "What trained vocabulary rows can reach on a pair, the body frozen.",
     "align": "What two tokenizers share, and what is missing.",
     "train": "Train a new vocabulary.",

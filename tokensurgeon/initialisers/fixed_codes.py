@@ -152,6 +152,7 @@ def _drawer(font: str | None, height: int) -> Callable[[str], Floats]:
         picture = Image.new("L", (width, height), 0)
         ImageDraw.Draw(picture).text((1, 0), text, fill=255, font=pen)
         squeezed = picture.resize((4 * height, height)) if width > 4 * height else picture
-        return np.asarray(squeezed, dtype=np.float32).reshape(1, -1) / 255
+        points: Floats = np.asarray(squeezed, dtype=np.float32).reshape(1, -1)
+        return points / np.float32(255)
 
     return draw

@@ -30,7 +30,7 @@ _MOST_DIRECTIONS = 1024
 
 _BLOCK = 8192
 
-_LONGEST = 6
+LONGEST_COUNT = 6
 """Spellings of this many pieces and more share one indicator."""
 
 Floats = npt.NDArray[np.float32]
@@ -198,8 +198,8 @@ class _Features:
             np.asarray(piece_weights(chosen, self._n_source, weigh) @ self._whitened, np.float32)
             for weigh in (first_weights, mean_weights, last_weights)
         ]
-        counts = np.array([min(len(row), _LONGEST) for row in chosen], dtype=np.int64)
-        indicators = (counts[:, None] == np.arange(2, _LONGEST + 1)).astype(np.float32)
+        counts = np.array([min(len(row), LONGEST_COUNT) for row in chosen], dtype=np.int64)
+        indicators = (counts[:, None] == np.arange(2, LONGEST_COUNT + 1)).astype(np.float32)
         return np.concatenate([*parts, indicators], axis=1)
 
 

@@ -44,6 +44,7 @@ class LazyStates:
         self.width = checkpoint.hidden_width
         self.max_positions = checkpoint.max_positions
         self.n_tokens = 0
+        self.gradient_steps = 0
         self._load = load
 
     def __call__(
@@ -55,6 +56,15 @@ class LazyStates:
         """See `tokensurgeon.initialisers.contract.States`."""
         self.n_tokens += sum(map(len, ids))
         return self._load().states(ids, layer, position_ids)
+
+    def language_model(self) -> LanguageModel:
+        """Return the source, for a method that trains through it; it says so afterwards."""
+        return self._load()
+
+    def count_training(self, n_tokens: int, gradient_steps: int) -> None:
+        """Count what a method trained with."""
+        self.n_tokens += n_tokens
+        self.gradient_steps += gradient_steps
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,14 @@ def patch_rows(
     """
     start = time.perf_counter()
     context, forward = operation.context, operation.states.n_tokens
+    steps = operation.states.gradient_steps
     context.seen.clear()
     chosen = [initialiser or build_initialiser(name, spec, methods) for name in methods]
     answers = [_ask(chosen[0], context)]
     answers.append(answers[0] if chosen[1] == chosen[0] else _ask(chosen[1], context))
     # Before the floor rows, which look at states and text for every method alike.
     forward = operation.states.n_tokens - forward
+    steps = operation.states.gradient_steps - steps
     seen = frozenset(context.seen)
     notes: list[str] = []
     if operation.tied:
@@ -167,6 +169,7 @@ def patch_rows(
         used_donor="donor" in seen,
         used_text="text" in seen,
         notes=tuple(notes),
+        gradient_steps=steps,
     )
 
 

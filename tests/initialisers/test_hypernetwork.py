@@ -1,0 +1,215 @@
+"""The hypernetwork: it starts as the ridge composer, finds planted rules, and goes on as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.initialisers import build
+from tokensurgeon.initialisers.check import example_context
+from tokensurgeon.initialisers.network.file import Hypernet
+from tokensurgeon.initialisers.network.ladder import (
+    Ladder,
+    _arrays,
+    composer_of,
+    new_network,
+)
+from tokensurgeon.initialisers.network.model import MOST_PIECES, pack
+from tokensurgeon.initialisers.network.sampling import Sampler
+from tokensurgeon.vocabulary import vocabulary_from_tokenizer
+
+
+def ladder(context, rows: int = 0, **settings) -> Ladder:
+    return Ladder(context, 0.0, size=32, steps=(rows, 0), **settings)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_without_training_it_is_the_ridge_composer(tied: bool):
+    context = example_context(tied=tied)
+    made, plain = build("hypernetwork", {"minutes": 0})(context), build("ridge-composer")(context)
+    for one, other in ((made.input, plain.input), (made.output, plain.output)):
+        assert one.dense == pytest.approx(other.dense, abs=1e-5)
+
+
+def test_a_new_network_corrects_nothing():
+    context = example_context()
+    found = ladder(context).run()
+    started = dataclasses.replace(found, network=_arrays(new_network(found, context)))
+    for one, other in zip(started.rows(context), found.rows(context), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_planted_composition_is_found():
+    """A linear rule, planted in the rows of the longer tokens, is found for tokens held out."""
+    context = example_context()
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal(context.output_rows.shape).astype(np.float32)
+    turn = np.linalg.qr(rng.standard_normal((context.width, context.width)))[0].astype(np.float32)
+    table = context.source.token_bytes
+    short = [i for i in range(context.source.n_rows) if len(table[i] or b"") < 2]
+    for token in range(context.source.n_rows):
+        if len(table[token] or b"") > 1 and context.anchors[token]:
+            pieces = context.source.pieces_of(table[token], forbid=set(range(len(table))) - {*short})
+            if pieces:
+                rows[token] = rows[list(pieces)].mean(axis=0) @ turn
+    planted = dataclasses.replace(context, input_rows=rows, output_rows=rows.copy())
+    rungs = ladder(planted, rows=150).run().card["rungs"]
+    mean, ridge, network = (rung["held_out"] for rung in rungs)
+    assert ridge < mean
+    assert network < 0.9 * ridge
+
+
+def test_the_same_seed_gives_the_same_rows():
+    context = example_context()
+    first, again = (ladder(context, rows=6).run().rows(context) for _ in range(2))
+    other = ladder(dataclasses.replace(context, seed=1), rows=6).run()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(other.sides[0].linear.coefficients, 0)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [3, 7])
+def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, at: int):
+    context, path = example_context(), tmp_path / "net.partial"
+    whole = ladder(context, rows=24, card={"source": "a"}).run()
+
+    def stop(done: int, total: int, what: str) -> None:
+        if "on rows" in what and done == at:
+            raise StoppedError
+
+    broken = dataclasses.replace(context, progress=stop)
+    with pytest.raises(StoppedError):
+        ladder(broken, rows=24, partial=path, card={"source": "a"}).run()
+    assert path.is_file()
+    with pytest.raises(InitialiserError, match="another training"):
+        ladder(context, rows=24, partial=path, card={"source": "b"}).run()
+    resumed = ladder(context, rows=24, partial=path, card={"source": "a"}).run()
+    assert not path.exists()
+    for one, other in zip(resumed.card["rungs"], whole.card["rungs"], strict=True):
+        assert one["held_out"] == other["held_out"]
+        assert one["steps"] == other["steps"]
+    for one, other in zip(resumed.rows(context), whole.rows(context), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_file_holds_all_of_it(tmp_path):
+    context = example_context()
+    made = ladder(context, rows=8).run()
+    network = new_network(made, context)
+    for head in network.heads:
+        head.bias.data.fill_(0.25)
+    made = dataclasses.replace(made, network=_arrays(network))
+    made.save(tmp_path / "net.safetensors")
+    back, extra = Hypernet.load(tmp_path / "net.safetensors")
+    assert not extra
+    assert back.card == json.loads(json.dumps(made.card))
+    for one, other in zip(back.rows(context), made.rows(context), strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+    rows = build("hypernetwork", {"network": str(tmp_path / "net.safetensors")})(context)
+    assert rows.output.dense == pytest.approx(made.rows(context)[1], abs=1e-6)
+
+
+def test_a_fine_tuned_variant_passes_and_another_source_does_not(tmp_path):
+    context, path = example_context(), tmp_path / "net.safetensors"
+    ladder(context).run().save(path)
+    use = build("hypernetwork", {"network": str(path)})
+    rng = np.random.default_rng(99)
+    noise = rng.standard_normal(context.input_rows.shape).astype(np.float32)
+    tuned = dataclasses.replace(
+        context, input_rows=context.input_rows + 0.2 * noise * context.input_rows.std()
+    )
+    assert not np.array_equal(use(tuned).input.dense, use(context).input.dense)
+    other = dataclasses.replace(context, input_rows=noise)
+    with pytest.raises(InitialiserError, match="trained for another model"):
+        use(other)
+    with pytest.raises(InitialiserError, match="2 matrices of width"):
+        use(example_context(tied=True))
+    found, _ = Hypernet.load(path)
+    dataclasses.replace(found, vocabulary="0" * 64).save(path)
+    with pytest.raises(InitialiserError, match="another vocabulary"):
+        use(context)
+
+
+def test_bad_files_and_settings_are_said(tmp_path):
+    with pytest.raises(SettingError, match="no file"):
+        build("hypernetwork", {"network": str(tmp_path / "none")})
+    with pytest.raises(SettingError, match="minutes"):
+        build("hypernetwork", {"minutes": -1})
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(InitialiserError, match="not a hypernetwork"):
+        Hypernet.load(bad)
+    bad.write_bytes(b"nothing")
+    with pytest.raises(InitialiserError, match="damaged"):
+        Hypernet.load(bad)
+    with pytest.raises(InitialiserError, match="hypernet train"):
+        Hypernet.load(tmp_path / "none")
+
+
+def test_long_tokens_show_both_their_ends():
+    packed = pack([list(range(20)), [5]])
+    half = MOST_PIECES // 2
+    assert packed.shown[0].tolist() == [*range(half), *range(20 - half, 20)]
+    assert packed.real.sum(dim=1).tolist() == [MOST_PIECES, 1]
+    assert packed.counts.tolist() == [20, 1]
+    assert pack([]).shown.shape == (0, MOST_PIECES)
+
+
+def test_rows_do_not_depend_on_what_they_are_made_with():
+    context = example_context()
+    composer = composer_of(ladder(context, rows=10).run(), context)
+    together, alone = composer.values(context.pieces), composer.values(context.pieces[3:4])
+    for one, other in zip(together, alone, strict=True):
+        assert one[3] == pytest.approx(other[0], abs=1e-5)
+    few = composer.values(context.pieces, at_once=7)
+    for one, other in zip(together, few, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+TEXTS = [
+    f"Chapter {n}: the quick brown foxes jumped over {n * 37} lazy dogs, and the dogs slept "
+    f"beside the warm stove in room number {n}." + " They were sleeping soundly." * (n % 4)
+    for n in range(120)
+]
+
+
+def sampler(seed: int = 0) -> Sampler:
+    context = example_context()
+    usable = np.ones(context.n_source, dtype=bool)
+    return Sampler(TEXTS, context.source, usable, seed)
+
+
+def test_a_sampled_vocabulary_is_lossless_and_spelled_by_the_source():
+    source = example_context().source
+    sample = sampler().draw(0)
+    vocabulary = vocabulary_from_tokenizer(sample.tokenizer)
+    assert len(sample.spellings) == len(sample.source_ids) == vocabulary.n_rows
+    for text in (*TEXTS[:5], "naïve\tcafé\n\n  end", "日本"):
+        assert sample.tokenizer.decode(sample.tokenizer.encode(text).ids) == text
+    for token, data in enumerate(vocabulary.token_bytes):
+        one = int(sample.source_ids[token])
+        if one >= 0:
+            assert source.token_bytes[one] == data
+            assert not sample.spellings[token]
+        else:
+            assert b"".join(source.token_bytes[i] for i in sample.spellings[token]) == data
+
+
+def test_samples_are_a_matter_of_seed_and_number():
+    one, same, other = sampler().draw(1), sampler().draw(1), sampler().draw(2)
+    assert one.tokenizer.to_str() == same.tokenizer.to_str()
+    assert one.tokenizer.to_str() != other.tokenizer.to_str()
+    assert sampler(seed=1).draw(1).tokenizer.to_str() != one.tokenizer.to_str()
+
+
+def test_too_little_text_to_sample_from_is_said():
+    context = example_context()
+    with pytest.raises(InitialiserError, match="too few"):
+        Sampler(["ab"], context.source, np.ones(context.n_source, dtype=bool))

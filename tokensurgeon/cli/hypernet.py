@@ -1,0 +1,130 @@
+"""``tokensurgeon hypernet``: a small network that makes rows for any tokenizer of a source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tokensurgeon.cli import console
+from tokensurgeon.cli.recipes import build_recipe
+
+
+@click.group(short_help="Train a network that makes rows for any tokenizer.")
+def command() -> None:
+    """Train a network that makes rows for any target tokenizer of a source."""
+
+
+@command.command(short_help="Train a network for a source.")
+@click.argument("source")
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="FILE",
+    help="Text to train on through the model; without it the network learns from rows alone.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Time to train.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=0),
+    nargs=2,
+    metavar="N M",
+    help="Steps on rows and through the model in its place: the same on every machine.",
+)
+@click.option(
+    "--size", type=click.IntRange(min=4), default=256, show_default=True, help="Network's width."
+)
+@click.option(
+    "--layers", type=click.IntRange(min=1), default=1, show_default=True, help="Its blocks."
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@click.option("--force", is_flag=True, help="Write over a file.")
+@click.option("--untie", is_flag=True, help="For surgeries with --untie: one matrix is both.")
+@console.device_option
+@console.dtype_option
+@console.seed_option
+@console.trust_option
+@console.json_option
+def train(
+    source: str,
+    text: tuple[str, ...],
+    minutes: float,
+    steps: tuple[int, int] | None,
+    size: int,
+    layers: int,
+    output: str,
+    force: bool,
+    untie: bool,
+    device: str | None,
+    dtype: str | None,
+    seed: int | None,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> None:
+    """Train a network on the vocabulary rows of SOURCE, then through the frozen model on text.
+
+    Use it with transplant --init hypernetwork --set hypernetwork.network=FILE, for SOURCE or a
+    fine-tuned variant. A run that is broken off goes on where it was when it is given again.
+    """
+    asked = build_recipe(
+        None,
+        {
+            "source": source,
+            "tokenizer": source,
+            "text.calibration": text,
+            "untie": untie,
+            "device": device,
+            "dtype": dtype,
+            "seed": seed,
+            "trust_remote_code": trust_remote_code,
+        },
+    )
+    from tokensurgeon.surgery.hypernet import train_hypernet
+
+    with console.progress() as progress:
+        found = train_hypernet(
+            asked,
+            output,
+            minutes=minutes,
+            size=size,
+            layers=layers,
+            steps=steps,
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        console.write_json({"output": output, **found.card})
+        return
+    screen = console.stdout()
+    screen.print(_table(found.card))
+    screen.print(
+        f"{output}: {found.card['gradient_steps']:,} steps in {found.card['seconds']:.0f} s; "
+        "use it with --init hypernetwork --set hypernetwork.network=" + output
+    )
+
+
+def _table(card: dict[str, Any]) -> Any:
+    """Return the rungs, and which were kept."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("rung")
+    for heading in ("error on held-out tokens", "bits per byte", "steps", "seconds", ""):
+        table.add_column(heading, justify="right")
+    for rung in card["rungs"]:
+        bits = rung["bits_per_byte"]
+        table.add_row(
+            rung["name"],
+            f"{rung['held_out']:.4f}",
+            "" if bits is None else f"{bits:.4f}",
+            f"{rung['steps']:,}" if rung["steps"] else "",
+            f"{rung['seconds']:.1f}",
+            "kept" if rung["kept"] else "no better",
+        )
+    return table

@@ -1,0 +1,163 @@
+"""Vocabularies drawn at random, as a hypernetwork is to meet them.
+
+As ZeTT samples them (Minixhofer et al., 2024, arXiv 2405.07883): the substrings of a text's words
+are scored by count × length, the scores are shaken, and the best become the pieces of a Unigram
+tokenizer. Every sample cuts words and numbers by a preset drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import regex
+
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.training.pretokenizers import counted_pattern, pattern, pretokenizer
+from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.token_bytes import to_alphabet
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SIZES = (1024, 32768)
+"""Tokens of a sample: between these, and no more than the text has substrings."""
+PRESETS = ("gpt2", "cl100k", "o200k")
+DIGITS = ("left-3", "single", "any")
+LONGEST = 24
+"""Bytes of a token."""
+_MOST_BYTES = 8 << 20
+_MOST_WORDS = 60_000
+_MOST_SUBSTRINGS = 4 * SIZES[1]
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A tokenizer and how the source spells its tokens.
+
+    Attributes
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Lossless; it adds no special token.
+    source_ids : int64 (n,)
+        The source's id where it has the token, else -1.
+    spellings : tuple of tuples of int, len n
+        Source ids of the other tokens; empty where the source has the token.
+    """
+
+    tokenizer: Tokenizer
+    source_ids: Ids
+    spellings: tuple[tuple[int, ...], ...]
+
+
+class Sampler:
+    """Draws vocabularies from texts; the same number, the same vocabulary.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    source : Vocabulary
+    usable : bool (n_source,)
+        Source ids that a token may be taken for.
+    seed : int
+
+    Raises
+    ------
+    InitialiserError
+        If the text has too few words.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        source: Vocabulary,
+        usable: npt.NDArray[np.bool_],
+        seed: int = 0,
+    ) -> None:
+        self._source, self._usable, self._seed = source, usable, seed
+        words = _words(texts)
+        found: Counter[str] = Counter()
+        for word, count in words.most_common(_MOST_WORDS):
+            for start in range(len(word)):
+                for end in range(start + 2, min(len(word), start + LONGEST) + 1):
+                    found[word[start:end]] += count
+        # A substring seen once would be a token for one place of the text.
+        kept = [(text, count) for text, count in found.items() if count > 1]
+        kept = [(text, count) for text, count in kept if len(text.encode()) <= LONGEST]
+        if len(kept) < SIZES[0] // 4:
+            raise InitialiserError(
+                f"the text has {len(kept):,} substrings to draw vocabularies from, which is too "
+                "few: give more text"
+            )
+        kept.sort(key=lambda one: (-one[1] * len(one[0]), one[0]))
+        del kept[_MOST_SUBSTRINGS:]
+        self._texts = [text for text, _ in kept]
+        self._scores = np.log([float(count * len(text)) for text, count in kept])
+        self._known: dict[bytes, tuple[int, tuple[int, ...]]] = {}
+
+    def draw(self, number: int) -> Sample:
+        """Return vocabulary `number` of this seed."""
+        from tokenizers import Tokenizer, decoders, models
+
+        generator = np.random.default_rng((self._seed, number))
+        low, high = np.log(SIZES)
+        size = int(np.exp(generator.uniform(low, high)))
+        size = min(size, max(SIZES[0] // 4, len(self._texts) // 2))
+        noise = generator.uniform(0.0, 1.0) * generator.standard_normal(len(self._scores))
+        scores = self._scores + noise
+        best = np.argpartition(-scores, min(size, len(scores)) - 1)[:size]
+        logs = scores[best] - np.log(np.exp(scores[best]).sum())
+        tokens = [bytes([i]) for i in range(256)]
+        vocab = [(to_alphabet(data), float(logs.min()) - 10.0) for data in tokens]
+        known = {letter for letter, _ in vocab}
+        for i, log in zip(best.tolist(), logs.tolist(), strict=True):
+            data = self._texts[i].encode()
+            spelled = to_alphabet(data)
+            if spelled not in known:
+                known.add(spelled)
+                vocab.append((spelled, log))
+                tokens.append(data)
+        tokenizer = Tokenizer(models.Unigram(vocab, unk_id=None, byte_fallback=False))
+        preset = PRESETS[int(generator.integers(len(PRESETS)))]
+        digits = DIGITS[int(generator.integers(len(DIGITS)))]
+        tokenizer.pre_tokenizer = pretokenizer(pattern(preset, digits))
+        tokenizer.decoder = decoders.ByteLevel()
+        pairs = [self._spell(data) for data in tokens]
+        return Sample(
+            tokenizer,
+            np.array([found for found, _ in pairs], dtype=np.int64),
+            tuple(spelling for _, spelling in pairs),
+        )
+
+    def _spell(self, data: bytes) -> tuple[int, tuple[int, ...]]:
+        """Return the source's id of these bytes, or -1 and its pieces."""
+        found = self._known.get(data)
+        if found is None:
+            one = self._source.emits(data)
+            if one is not None and self._usable[one]:
+                found = one, ()
+            else:
+                pieces = self._source.pieces_of(data) or ()
+                fits = all(piece < len(self._usable) for piece in pieces)
+                found = -1, pieces if fits else ()
+            self._known[data] = found
+        return found
+
+
+def _words(texts: Sequence[str]) -> Counter[str]:
+    """Count the words of a text, with the space before each."""
+    cut = regex.compile(counted_pattern("gpt2", "left-3"))
+    words: Counter[str] = Counter()
+    room = _MOST_BYTES
+    for text in texts:
+        words.update(match.group() for match in cut.finditer(text[:room]))
+        room -= len(text)
+        if room <= 0:
+            break
+    return words
