@@ -16,11 +16,11 @@ from tokensurgeon.initialisers.network.model import RowNetwork
 
 Tensors = dict[str, torch.Tensor]
 
-WARM_UP = 16
-"""Steps over which the rate rises, and after which the time of a step is known."""
+WARM_UP = 32
+"""Steps over which the rate rises."""
 LOOKS = 12
 """How often a training looks at what it is not trained on."""
-PATIENCE = 4
+PATIENCE = 8
 """Looks without a better figure that end it."""
 
 
@@ -33,9 +33,9 @@ class Course:
         Trained in place.
     rate : float
     seconds : float
-        What the training may take; how many steps that is, is found by the first ones.
+        What the training may take, looks at its figure included.
     steps : int or None
-        How many steps instead.
+        How many steps instead, the same on every machine.
     keep : callable(), optional
         Called about every `every` seconds and when a training is broken off, to write the state.
 
@@ -62,7 +62,6 @@ class Course:
         self.network, self.done, self.best, self.spent = network, 0, float("inf"), 0.0
         self.total, self._seconds, self._rate = steps, seconds, rate
         self._keep, self._every, self._worse, self._ended = keep, every, 0, False
-        self._first: float | None = None
         self._names = [name for name, _ in network.named_parameters()]
         self._adam = torch.optim.Adam(network.parameters(), lr=rate, betas=(0.9, 0.98))
         self._kept = self._copy()
@@ -83,12 +82,12 @@ class Course:
             A figure that falls as the network gets better on what it is not trained on.
         """
         start = last = time.perf_counter()
-        before = self.spent
+        before, looked = self.spent, int(self.share * LOOKS)
         if self.best == float("inf"):
             self.best = look()
             self._kept = self._copy()
         try:
-            while not self._ended and self.done != self.total:
+            while not self._ended and self.share < 1.0:
                 self._set_rate()
                 self._adam.zero_grad(set_to_none=True)
                 step(self.done).backward()  # type: ignore[no-untyped-call]
@@ -96,9 +95,9 @@ class Course:
                 self._adam.step()
                 self.done += 1
                 self.spent = before + time.perf_counter() - start
-                self._plan()
-                progress(self.done, self.total or WARM_UP * 8)
-                if self.total is not None and self._is_a_look():
+                progress(int(1000 * self.share), 1000)
+                if int(self.share * LOOKS) > looked:
+                    looked = int(self.share * LOOKS)
                     self._judge(look())
                 if time.perf_counter() - last > self._every:
                     self._keep()
@@ -108,37 +107,24 @@ class Course:
             raise
         self._put(self._kept)
 
-    def _plan(self) -> None:
-        """Find out after the warm-up how many steps there is time for."""
-        if self.done == 4:
-            self._first = self.spent
-        if self.total is None and self.done == WARM_UP:
-            each = (self.spent - (self._first or 0.0)) / (WARM_UP - 4)
-            left = max(0.0, self._seconds - self.spent)
-            self.total = WARM_UP + max(WARM_UP, int(0.85 * left / max(each, 1e-6)))
+    @property
+    def share(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        if self.total is not None:
+            return self.done / self.total if self.total else 1.0
+        return min(1.0, self.spent / self._seconds) if self._seconds else 1.0
 
     def _set_rate(self) -> None:
-        share = min(1.0, (self.done + 1) / WARM_UP)
-        if self.total is not None and self.done >= WARM_UP:
-            share = max(0.0, (self.total - self.done) / max(1, self.total - WARM_UP))
+        warm = min(1.0, (self.done + 1) / WARM_UP)
         for group in self._adam.param_groups:
-            group["lr"] = self._rate * share
-
-    def _is_a_look(self) -> bool:
-        assert self.total is not None
-        return self.done >= self.total or self.done % max(1, self.total // LOOKS) == 0
+            group["lr"] = self._rate * warm * (1.0 - self.share)
 
     def _judge(self, figure: float) -> None:
-        assert self.total is not None
         if figure < self.best:
             self.best, self._worse, self._kept = figure, 0, self._copy()
         else:
             self._worse += 1
-        self._ended = (
-            self.done >= self.total
-            or self._worse >= PATIENCE
-            or (self.spent > 1.5 * self._seconds and self._seconds > 0)
-        )
+        self._ended = self._worse >= PATIENCE
 
     def _copy(self) -> Tensors:
         return {name: p.detach().clone() for name, p in self.network.named_parameters()}
@@ -150,8 +136,8 @@ class Course:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that a later run needs, by name."""
-        numbers = [self.done, self.total or 0, self._worse, self._ended, self.best, self.spent]
-        found = {"course": np.array([*numbers, self._first or 0.0], dtype=np.float64)}
+        numbers = [self.done, self._worse, self._ended, self.best, self.spent]
+        found = {"course": np.array(numbers, dtype=np.float64)}
         for prefix, tensors in self._groups():
             for name, tensor in tensors.items():
                 found[f"{prefix}.{name}"] = tensor.detach().float().cpu().numpy()
@@ -160,9 +146,8 @@ class Course:
     def resume(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what `state` returned, of a network of the same shape."""
         numbers = state["course"].tolist()
-        self.done, self._worse, self._ended = int(numbers[0]), int(numbers[2]), bool(numbers[3])
-        self.total = int(numbers[1]) or self.total
-        self.best, self.spent, self._first = numbers[4], numbers[5], numbers[6]
+        self.done, self._worse, self._ended = int(numbers[0]), int(numbers[1]), bool(numbers[2])
+        self.best, self.spent = numbers[3], numbers[4]
         place = next(self.network.parameters()).device
 
         def read(prefix: str) -> Tensors:

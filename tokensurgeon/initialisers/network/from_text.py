@@ -34,6 +34,8 @@ ALSO = 2048
 STEPS_PER_SAMPLE = 2
 MOST_SAMPLES = 512
 LOOK_BYTES = 24_000
+HIDDEN = 0.25
+"""Share of the source's own tokens that are made as if they were new."""
 UNSEEN = 1 << 20
 """Number of the vocabulary that is looked at and never trained on."""
 
@@ -125,7 +127,7 @@ class TextExamples:
         generator = np.random.default_rng((self._seed, 3, number))
         which = (number // STEPS_PER_SAMPLE) % MOST_SAMPLES
         if self._sample is None or self._sample[0] != which:
-            self._sample = which, self._sampler.draw(which)
+            self._sample = which, self._sampler.draw(which, HIDDEN)
         sample = self._sample[1]
         room = self._batch * 3
         order = generator.permutation(len(self._chunks))[: max(1, room // CHUNK)]
@@ -136,8 +138,7 @@ class TextExamples:
         known = np.flatnonzero(sample.source_ids >= 0)
         shown = np.unique(np.concatenate(cut.sequences))
         shown = shown[shown >= 0]
-        beside = [_some(generator, new, OTHERS), _some(generator, known, ALSO)]
-        chosen = np.unique(np.concatenate([shown, *beside]))
+        chosen, shift = _beside(generator, shown, ((new, OTHERS), (known, ALSO)))
         table, bias = self._table(composer, sample, chosen)
         places = np.zeros(len(sample.source_ids), dtype=np.int64)
         places[chosen] = np.arange(len(chosen)) + len(self._prefix)
@@ -163,7 +164,9 @@ class TextExamples:
         finally:
             inner.padding_idx = padding
         self.n_tokens += int(lengths.sum())
-        return functional.cross_entropy(logits[:, :-1][real].float(), ids[:, 1:][real])
+        weight = torch.from_numpy(np.pad(shift, (len(self._prefix), 0))).to(composer.device)
+        scores = logits[:, :-1][real].float() + weight
+        return functional.cross_entropy(scores, ids[:, 1:][real])
 
     def _table(
         self, composer: Composer, sample: Sample, chosen: Ids
@@ -222,5 +225,20 @@ def _placed(ids: Ids, places: Ids) -> Ids:
     return np.where(ids < 0, -1 - ids, places[ids])
 
 
-def _some(generator: np.random.Generator, ids: Ids, most: int) -> Ids:
-    return ids if len(ids) <= most else generator.choice(ids, most, replace=False)
+def _beside(
+    generator: np.random.Generator, shown: Ids, kinds: Sequence[tuple[Ids, int]]
+) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Return the shown ids with some others of each kind, and what to add to their logits.
+
+    Each of the others stands for all that were not drawn: without that, the many tokens of a large
+    vocabulary would learn to draw more mass than the batch shows them to have.
+    """
+    ids, shifts = [shown], [np.zeros(len(shown), dtype=np.float32)]
+    for kind, most in kinds:
+        rest = np.setdiff1d(kind, shown)
+        drawn = rest if len(rest) <= most else generator.choice(rest, most, replace=False)
+        ids.append(drawn)
+        stands_for = np.log(len(rest) / len(drawn)) if len(drawn) else 0.0
+        shifts.append(np.full(len(drawn), stands_for, dtype=np.float32))
+    chosen, order = np.unique(np.concatenate(ids), return_index=True)
+    return chosen, np.concatenate(shifts)[order]

@@ -24,15 +24,19 @@ from tokensurgeon.vocabulary.token_bytes import to_alphabet
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SIZES = (1024, 32768)
-"""Tokens of a sample: between these, and no more than the text has substrings."""
+SIZES = (4096, 32768)
+"""Tokens of a sample, or half to twice the source's where it has more; a half of the text's
+substrings at most. Smaller ones cut text nearly into characters, and teach little of new rows."""
+MOST_NOISE = 0.5
+"""Standard deviation of the noise on the logarithm of a score, at most."""
 PRESETS = ("gpt2", "cl100k", "o200k")
 DIGITS = ("left-3", "single", "any")
+LEAST = 256
+"""Substrings."""
 LONGEST = 24
 """Bytes of a token."""
 _MOST_BYTES = 8 << 20
 _MOST_WORDS = 60_000
-_MOST_SUBSTRINGS = 4 * SIZES[1]
 
 Ids = npt.NDArray[np.int64]
 
@@ -81,6 +85,7 @@ class Sampler:
         seed: int = 0,
     ) -> None:
         self._source, self._usable, self._seed = source, usable, seed
+        self._sizes = max(SIZES[0], source.n_rows // 2), max(SIZES[1], 2 * source.n_rows)
         words = _words(texts)
         found: Counter[str] = Counter()
         for word, count in words.most_common(_MOST_WORDS):
@@ -90,26 +95,32 @@ class Sampler:
         # A substring seen once would be a token for one place of the text.
         kept = [(text, count) for text, count in found.items() if count > 1]
         kept = [(text, count) for text, count in kept if len(text.encode()) <= LONGEST]
-        if len(kept) < SIZES[0] // 4:
+        if len(kept) < LEAST:
             raise InitialiserError(
                 f"the text has {len(kept):,} substrings to draw vocabularies from, which is too "
                 "few: give more text"
             )
         kept.sort(key=lambda one: (-one[1] * len(one[0]), one[0]))
-        del kept[_MOST_SUBSTRINGS:]
+        del kept[4 * self._sizes[1] :]
         self._texts = [text for text, _ in kept]
         self._scores = np.log([float(count * len(text)) for text, count in kept])
-        self._known: dict[bytes, tuple[int, tuple[int, ...]]] = {}
+        self._known: dict[tuple[bytes, bool], tuple[int, tuple[int, ...]]] = {}
 
-    def draw(self, number: int) -> Sample:
-        """Return vocabulary `number` of this seed."""
+    def draw(self, number: int, hidden: float = 0.0) -> Sample:
+        """Return vocabulary `number` of this seed.
+
+        Parameters
+        ----------
+        hidden : float
+            Share of the tokens that the source has which are spelled with others all the same:
+            its own are the most frequent, and a text shows few new ones.
+        """
         from tokenizers import Tokenizer, decoders, models
 
         generator = np.random.default_rng((self._seed, number))
-        low, high = np.log(SIZES)
-        size = int(np.exp(generator.uniform(low, high)))
-        size = min(size, max(SIZES[0] // 4, len(self._texts) // 2))
-        noise = generator.uniform(0.0, 1.0) * generator.standard_normal(len(self._scores))
+        size = int(np.exp(generator.uniform(*np.log(self._sizes))))
+        size = min(size, len(self._texts) // 2)
+        noise = generator.uniform(0.0, MOST_NOISE) * generator.standard_normal(len(self._scores))
         scores = self._scores + noise
         best = np.argpartition(-scores, min(size, len(scores)) - 1)[:size]
         logs = scores[best] - np.log(np.exp(scores[best]).sum())
@@ -128,25 +139,27 @@ class Sampler:
         digits = DIGITS[int(generator.integers(len(DIGITS)))]
         tokenizer.pre_tokenizer = pretokenizer(pattern(preset, digits))
         tokenizer.decoder = decoders.ByteLevel()
-        pairs = [self._spell(data) for data in tokens]
+        hide = generator.random(len(tokens)) < hidden
+        pairs = [self._spell(data, bool(no)) for data, no in zip(tokens, hide, strict=True)]
         return Sample(
             tokenizer,
             np.array([found for found, _ in pairs], dtype=np.int64),
             tuple(spelling for _, spelling in pairs),
         )
 
-    def _spell(self, data: bytes) -> tuple[int, tuple[int, ...]]:
-        """Return the source's id of these bytes, or -1 and its pieces."""
-        found = self._known.get(data)
+    def _spell(self, data: bytes, hide: bool) -> tuple[int, tuple[int, ...]]:
+        """Return the source's id of these bytes, or -1 and pieces, where there are any."""
+        hide = hide and len(data) > 1
+        found = self._known.get((data, hide))
         if found is None:
             one = self._source.emits(data)
-            if one is not None and self._usable[one]:
-                found = one, ()
-            else:
-                pieces = self._source.pieces_of(data) or ()
-                fits = all(piece < len(self._usable) for piece in pieces)
-                found = -1, pieces if fits else ()
-            self._known[data] = found
+            found = (-1 if one is None or not self._usable[one] else one), ()
+            if hide or found[0] < 0:
+                banned = self._source.ids_of_bytes(data) if hide else ()
+                pieces = self._source.pieces_of(data, forbid=banned) or ()
+                if pieces and all(piece < len(self._usable) for piece in pieces):
+                    found = -1, pieces
+            self._known[data, hide] = found
         return found
 
 
