@@ -29,6 +29,17 @@ SENTENCES = (
 )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """One torch thread: matrices here are tiny, and threads that wait for a core cost seconds."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The folder of other people's models, tokenizers and texts; skips without it."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers import build
+from tokensurgeon.initialisers import build, check_initialiser
 from tokensurgeon.initialisers.check import example_context
 from tokensurgeon.initialisers.network.file import Hypernet
 from tokensurgeon.initialisers.network.ladder import (
@@ -53,7 +53,9 @@ def test_a_planted_composition_is_found():
     short = [i for i in range(context.source.n_rows) if len(table[i] or b"") < 2]
     for token in range(context.source.n_rows):
         if len(table[token] or b"") > 1 and context.anchors[token]:
-            pieces = context.source.pieces_of(table[token], forbid=set(range(len(table))) - {*short})
+            pieces = context.source.pieces_of(
+                table[token], forbid=set(range(len(table))) - {*short}
+            )
             if pieces:
                 rows[token] = rows[list(pieces)].mean(axis=0) @ turn
     planted = dataclasses.replace(context, input_rows=rows, output_rows=rows.copy())
@@ -61,6 +63,10 @@ def test_a_planted_composition_is_found():
     mean, ridge, network = (rung["held_out"] for rung in rungs)
     assert ridge < mean
     assert network < 0.9 * ridge
+
+
+def test_it_keeps_the_contract():
+    check_initialiser(build("hypernetwork", {"minutes": 0}))
 
 
 def test_the_same_seed_gives_the_same_rows():
@@ -140,7 +146,9 @@ def test_a_fine_tuned_variant_passes_and_another_source_does_not(tmp_path):
 def test_bad_files_and_settings_are_said(tmp_path):
     with pytest.raises(SettingError, match="no file"):
         build("hypernetwork", {"network": str(tmp_path / "none")})
-    with pytest.raises(SettingError, match="minutes"):
+    with pytest.raises(SettingError, match="needs a file"):
+        build("hypernetwork")
+    with pytest.raises(SettingError, match="minutes must be"):
         build("hypernetwork", {"minutes": -1})
     bad = tmp_path / "bad"
     bad.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")

@@ -28,8 +28,8 @@ class Hypernetwork:
     network : str or None
         A file of ``tokensurgeon hypernet train``: further tokenizers for a source, and its
         fine-tuned variants, then cost seconds. None trains one for this surgery alone.
-    minutes : float
-        Of training where there is no file; 0 is the ridge composer.
+    minutes : float or None
+        Of training where there is no file; 0 is the ridge composer. One of the two is needed.
 
     Notes
     -----
@@ -40,11 +40,16 @@ class Hypernetwork:
 
     name: ClassVar[str]
     network: str | None = None
-    minutes: float = 2.0
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 <= self.minutes <= 100_000:
+        if self.network is None and self.minutes is None:
+            raise SettingError(
+                "hypernetwork needs a file of tokensurgeon hypernet train, as "
+                "hypernetwork.network=FILE, or time to train, as hypernetwork.minutes=5"
+            )
+        if self.minutes is not None and not 0 <= self.minutes <= 100_000:
             raise SettingError(f"hypernetwork.minutes must be 0 to 100000; got {self.minutes}")
         if self.network is not None and not Path(self.network).is_file():
             raise SettingError(
@@ -63,11 +68,12 @@ class Hypernetwork:
         else:
             load = getattr(context.states, "language_model", None)
             parts = [len(row) for row in context.pieces] or PARTS
+            minutes = self.minutes or 0.0
             ladder = Ladder(
                 context,
-                60 * self.minutes,
-                steps=None if self.minutes else (0, 0),
-                model=load() if load is not None and context.texts and self.minutes else None,
+                60 * minutes,
+                steps=None if minutes else (0, 0),
+                model=load() if load is not None and context.texts and minutes else None,
                 parts=parts,
             )
             found = ladder.run()
