@@ -32,11 +32,11 @@ OTHERS = 768
 ALSO = 2048
 """Shared tokens likewise."""
 STEPS_PER_SAMPLE = 2
-MOST_SAMPLES = 512
+MOST_SAMPLES = 48
 LOOK_BYTES = 24_000
 HIDDEN = 0.25
 """Share of the source's own tokens that are made as if they were new."""
-UNSEEN = 1 << 20
+UNSEEN = (1 << 20) + 1
 """Number of the vocabulary that is looked at and never trained on."""
 
 Ids = npt.NDArray[np.int64]
