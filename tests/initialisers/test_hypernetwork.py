@@ -19,8 +19,7 @@ from tokensurgeon.initialisers.network.ladder import (
     new_network,
 )
 from tokensurgeon.initialisers.network.model import MOST_PIECES, pack
-from tokensurgeon.initialisers.network.sampling import Sampler
-from tokensurgeon.vocabulary import vocabulary_from_tokenizer
+from tokensurgeon.initialisers.network.sampling import OneTarget, Sampler
 
 
 def ladder(context, rows: int = 0, **settings) -> Ladder:
@@ -194,27 +193,42 @@ def sampler(seed: int = 0) -> Sampler:
     return Sampler(TEXTS, context.source, usable, seed)
 
 
-def test_a_sampled_vocabulary_is_lossless_and_spelled_by_the_source():
-    source = example_context().source
-    sample = sampler().draw(0)
-    vocabulary = vocabulary_from_tokenizer(sample.tokenizer)
-    assert len(sample.spellings) == len(sample.source_ids) == vocabulary.n_rows
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_drawn_vocabulary_is_lossless_and_spelled_by_the_source(number: int):
+    table = example_context().source.token_bytes
+    sample = sampler().draw(number)
+    new = np.flatnonzero(sample.source_ids < 0)
+    assert 0 < len(new) < len(sample.source_ids) == len(sample.spellings)
     for text in (*TEXTS[:5], "naïve\tcafé\n\n  end", "日本"):
-        assert sample.tokenizer.decode(sample.tokenizer.encode(text).ids) == text
-    for token, data in enumerate(vocabulary.token_bytes):
-        one = int(sample.source_ids[token])
-        if one >= 0:
-            assert source.token_bytes[one] == data
-            assert not sample.spellings[token]
-        else:
-            assert b"".join(source.token_bytes[i] for i in sample.spellings[token]) == data
+        spelled = b""
+        for token in sample.encode([text])[0]:
+            one = int(sample.source_ids[token])
+            pieces = sample.spellings[token] if one < 0 else [one]
+            spelled += b"".join(table[piece] for piece in pieces)
+        assert spelled == text.encode()
 
 
-def test_samples_are_a_matter_of_seed_and_number():
-    one, same, other = sampler().draw(1), sampler().draw(1), sampler().draw(2)
-    assert one.tokenizer.to_str() == same.tokenizer.to_str()
-    assert one.tokenizer.to_str() != other.tokenizer.to_str()
-    assert sampler(seed=1).draw(1).tokenizer.to_str() != one.tokenizer.to_str()
+def test_drawn_vocabularies_are_a_matter_of_seed_and_number():
+    def cuts(seed: int, number: int) -> list[list[int]]:
+        return [ids.tolist() for ids in sampler(seed).draw(number).encode(TEXTS[:3])]
+
+    for number in (0, 1):
+        assert cuts(0, number) == cuts(0, number)
+        assert cuts(0, number) != cuts(1, number)
+        assert cuts(0, number) != cuts(0, number + 2)
+
+
+def test_of_one_target_every_draw_is_the_target():
+    context = example_context()
+    pieces = dict(zip(context.missing.tolist(), context.pieces, strict=True))
+    draws = OneTarget(context.alignment, pieces, context.n_source)
+    sample = draws.draw(3)
+    assert sample is draws.draw(0)
+    assert np.flatnonzero(sample.source_ids < 0).tolist() == sorted(
+        {*context.missing.tolist()} | {*np.flatnonzero(context.alignment.source_ids < 0).tolist()}
+    )
+    text = "the cat sat on the mat"
+    assert sample.encode([text])[0].tolist() == context.target.encode(text)
 
 
 def test_too_little_text_to_sample_from_is_said():

@@ -20,22 +20,20 @@ from torch.nn import functional
 from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
 from tokensurgeon.initialisers.network.course import Course
 from tokensurgeon.initialisers.network.model import Composer, pack
-from tokensurgeon.initialisers.network.sampling import Sample, Sampler
+from tokensurgeon.initialisers.network.sampling import Draws, Sample
 
 RATE = 5e-4
 CHUNK = 256
 """Bytes of a chunk."""
 TOKENS = {"cpu": 1536, "cuda": 16384}
 """Of a batch."""
-OTHERS = 768
+OTHERS = 512
 """New tokens of the vocabulary that a batch does not show and that it is scored against."""
 ALSO = 2048
 """Shared tokens likewise."""
 STEPS_PER_SAMPLE = 2
 MOST_SAMPLES = 48
 LOOK_BYTES = 24_000
-HIDDEN = 0.25
-"""Share of the source's own tokens that are made as if they were new."""
 UNSEEN = (1 << 20) + 1
 """Number of the vocabulary that is looked at and never trained on."""
 
@@ -57,7 +55,7 @@ class TextExamples:
     ----------
     model : LanguageModel
         The source; its body is not changed.
-    sampler : Sampler
+    draws : Draws
     texts, selection : sequence of str
         What is trained on, and what is looked at.
     prefix : sequence of int
@@ -69,7 +67,7 @@ class TextExamples:
     def __init__(
         self,
         model: Any,
-        sampler: Sampler,
+        draws: Draws,
         texts: Sequence[str],
         selection: Sequence[str],
         *,
@@ -77,7 +75,7 @@ class TextExamples:
         output_bias: npt.NDArray[np.float32] | None,
         seed: int,
     ) -> None:
-        self._model, self._sampler, self._seed = model, sampler, seed
+        self._model, self._draws, self._seed = model, draws, seed
         self._prefix = np.array(prefix, dtype=np.int64)
         self._bias = output_bias
         self._chunks = chunk_documents(texts, max_bytes_per_chunk=CHUNK)
@@ -85,7 +83,7 @@ class TextExamples:
             selection, max_bytes_per_chunk=CHUNK, max_bytes_total=LOOK_BYTES
         )
         self._sample: tuple[int, Sample] | None = None
-        self._unseen = sampler.draw(UNSEEN)
+        self._unseen = draws.draw(UNSEEN)
         self.n_tokens = 0
         inner, outer = model.model.get_input_embeddings(), model.model.get_output_embeddings()
         self._names: dict[str, str] = {}
@@ -127,14 +125,14 @@ class TextExamples:
         generator = np.random.default_rng((self._seed, 3, number))
         which = (number // STEPS_PER_SAMPLE) % MOST_SAMPLES
         if self._sample is None or self._sample[0] != which:
-            self._sample = which, self._sampler.draw(which, HIDDEN)
+            self._sample = which, self._draws.draw(which)
         sample = self._sample[1]
         room = self._batch * 3
         order = generator.permutation(len(self._chunks))[: max(1, room // CHUNK)]
         cut = self._cut(sample, [self._chunks[i] for i in order.tolist()])
         if not cut.sequences:
             return torch.zeros((), device=composer.device, requires_grad=True)
-        new = np.flatnonzero([bool(one) for one in sample.spellings])
+        new = np.flatnonzero(sample.has_row & (sample.source_ids < 0))
         known = np.flatnonzero(sample.source_ids >= 0)
         shown = np.unique(np.concatenate(cut.sequences))
         shown = shown[shown >= 0]
@@ -194,7 +192,7 @@ class TextExamples:
         self, composer: Composer, sample: Sample
     ) -> tuple[list[npt.NDArray[np.float32]], Any, Callable[[Ids], list[int]]]:
         """Return the rows of a whole sample, its bias, and from its ids to places in them."""
-        chosen = np.flatnonzero((sample.source_ids >= 0) | [bool(one) for one in sample.spellings])
+        chosen = np.flatnonzero(sample.has_row)
         with torch.no_grad():
             table, bias = self._table(composer, sample, chosen)
         places = np.zeros(len(sample.source_ids), dtype=np.int64)
@@ -207,14 +205,15 @@ class TextExamples:
 
     def _cut(self, sample: Sample, chunks: Sequence[Chunk]) -> _Cut:
         """Tokenise chunks; those with a token that has no row, or too long, are left out."""
-        has_row = (sample.source_ids >= 0) | np.array([bool(one) for one in sample.spellings])
+        has_row = sample.has_row
         prefix = -1 - np.arange(len(self._prefix))
         sequences, n_bytes = [], 0
         most = self._model.max_positions or 1 << 30
-        encoded = sample.tokenizer.encode_batch([chunk.text for chunk in chunks])
-        for chunk, one in zip(chunks, encoded, strict=True):
-            ids = np.array(one.ids, dtype=np.int64)
-            if len(ids) and has_row[ids].all() and len(ids) + len(prefix) <= most:
+        encoded = sample.encode([chunk.text for chunk in chunks])
+        for chunk, ids in zip(chunks, encoded, strict=True):
+            if ids is None or len(ids) + len(prefix) > most:
+                continue
+            if len(ids) and has_row[ids].all():
                 sequences.append(np.concatenate([prefix, ids]))
                 n_bytes += chunk.n_bytes
         return _Cut([one for one in sequences if len(one) > 1], n_bytes)

@@ -1,7 +1,8 @@
 """The ladder of a hypernetwork: mean, ridge composer, network on rows, network through the model.
 
 Every rung is kept only if it beats the one below: on trained tokens held out, and, where there is
-text, in bits per byte under a sampled vocabulary that nothing was trained on. Needs torch.
+text, in bits per byte on text set aside, under the target or a vocabulary that nothing was trained
+on. Needs torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tokensurgeon.initialisers.network.file import Arrays, Hypernet, bounds, mat
 from tokensurgeon.initialisers.network.from_rows import RowExamples
 from tokensurgeon.initialisers.network.from_text import TextExamples
 from tokensurgeon.initialisers.network.model import Composer, RowNetwork
-from tokensurgeon.initialisers.network.sampling import Sampler
+from tokensurgeon.initialisers.network.sampling import Draws, OneTarget, Sampler
 from tokensurgeon.initialisers.ridge_composer import (
     SideComposer,
     finite,
@@ -92,6 +93,8 @@ class Ladder:
         Steps of the two trainings instead of seconds.
     model : LanguageModel or None
         The source, to train through; None trains on rows alone, as does a context without text.
+        Text is cut by the context's target, or, where no token is missing, by vocabularies drawn
+        at random.
     parts : sequence of int
         How many pieces trained tokens are cut into.
     partial : Path or None
@@ -173,12 +176,17 @@ class Ladder:
         if len(texts) < FEW_DOCUMENTS:
             texts = [c.text for c in chunk_documents(texts, max_bytes_per_chunk=BLOCK)]
         n = max(1, min(len(texts) // 2, int(SELECTION_SHARE * len(texts))))
-        usable = np.zeros(context.n_source, dtype=bool)
-        usable[: context.source.n_rows] = True
-        sampler = Sampler(texts[n:], context.source, usable, context.seed)
+        draws: Draws
+        if context.n_missing:
+            pieces = dict(zip(context.missing.tolist(), context.pieces, strict=True))
+            draws = OneTarget(context.alignment, pieces, context.n_source)
+        else:
+            usable = np.zeros(context.n_source, dtype=bool)
+            usable[: context.source.n_rows] = True
+            draws = Sampler(texts[n:], context.source, usable, context.seed)
         return TextExamples(
             self.model,
-            sampler,
+            draws,
             texts[n:],
             texts[:n],
             prefix=context.prefix,

@@ -93,7 +93,7 @@ class RowNetwork(nn.Module):
     def forward(self, pieces: torch.Tensor, real: torch.Tensor) -> list[torch.Tensor]:
         """Return corrections in units of a row's spread, (n, width) for each matrix."""
         counts = real.sum(dim=1)
-        steps = torch.arange(MOST_PIECES, device=pieces.device)
+        steps = torch.arange(pieces.shape[1], device=pieces.device)
         behind = (counts[:, None] - 1 - steps).clamp_min(0)
         x = self.read(pieces) + self.front(steps) + self.back(behind)
         for block in self.blocks:
@@ -183,17 +183,27 @@ class Composer:
         with torch.no_grad():
             made = self.ridge(packed)
         if self.network is not None:
-            pieces = torch.cat([white[packed.shown] for white in self.white], dim=-1)
-            corrections = self.network(pieces, packed.real)
-            made = [
-                one + spread * more
-                for one, spread, more in zip(made, self._spreads, corrections, strict=True)
-            ]
+            for part, steps in self._by_length(packed):
+                shown = packed.shown[part, :steps]
+                pieces = torch.cat([white[shown] for white in self.white], dim=-1)
+                corrections = self.network(pieces, packed.real[part, :steps])
+                made = [
+                    one.index_add(0, part, spread * more)
+                    for one, spread, more in zip(made, self._spreads, corrections, strict=True)
+                ]
         norms = [one.norm(dim=1, keepdim=True).clamp_min(1e-30) for one in made]
         return [
             one * (bound / norm).clamp(max=1.0)
             for one, norm, bound in zip(made, norms, self._bounds, strict=True)
         ]
+
+    @staticmethod
+    def _by_length(packed: Packed) -> list[tuple[torch.Tensor, int]]:
+        """Part short spellings from long ones: most are short, and padding costs as pieces do."""
+        half = MOST_PIECES // 2
+        short = packed.counts <= half
+        parts = [(short.nonzero()[:, 0], half), ((~short).nonzero()[:, 0], MOST_PIECES)]
+        return [(part, steps) for part, steps in parts if len(part)]
 
     def values(self, spellings: Sequence[Sequence[int]], at_once: int = 4096) -> list[Rows]:
         """Return composed rows of each matrix as float32 arrays, block by block."""

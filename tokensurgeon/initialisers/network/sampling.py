@@ -10,14 +10,15 @@ cuts words and numbers by a preset drawn at random.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import regex
 
+from tokensurgeon.alignment import Alignment
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.training.pretokenizers import counted_pattern, pattern, pretokenizer
 from tokensurgeon.vocabulary import Vocabulary
@@ -32,7 +33,9 @@ SIZES = (4096, 32768)
 substrings at most. Smaller ones cut text nearly into characters, and teach little of new rows."""
 MOST_NOISE = 0.5
 """Standard deviation of the noise on the logarithm of a score, at most."""
-PRESETS = ("gpt2", "cl100k", "o200k")
+PRESETS = ("gpt2", "cl100k", "o200k", None)
+LONE_SPACES = r" ?\p{L}+| ?[^\s\p{L}\p{N}]+|\p{N}|\s"
+"""In a preset's place: every space of several its own piece, as SentencePiece mostly has them."""
 DIGITS = ("left-3", "single", "any")
 TRAINED_BYTES = 1 << 20
 """Characters of text that a trained vocabulary is trained on."""
@@ -52,17 +55,61 @@ class Sample:
 
     Attributes
     ----------
-    tokenizer : tokenizers.Tokenizer
-        Lossless; it adds no special token.
+    encode : callable(texts)
+        Ids of each text, without special tokens; None of one that it would not give back.
     source_ids : int64 (n,)
         The source's id where it has the token, else -1.
     spellings : tuple of tuples of int, len n
         Source ids of the other tokens; empty where the source has the token.
     """
 
-    tokenizer: Tokenizer
+    encode: Callable[[Sequence[str]], list[Ids | None]]
     source_ids: Ids
     spellings: tuple[tuple[int, ...], ...]
+
+    @property
+    def has_row(self) -> npt.NDArray[np.bool_]:
+        """Which tokens the source has or can spell, bool (n,)."""
+        spelled = np.array([bool(one) for one in self.spellings], dtype=np.bool_)
+        return np.logical_or(self.source_ids >= 0, spelled)
+
+
+class Draws(Protocol):
+    """Vocabularies by number."""
+
+    def draw(self, number: int) -> Sample:
+        """Return vocabulary `number`: the same number, the same vocabulary."""
+        ...
+
+
+class OneTarget:
+    """The one vocabulary that rows are wanted for.
+
+    Parameters
+    ----------
+    alignment : Alignment
+    pieces : mapping of int to tuple of int
+        Source ids of each missing target token.
+    n_source : int
+        Rows of the source.
+    """
+
+    def __init__(
+        self, alignment: Alignment, pieces: Mapping[int, tuple[int, ...]], n_source: int
+    ) -> None:
+        own = alignment.source_ids
+        self._sample = Sample(
+            lambda texts: [
+                np.array(one.ids, dtype=np.int64) if one.lossless else None
+                for one in alignment.target.encode_many(texts)
+            ],
+            np.where(own < n_source, own, -1),
+            tuple(pieces.get(token, ()) for token in range(alignment.target.n_rows)),
+        )
+
+    def draw(self, number: int) -> Sample:
+        """Return the target, whatever the number."""
+        return self._sample
 
 
 class Sampler:
@@ -111,32 +158,26 @@ class Sampler:
         self._scores = np.log([float(count * len(text)) for text, count in kept])
         self._documents = [text for text in texts if text]
         self._trained: dict[int, tuple[Tokenizer, list[bytes]]] = {}
-        self._known: dict[tuple[bytes, bool], tuple[int, tuple[int, ...]]] = {}
+        self._known: dict[bytes, tuple[int, tuple[int, ...]]] = {}
 
-    def draw(self, number: int, hidden: float = 0.0) -> Sample:
-        """Return vocabulary `number` of this seed: even ones are sampled, odd ones trained.
-
-        Parameters
-        ----------
-        hidden : float
-            Share of the tokens that the source has which are spelled with others all the same:
-            its own are the most frequent, and a text shows few new ones.
-        """
+    def draw(self, number: int) -> Sample:
+        """Return vocabulary `number` of this seed: even ones are sampled, odd ones trained."""
         generator = np.random.default_rng((self._seed, number))
         size = int(np.exp(generator.uniform(*np.log(self._sizes))))
         preset = PRESETS[int(generator.integers(len(PRESETS)))]
         digits = DIGITS[int(generator.integers(len(DIGITS)))]
-        cut = pretokenizer(pattern(preset, digits))
+        cut = pretokenizer(LONE_SPACES if preset is None else pattern(preset, digits))
         if number % 2:
             if number not in self._trained:
                 self._trained[number] = self._train(size, cut, generator)
             tokenizer, tokens = self._trained[number]
         else:
             tokenizer, tokens = self._unigram(size, cut, generator)
-        hide = np.random.default_rng((self._seed, number, 1)).random(len(tokens)) < hidden
-        pairs = [self._spell(data, bool(no)) for data, no in zip(tokens, hide, strict=True)]
+        pairs = [self._spell(data) for data in tokens]
         return Sample(
-            tokenizer,
+            lambda texts: [
+                np.array(one.ids, dtype=np.int64) for one in tokenizer.encode_batch(list(texts))
+            ],
             np.array([found for found, _ in pairs], dtype=np.int64),
             tuple(spelling for _, spelling in pairs),
         )
@@ -189,19 +230,17 @@ class Sampler:
         spellings = sorted(tokenizer.get_vocab().items(), key=lambda one: one[1])
         return tokenizer, [from_alphabet(spelling) for spelling, _ in spellings]
 
-    def _spell(self, data: bytes, hide: bool) -> tuple[int, tuple[int, ...]]:
+    def _spell(self, data: bytes) -> tuple[int, tuple[int, ...]]:
         """Return the source's id of these bytes, or -1 and pieces, where there are any."""
-        hide = hide and len(data) > 1
-        found = self._known.get((data, hide))
+        found = self._known.get(data)
         if found is None:
             one = self._source.emits(data)
             found = (-1 if one is None or not self._usable[one] else one), ()
-            if hide or found[0] < 0:
-                banned = self._source.ids_of_bytes(data) if hide else ()
-                pieces = self._source.pieces_of(data, forbid=banned) or ()
-                if pieces and all(piece < len(self._usable) for piece in pieces):
+            if found[0] < 0:
+                pieces = self._source.pieces_of(data) or ()
+                if all(piece < len(self._usable) for piece in pieces):
                     found = -1, pieces
-            self._known[data, hide] = found
+            self._known[data] = found
         return found
 
 
