@@ -79,7 +79,8 @@ def test_training_through_the_model_leaves_it_as_it_was(tmp_path, family: str, t
     rungs = found.card["rungs"]
     assert [rung["name"] for rung in rungs][:2] == ["mean of pieces", "ridge composer"]
     assert rungs[-1]["steps"] == 30
-    assert rungs[-1]["bits_per_byte"] < rungs[0]["bits_per_byte"]
+    # It starts from the ridge composer and keeps the best it saw.
+    assert rungs[-1]["bits_per_byte"] <= rungs[1]["bits_per_byte"] + 1e-5
     assert found.card["tokens"] > 0
 
 
