@@ -167,3 +167,23 @@ def test_a_tied_source_stays_one_matrix(
     assert found.rows.tied
     assert {stage.stage for stage in found.report.stages}.isdisjoint({"fold", "match"})
     assert {line.side for line in found.report.choice} == {"output"}
+
+
+def test_a_hypernetwork_is_tried_where_its_settings_name_one(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    settings = {"settings": {"hypernetwork": {"minutes": 0.03}}}
+    asked = recipe(tiny_source, tiny_donor, tiny_text, init=settings, calibrate=[])
+    operation = prepare(asked)
+    choice = choose(operation, asked.init, ())
+    lines = {(line.side, line.method): line for line in choice.table}
+    for name in (
+        ("input", "hypernetwork"),
+        ("output", "hypernetwork"),
+        ("both", "hypernetwork/hypernetwork"),
+    ):
+        assert lines[name].rebuilt is None
+        assert lines[name].bits_per_byte is not None
+    assert choice.rows.gradient_steps > 0
+    figures = [line.bits_per_byte for line in choice.table if line.bits_per_byte is not None]
+    assert any(line.chosen and line.bits_per_byte == min(figures) for line in choice.table)

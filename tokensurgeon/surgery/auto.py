@@ -33,6 +33,9 @@ OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "ridge-composer")
 TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
 DONOR = ("omp", "tokenadapt", "anchors")
 """Tried besides, on every side, where there is a donor."""
+NETWORK = "hypernetwork"
+"""Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
+trained for the text, so it always goes to the text, and both its sides together."""
 SETTINGS: dict[str, dict[str, Any]] = {"anchors": {"combiner": "ridge"}}
 """Of candidates whose own default is not the one to try; a recipe's settings win."""
 
@@ -116,14 +119,15 @@ def choose(
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
-    before = _forward_tokens(operation)
+    before, steps = _forward_tokens(operation), operation.states.gradient_steps
     trial = _Trial(operation, spec)
     choice = trial.run()
     rows = choice.rows
     if trial.bench is not None:
         rows = calibrated(operation, rows, stages, heal)
     forward = _forward_tokens(operation) - before
-    return replace(choice, rows=replace(rows, forward_tokens=forward))
+    steps = rows.gradient_steps + operation.states.gradient_steps - steps
+    return replace(choice, rows=replace(rows, forward_tokens=forward, gradient_steps=steps))
 
 
 def _forward_tokens(operation: Operation) -> int:
@@ -147,6 +151,8 @@ class _Trial:
         self.figures: dict[tuple[str, str], float] = {}
         self.bench: Workbench | None = None
         more = DONOR if operation.donor is not None else ()
+        if NETWORK in spec.settings:
+            more = (*more, NETWORK)
         self.sides = {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
         if operation.tied:
             self.sides = {"output": (*TIED, *more)}
@@ -174,6 +180,12 @@ class _Trial:
         for side in ("output", "input", "output"):
             if side in shortlists:
                 self._measure_all(side, shortlists[side])
+        if NETWORK in self.candidates and not self.operation.tied:
+            pair = (NETWORK, NETWORK)
+            if pair not in self.figures:
+                self.figures[pair] = self._measure(pair)
+            line = Tried("both", "/".join(pair), None, self.figures[pair], self._best() == pair)
+            self.table["both", line.method] = line
         best = self._best()
         texts = self.bench.texts
         n_bytes = sum(chunk.n_bytes for chunk in texts.selection)
@@ -182,7 +194,9 @@ class _Trial:
         if hidden is not None:
             why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
         table = tuple(
-            replace(line, chosen=line.method == best[0 if line.side == "input" else 1])
+            line
+            if line.side == "both"
+            else replace(line, chosen=line.method == best[0 if line.side == "input" else 1])
             for line in self.table.values()
         )
         return Choice(self.rows(*best), best, table, why)
@@ -224,8 +238,10 @@ class _Trial:
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
         default = self.default[0 if side == "input" else 1]
+        last = [NETWORK] if NETWORK in names else []
+        names = tuple(name for name in names if name != NETWORK)
         if hidden is None:
-            return list(names)
+            return [*names, *last]
         metric = None
         if side == "output" and self.bench is not None:
             states = self.bench.source_states().astype(np.float64)
@@ -239,7 +255,7 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # Both were good everywhere so far; hidden tokens must not hide them.
-        return list(dict.fromkeys([*short, default, "subword-mean"]))
+        return list(dict.fromkeys([*short, default, "subword-mean", *last]))
 
     def _stack(
         self, side: str, found: list[Rebuilt], hidden: Hidden, metric: np.ndarray | None
