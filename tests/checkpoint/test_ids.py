@@ -83,6 +83,15 @@ def test_what_is_lost_is_warned_of() -> None:
     assert found.changes["config.json:eos_token_id"] == [[2, 4], [12]]
 
 
+def test_what_may_not_be_empty_gets_the_end() -> None:
+    options = {"needed": ("cls_token_id",), "roles": {"eos": 6}}
+    found = remap({"cls_token_id": 4, "sep_token_id": 4}, **options)
+    assert found.config["cls_token_id"] == 6
+    assert found.config["sep_token_id"] is None
+    assert "lacks that token: now 6" in found.warnings[0]
+    assert "lacks that token: now null" in found.warnings[1]
+
+
 def test_bos_equal_to_eos_becomes_two_and_two_become_one() -> None:
     shared = {"bos_token_id": 2, "eos_token_id": 2}
     found = remap(shared, dict(shared), roles={"bos": 12, "eos": 6})

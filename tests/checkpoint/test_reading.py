@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.checkpoint.conftest import BIASED, CASES, N_ROWS, WIDTH
+from tests.checkpoint.conftest import BIASED, CASES, N_ROWS, WIDTH, make_tokenizer
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.errors import (
     CheckpointError,
@@ -114,6 +114,31 @@ def test_a_chance_dimension_of_the_same_size_is_not_refused(tmp_path: Path) -> N
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
     assert Checkpoint.open(tmp_path / "model").layout.input_names == ("transformer.wte.weight",)
+
+
+@pytest.mark.parametrize("size", [N_ROWS, N_ROWS + 8])
+def test_a_second_table_by_token_is_refused_whatever_its_size(tmp_path: Path, size: int) -> None:
+    import transformers
+
+    config = transformers.Gemma4TextConfig(
+        vocab_size=N_ROWS,
+        vocab_size_per_layer_input=size,
+        hidden_size_per_layer_input=8,
+        num_kv_shared_layers=0,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=None,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path)
+    with pytest.raises(UnsupportedCheckpointError, match="embed_tokens_per_layer"):
+        Checkpoint.open(tmp_path)
 
 
 def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:

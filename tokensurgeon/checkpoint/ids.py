@@ -7,7 +7,7 @@ An id whose meaning the target lacks becomes null with a warning: a stale id wou
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ def remap_configs(
     id_map: Mapping[int, int | None],
     roles: Mapping[str, int],
     defaults: Mapping[str, Any] = {},
+    needed: Collection[str] = (),
     untied: bool = False,
 ) -> RemappedIds:
     """Return the configurations for another vocabulary; the arguments are not changed.
@@ -68,6 +69,9 @@ def remap_configs(
         The target's roles: ``{"eos": 2, ...}``.
     defaults : mapping
         What the family's class fills in where the file is silent, such as ``{"eos_token_id": 2}``.
+    needed : collection of str
+        Keys that the family's class does not leave empty: for a token that is lost the target's
+        end or start stands in.
     untied : bool
         Whether the two sides are two matrices now; the flag then says so at every level.
 
@@ -83,7 +87,7 @@ def remap_configs(
     main: Json = text if isinstance(text, dict) else found.config
     silent = {key: value for key, value in defaults.items() if not _said(found.config, main, key)}
     main.update(silent)
-    remap = _Remapper(found, id_map, roles, n_new)
+    remap = _Remapper(found, id_map, roles, n_new, needed)
     for where, level in _levels(found.config):
         remap.level("config.json", where, level)
         if level.get("vocab_size") == n_old:
@@ -142,8 +146,10 @@ class _Remapper:
         id_map: Mapping[int, int | None],
         roles: Mapping[str, int],
         n_new: int,
+        needed: Collection[str],
     ) -> None:
         self.found, self.id_map, self.roles, self.n_new = found, id_map, roles, n_new
+        self.needed = needed
 
     def level(self, file: str, where: str, level: Json) -> None:
         """Remap the ids of one level in place, and note what changed."""
@@ -151,9 +157,12 @@ class _Remapper:
             new = self.value(file, where, key, old)
             if new == old:
                 continue
-            level[key] = new
+            written = new
+            if new is None and file == "config.json" and key in self.needed:
+                written = self.roles.get("eos", self.roles.get("bos", 0))
+            self._warn_of_losses(f"{file}:{where}{key}", old, new, written)
+            new = level[key] = written
             self.found.changes[f"{file}:{where}{key}"] = [old, new]
-            self._warn_of_losses(f"{file}:{where}{key}", old, new)
             if any(not 0 <= one < self.n_new for one in _flat(new)):
                 raise CheckpointError(
                     f"{key} would become {new}, which is not below the {self.n_new} rows"
@@ -218,12 +227,12 @@ class _Remapper:
             )
         return new
 
-    def _warn_of_losses(self, name: str, old: Any, new: Any) -> None:
+    def _warn_of_losses(self, name: str, old: Any, new: Any, written: Any) -> None:
         lost = len(list(_flat(old))) - len(list(_flat(new)))
         if new is None or lost > 0:
             self.found.warnings.append(
                 f"{name} was {_short(old)}; the target tokenizer lacks "
-                f"{'that token' if new is None else f'{lost} of these tokens'}: now {_short(new)}"
+                f"{'that token' if new is None else f'{lost} of these tokens'}: now {_short(written)}"
             )
 
 

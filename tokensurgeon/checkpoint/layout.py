@@ -228,9 +228,17 @@ def _refuse_unclaimed(
 ) -> None:
     """Refuse tensors of the vocabulary's size, unless the model shows that they are not its rows.
 
+    Further tables that are read by token id are refused whatever their size.
+
     A dimension may equal the number of rows by chance (positions, a wide layer). So the model is
     built once more with one row more: what keeps its shape is not vocabulary-shaped.
     """
+    for key, name in mapped.items():
+        if key not in claimed and re.search(_PER_LAYER_TABLE, name):
+            raise UnsupportedCheckpointError(
+                f"the tensor {key} has rows of its own for every token, besides the input rows; "
+                "this checkpoint is refused, for new tokens would have none"
+            )
     suspects = [
         key for key in tensors.where if key not in claimed and n_rows in tensors.info(key).shape
     ]
@@ -251,6 +259,10 @@ def _refuse_unclaimed(
             f"the tensor {key} of shape {list(tensors.info(key).shape)} has the vocabulary's "
             f"{n_rows} rows and is not understood; this checkpoint is refused rather than guessed"
         )
+
+
+_PER_LAYER_TABLE = r"embed_tokens_per_layer\.weight$"
+"""Gemma 3n and 4 read a second table by token id, which may have a size of its own."""
 
 
 def _embedding_multiplier(text: Any, model: nn.Module) -> float:

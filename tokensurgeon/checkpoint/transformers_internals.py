@@ -8,6 +8,7 @@ holds them; where the renaming is gone, names are matched as they are or by thei
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -150,3 +151,9 @@ def file_key(model: nn.Module, name: str) -> str:
 def ignored_patterns(model: nn.Module) -> tuple[str, ...]:
     """Return regular expressions of file keys that the model ignores on purpose."""
     return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()))
+
+
+def ids_that_must_be(config: Any) -> frozenset[str]:
+    """Return the ids that a configuration class takes as a number only, never as none."""
+    fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
+    return frozenset(f.name for f in fields if f.name.endswith("_token_id") and f.type is int)

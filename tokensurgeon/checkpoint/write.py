@@ -142,6 +142,7 @@ def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
         id_map=plan.id_map,
         roles=plan.target.roles,
         defaults={key: getattr(built, key, None) for key in _DEFAULTS},
+        needed=internals.ids_that_must_be(built),
         untied=not plan.tied and layout.tied_flag,
     )
     for name, old, new in (

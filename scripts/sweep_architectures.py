@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+"""Patch a tiny model of every causal family that transformers builds, and write the table.
+
+    python scripts/sweep_architectures.py [--only FAMILY …] [-o docs/architectures.md]
+
+For each family a model of two small layers is made from its configuration class, tied and untied,
+with random weights and the byte-level tokenizer of this script. It is then given its own
+vocabulary, which must give the same bytes back, and the same vocabulary with other ids, which must
+give the same logits in the other order. What cannot be built, or is refused, is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+N_TOKENS, N_ROWS = 290, 304
+PROBE = (3, 40, 5, 9, 288, 17, 100)
+
+FAMILIES = (
+    *("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "mistral"),
+    *("gpt2", "gpt_neox", "opt", "cohere", "cohere2", "granite", "deepseek_v2", "deepseek_v3"),
+    *("gpt_oss", "mamba", "mamba2", "mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmo"),
+    *("olmo2", "olmo3", "olmoe", "falcon", "falcon_h1", "bloom", "mpt", "gptj", "gpt_neo"),
+    *("codegen", "gpt_bigcode", "starcoder2", "stablelm", "smollm3", "glm", "glm4", "glm4_moe"),
+    *("granitemoe", "granitemoehybrid", "granitemoeshared", "exaone4", "ernie4_5", "nemotron"),
+    *("minicpm3", "internlm3", "hunyuan_v1_dense", "seed_oss", "helium", "persimmon", "phimoe"),
+    *("biogpt", "xglm", "jamba", "bamba", "zamba2", "recurrent_gemma", "falcon_mamba", "lfm2"),
+    *(
+        "apertus",
+        "arcee",
+        "dots1",
+        "diffllama",
+        "doge",
+        "gemma3n_text",
+        "gemma4_text",
+        "llama4_text",
+    ),
+    *("modernbert-decoder", "nanochat", "vaultgemma", "minimax", "ministral", "qwen3_5_text"),
+    *("youtu", "bitnet", "dbrx", "jetmoe", "openai-gpt", "ctrl", "rwkv", "moshi", "ministral3"),
+)
+"""Most used first."""
+
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "dff"), 48),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
+    **dict.fromkeys(("intermediate_size_mlp", "shared_intermediate_size"), 16),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "multi_query_group_num"), 2),
+    **dict.fromkeys(("head_dim", "rotary_dim", "mamba_d_head", "mamba_n_heads"), 8),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 64),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("dropout", "attention_dropout", "hidden_dropout", "resid_pdrop"), 0.0),
+    **dict.fromkeys(("embd_pdrop", "attn_pdrop", "activation_dropout"), 0.0),
+    "vocab_size": N_ROWS,
+}
+"""Small values of what configurations call their sizes."""
+
+OWN: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 4},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 4, "n_groups": 1},
+    # Keys and values have as many heads as queries in latent attention.
+    "deepseek_v2": {"num_key_value_heads": 4},
+    "deepseek_v3": {"num_key_value_heads": 4},
+    "minicpm3": {"num_key_value_heads": 4},
+    "youtu": {"num_key_value_heads": 4},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "modernbert-decoder": {"pad_token_id": 2},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"]},
+    "gemma3n_text": {
+        "vocab_size_per_layer_input": N_ROWS,
+        "num_kv_shared_layers": 0,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "activation_sparsity_pattern": [0.0, 0.0],
+    },
+    "gemma4_text": {"vocab_size_per_layer_input": N_ROWS, "num_kv_shared_layers": 0},
+    "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a family, tied or not.
+
+    Attributes
+    ----------
+    built : str
+        Empty, or why no model could be made.
+    error : str
+        Empty, or what the patch was refused for or failed with.
+    tensors : int
+        Vocabulary-shaped tensors found.
+    identical : bool
+        Whether the source's own vocabulary gave the same bytes.
+    difference : float
+        Largest difference of permuted logits, relative to the largest logit.
+    """
+
+    family: str
+    tied: bool
+    built: str = ""
+    error: str = ""
+    tensors: int = 0
+    really_tied: bool = False
+    identical: bool = False
+    difference: float = float("nan")
+
+    @property
+    def right(self) -> bool:
+        """Whether the model was built and patched as it should be."""
+        return not self.built and not self.error and self.identical and self.difference < 1e-4
+
+
+def tokenizer(folder: Path, moved: list[int]) -> None:
+    """Save a byte-level BPE whose ids are moved."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    spellings = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = []
+    for a, b in [(a, b) for a in "Ġthacsm" for b in "thaeisnmorlcb"]:
+        if len(spellings) < N_TOKENS and a + b not in spellings:
+            merges.append((a, b))
+            spellings.append(a + b)
+    made = Tokenizer(models.BPE({one: moved[i] for i, one in enumerate(spellings)}, merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(one, special=True) for one in ("<s>", "</s>")])
+    folder.mkdir(parents=True, exist_ok=True)
+    made.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "TokenizersBackend"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def config_of(family: str, tied: bool) -> Any:
+    """Return a small configuration of a family."""
+    from transformers import AutoConfig
+
+    fresh = AutoConfig.for_model(family)
+    names = set(fresh.to_dict()) | set(getattr(type(fresh), "attribute_map", {}))
+    chosen = {name: value for name, value in SIZES.items() if name in names}
+    # A list of layer kinds is as long as the default's layers: the class makes it anew.
+    lists = ("layer_types", "mlp_layer_types", "layers_block_type")
+    chosen |= {n: None for n in lists if n in names and not _is_computed(fresh, n)}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    chosen |= {**ids, "tie_word_embeddings": tied, **OWN.get(family, {})}
+    return AutoConfig.for_model(family, **chosen)
+
+
+def _is_computed(config: Any, name: str) -> bool:
+    """Say whether a class works a value out from others, and takes none."""
+    own = getattr(type(config), name, None)
+    name = getattr(type(config), "attribute_map", {}).get(name, name)
+    mapped = getattr(type(config), name, None)
+    return any(isinstance(one, property) and one.fset is None for one in (own, mapped))
+
+
+def build(family: str, tied: bool, folder: Path) -> None:
+    """Save a random model of a family with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config_of(family, tied))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1) * 0.5)
+    model.float().save_pretrained(folder)
+    tokenizer(folder, list(range(N_TOKENS)))
+
+
+def try_family(family: str, tied: bool, folder: Path) -> Outcome:
+    """Build, patch twice, and compare."""
+    from tokensurgeon.checkpoint import Checkpoint, PatchPlan, load_model, write_checkpoint
+    from tokensurgeon.errors import TokensurgeonError
+    from tokensurgeon.vocabulary import load_vocabulary
+
+    source = folder / "source"
+    try:
+        build(family, tied, source)
+    except Exception as error:  # noqa: BLE001 - whatever a configuration class trips over
+        return Outcome(family, tied, built=_line(error))
+    moved = np.random.default_rng(3).permutation(N_TOKENS)
+    order = np.concatenate([moved, np.arange(N_TOKENS, N_ROWS)])
+    tokenizer(folder / "target", [int(i) for i in moved])
+    found: dict[str, Any] = {}
+    try:
+        checkpoint = Checkpoint.open(source)
+        found = {"tensors": len(checkpoint.layout.names), "really_tied": checkpoint.layout.tied}
+
+        def patch(target: Path, taken: np.ndarray, out: Path) -> None:
+            bias = checkpoint.output_bias()
+            plan = PatchPlan(
+                checkpoint=checkpoint,
+                target=load_vocabulary(target),
+                input_rows=checkpoint.input_rows()[taken],
+                output_rows=checkpoint.output_rows()[taken],
+                output_bias=None if bias is None else bias[taken],
+                copied_input=taken.astype(np.int64),
+                copied_output=taken.astype(np.int64),
+                id_map={int(i): place for place, i in enumerate(taken)},
+            )
+            write_checkpoint(plan, out, allow_autotokenizer_mismatch=True)
+
+        patch(source, np.arange(N_ROWS), folder / "same")
+        weights = [path.name for path in source.glob("*.safetensors")]
+        found["identical"] = all(
+            (source / name).read_bytes() == (folder / "same" / name).read_bytes()
+            for name in weights
+        )
+        patch(folder / "target", np.argsort(order), folder / "moved")
+        before = load_model(source).logits(list(PROBE))
+        after = load_model(folder / "moved").logits([int(order[i]) for i in PROBE])
+        scale = float(np.abs(before).max()) or 1.0
+        found["difference"] = float(np.abs(after[:, order] - before).max()) / scale
+    except TokensurgeonError as error:
+        return Outcome(family, tied, error=_line(error), **found)
+    except Exception as error:  # noqa: BLE001 - the table must show it
+        return Outcome(family, tied, error=f"{type(error).__name__}: {_line(error)}", **found)
+    return Outcome(family, tied, **found)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"/\S+/", "", text)[:160].replace("|", "\\|")
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the page's table."""
+    import transformers
+
+    built = [one for one in outcomes if not one.built]
+    right = [one for one in built if one.right]
+    families = {one.family for one in right}
+    lines = [
+        f"transformers {transformers.__version__}: {len(built)} models of "
+        f"{len({one.family for one in built})} families were built; {len(right)} of them, of "
+        f"{len(families)} families, were patched and gave the right bytes and logits.",
+        "",
+        "| family | asked | in the file | tensors | own vocabulary | permuted logits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in outcomes:
+        asked = "tied" if one.tied else "untied"
+        if one.built:
+            continue
+        if one.error:
+            lines.append(f"| {one.family} | {asked} | | {one.tensors or ''} | {one.error} | |")
+            continue
+        lines.append(
+            f"| {one.family} | {asked} | {'tied' if one.really_tied else 'untied'} | "
+            f"{one.tensors} | {'the same bytes' if one.identical else 'other bytes'} | "
+            f"{one.difference:.0e} |"
+        )
+    not_built = [one for one in outcomes if one.built]
+    if not_built:
+        lines += ["", "Not built by this script from the class's defaults:", ""]
+        lines += [
+            f"- {one.family}, {'tied' if one.tied else 'untied'}: {one.built}" for one in not_built
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=FAMILIES, metavar="FAMILY")
+    parser.add_argument("-o", "--output", type=Path)
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    outcomes = []
+    for family in asked.only:
+        for tied in (False, True):
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes.append(try_family(family, tied, Path(folder)))
+            one = outcomes[-1]
+            what = one.built or one.error or f"{one.identical} {one.difference:.0e}"
+            took = time.perf_counter() - start
+            print(
+                f"{family} {'tied' if tied else 'untied'}: {what} ({took:.1f} s)", file=sys.stderr
+            )
+    text = table(outcomes)
+    if asked.output is None:
+        print(text)
+        return
+    page = asked.output.read_text("utf-8")
+    begin, end = "<!-- sweep -->\n", "<!-- /sweep -->"
+    head, rest = page.split(begin)
+    asked.output.write_text(head + begin + text + end + rest.split(end)[1], "utf-8")
+
+
+if __name__ == "__main__":
+    main()

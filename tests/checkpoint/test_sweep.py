@@ -1,0 +1,51 @@
+"""The sweep over families that docs/architectures.md is made of."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PATH = Path(__file__).parents[2] / "scripts" / "sweep_architectures.py"
+REFUSED = ("gemma3n_text", "gemma4_text", "moshi")
+NOT_BUILT = ("zamba2", "granitemoehybrid", "dbrx")
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sweep_architectures", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sweep = script()
+USED = [one for one in sweep.FAMILIES if one not in (*REFUSED, *NOT_BUILT)]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["mamba", "deepseek_v3", "gpt_oss", "cohere", "opt"])
+def test_families_are_patched_right(family: str, tied: bool, tmp_path: Path) -> None:
+    outcome = sweep.try_family(family, tied, tmp_path)
+    assert outcome.right, outcome
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", USED)
+def test_every_family_is_patched_right(family: str, tied: bool, tmp_path: Path) -> None:
+    outcome = sweep.try_family(family, tied, tmp_path)
+    assert outcome.right, outcome
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_is_not_understood_is_refused(family: str, tmp_path: Path) -> None:
+    outcome = sweep.try_family(family, False, tmp_path)
+    assert outcome.error
+    assert not outcome.built
+    assert not (tmp_path / "moved").exists()
