@@ -43,7 +43,7 @@ BUDGET = 120.0
 SIDES = ("subword-last/subword-mean", "subword-last/omp", "hidden-residual/omp")
 """Pairs of methods that are measured where there are two matrices."""
 NEEDS_A_DONOR = ("omp", "omp-published")
-NOT_COMPARED = ("external", "anchors")
+NOT_COMPARED = ("external", "anchors", "hypernetwork")
 """Methods that need a setting of the user's."""
 THIRD, OURS = "trained by a third party", "trained for this project"
 

@@ -120,6 +120,9 @@ class Recipe(_Model):
         The target tokenizer; None means the donor's.
     donor : str or None
         A model (its vocabulary rows are enough) that has the target tokenizer.
+    for_draft : str or None
+        A big model that the result is to draft for: its tokenizer is taken, and as many rows as
+        it has.
     output : str or None
         Where the patched checkpoint goes; None computes and reports without writing.
     """
@@ -127,6 +130,7 @@ class Recipe(_Model):
     source: str
     tokenizer: str | TrainSpec | None = None
     donor: str | None = None
+    for_draft: str | None = None
     output: str | None = None
     init: InitSpec = InitSpec()
     text: TextSpec = TextSpec()
@@ -146,6 +150,8 @@ class Recipe(_Model):
     pad_to_multiple_of: int = Field(default=1, ge=1)
     trim_rows: bool = False
     map: dict[str, str] = Field(default_factory=dict)
+    export_map: str | None = None
+    """A .jsonl or .npz file for which source tokens stand for each target token."""
     chat_template: str = "source"
     """`source`, `target`, or a file."""
     device: str = "cpu"
@@ -162,7 +168,9 @@ class Recipe(_Model):
 
     @model_validator(mode="after")
     def _target_known(self) -> Recipe:
-        if self.tokenizer is None and self.donor is None:
+        if self.for_draft is not None and self.tokenizer not in (None, self.for_draft):
+            raise ValueError("'for_draft' takes the big model's tokenizer; leave out 'tokenizer'")
+        if self.tokenizer is None and self.donor is None and self.for_draft is None:
             raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
         return self
 
@@ -243,7 +251,9 @@ class Recipe(_Model):
                 "source": take(self.source),
                 "tokenizer": tokenizer,
                 "donor": self.donor and take(self.donor),
+                "for_draft": self.for_draft and take(self.for_draft),
                 "output": self.output and str(folder / self.output),
+                "export_map": self.export_map and str(folder / self.export_map),
                 "text": text,
                 "chat_template": template if template in ("source", "target") else take(template),
             }

@@ -23,8 +23,11 @@ from tokensurgeon.initialisers import (
 )
 from tokensurgeon.initialisers.check import example_context, example_contexts
 
+NEEDY = ("external", "hypernetwork")
+"""Checked as instances: they have no row to give before they are told something."""
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "external"])
+
+@pytest.mark.parametrize("name", [name for name in names() if name not in NEEDY])
 def test_every_builtin_keeps_the_contract(name: str):
     check_initialiser(get(name))
 

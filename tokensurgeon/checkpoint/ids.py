@@ -230,9 +230,10 @@ class _Remapper:
     def _warn_of_losses(self, name: str, old: Any, new: Any, written: Any) -> None:
         lost = len(list(_flat(old))) - len(list(_flat(new)))
         if new is None or lost > 0:
+            what = "that token" if new is None else f"{lost} of these tokens"
             self.found.warnings.append(
-                f"{name} was {_short(old)}; the target tokenizer lacks "
-                f"{'that token' if new is None else f'{lost} of these tokens'}: now {_short(written)}"
+                f"{name} was {_short(old)}; the target tokenizer lacks {what}: "
+                f"now {_short(written)}"
             )
 
 

@@ -56,6 +56,11 @@ FACTS = {
     show_default=True,
     help="Missing tokens to show.",
 )
+@click.option(
+    "--export-map",
+    metavar="FILE",
+    help="Write which source tokens stand for each target token: .jsonl, or .npz weights.",
+)
 @console.json_option
 def command(
     source: str,
@@ -63,17 +68,25 @@ def command(
     mapping: tuple[str, ...],
     texts: tuple[str, ...],
     examples: int,
+    export_map: str | None,
     as_json: bool,
 ) -> None:
     """Align the tokenizer TARGET with the tokenizer SOURCE, by exact bytes.
 
-    Each is a folder with tokenizer.json, such a file, or a model on the hub. Nothing is written.
+    Each is a folder with tokenizer.json, such a file, or a model on the hub. Nothing is written
+    but the map that --export-map names.
     """
     from tokensurgeon.alignment import align
     from tokensurgeon.vocabulary import load_vocabulary
 
     pairs = [parse_pair(each) for each in mapping]
     alignment = align(load_vocabulary(source), load_vocabulary(target), dict(pairs))
+    if export_map is not None:
+        from tokensurgeon.surgery.prepare import spell
+        from tokensurgeon.surgery.token_map import check_map_path, write_token_map
+
+        check_map_path(export_map)
+        write_token_map(alignment, spell(alignment, alignment.source.n_rows)[0], export_map)
     on_text = measure(alignment, texts) if texts else None
     missing = example_tokens(alignment, examples)
     if as_json:

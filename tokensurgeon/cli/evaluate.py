@@ -13,7 +13,10 @@ from tokensurgeon.errors import BoundExceededError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokensurgeon.evaluation import EntryResult, Evaluation, Part
+    from tokensurgeon.evaluation import DraftResult, EntryResult, Evaluation, Part
+
+DRAFT_BYTES = 50_000
+"""Text that a draft is measured on, at most: two whole distributions at every place."""
 
 
 @click.command(short_help="Bits per byte of checkpoints on a text.")
@@ -53,6 +56,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="The key that holds the text in JSON objects.",
 )
+@click.option(
+    "--draft-for",
+    metavar="MODEL",
+    help="Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
+)
 @console.seen_option
 @console.device_option
 @console.dtype_option
@@ -68,6 +76,7 @@ def command(
     chunk_bytes: int | None,
     generate: int,
     field: str,
+    draft_for: str | None,
     allow_seen_text: bool,
     device: str | None,
     dtype: str | None,
@@ -83,9 +92,32 @@ def command(
     """
     if max_rise is not None and against is None:
         raise click.UsageError("--max-rise needs --against: a rise above what?")
+    if draft_for is not None and (against is not None or generate):
+        raise click.UsageError(
+            "--draft-for is a measure of its own: leave out --against, --generate"
+        )
 
-    from tokensurgeon.evaluation import evaluate_checkpoint
+    from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft
 
+    if draft_for is not None:
+        with console.progress() as progress:
+            result = evaluate_draft(
+                checkpoint,
+                draft_for,
+                text,
+                field=field,
+                max_bytes=min(max_bytes, DRAFT_BYTES),
+                device=device or "cpu",
+                dtype=dtype or "float32",
+                trust_remote_code=trust_remote_code,
+                allow_seen_text=allow_seen_text,
+                progress=progress,
+            )
+        if as_json:
+            console.write_json(result.to_dict())
+        else:
+            _print_draft(result)
+        return
     with console.progress() as progress:
         evaluation = evaluate_checkpoint(
             checkpoint,
@@ -108,6 +140,32 @@ def command(
         _print(evaluation)
     if max_rise is not None:
         _check_rise(evaluation, max_rise)
+
+
+def _print_draft(result: DraftResult) -> None:
+    """Say what is accepted, beside doing without a draft."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("drafted at once", "accepted, sampling", "accepted, greedy", "tokens a pass"):
+        table.add_column(heading, justify="right")
+    table.add_row("0", "", "", "1.00 … 1.00")
+    for n, accepted in result.accepted.items():
+        greedy = result.accepted_greedy[n]
+        table.add_row(
+            str(n), f"{accepted:.2f}", f"{greedy:.2f}", f"{1 + accepted:.2f} … {1 + greedy:.2f}"
+        )
+    screen = console.stdout()
+    screen.print(table)
+    screen.print(
+        f"acceptance {result.acceptance:.1%} by sampling, {result.agreement:.1%} greedy, at "
+        f"{result.n_positions:,} places of {result.n_bytes:,} bytes"
+    )
+    if result.n_rows[0] != result.n_rows[1]:
+        screen.print(
+            f"the draft has {result.n_rows[0]:,} rows and the big model {result.n_rows[1]:,}; "
+            "some engines want them equal: transplant --for-draft pads"
+        )
 
 
 def _check_rise(evaluation: Evaluation, max_rise: float) -> None:

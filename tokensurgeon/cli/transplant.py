@@ -56,6 +56,11 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
 @click.option("--baseline", multiple=True, metavar="NAME", help="A method to measure beside.")
 @click.option("--untie", is_flag=True, help="Write two matrices where the source has one.")
 @click.option("--pad-to-multiple-of", type=click.IntRange(min=1), metavar="N", help="Pad the rows.")
+@click.option(
+    "--for-draft",
+    metavar="MODEL",
+    help="Draft for MODEL: take its tokenizer and its number of rows.",
+)
 @click.option("--trim-rows", is_flag=True, help="Drop rows past the last id.")
 @click.option(
     "--map",
@@ -63,6 +68,11 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
     multiple=True,
     metavar="TARGET=SOURCE",
     help="Take the row of one token for another, by spelling.",
+)
+@click.option(
+    "--export-map",
+    metavar="FILE",
+    help="Write which source tokens stand for each target token: .jsonl, or .npz weights.",
 )
 @click.option("--chat-template", metavar="source|target|FILE", help="Whose template to write.")
 @click.option("--recipe", metavar="FILE", help="A YAML recipe; options override its keys.")
@@ -100,8 +110,10 @@ def command(
     baseline: tuple[str, ...],
     untie: bool,
     pad_to_multiple_of: int | None,
+    for_draft: str | None,
     trim_rows: bool,
     mapping: tuple[str, ...],
+    export_map: str | None,
     chat_template: str | None,
     recipe: str | None,
     device: str | None,
@@ -143,8 +155,10 @@ def command(
             "baselines": baseline,
             "untie": untie,
             "pad_to_multiple_of": pad_to_multiple_of,
+            "for_draft": for_draft,
             "trim_rows": trim_rows,
             "map": parse_map(mapping),
+            "export_map": export_map,
             "chat_template": chat_template,
             "device": device,
             "dtype": dtype,

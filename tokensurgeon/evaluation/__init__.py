@@ -3,6 +3,7 @@
 from tokensurgeon.evaluation.bench import Bench, Entry
 from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
 from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
+from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
 from tokensurgeon.evaluation.generation import Generation, measure_generation
@@ -27,6 +28,7 @@ from tokensurgeon.evaluation.table import EntryResult, Evaluation
 __all__ = [
     "Bench",
     "CHUNK_SIZES",
+    "DraftResult",
     "Chunk",
     "Encoded",
     "Entry",
@@ -47,6 +49,7 @@ __all__ = [
     "encode_chunks",
     "evaluate",
     "evaluate_checkpoint",
+    "evaluate_draft",
     "excess_parts",
     "kind_of",
     "left_out_bytes",

@@ -26,6 +26,7 @@ from tokensurgeon.evaluation.scoring import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.draft import big_rows, role_warnings
 from tokensurgeon.surgery.train_target import train_target
 from tokensurgeon.training import read_documents
 from tokensurgeon.training.progress import Progress, no_progress
@@ -259,13 +260,14 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
     if isinstance(recipe.tokenizer, TrainSpec):
         target = train_target(recipe.tokenizer, checkpoint.path, recipe.force, progress)
     else:
-        assert recipe.tokenizer is not None or donor_folder is not None  # Recipe checks it
-        target = load_vocabulary(recipe.tokenizer or donor_folder or "")
+        chosen = recipe.tokenizer or recipe.for_draft or donor_folder
+        assert chosen is not None  # Recipe checks it
+        target = load_vocabulary(chosen)
     loaded = time.perf_counter()
     alignment = align(source, target, recipe.map)
     alignment = _within_rows(alignment, checkpoint.layout.n_rows)
     progress(0, 1, "spelling missing tokens")
-    pieces, unspellable = _spell(alignment, checkpoint.layout.n_rows)
+    pieces, unspellable = spell(alignment, checkpoint.layout.n_rows)
     progress(1, 1, "spelling missing tokens")
     operation = Operation(
         recipe=recipe,
@@ -280,6 +282,11 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
         timings={"read": opened - start, "target vocabulary": loaded - opened},
         warnings=list(alignment.warnings),
     )
+    if recipe.for_draft is not None:
+        trust = recipe.trust_remote_code
+        rows = big_rows(recipe.for_draft, target, trust_remote_code=trust)
+        operation.n_rows = max(rows, operation.n_rows)
+        operation.warnings += role_warnings(recipe.for_draft, target, trust_remote_code=trust)
     if donor_folder is not None and donor_input is not None and donor_output is not None:
         _attach_donor(operation, donor_folder, donor_input, donor_output)
     operation.timings["align"] = time.perf_counter() - loaded
@@ -297,7 +304,7 @@ def _within_rows(alignment: Alignment, n_source_rows: int) -> Alignment:
     return alignment.with_matches(source_ids, match, note)
 
 
-def _spell(alignment: Alignment, n_source_rows: int) -> tuple[dict[int, tuple[int, ...]], Ids]:
+def spell(alignment: Alignment, n_source_rows: int) -> tuple[dict[int, tuple[int, ...]], Ids]:
     """Return the pieces of each missing token, and the ids of those that nothing can spell.
 
     A source that lower-cases cannot spell " The"; the pieces of what it makes of it stand in.

@@ -25,6 +25,7 @@ from tokensurgeon.surgery.methods import AUTO, build_initialiser, chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.token_map import check_map_path, write_token_map
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.progress import Progress, no_progress
@@ -98,6 +99,8 @@ def transplant(
     for plugin in plugins:
         load_plugin(plugin)
     _check_settings(recipe)
+    if recipe.export_map is not None:
+        check_map_path(recipe.export_map, recipe.force)
     start = time.perf_counter()
     operation = prepare(recipe, progress or no_progress)
     automatic = initialiser is None and wants_auto(recipe.init)
@@ -138,6 +141,8 @@ def transplant(
         operation, methods=methods, made=made, evaluation=evaluation, choice=choice
     )
     output = None
+    if recipe.export_map is not None:
+        write_token_map(operation.alignment, operation.pieces, recipe.export_map)
     if recipe.output is not None:
         with operation.stage("write"):
             report, output = _write(operation, rows, report)

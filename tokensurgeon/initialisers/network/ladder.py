@@ -26,7 +26,7 @@ from tokensurgeon.initialisers.network.course import Course
 from tokensurgeon.initialisers.network.file import Arrays, Hypernet, bounds, matrices_of, sketch
 from tokensurgeon.initialisers.network.from_rows import RowExamples
 from tokensurgeon.initialisers.network.from_text import TextExamples
-from tokensurgeon.initialisers.network.model import Composer, RowNetwork
+from tokensurgeon.initialisers.network.model import Composer, PlacedRows, RowNetwork
 from tokensurgeon.initialisers.network.sampling import Draws, OneTarget, Sampler
 from tokensurgeon.initialisers.ridge_composer import (
     SideComposer,
@@ -297,8 +297,15 @@ def composer_of(
     if network is None and found.network is not None:
         network = new_network(found, context)
         network.load_state_dict({n: torch.from_numpy(v) for n, v in found.network.items()})
-    rows = [finite(matrix) for matrix in matrices_of(context)]
-    return Composer(found.sides, rows, bounds(context), network, context.device)
+    whitenings = [side.whitening for side in found.sides]
+    key = (NAME, tuple(map(id, whitenings)), context.device)
+    if key not in context.cache:
+        rows = [finite(matrix) for matrix in matrices_of(context)]
+        # With the whitenings, whose identity the key stands on.
+        kept = PlacedRows.make(found.sides, rows, context.device), bounds(context), whitenings
+        context.cache[key] = kept
+    placed, most, _ = context.cache[key]
+    return Composer(found.sides, placed, most, network)
 
 
 def _as_kept(side: SideComposer) -> SideComposer:

@@ -127,14 +127,45 @@ class _Block(nn.Module):
         return deeper
 
 
+@dataclass(frozen=True)
+class PlacedRows:
+    """The source's rows on a device, as they are and whitened; dear to make, so made once.
+
+    Attributes
+    ----------
+    rows, white : list of float32 tensors (n_source, width), (n_source, d)
+        One of each for each matrix.
+    """
+
+    rows: list[torch.Tensor]
+    white: list[torch.Tensor]
+
+    @classmethod
+    def make(
+        cls, sides: Sequence[SideComposer], matrices: Sequence[Rows], device: torch.device | str
+    ) -> PlacedRows:
+        """Bring finite rows to a device and whiten them there."""
+        rows = [to_device(matrix, device) for matrix in matrices]
+        white = []
+        for side, one in zip(sides, rows, strict=True):
+            mean, turn = (to_device(x, device) for x in (side.whitening.mean, side.whitening.turn))
+            white.append(one @ turn - mean @ turn)
+        return cls(rows, white)
+
+
+def to_device(values: npt.NDArray[np.floating], device: torch.device | str) -> torch.Tensor:
+    """Return a float32 tensor; on CPU one that shares the array's memory where it can."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+
+
 class Composer:
     """The ridge composer of a source's rows with a network on top, on one device.
 
     Parameters
     ----------
     sides : sequence of SideComposer
-    matrices : sequence of float32 (n_source, width)
-        The rows, finite; one matrix where both sides are one.
+    placed : PlacedRows
+        The source's rows on the device.
     bounds : sequence of float
         Norms that no composed row exceeds.
     network : RowNetwork or None
@@ -144,22 +175,15 @@ class Composer:
     def __init__(
         self,
         sides: Sequence[SideComposer],
-        matrices: Sequence[Rows],
+        placed: PlacedRows,
         bounds: Sequence[float],
         network: RowNetwork | None,
-        device: torch.device | str = "cpu",
     ) -> None:
-        def placed(values: npt.NDArray[np.floating]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
-
-        self.device = device
-        self.rows = [placed(rows) for rows in matrices]
-        self.white = [
-            placed(side.whitening(rows)) for side, rows in zip(sides, matrices, strict=True)
-        ]
-        self._maps = [placed(side.alpha * side.linear.coefficients) for side in sides]
-        self._shifts = [placed(side.alpha * side.linear.intercept) for side in sides]
-        self._spreads = [float(rows.std()) for rows in matrices]
+        device = placed.rows[0].device
+        self.device, self.rows, self.white = device, placed.rows, placed.white
+        self._maps = [to_device(side.alpha * side.linear.coefficients, device) for side in sides]
+        self._shifts = [to_device(side.alpha * side.linear.intercept, device) for side in sides]
+        self._spreads = [float(rows.std()) for rows in placed.rows]
         self._bounds = list(bounds)
         self.network = network if network is None else network.to(device)
 

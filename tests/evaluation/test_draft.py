@@ -1,0 +1,110 @@
+"""What a big model accepts of a draft: laws of the measure, and the command on real tiny models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.surgery.conftest import bpe, make_model, save_tokenizer
+from tokensurgeon import transplant
+from tokensurgeon.checkpoint import Checkpoint, load_model
+from tokensurgeon.cli.main import main
+from tokensurgeon.errors import EvaluationError, RecipeError
+from tokensurgeon.evaluation.draft import check_same_ids, expected_accepted, measure_draft
+from tokensurgeon.vocabulary import load_vocabulary
+
+WORDS = ["stone", "river", "winter", "garden", "silver", "morning", "letter", "window"]
+TEXT = " ".join(WORDS[(i * i + i // 3) % 8] for i in range(400))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a big model with padded rows, a small one of another vocabulary, and a text."""
+    folder = tmp_path_factory.mktemp("draft")
+    big = make_model(folder / "big", "llama", 352, tied=False, seed=1)
+    save_tokenizer(bpe(340, ("<s>",), [TEXT]), big, bos_token="<s>")
+    small = make_model(folder / "small", "gpt2", 300, tied=True, seed=2)
+    save_tokenizer(bpe(300, ("<s>",)), small, bos_token="<s>")
+    (folder / "text.txt").write_text(TEXT)
+    return folder
+
+
+def test_chances_multiply_along_the_text() -> None:
+    chances = [np.array([1.0, 0.5, 0.5, 0.0]), np.array([0.25])]
+    assert expected_accepted(chances, 1) == pytest.approx((1 + 0.5 + 0.5 + 0 + 0.25) / 5)
+    assert expected_accepted(chances, 2) == pytest.approx(((1 + 0.5) + (0.5 + 0.25) + 0.5) / 3)
+    assert np.isnan(expected_accepted(chances, 5))
+    ones = [np.ones(9)]
+    assert [expected_accepted(ones, n) for n in (1, 4, 8)] == [1, 4, 8]
+
+
+def test_a_model_accepts_all_of_its_own(world: Path) -> None:
+    model, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    found = measure_draft(model, model, vocabulary, [TEXT])
+    assert found.acceptance == pytest.approx(1.0)
+    assert found.agreement == 1.0
+    assert found.accepted[8] == pytest.approx(8.0)
+    assert 0.99 * len(TEXT) < found.n_bytes <= len(TEXT)  # blanks between chunks go
+
+
+def test_acceptance_is_the_overlap_of_the_two(world: Path) -> None:
+    big, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    rows = [e.weight.numpy() for e in (big.model.get_input_embeddings(), big.model.lm_head)]
+    other = big.patched(rows[0], 0.5 * rows[1])
+    found = measure_draft(other, big, vocabulary, [TEXT])
+    back = measure_draft(big, other, vocabulary, [TEXT])
+    assert 0 < found.acceptance < 1
+    assert found.acceptance == pytest.approx(back.acceptance)  # min(p, q) knows no order
+    assert found.agreement == 1.0  # a flatter distribution has the same top
+    ids = [*([0] if vocabulary.start_id == 0 else []), *vocabulary.encode(TEXT)][:40]
+    p, q = (np.exp(m.logits(ids).astype(np.float64)) for m in (big, other))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    short = measure_draft(other, big, vocabulary, [vocabulary.decode(ids[1:])])
+    assert short.acceptance == pytest.approx(np.minimum(p, q).sum(axis=1)[:-1].mean(), abs=1e-6)
+
+
+def test_other_ids_are_refused_by_the_first_of_them(world: Path) -> None:
+    one, other = load_vocabulary(world / "small"), load_vocabulary(world / "big")
+    with pytest.raises(EvaluationError, match=r"id \d+ is '.*' to the draft"):
+        check_same_ids(one, other)
+
+
+def test_a_draft_gets_the_big_models_ids_and_rows(world: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    transplant(
+        source=world / "small",
+        for_draft=world / "big",
+        output=out,
+        init={"input": "subword-mean", "output": "subword-mean"},
+    )
+    assert Checkpoint.open(out).layout.n_rows == Checkpoint.open(world / "big").layout.n_rows
+    check_same_ids(load_vocabulary(out), load_vocabulary(world / "big"))
+    words = ["evaluate", str(out), str(world / "text.txt"), "--draft-for", str(world / "big")]
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--json"])
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 0 < told["acceptance"] < 1
+    assert told["n_rows"] == [352, 352]
+    assert list(told["accepted"]) == [str(n) for n in range(2, 9)]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 0
+    assert "acceptance" in capsys.readouterr().out
+
+
+def test_what_makes_no_draft_is_refused(world: Path, capsys) -> None:
+    with pytest.raises(RecipeError, match="leave out 'tokenizer'"):
+        transplant(source=world / "small", tokenizer=world / "small", for_draft=world / "big")
+    text, big = str(world / "text.txt"), str(world / "big")
+    for extra, code, message in (
+        (["--draft-for", str(world / "small")], 1, "must share its ids"),
+        (["--draft-for", big, "--against", big], 2, "a measure of its own"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["evaluate", big, text, *extra])
+        assert left.value.code == code
+        assert message in capsys.readouterr().err

@@ -1,0 +1,205 @@
+"""How good a draft model is for a big one: what speculative sampling would accept of its tokens.
+
+At a position of a text the big model has the distribution p over the next token and the draft q.
+Speculative sampling accepts a token drafted from q with probability Σ min(p, q) (Leviathan et al.,
+2023, arXiv 2211.17192); greedy decoding accepts it where both find the same token likeliest. Both
+need one vocabulary: the same text per id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.errors import EvaluationError
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, chunk_documents
+from tokensurgeon.evaluation.overlap import refuse_seen
+from tokensurgeon.evaluation.scoring import encode_chunks
+from tokensurgeon.training import Corpus, read_corpus
+from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+
+if TYPE_CHECKING:
+    from tokensurgeon.checkpoint import LanguageModel
+
+DRAFTED = (2, 3, 4, 5, 6, 7, 8)
+"""Tokens drafted at once."""
+DEFAULT_BYTES = 50_000
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DraftResult:
+    """What a big model would accept of a draft's tokens on a text.
+
+    Attributes
+    ----------
+    acceptance : float
+        Mean of Σ min(p, q): the chance that a sampled token is accepted.
+    agreement : float
+        Share of the places where both find the same token likeliest.
+    accepted, accepted_greedy : dict of int to float
+        By how many tokens are drafted at once, how many are accepted on average, by sampling and
+        greedily. One more token comes from the big model itself; without a draft, that is all.
+    n_positions, n_bytes : int
+    n_rows : tuple of int
+        Of the draft and of the big model; engines may insist that they are equal.
+    """
+
+    acceptance: float
+    agreement: float
+    accepted: dict[int, float]
+    accepted_greedy: dict[int, float]
+    n_positions: int
+    n_bytes: int
+    n_rows: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for JSON."""
+        return asdict(self)
+
+
+def evaluate_draft(
+    draft: str | Path,
+    big: str | Path,
+    texts: Sequence[str | Path] | Corpus,
+    *,
+    field: str = "text",
+    max_bytes: int | None = DEFAULT_BYTES,
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    allow_seen_text: bool = False,
+    progress: Progress = no_progress,
+) -> DraftResult:
+    """Measure a draft model for a big model, both at the same places of a text.
+
+    Parameters
+    ----------
+    draft, big : str or Path
+        Checkpoints whose tokenizers give every id the same text.
+    texts : sequence of str or Path, or Corpus
+    field, max_bytes, device, dtype, allow_seen_text
+        As in `evaluate_checkpoint`.
+
+    Raises
+    ------
+    EvaluationError
+        If the vocabularies differ, naming the first id, or no text fits both models.
+    """
+    from tokensurgeon.checkpoint import load_model
+
+    corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
+    vocabularies = [load_vocabulary(one) for one in (draft, big)]
+    check_same_ids(*vocabularies)
+    for vocabulary in vocabularies:
+        refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
+    small, large = (
+        load_model(one, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        for one in (draft, big)
+    )
+    return measure_draft(
+        small, large, vocabularies[1], corpus.texts, max_bytes=max_bytes, progress=progress
+    )
+
+
+def check_same_ids(draft: Vocabulary, big: Vocabulary) -> None:
+    """Refuse two vocabularies that give an id different texts.
+
+    Raises
+    ------
+    EvaluationError
+    """
+    for token in range(max(draft.n_rows, big.n_rows)):
+        told = [
+            (one.token_bytes[token], one.spellings[token]) if token < one.n_rows else (None, None)
+            for one in (draft, big)
+        ]
+        if told[0][0] != told[1][0] or (told[0][1] is None) != (told[1][1] is None):
+            raise EvaluationError(
+                f"id {token} is {told[0][1]!r} to the draft and {told[1][1]!r} to the big model, "
+                "and a draft must share its ids: make one with transplant --for-draft"
+            )
+
+
+def measure_draft(
+    draft: LanguageModel,
+    big: LanguageModel,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    *,
+    max_bytes: int | None = DEFAULT_BYTES,
+    progress: Progress = no_progress,
+) -> DraftResult:
+    """Measure two loaded models of one vocabulary; see `evaluate_draft`."""
+    limits = [m for m in (draft.max_positions, big.max_positions) if m is not None]
+    for size in CHUNK_SIZES:
+        chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
+        encoded = encode_chunks(vocabulary, chunks)
+        fits = encoded.fits(min(limits, default=None))
+        if fits.all():
+            break
+    chosen = np.flatnonzero(fits).tolist()
+    overlaps: list[Doubles] = []
+    agreements: list[Doubles] = []
+    for done, i in enumerate(chosen):
+        ids = [*encoded.prefix, *encoded.ids[i].tolist()]
+        if len(ids) < 2:
+            continue
+        # From the last id of the prefix on, every state but the last one says what comes next.
+        places = slice(max(0, len(encoded.prefix) - 1), -1)
+        q, p = (_probabilities(model.logits(ids)[places]) for model in (draft, big))
+        shared = min(p.shape[1], q.shape[1])
+        overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
+        agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
+        progress(done + 1, len(chosen), "drafting")
+    if not overlaps:
+        raise EvaluationError(
+            f"none of {len(chunks):,} chunks of text fits both models; give more text"
+        )
+    return DraftResult(
+        acceptance=float(np.concatenate(overlaps).mean()),
+        agreement=float(np.concatenate(agreements).mean()),
+        accepted={n: expected_accepted(overlaps, n) for n in DRAFTED},
+        accepted_greedy={n: expected_accepted(agreements, n) for n in DRAFTED},
+        n_positions=sum(map(len, overlaps)),
+        n_bytes=sum(chunks[i].n_bytes for i in chosen),
+        n_rows=(draft.n_rows, big.n_rows),
+    )
+
+
+def expected_accepted(chances: Sequence[Doubles], drafted: int) -> float:
+    """Return how many of `drafted` tokens are accepted on average, started anywhere.
+
+    A token is accepted only if all before it were: the sum over k of the product of the first k
+    chances. Chances are those along the text, so that hard stretches count as they come.
+
+    Parameters
+    ----------
+    chances : sequence of float64 (n,)
+        Of each position of a text, one array per text.
+
+    Examples
+    --------
+    >>> expected_accepted([np.array([1.0, 0.5, 0.5])], 2)
+    1.125
+    """
+    found = []
+    for one in chances:
+        if len(one) >= drafted:
+            windows = np.lib.stride_tricks.sliding_window_view(one, drafted)
+            found.append(np.cumprod(windows, axis=1).sum(axis=1))
+    return float(np.concatenate(found).mean()) if found else float("nan")
+
+
+def _probabilities(logits: npt.NDArray[np.float32]) -> Doubles:
+    values = logits.astype(np.float64)
+    values -= values.max(axis=1, keepdims=True)
+    np.exp(values, out=values)
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
