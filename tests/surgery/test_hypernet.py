@@ -38,8 +38,8 @@ WORDS = [
 ]
 
 
-def texts(n: int = 80) -> str:
-    rng = random.Random(0)
+def texts(n: int = 80, seed: int = 0) -> str:
+    rng = random.Random(seed)
     lines = []
     for i in range(n):
         some = " ".join(rng.choice(WORDS) for _ in range(30))

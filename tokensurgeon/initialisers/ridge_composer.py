@@ -171,7 +171,7 @@ def fit_side(
 ) -> SideComposer:
     """Fit the ridge composer of one matrix to spellings of trained tokens."""
     clean = finite(rows)
-    whitening = whiten(clean, context.anchors, context.memory_budget)
+    whitening = whiten(clean, context.anchors, context.memory_budget, context.device)
     (linear,) = fit_ridge(
         _Features(whitening(clean), spellings, context.n_source),
         [_Beyond(clean, owners, spellings)],
@@ -234,19 +234,29 @@ def finite(rows: Rows) -> Rows:
     return rows if finite.all() else np.where(finite, rows, np.float32(0))
 
 
-def whiten(rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int) -> Whitening:
+def whiten(
+    rows: Rows, anchors: npt.NDArray[np.bool_], memory_budget: int, device: str = "cpu"
+) -> Whitening:
     """Return what gives rows unit variance in every direction, about the trained rows' mean.
 
     Of the directions the strongest are kept, at most 1,024 and as many as leave room for the
     regression; those in which trained rows do not vary go.
     """
+    import torch
+
     ids = np.flatnonzero(anchors)
+    if (
+        len(ids) > _MOST_TOKENS
+    ):  # as many say all that there is to know of a few thousand directions
+        ids = ids[np.linspace(0, len(ids) - 1, _MOST_TOKENS).astype(np.int64)]
     mean = rows[ids].mean(axis=0, dtype=np.float64)
-    covariance = np.zeros(2 * rows.shape[1:])
+    place = "cpu" if device.startswith("mps") else device
+    total = torch.zeros(2 * rows.shape[1:], dtype=torch.float64, device=place)
     for start in range(0, len(ids), _BLOCK):
-        centred = rows[ids[start : start + _BLOCK]] - mean
-        covariance += centred.T @ centred / len(ids)
-    variance, directions = np.linalg.eigh(covariance)
+        centred = torch.from_numpy(rows[ids[start : start + _BLOCK]] - mean).to(place)
+        total.addmm_(centred.T, centred)
+    spread, axes = torch.linalg.eigh(total / len(ids))
+    variance, directions = spread.cpu().numpy(), axes.cpu().numpy()
     # The regression holds about four square matrices over three features per direction.
     room = int(np.sqrt(memory_budget / 32)) // 3
     most = max(1, min(_MOST_DIRECTIONS, room))
