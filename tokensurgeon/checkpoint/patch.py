@@ -1,12 +1,13 @@
 """The patched weight files: untouched bytes copied, vocabulary rows streamed in the file's dtype.
 
 Order, names and metadata of the source's headers are kept, so a patch that changes nothing gives
-the same file. Shards without vocabulary tensors are copied whole.
+the same file. Shards without vocabulary tensors are hard-linked, or copied to another file system.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -49,9 +50,17 @@ def write_tensors(plan: PatchPlan, folder: Path) -> None:
         if here or new:
             _write_file(plan, file, {**here, **new}, folder / name)
         else:
-            shutil.copyfile(file.path, folder / name)
+            _link(file.path, folder / name)
     if tensors.index is not None:
         _write_index(plan, added, folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give an untouched file a second name; copy it where the file system has none to give."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:

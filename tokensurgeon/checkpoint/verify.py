@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.load import load_checked
 from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.plan import PatchPlan
@@ -63,6 +64,34 @@ def check_reload(
                 "the written checkpoint computes other logits than the patched model, "
                 f"by {worst:.3g}"
             )
+
+
+def check_headers(folder: Path, plan: PatchPlan) -> None:
+    """Open the folder as a checkpoint, without loading it: names, shapes, sides and rows.
+
+    Raises
+    ------
+    CheckpointError
+        Saying what differs from the plan.
+    """
+    trusted = plan.checkpoint.trust_remote_code
+    written = Checkpoint.open(folder, trust_remote_code=trusted)
+    layout, before = written.layout, plan.checkpoint.layout
+    if (layout.n_rows, layout.width) != (plan.n_new, before.width):
+        raise CheckpointError(
+            f"{plan.n_new} rows were written and {layout.n_rows} stand in the files' headers"
+        )
+    lost = set(before.names) - set(layout.names)
+    shapes = {
+        name: (plan.checkpoint.tensors.info(name).shape, written.tensors.info(name).shape)
+        for name in plan.checkpoint.tensors.where
+        if name in written.tensors.where and name not in layout.names
+    }
+    changed = [name for name, (old, new) in shapes.items() if old != new]
+    missing = set(plan.checkpoint.tensors.where) - set(written.tensors.where)
+    if lost or changed or missing:
+        wrong = sorted([*lost, *changed, *missing])[0]
+        raise CheckpointError(f"the written checkpoint lacks {wrong}, or has it in another shape")
 
 
 def probe_ids(

@@ -19,7 +19,12 @@ from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
-from tokensurgeon.checkpoint.verify import check_autotokenizer, check_reload, probe_ids
+from tokensurgeon.checkpoint.verify import (
+    check_autotokenizer,
+    check_headers,
+    check_reload,
+    probe_ids,
+)
 from tokensurgeon.errors import CheckpointError, TokenizerError
 
 _KEPT = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
@@ -85,7 +90,7 @@ def write_checkpoint(
     expected : LanguageModel, optional
         A model patched in memory; the written one must compute the same logits.
     reload_check : bool
-        False where the model is too large to be loaded once.
+        False where the model is too large to be loaded once: its headers alone are checked then.
 
     Raises
     ------
@@ -116,6 +121,8 @@ def write_checkpoint(
             warnings.append(difference)
         if reload_check:
             check_reload(folder, plan, probe_ids(plan, probe_texts, probes), expected)
+        else:
+            check_headers(folder, plan)
         made = extra_files(remapped.changes, warnings) if callable(extra_files) else extra_files
         _write_extra(folder, made or {})
         fingerprint = plan.checkpoint.fingerprint

@@ -113,10 +113,11 @@ def choose(
     stages, heal
         See `tokensurgeon.surgery.calibrate.calibrated`.
     """
-    if operation.recipe.budget == 0 or not operation.context.n_missing:
+    if operation.recipe.budget == 0 or not (operation.runs_here and operation.context.n_missing):
         name = "omp" if operation.donor is not None else "ridge-composer"
         plain = (name, name)
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
+        why = why if operation.runs_here else "the source is larger than memory and is not run"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
     before, steps = _forward_tokens(operation), operation.states.gradient_steps

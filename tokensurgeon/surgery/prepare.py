@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
+from tokensurgeon.checkpoint.memory import fits
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.evaluation.scoring import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
@@ -135,6 +136,11 @@ class Operation:
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
+    @cached_property
+    def runs_here(self) -> bool:
+        """Whether the source fits into memory; else no forward pass is asked of it."""
+        return fits(self.checkpoint, self.recipe.dtype)
+
     @property
     def tied(self) -> bool:
         """Whether the patched checkpoint has one matrix for both sides."""
@@ -190,7 +196,7 @@ class Operation:
             source_counts=_count(source, texts, layout.n_rows) if texts else None,
             target_counts=_count(self.alignment.target, texts, self.n_rows) if texts else None,
             texts=texts,
-            states=self.states,
+            states=self.states if self.runs_here else None,
             prefix=prefix_of(source),
             device=self.recipe.device,
             memory_budget=int(self.recipe.memory_gib * 2**30),

@@ -11,6 +11,8 @@ from typing import Any
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.calibration import check_stages
 from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
+from tokensurgeon.checkpoint.memory import available_memory, fits, needed_memory
+from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import build, load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
@@ -114,6 +116,7 @@ def transplant(
         report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
         return SurgeryResult(report, None, operation.alignment, None, None)
 
+    _check_memory(operation)
     texts = evaluation_texts(operation) if recipe.text.evaluation else []
     choice = None
     if automatic:
@@ -158,6 +161,25 @@ def _check_settings(recipe: Recipe) -> None:
     for name, settings in spec.settings.items():
         if name != "*":
             build(name, settings)
+
+
+def _check_memory(operation: Operation) -> None:
+    """Refuse what needs forward passes of a source that is larger than memory."""
+    recipe = operation.recipe
+    asked = {
+        "--text": bool(recipe.text.evaluation),
+        "--calibrate": bool(recipe.calibrate),
+        "--heal": bool(recipe.heal),
+    }
+    wanted = [name for name, given in asked.items() if given]
+    if not wanted or operation.runs_here:
+        return
+    needed = needed_memory(operation.checkpoint, recipe.dtype) / 2**30
+    free = (available_memory() or 0) / 2**30
+    raise UsageError(
+        f"{wanted[0]} runs the source, which takes {needed:.1f} GiB as {recipe.dtype}, and "
+        f"{free:.1f} GiB are free: leave it out, or give a smaller --dtype"
+    )
 
 
 def _baselines(operation: Operation, rows: PatchedRows) -> list[tuple[str, PatchedRows]]:
@@ -213,6 +235,10 @@ def _write(
             **record_files(operation, rows),
         }
 
+    runs = operation.runs_here and fits(operation.checkpoint, recipe.dtype, copies=2)
+    if not runs:
+        note = "the source is larger than memory: the result was checked by its headers, not run"
+        report = report.model_copy(update={"warnings": (*report.warnings, note)})
     written = write_checkpoint(
         plan,
         output,
@@ -221,7 +247,8 @@ def _write(
         recipe_yaml=recipe.to_yaml(),
         probe_texts=[*hard_texts(), *operation.calibration_texts[:8]],
         allow_autotokenizer_mismatch=recipe.allow_autotokenizer_mismatch,
-        expected=patched_model(operation, rows),
+        expected=patched_model(operation, rows) if runs else None,
+        reload_check=runs,
         seed=recipe.seed,
     )
     return finished[-1].model_copy(update={"manifest": written.manifest_sha256}), output
