@@ -18,6 +18,7 @@ from tokensurgeon.errors import (
     UnsafeCheckpointError,
     UnsupportedCheckpointError,
 )
+from tokensurgeon.vocabulary.hub import is_name, snapshot, split_revision
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -57,7 +58,8 @@ class TensorFolder:
 def find_folder(path: str | Path) -> Path:
     """Return the folder of a checkpoint: a local one, or the snapshot of a model id.
 
-    A model id is taken from the local hub cache, else downloaded (no pickle, no code).
+    A model id, with a revision as in ``org/model@v2`` or without, is taken from the local hub
+    cache, else downloaded (no pickle, no code).
 
     Raises
     ------
@@ -68,16 +70,15 @@ def find_folder(path: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path)
-    if folder.exists() or name.startswith((".", "/", "~", "\\")) or name.count("/") != 1:
+    model, _ = split_revision(name)
+    if folder.exists() or not is_name(name) or model.count("/") != 1:
         raise CheckpointError(f"{path} is no folder and no model id; give a checkpoint's folder")
-    from huggingface_hub import snapshot_download
-
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        return snapshot(name, patterns, local_only=True)
     except (OSError, ValueError):
         try:
-            return Path(snapshot_download(name, allow_patterns=patterns))
+            return snapshot(name, patterns, local_only=False)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise CheckpointError(

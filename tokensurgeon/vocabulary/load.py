@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.vocabulary.hub import is_name, snapshot
 from tokensurgeon.vocabulary.parts import guarded
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?\Z")
 _HUB_FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -39,7 +38,8 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     Parameters
     ----------
     path : str or Path
-        A folder with tokenizer.json, such a file itself, or a hub id (the local cache first). A
+        A folder with tokenizer.json, such a file itself, or a hub id (the local cache first),
+        which may name a revision: ``org/model@v2``. A
         folder with tokenizer.model or vocab files only is converted by transformers.
 
     Raises
@@ -51,7 +51,7 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     if location.is_file():
         return _from_file(location, location.parent)
     if not location.is_dir():
-        if not _HUB_ID.match(str(path)):
+        if not is_name(str(path)):
             raise TokenizerError(
                 f"{path} is neither a folder, a tokenizer.json nor a hub id; check the path"
             )
@@ -186,11 +186,7 @@ def _from_hub(name: str) -> Path:
     error: Exception | None = None
     for local_only in (True, False):
         try:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    name, allow_patterns=_HUB_FILES, local_files_only=local_only
-                )
-            )
+            folder = snapshot(name, _HUB_FILES, local_only=local_only)
         except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as caught:
             error = caught
             continue
