@@ -215,7 +215,10 @@ class Recipe(_Model):
             """Take `name` from the folder, unless it can only be a model id."""
             candidate = folder / name
             explicit = name.startswith((".", "/")) or any(c in name for c in "*?[")
-            found = candidate.exists() or any(True for _ in _glob(candidate))
+            try:
+                found = candidate.exists() or any(True for _ in _glob(candidate))
+            except (OSError, ValueError):  # no name of a file: too long, or with a zero byte
+                found = False
             return str(candidate) if explicit or found else name
 
         def take_all(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -290,6 +293,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = next((p for p in inner if p["type"] == "extra_forbidden"), inner[0])
     location = [str(part) for part in problem["loc"] if part != "str" and not _names_spec(part)]
     key = ".".join(location)
+    key = key if len(key) <= 80 else key[:77] + "..."
     if problem["type"] != "extra_forbidden":
         message = str(problem["msg"]).removeprefix("Value error, ")
         return f"'{key}': {message}" if key else message

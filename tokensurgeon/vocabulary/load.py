@@ -135,13 +135,18 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     if not isinstance(table, (dict, list)):
         raise TokenizerError(f"{name} has no model vocabulary; it is not a tokenizer.json")
     added = document.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise TokenizerError(f"{name} has added tokens that are no list; restore the file")
+    if isinstance(table, list) and not all(isinstance(one, list) and one for one in table):
+        raise TokenizerError(f"{name} has a piece without text; restore the file")
     ids: dict[int, str] = {}
     entries = list(table.items()) if isinstance(table, dict) else []
     if isinstance(table, list) and len(table) >= MAX_ROWS:
         raise TokenizerError(f"{name} has {len(table)} tokens; at most {MAX_ROWS} are supported")
     in_list = {entry[0]: i for i, entry in enumerate(table)} if isinstance(table, list) else {}
     for token in added:
-        if not isinstance(token, dict) or not token.get("content"):
+        spelled = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(spelled, str) or not spelled:
             raise TokenizerError(f"{name} has an added token without content; remove it")
         spelling: str = token["content"]
         token_id: Any = token.get("id")
