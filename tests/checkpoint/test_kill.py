@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tokensurgeon.checkpoint import verify_manifest
+from tests.checkpoint.conftest import N_ROWS, plan_of
+from tokensurgeon.checkpoint import Checkpoint, PatchPlan, verify_manifest, write_checkpoint
+from tokensurgeon.checkpoint.atomic import staged
+from tokensurgeon.errors import OutputExistsError
+from tokensurgeon.vocabulary import load_vocabulary
 
 SCRIPT = """
 import sys
@@ -30,6 +36,82 @@ print("done", flush=True)
 """
 
 
+WRITES = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
+"""What Python tells its audit hooks before a file or folder changes."""
+STEPS_AT_MOST = 400
+
+
+def write_and_die(plan: PatchPlan, output: Path, force: bool, at: int) -> int:
+    """Write in a process of its own that kills itself before step `at`; return its status."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    try:
+        steps = 0
+
+        def count(event: str, args: tuple[object, ...]) -> None:
+            nonlocal steps
+            if event not in WRITES or not str(args[0] or "").startswith(str(output.parent)):
+                return
+            if event == "open" and not set(str(args[1])) & set("wxa+"):
+                return
+            steps += 1
+            if steps == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        write_checkpoint(plan, output, force=force)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_kill_9_before_every_step(
+    model_of: Callable[..., Path], tmp_path: Path, existing: bool
+) -> None:
+    source = model_of(shard="10KB")
+    plan = plan_of(Checkpoint.open(source), load_vocabulary(source), np.arange(N_ROWS))
+    output = tmp_path / "folder" / "out"
+    output.parent.mkdir()
+    if existing:
+        write_checkpoint(plan, output)
+    killed = 0
+    for step in range(1, STEPS_AT_MOST):
+        status = write_and_die(plan, output, existing, step)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        killed += 1
+        assert output.exists() or not existing
+        if output.exists():
+            assert verify_manifest(output) == []
+            if not existing:
+                shutil.rmtree(output)
+    else:
+        pytest.fail("the writer has more steps than were tried")
+    assert killed > 10
+    assert verify_manifest(output) == []
+    assert {path.name for path in output.iterdir()} >= {"config.json", "manifest.json"}
+    # What killed runs left behind is cleared away by the one that ended.
+    assert [path.name for path in output.parent.iterdir()] == ["out"]
+
+
+def test_a_living_writers_folder_is_left_alone(tmp_path: Path) -> None:
+    with staged(tmp_path / "out", force=False) as mine:
+        (mine / "a").touch()
+        with staged(tmp_path / "out", force=False) as other:
+            assert (mine / "a").exists()
+            assert other != mine
+            (other / "b").touch()
+        with pytest.raises(OutputExistsError), staged(tmp_path / "out", force=False):
+            pass
+        assert (mine / "a").exists()
+        shutil.rmtree(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("existing", [False, True])
 def test_kill_9_at_any_moment(
@@ -37,7 +119,7 @@ def test_kill_9_at_any_moment(
 ) -> None:
     output = tmp_path / "out"
     root = Path(__file__).parents[2]
-    moments = [0.05, 0.3, 0.8]
+    moments = np.random.default_rng(0).uniform(0.0, 1.5, 25).tolist()
     for moment in moments:
         if existing and not output.exists():
             output.mkdir()

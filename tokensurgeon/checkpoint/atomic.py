@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -77,7 +79,8 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
     parent = output.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.tmp-", dir=parent))
+        _clear_left(parent, f".{output.name}.tmp-")
+        temporary, lock = _locked_folder(parent, f".{output.name}.tmp-")
     except OSError as error:
         raise CheckpointError(f"cannot write beside {output}: {error.strerror}") from error
     try:
@@ -93,6 +96,34 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
     finally:
         if temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a temporary folder that is locked for as long as its writer lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another writer took it for a dead one's before it was locked
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.exists():
+            return folder, handle
+        os.close(handle)
+
+
+def _clear_left(parent: Path, prefix: str) -> None:
+    """Remove the temporary folders of writers that were killed: nobody locks them any more."""
+    for folder in parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def sync_tree(folder: Path) -> None:
