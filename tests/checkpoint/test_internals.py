@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +11,25 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.conftest import CASES
+from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.files import open_tensors
+from tokensurgeon.errors import UnsupportedCheckpointError
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_local_experts"])
+def test_more_layers_than_any_model_has_are_refused_at_once(
+    model_of: Callable[..., Path], tmp_path: Path, key: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_of("qwen2"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "nested": {key: 2**40}}))
+    with pytest.raises(UnsupportedCheckpointError, match=f"nested.{key} {2**40}"):
+        Checkpoint.open(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2**31}))
+    with pytest.raises(UnsupportedCheckpointError, match="num_hidden_layers"):
+        Checkpoint.open(folder)
 
 
 @pytest.mark.parametrize(("family", "tied"), CASES)

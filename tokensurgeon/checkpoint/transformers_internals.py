@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +51,48 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     try:
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+        if isinstance(told, dict):
+            check_counts(told)  # before transformers makes a list of as many layers
         with quiet():
             return AutoConfig.from_pretrained(
                 folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
+    except UnsupportedCheckpointError:
+        raise
     except Exception as error:
         raise UnsupportedCheckpointError(
             f"transformers cannot read {folder}/config.json: {first_line(error)}"
         ) from error
+
+
+_REPEATED = re.compile(r"layer|block|expert|depth")
+_MOST_REPEATED = 10_000
+"""Of layers and the like: far above any model, far below what fills memory with modules."""
+
+
+def check_counts(values: Mapping[str, Any], where: str = "") -> None:
+    """Refuse a configuration that asks for more modules than any model has.
+
+    A model without memory still has a Python object per module.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        Naming the key.
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            check_counts(value, f"{where}{key}.")
+        elif (
+            isinstance(value, (int, float))
+            and not (isinstance(value, bool) or abs(value) <= _MOST_REPEATED)
+            and _REPEATED.search(key)
+            and not re.search("size|dim|length|vocab", key)
+        ):
+            raise UnsupportedCheckpointError(
+                f"config.json says {where}{key} {value}; more than {_MOST_REPEATED:,} are refused"
+            )
 
 
 def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
