@@ -135,11 +135,12 @@ def find_layout(
 
 
 def _check_architecture(config: Any, model: nn.Module) -> None:
-    named = list(getattr(config, "architectures", None) or [])
+    told = getattr(config, "architectures", None)
+    named = told if isinstance(told, list) else [told] if told else []
     allowed = ("ForCausalLM", "LMHeadModel")
     if named and type(model).__name__ not in named and not str(named[0]).endswith(allowed):
         raise UnsupportedCheckpointError(
-            f"the architecture {named[0]} is not a causal language model; "
+            f"the architecture {str(named[0])[:80]} is not a causal language model; "
             "only causal language models can be patched"
         )
     if getattr(config, "is_encoder_decoder", False):
