@@ -237,6 +237,34 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
     return Outcome(family, tied, **found)
 
 
+def autotokenizer() -> str:
+    """Load this script's tokenizer under every model type, as users of a patched folder would."""
+    from transformers import CONFIG_MAPPING
+
+    from tokensurgeon.checkpoint.verify import check_autotokenizer
+    from tokensurgeon.vocabulary import load_vocabulary
+
+    wrong: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer(folder, list(range(N_TOKENS)))
+        vocabulary = load_vocabulary(folder)
+        types = sorted(CONFIG_MAPPING.keys())
+        for kind in types:
+            (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+            difference = check_autotokenizer(folder, vocabulary, ["the cat sat on 12 mats"])
+            if difference is not None:
+                wrong.setdefault(re.split(r", whose| \(|;", difference)[0], []).append(kind)
+    good = len(types) - sum(map(len, wrong.values()))
+    lines = [
+        f"Of {len(types)} model types, {good} load a patched folder's tokenizer unchanged through "
+        "AutoTokenizer. The others are told by name before anything is published:",
+        "",
+        *(f"- {what}: {', '.join(kinds)}" for what, kinds in sorted(wrong.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r"/\S+/", "", text)[:160].replace("|", "\\|")
@@ -301,7 +329,7 @@ def main() -> None:
             print(
                 f"{family} {'tied' if tied else 'untied'}: {what} ({took:.1f} s)", file=sys.stderr
             )
-    text = table(outcomes)
+    text = table(outcomes) + "\n## AutoTokenizer\n\n" + autotokenizer()
     if asked.output is None:
         print(text)
         return
