@@ -122,6 +122,7 @@ class TextExamples:
         )
 
     def _loss(self, composer: Composer, number: int) -> torch.Tensor:
+        """Return the model's mean loss on batch `number`, in nats."""
         generator = np.random.default_rng((self._seed, 3, number))
         which = (number // STEPS_PER_SAMPLE) % MOST_SAMPLES
         if self._sample is None or self._sample[0] != which:
@@ -130,9 +131,9 @@ class TextExamples:
         room = self._batch * 3
         order = generator.permutation(len(self._chunks))[: max(1, room // CHUNK)]
         cut = self._cut(sample, [self._chunks[i] for i in order.tolist()])
-        if not cut.sequences:
-            return torch.zeros((), device=composer.device, requires_grad=True)
         new = np.flatnonzero(sample.has_row & (sample.source_ids < 0))
+        if not cut.sequences or not len(new):  # nothing to learn from here
+            return torch.zeros((), device=composer.device, requires_grad=True)
         known = np.flatnonzero(sample.source_ids >= 0)
         shown = np.unique(np.concatenate(cut.sequences))
         shown = shown[shown >= 0]
@@ -146,14 +147,24 @@ class TextExamples:
         lengths = np.array([len(one) for one in sequences])
         real = torch.from_numpy(np.arange(1, longest) < lengths[:, None]).to(composer.device)
         ids = torch.from_numpy(batch).to(composer.device)
+        self.n_tokens += int(lengths.sum())
+        weight = torch.from_numpy(np.pad(shift, (len(self._prefix), 0))).to(composer.device)
+        scores = self._logits(ids, table, bias)[:, :-1][real].float() + weight
+        return functional.cross_entropy(scores, ids[:, 1:][real])
+
+    def _logits(
+        self, ids: torch.Tensor, table: list[torch.Tensor], bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Run the model with other rows in the place of its own, gradients reaching them."""
         rows = {"input": table[0], "output": table[-1]}
         if bias is not None:
             rows["bias"] = bias
         swapped = {name: rows[kind] for name, kind in self._names.items()}
         inner = self._model.model.get_input_embeddings()
+        # Of the source's ids, where it is set; a batch has ids of its own.
         padding, inner.padding_idx = getattr(inner, "padding_idx", None), None
         try:
-            logits = functional_call(
+            logits: torch.Tensor = functional_call(
                 self._model.model,
                 swapped,
                 kwargs={"input_ids": ids, "use_cache": False},
@@ -161,10 +172,7 @@ class TextExamples:
             ).logits
         finally:
             inner.padding_idx = padding
-        self.n_tokens += int(lengths.sum())
-        weight = torch.from_numpy(np.pad(shift, (len(self._prefix), 0))).to(composer.device)
-        scores = logits[:, :-1][real].float() + weight
-        return functional.cross_entropy(scores, ids[:, 1:][real])
+        return logits
 
     def _table(
         self, composer: Composer, sample: Sample, chosen: Ids
