@@ -321,7 +321,19 @@ def norm_percentiles(rows: npt.NDArray[np.float32]) -> dict[str, float]:
     ----------
     rows : float32 (n, width)
     """
-    return percentiles(np.asarray(np.linalg.norm(rows.astype(np.float64), axis=1)))
+    return percentiles(row_norms(rows))
+
+
+def row_norms(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the norms of rows, summed in float64, block by block."""
+    norms = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK].astype(np.float64)
+        norms[start : start + _BLOCK] = np.linalg.norm(block, axis=1)
+    return norms
+
+
+_BLOCK = 4096
 
 
 def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -355,7 +367,8 @@ def audit_rows(
     """
     known = norm_percentiles(trained)
     bad = ~np.isfinite(new).all(axis=1)
-    norms = np.asarray(np.linalg.norm(new.astype(np.float64), axis=1))
+    norms = row_norms(new)
+    made = percentiles(norms)
     norms[bad] = 0
     bound = known.get("max", np.inf)
     order = np.argsort(-norms, kind="stable")[:limit]
@@ -364,4 +377,4 @@ def audit_rows(
         for i in order
         if norms[i] > bound
     )
-    return RowAudit(new=norm_percentiles(new), trained=known, nonfinite=int(bad.sum()), long=long)
+    return RowAudit(new=made, trained=known, nonfinite=int(bad.sum()), long=long)

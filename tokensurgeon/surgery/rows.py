@@ -42,6 +42,10 @@ A recalibrated row was the source's until a calibration changed it.
 COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS, RECALIBRATED = range(len(ORIGINS))
 
 
+_BLOCK = 8192
+"""Rows that are rounded at once."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One patched matrix and where its rows came from.
@@ -246,17 +250,19 @@ def _assemble(
             f"({context.n_missing}, {context.width}) was asked"
         )
     wanted = origin[context.missing] == INITIALISED
-    rows[context.missing[wanted]] = new[wanted]
-    finite = np.isfinite(rows[context.missing]).all(axis=1)
+    finite = np.isfinite(new).all(axis=1) | ~wanted
     if not finite.all():
         token = context.target.spellings[int(context.missing[~finite][0])]
         raise InitialiserError(
             f"'{method}' made {int((~finite).sum())} {side} rows with NaN or Inf, the first for "
             f"{token!r}: choose another method, or check the donor's rows"
         )
+    rows[context.missing[wanted]] = new if wanted.all() else new[wanted]
+    del new
     bias = _bias(context, answer, copied, n_rows) if side != "input" else None
     _floors(operation, side, source_rows, rows, origin, bias)
-    rows[~here] = round_rows(rows[~here], operation.checkpoint.dtype)
+    for ids in np.array_split(np.flatnonzero(~here), 1 + len(rows) // _BLOCK):
+        rows[ids] = round_rows(rows[ids], operation.checkpoint.dtype)
     weights = _weights(answer, context, copied, n_rows, n_source, wanted)
     return Side(rows, copied, weights, origin, method, _settings(initialiser, context)), bias
 
