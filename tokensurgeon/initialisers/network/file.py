@@ -80,7 +80,8 @@ class Hypernet:
         if ours != theirs:
             raise InitialiserError(
                 f"this hypernetwork makes rows for {ours[0][0]} matrices of width {ours[0][1]}; "
-                f"the source has {theirs[0][0]} of width {theirs[0][1]}"
+                f"the source has {theirs[0][0]} of width {theirs[0][1]}; give --untie to both "
+                "commands or to neither"
             )
         for kept, own in zip(self.sketches, rows, strict=True):
             likeness = _correlation(kept, finite(own)[self.sketch_ids])
