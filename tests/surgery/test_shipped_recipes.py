@@ -17,6 +17,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "domain-with-donor",
         "domain-from-my-text",
         "superwords-for-my-domain",
+        "draft-model",
     ],
 )
 def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path) -> None:
