@@ -62,7 +62,7 @@ class Glyphs:
     where models are *trained* with such rows). Not zero-shot: tokens that look alike get like
     rows, whatever the model knows of them.
 
-    Input side only. Bytes that are no whole character are drawn as <C3>, a space as ␣, and what
+    Input side only. Bytes that are no whole character are drawn as their number, a space as ␣, what
     the font lacks as its box for that.
 
     Parameters

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -67,7 +68,7 @@ class Sample:
     source_ids: Ids
     spellings: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def has_row(self) -> npt.NDArray[np.bool_]:
         """Which tokens the source has or can spell, bool (n,)."""
         spelled = np.array([bool(one) for one in self.spellings], dtype=np.bool_)
