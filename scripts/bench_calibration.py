@@ -15,7 +15,8 @@ scoring them would take.
 
 A random model has little to gain, and a stage that goes on for as long as it helps may try more on
 a trained one: `--longest` tells every stage that each candidate is the best so far. The peak is
-that of the process beyond what it held before, model, rows and text.
+that of the process beyond what it held before, model, rows and text; on a device also what it held
+there, with them.
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def work(folder: Path, arguments: argparse.Namespace) -> Callable[[], tuple[int 
     text = {"calibration": [str(folder / "text.jsonl")], "other": [str(folder / "other.jsonl")]}
     recipe = {"source": str(folder / "source"), "tokenizer": str(folder / "target"), "text": text}
     # So much time that the clock never cuts the text.
-    operation = prepare(Recipe.parse({**recipe, "seed": arguments.seed, "budget": 1e6}))
+    asked = {"seed": arguments.seed, "budget": 1e6, "device": arguments.device}
+    operation = prepare(Recipe.parse({**recipe, **asked}))
     rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
     bench, matrices = workbench(operation, rows), rows.matrices
     assert len(bench.new) == arguments.missing
@@ -192,11 +194,16 @@ def run_one(folder: Path, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     job = work(folder, arguments)
     # What made the inputs may have taken more than they do.
+    on_cuda = arguments.device.startswith("cuda")
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(arguments.device)
     before, wall, cpu = peak(forget=True), time.perf_counter(), time.process_time()
     tried, tokens = job()
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     figures = {"stage": arguments.one, "candidates": tried, "seconds": seconds}
     figures |= {"cpu_seconds": cpu_seconds, "peak_mib": peak() - before, "tokens": tokens}
+    if on_cuda:
+        figures["device_mib"] = torch.cuda.max_memory_allocated(arguments.device) / (1 << 20)
     print(json.dumps(figures))
 
 
@@ -208,6 +215,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--bytes", type=int, default=60_000, help="of made-up text")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     usual = [*STAGES, "heal"]
     parser.add_argument("--stages", nargs="*", default=usual, choices=[*usual, "all"])
@@ -242,6 +250,8 @@ def main() -> None:
                     f"{figures['cpu_seconds']:11.1f}  {figures['peak_mib']:15.0f}  "
                     f"{figures['tokens']:10,}"
                 )
+                if "device_mib" in figures:
+                    line += f"  {figures['device_mib']:8.0f} MiB on the device"
             print(line, flush=True)
 
 

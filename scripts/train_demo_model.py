@@ -78,7 +78,7 @@ PARTS = {
 
 def read_documents(path: Path) -> list[dict[str, str]]:
     """Read the documents of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def choose_texts(part: Part, corpus: Path, seed: int) -> list[str]:
@@ -104,7 +104,8 @@ def train_tokenizer(part: Part, corpus: Path, folder: Path) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     documents = read_documents(corpus / "train.jsonl")
-    texts = (d["text"] for d in documents if part.name == "source" or d["source"] in DATABASES)
+    general = part.general_share == 1
+    texts = (d["text"] for d in documents if general or d["source"] in DATABASES)
     trainer = trainers.BpeTrainer(
         vocab_size=part.entries,
         special_tokens=part.specials,
@@ -233,13 +234,13 @@ def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> Non
     stream = pack(part, tokenizer, texts)
     size = sum(len(t.encode()) for t in texts)
     print(f"{len(texts)} documents, {size:,} bytes, {len(stream):,} tokens", flush=True)
-    model = build_model(part, tokenizer)
+    model = build_model(part, tokenizer).to(args.device)
     optimizers = make_optimizers(model)
     peaks = [[g["lr"] for g in o.param_groups] for o in optimizers]
     step, tokens, elapsed, average = 0, 0, 0.0, math.nan
     saved = work / f"{part.name}.checkpoint.pt"
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
+        state = torch.load(saved, weights_only=True, map_location=args.device)
         model.load_state_dict(state["model"])
         for optimizer, values in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
@@ -268,7 +269,7 @@ def train(part: Part, corpus: Path, work: Path, args: argparse.Namespace) -> Non
         for optimizer, own in zip(optimizers, peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, own, strict=True):
                 group["lr"] = peak * factor
-        ids = next(batches)
+        ids = next(batches).to(args.device)
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -380,6 +381,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--into", type=Path, default=Path("tokensurgeon/data"))
     args = parser.parse_args()
