@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Patch a tiny model of every causal family that transformers builds, and write the table.
+"""Patch a tiny model of every family that transformers builds, and write the table.
 
     python scripts/sweep_architectures.py [--only FAMILY …] [-o docs/architectures.md]
 
-For each family a model of two small layers is made from its configuration class, tied and untied,
+For each family of causal models, and for other models by their class, a model of two small layers is made from its configuration class, tied and untied,
 with random weights and the byte-level tokenizer of this script. It is then given its own
 vocabulary, which must give the same bytes back, and the same vocabulary with other ids, which must
-give the same logits in the other order. What cannot be built, or is refused, is named.
+give the same logits in the other order, or the same states where there are no logits. What cannot be built, or is refused, is named.
 """
 
 from __future__ import annotations
@@ -50,11 +50,38 @@ FAMILIES = (
     *("modernbert-decoder", "nanochat", "vaultgemma", "minimax", "ministral", "qwen3_5_text"),
     *("youtu", "bitnet", "dbrx", "jetmoe", "openai-gpt", "ctrl", "rwkv", "moshi", "ministral3"),
 )
-"""Most used first."""
+"""Causal language models by their model type, most used first."""
+
+CLASSES = (
+    *("BertForMaskedLM", "BertForPreTraining", "BertModel", "BertForSequenceClassification"),
+    *("RobertaForMaskedLM", "XLMRobertaForMaskedLM", "XLMRobertaModel", "DistilBertForMaskedLM"),
+    *("ModernBertForMaskedLM", "ElectraForMaskedLM", "AlbertForMaskedLM", "CamembertForMaskedLM"),
+    *("DebertaV2ForMaskedLM", "MPNetForMaskedLM", "EuroBertForMaskedLM"),
+    *("T5ForConditionalGeneration", "T5EncoderModel", "MT5ForConditionalGeneration"),
+    *("UMT5ForConditionalGeneration", "BartForConditionalGeneration", "MarianMTModel"),
+    *("MBartForConditionalGeneration", "PegasusForConditionalGeneration"),
+    *("M2M100ForConditionalGeneration", "BlenderbotForConditionalGeneration"),
+    *("LEDForConditionalGeneration", "WhisperForConditionalGeneration"),
+    *("Speech2TextForConditionalGeneration",),
+    *("LlavaForConditionalGeneration", "Qwen2VLForConditionalGeneration"),
+    *("Qwen2_5_VLForConditionalGeneration", "Gemma3ForConditionalGeneration"),
+    *("PaliGemmaForConditionalGeneration", "Mistral3ForConditionalGeneration"),
+    *("LlavaNextForConditionalGeneration", "Idefics3ForConditionalGeneration"),
+    *("SmolVLMForConditionalGeneration", "InternVLForConditionalGeneration"),
+)
+"""Everything else by its class: encoders, encoder–decoders, text beside images."""
+
+COPY = re.compile(r"(shared|encoder\.embed_tokens|decoder\.embed_tokens)$")
+IMAGE = re.compile(r"^(image|video|vision|audio|img|boi|eoi).*_token_(id|index)$")
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "dff"), 48),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "hidden_dim"), 48),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), 2),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "num_heads"), 4),
+    **dict.fromkeys(("d_kv", "embedding_size"), 8),
+    **dict.fromkeys(("max_encoder_position_embeddings", "max_decoder_position_embeddings"), 64),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
     **dict.fromkeys(("intermediate_size_mlp", "shared_intermediate_size"), 16),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers"), 2),
@@ -69,9 +96,11 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
     **dict.fromkeys(("dropout", "attention_dropout", "hidden_dropout", "resid_pdrop"), 0.0),
     **dict.fromkeys(("embd_pdrop", "attn_pdrop", "activation_dropout"), 0.0),
-    "vocab_size": N_ROWS,
+    **dict.fromkeys(("vocab_size", "decoder_vocab_size"), N_ROWS),
 }
 """Small values of what configurations call their sizes."""
+
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
 
 OWN: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 4},
@@ -92,6 +121,11 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "gemma4_text": {"vocab_size_per_layer_input": N_ROWS, "num_kv_shared_layers": 0},
     "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
+    "LEDForConditionalGeneration": {"attention_window": [8, 8]},
+    **{
+        name: {"rope_parameters": {**ROPE, "mrope_section": [1, 1, 2]}}
+        for name in ("qwen2_vl_text", "qwen2_5_vl_text")
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
 }
 
@@ -150,18 +184,43 @@ def tokenizer(folder: Path, moved: list[int]) -> None:
 
 
 def config_of(family: str, tied: bool) -> Any:
-    """Return a small configuration of a family."""
+    """Return a small configuration of a family, or of a class."""
+    import transformers
     from transformers import AutoConfig
 
-    fresh = AutoConfig.for_model(family)
+    pad = None
+    if is_class(family):
+        kind = getattr(transformers, family).config_class.model_type
+        pad = 1  # some count positions from it
+    else:
+        kind = family
+    return small(AutoConfig.for_model(kind), kind, family, tied, pad)
+
+
+def is_class(family: str) -> bool:
+    """Tell a class from a model type."""
+    return family in CLASSES
+
+
+def small(fresh: Any, kind: str, family: str, tied: bool, pad: int | None) -> Any:
+    """Return a configuration like this one, with small sizes, at every level."""
+    from transformers import AutoConfig
+
     names = set(fresh.to_dict()) | set(getattr(type(fresh), "attribute_map", {}))
     chosen = {name: value for name, value in SIZES.items() if name in names}
     # A list of layer kinds is as long as the default's layers: the class makes it anew.
     lists = ("layer_types", "mlp_layer_types", "layers_block_type")
     chosen |= {n: None for n in lists if n in names and not _is_computed(fresh, n)}
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
-    chosen |= {**ids, "tie_word_embeddings": tied, **OWN.get(family, {})}
-    return AutoConfig.for_model(family, **chosen)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": pad}
+    if is_class(family):  # where an image stands; an id that stays
+        chosen |= {name: 1 for name in fresh.to_dict() if IMAGE.search(name)}
+    nested = {
+        name: small(value, value.model_type, value.model_type, tied, pad).to_dict()
+        for name in ("text_config", "vision_config")
+        if (value := getattr(fresh, name, None)) is not None
+    }
+    chosen |= {**nested, **ids, "tie_word_embeddings": tied, **OWN.get(family, {})}
+    return AutoConfig.for_model(kind, **chosen)
 
 
 def _is_computed(config: Any, name: str) -> bool:
@@ -175,13 +234,19 @@ def _is_computed(config: Any, name: str) -> bool:
 def build(family: str, tied: bool, folder: Path) -> None:
     """Save a random model of a family with its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config(config_of(family, tied))
+    if is_class(family):
+        model = getattr(transformers, family)(config_of(family, tied))
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(config_of(family, tied))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1) * 0.5)
+        copies = [m for n, m in model.named_modules() if COPY.search(n)]
+        for copy in copies[1:]:  # an encoder–decoder reads one table, by whatever name
+            copy.weight.copy_(copies[0].weight)
     model.float().save_pretrained(folder)
     tokenizer(folder, list(range(N_TOKENS)))
 
@@ -198,6 +263,8 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
     except Exception as error:  # noqa: BLE001 - whatever a configuration class trips over
         return Outcome(family, tied, built=_line(error))
     moved = np.random.default_rng(3).permutation(N_TOKENS)
+    if is_class(family):  # roles stay: some models count positions from a role's id
+        moved = np.concatenate([[0, 1], moved[moved > 1]])
     order = np.concatenate([moved, np.arange(N_TOKENS, N_ROWS)])
     tokenizer(folder / "target", [int(i) for i in moved])
     found: dict[str, Any] = {}
@@ -229,7 +296,9 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
         before = load_model(source).logits(list(PROBE))
         after = load_model(folder / "moved").logits([int(order[i]) for i in PROBE])
         scale = float(np.abs(before).max()) or 1.0
-        found["difference"] = float(np.abs(after[:, order] - before).max()) / scale
+        if checkpoint.layout.kind != "headless":
+            after = after[:, order]
+        found["difference"] = float(np.abs(after - before).max()) / scale
     except TokensurgeonError as error:
         return Outcome(family, tied, error=_line(error), **found)
     except Exception as error:  # noqa: BLE001 - the table must show it
@@ -308,7 +377,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=FAMILIES, metavar="FAMILY")
+    parser.add_argument("--only", nargs="+", default=[*FAMILIES, *CLASSES], metavar="FAMILY")
     parser.add_argument("-o", "--output", type=Path)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -317,6 +386,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     outcomes = []
     for family in asked.only:
         for tied in (False, True):

@@ -14,7 +14,7 @@ from tokensurgeon.calibration.output_rows import Readings, from_places, read_out
 from tokensurgeon.calibration.places import _read, make_places
 from tokensurgeon.calibration.refit import Refit, _Expected, _solve, refit_once
 from tokensurgeon.calibration.stand_in import Covers, StandIn
-from tokensurgeon.evaluation.scoring import prefix_of
+from tokensurgeon.evaluation import prefix_of
 
 
 def test_places_read_what_the_source_says_of_a_text(pair: tuple[Workbench, Matrices]) -> None:

@@ -141,7 +141,7 @@ def test_a_second_table_by_token_is_refused_whatever_its_size(tmp_path: Path, si
         Checkpoint.open(tmp_path)
 
 
-def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
     config = BertConfig(
@@ -149,8 +149,12 @@ def test_an_encoder_is_refused_by_its_architecture(tmp_path: Path) -> None:
         intermediate_size=16,
     )  # fmt: skip
     BertForMaskedLM(config).save_pretrained(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="BertForMaskedLM"):
-        Checkpoint.open(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    told = json.loads(path.read_text())
+    for name in ("BertForGuessing", "logging", "AutoModel"):
+        path.write_text(json.dumps({**told, "architectures": [name]}))
+        with pytest.raises(CheckpointError, match=name):
+            Checkpoint.open(tmp_path / "model")
 
 
 def _sharded(model_of: Callable[..., Path], tmp_path: Path) -> Path:

@@ -25,11 +25,16 @@ def script() -> ModuleType:
 
 
 sweep = script()
-USED = [one for one in sweep.FAMILIES if one not in (*REFUSED, *NOT_BUILT)]
+USED = [one for one in (*sweep.FAMILIES, *sweep.CLASSES) if one not in (*REFUSED, *NOT_BUILT)]
+SOME = (
+    *("mamba", "deepseek_v3", "gpt_oss", "cohere", "opt"),
+    *("BertForPreTraining", "RobertaForMaskedLM", "ElectraForMaskedLM", "XLMRobertaModel"),
+    *("MarianMTModel", "UMT5ForConditionalGeneration", "Gemma3ForConditionalGeneration"),
+)
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family", ["mamba", "deepseek_v3", "gpt_oss", "cohere", "opt"])
+@pytest.mark.parametrize("family", SOME)
 def test_families_are_patched_right(family: str, tied: bool, tmp_path: Path) -> None:
     outcome = sweep.try_family(family, tied, tmp_path)
     assert outcome.right, outcome

@@ -17,6 +17,7 @@ from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 class UniformBytes:
     """Spreads its belief evenly over bytes: each token costs ln 256 per byte it stands for."""
 
+    kind = "causal"
     max_positions = None
 
     def __init__(self, vocabulary: Vocabulary) -> None:

@@ -68,6 +68,7 @@ def test_no_text_is_an_error_that_says_so():
 
 def test_chunks_are_as_long_as_fits_every_model(source, texts):
     class Short:
+        kind = "causal"
         max_positions = 70
 
         def nll(self, batch):

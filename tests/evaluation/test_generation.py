@@ -66,6 +66,7 @@ def test_a_real_model_writes_and_repeats_itself(source, texts):
 
 def test_a_model_that_cannot_write_is_named(source, texts):
     class Mute:
+        kind = "causal"
         max_positions = None
         nll = source.model.nll
 

@@ -14,7 +14,8 @@ import numpy as np
 from tokensurgeon.checkpoint import LanguageModel
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
-from tokensurgeon.evaluation.scoring import encode_chunks, prefix_of
+from tokensurgeon.evaluation.kinds import prefix_of
+from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 

@@ -130,13 +130,14 @@ class Checkpoint:
             )
         built = internals.load_config(folder, trust_remote_code=trust_remote_code)
         layout = find_layout(built, tensors, trust_remote_code=trust_remote_code, partial=partial)
+        longest = max_positions(built)
         return cls(
             path=folder,
             config=config,
             generation_config=read_optional_json(folder, "generation_config.json"),
             layout=layout,
             dtype=FLOATS[tensors.info(layout.rows_key).dtype],
-            max_positions=max_positions(built),
+            max_positions=None if longest is None else longest - layout.position_offset,
             n_layers=int(built.get_text_config().num_hidden_layers),
             hidden_width=int(built.get_text_config().hidden_size),
             tensors=tensors,
@@ -196,5 +197,12 @@ class Checkpoint:
 
 def max_positions(config: Any) -> int | None:
     """Return the number of positions that a transformers configuration allows, or None."""
-    value = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(value) if isinstance(value, int) and value > 0 else None
+    text = config.get_text_config()
+    names = (
+        "max_position_embeddings",
+        "max_encoder_position_embeddings",
+        "max_decoder_position_embeddings",
+        "max_target_positions",
+    )
+    told = [getattr(text, name, None) for name in names]
+    return min((value for value in told if isinstance(value, int) and value > 0), default=None)

@@ -17,6 +17,9 @@ ROLE_OF_KEY = {
     f"{role}_token_id": role for role in ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
 }
 
+VOCABULARY_SIZES = ("vocab_size", "decoder_vocab_size")
+"""Keys that count tokens; Marian has the second."""
+
 _MODALITIES = ("image", "img", "audio", "video", "vision", "speech", "sound")
 _ID_KEYS = ("_token_id", "_token_ids", "_token_index")
 _LISTS = ("suppress_tokens", "begin_suppress_tokens")
@@ -90,8 +93,7 @@ def remap_configs(
     remap = _Remapper(found, id_map, roles, n_new, needed)
     for where, level in _levels(found.config):
         remap.level("config.json", where, level)
-        if level.get("vocab_size") == n_old:
-            level["vocab_size"] = n_new
+        level.update({name: n_new for name in VOCABULARY_SIZES if level.get(name) == n_old})
     if not any("vocab_size" in level for _, level in _levels(found.config)):
         main["vocab_size"] = n_new
     if untied:

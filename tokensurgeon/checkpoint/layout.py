@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.embeddings import (
+    CAUSAL,
+    Embeddings,
+    check_architecture,
+    find_embeddings,
+    kind_of,
+    position_offset,
+)
 from tokensurgeon.checkpoint.files import TensorFolder
+from tokensurgeon.checkpoint.ids import VOCABULARY_SIZES
 from tokensurgeon.checkpoint.tensor_file import FLOATS, same_bytes
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
 
@@ -46,6 +56,16 @@ class Layout:
         Final logits pass through softcap * tanh(logits / softcap).
     family : str
         The configuration's model type.
+    kind : str
+        ``"causal"``, ``"masked"`` (an encoder that fills gaps), ``"encoder-decoder"``, or
+        ``"headless"`` (no output rows: a body, or a classifier).
+    flag_scales : bool
+        Whether the flag of tying also scales the logits, as in T5: it is never turned then.
+    untied_inputs, untied_biases : tuple of str
+        File keys of the input matrix and of the bias, where the model takes them from one place
+        only while it is tied.
+    position_offset : int
+        Positions that no token gets because the model counts from its pad id, itself the last.
     """
 
     input_names: tuple[str, ...]
@@ -61,6 +81,11 @@ class Layout:
     input_key: str = "model.embed_tokens.weight"
     head_key: str = "lm_head.weight"
     logit_scale: float = 1.0
+    kind: str = CAUSAL
+    position_offset: int = 0
+    flag_scales: bool = False
+    untied_inputs: tuple[str, ...] = ()
+    untied_biases: tuple[str, ...] = ()
 
     @property
     def rows_key(self) -> str:
@@ -91,95 +116,75 @@ def find_layout(
     ------
     UnsupportedCheckpointError
         Naming a tensor that has the vocabulary's size and is not understood, or an architecture
-        that is no causal language model.
+        that transformers does not have.
     CheckpointError
         Where rows are missing or contradict the configuration.
     """
     model = internals.skeleton(config, trust_remote_code=trust_remote_code)
-    _check_architecture(config, model)
-    input_name, output_name, bias_name = _embedding_names(model)
+    check_architecture(config, model)
+    found = find_embeddings(model)
     mapped = internals.module_names(model, tensors.where)
-    input_names = tuple(key for key, name in mapped.items() if name == input_name)
-    output_names = tuple(key for key, name in mapped.items() if name == output_name)
-    bias_names = tuple(key for key, name in mapped.items() if name == bias_name and bias_name)
-    tied_flag = _parameter(model, output_name) is _parameter(model, input_name)
-    if not input_names and not (tied_flag and output_names):
-        raise CheckpointError(f"the checkpoint lacks its input rows ({input_name})")
-    if not output_names and not tied_flag:
+    input_names = [key for key, name in mapped.items() if name in found.inputs]
+    output_names = [key for key, name in mapped.items() if name in found.outputs]
+    bias_names = [key for key, name in mapped.items() if name in found.biases]
+    if not input_names and not (found.tied and output_names):
+        raise CheckpointError(f"the checkpoint lacks its input rows ({found.input})")
+    if not output_names and not found.tied:
         raise CheckpointError(
-            f"the checkpoint lacks its output rows ({output_name}), and its configuration says "
+            f"the checkpoint lacks its output rows ({found.output}), and its configuration says "
             "that they are not tied to the input rows"
         )
-    if bias_name and not bias_names and not partial:
-        raise CheckpointError(f"the checkpoint lacks its output bias ({bias_name})")
+    if found.biases and not bias_names and not partial:
+        raise CheckpointError(f"the checkpoint lacks its output bias ({next(iter(found.biases))})")
     tied = _tied(tensors, input_names, output_names)
-    n_rows, width = _shape(config, tensors, (*input_names, *output_names), bias_names)
-    claimed = {*input_names, *output_names, *bias_names}
-    _refuse_unclaimed(config, model, tensors, mapped, claimed, n_rows, trust_remote_code)
+    axes = {key: found.biases[mapped[key]] for key in bias_names}
+    n_rows, width = _shape(config, tensors, (*input_names, *output_names), axes)
+    _refuse_tables(mapped, {*input_names, *output_names})
+    claimed = {*input_names, *output_names, *axes}
+    for key in _unclaimed(config, model, tensors, mapped, claimed, n_rows, trust_remote_code):
+        _claim_copy(tensors, key, input_names, output_names, axes, n_rows)
     text = config.get_text_config()
+    parted = _parted(config, model, found, trust_remote_code)
     return Layout(
-        input_names=input_names,
-        output_names=output_names,
-        bias_names=tuple((name, 0) for name in bias_names),
+        input_names=tuple(input_names),
+        output_names=tuple(output_names),
+        bias_names=tuple(axes.items()),
         n_rows=n_rows,
         width=width,
         tied=tied,
-        tied_flag=tied_flag,
-        input_key=input_names[0] if input_names else internals.file_key(model, input_name),
-        head_key=output_names[0] if output_names else internals.file_key(model, output_name),
+        tied_flag=found.tied,
+        input_key=input_names[0] if input_names else internals.file_key(model, found.input),
+        head_key=output_names[0] if output_names else internals.file_key(model, found.output),
         embedding_multiplier=_embedding_multiplier(text, model),
         logit_scale=_logit_scale(text),
         softcap=_positive(getattr(text, "final_logit_softcapping", None)),
         family=str(config.model_type),
+        kind=kind_of(config, model),
+        position_offset=position_offset(model),
+        flag_scales=hasattr(config, "scale_decoder_outputs"),
+        untied_inputs=tuple(parted[0]),
+        untied_biases=tuple(parted[1]),
     )
 
 
-def _check_architecture(config: Any, model: nn.Module) -> None:
-    told = getattr(config, "architectures", None)
-    named = told if isinstance(told, list) else [told] if told else []
-    allowed = ("ForCausalLM", "LMHeadModel")
-    if named and type(model).__name__ not in named and not str(named[0]).endswith(allowed):
-        raise UnsupportedCheckpointError(
-            f"the architecture {str(named[0])[:80]} is not a causal language model; "
-            "only causal language models can be patched"
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedCheckpointError(
-            f"{type(model).__name__} is an encoder-decoder; only causal language models are patched"
-        )
+def _parted(config: Any, model: nn.Module, found: Embeddings, trusted: bool) -> list[list[str]]:
+    """Return the file keys of input rows and of biases that are one tensor while the model is tied.
+
+    Each empty where they still are once it is not.
+    """
+    groups = [tuple(found.inputs), tuple(found.biases)]
+    if not found.tied or max(map(len, groups)) < 2:
+        return [[], []]
+    other = copy.deepcopy(config)
+    other.tie_word_embeddings = other.get_text_config().tie_word_embeddings = False
+    untied = find_embeddings(internals.skeleton(other, trust_remote_code=trusted))
+    return [
+        [] if set(group) <= set(still) else [internals.file_key(model, name) for name in group]
+        for group, still in zip(groups, (untied.inputs, untied.biases), strict=True)
+    ]
 
 
-def _parameter(model: nn.Module, name: str) -> Any:
-    module, _, leaf = name.rpartition(".")
-    return getattr(model.get_submodule(module), leaf)
-
-
-def _path_of(model: nn.Module, wanted: Any) -> str | None:
-    return next(
-        (path for path, m in model.named_modules(remove_duplicate=False) if m is wanted), None
-    )
-
-
-def _embedding_names(model: nn.Module) -> tuple[str, str, str | None]:
-    """Return the names in memory of input rows, output rows, and output bias or None."""
-    source: Any = model
-    try:
-        inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
-    except (AttributeError, NotImplementedError) as error:
-        raise UnsupportedCheckpointError(
-            f"{type(model).__name__} does not say which its embeddings are"
-        ) from error
-    paths = (_path_of(model, inner), _path_of(model, outer))
-    weights = (getattr(inner, "weight", None), getattr(outer, "weight", None))
-    if None in paths or any(weight is None or weight.dim() != 2 for weight in weights):
-        raise UnsupportedCheckpointError(
-            f"the embeddings of {type(model).__name__} are no plain matrices"
-        )
-    bias = f"{paths[1]}.bias" if getattr(outer, "bias", None) is not None else None
-    return f"{paths[0]}.weight", f"{paths[1]}.weight", bias
-
-
-def _tied(tensors: TensorFolder, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> bool:
+def _tied(tensors: TensorFolder, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
     """Decide from the bytes; several keys of one side must be copies of each other."""
 
     def equal(a: str, b: str) -> bool:
@@ -195,7 +200,7 @@ def _tied(tensors: TensorFolder, inputs: tuple[str, ...], outputs: tuple[str, ..
 
 
 def _shape(
-    config: Any, tensors: TensorFolder, names: tuple[str, ...], biases: tuple[str, ...]
+    config: Any, tensors: TensorFolder, names: tuple[str, ...], biases: Mapping[str, int]
 ) -> tuple[int, int]:
     shape = tensors.info(names[0]).shape
     for name in (*names, *biases):
@@ -204,7 +209,8 @@ def _shape(
             raise UnsupportedCheckpointError(
                 f"{name} has the dtype {info.dtype}; only plain float rows can be patched"
             )
-        expected = shape[:1] if name in biases else shape
+        # Counted along the second axis, the first has one entry.
+        expected = (1,) * biases[name] + shape[:1] if name in biases else shape
         if len(shape) != 2 or info.shape != expected or 0 in shape:
             raise UnsupportedCheckpointError(
                 f"{name} has the shape {list(info.shape)} where {list(expected)} was expected"
@@ -218,48 +224,72 @@ def _shape(
     return shape[0], shape[1]
 
 
-def _refuse_unclaimed(
-    config: Any,
-    model: nn.Module,
-    tensors: TensorFolder,
-    mapped: dict[str, str],
-    claimed: set[str],
-    n_rows: int,
-    trust_remote_code: bool,
-) -> None:
-    """Refuse tensors of the vocabulary's size, unless the model shows that they are not its rows.
-
-    Further tables that are read by token id are refused whatever their size.
-
-    A dimension may equal the number of rows by chance (positions, a wide layer). So the model is
-    built once more with one row more: what keeps its shape is not vocabulary-shaped.
-    """
+def _refuse_tables(mapped: Mapping[str, str], claimed: set[str]) -> None:
+    """Refuse further tables that are read by token id, whatever their size."""
     for key, name in mapped.items():
         if key not in claimed and re.search(_PER_LAYER_TABLE, name):
             raise UnsupportedCheckpointError(
                 f"the tensor {key} has rows of its own for every token, besides the input rows; "
                 "this checkpoint is refused, for new tokens would have none"
             )
+
+
+def _unclaimed(
+    config: Any,
+    model: nn.Module,
+    tensors: TensorFolder,
+    mapped: Mapping[str, str],
+    claimed: set[str],
+    n_rows: int,
+    trust_remote_code: bool,
+) -> list[str]:
+    """Return the tensors of the vocabulary's size that nothing shows to be something else.
+
+    A dimension may equal the number of rows by chance (positions, a wide layer). So the model is
+    built once more with one row more: what keeps its shape is not vocabulary-shaped.
+    """
     suspects = [
         key for key in tensors.where if key not in claimed and n_rows in tensors.info(key).shape
     ]
     if not suspects:
-        return
+        return []
     grown = copy.deepcopy(config)
-    grown.get_text_config().vocab_size = n_rows + 1
+    for name in VOCABULARY_SIZES:
+        if getattr(grown.get_text_config(), name, None) == n_rows:
+            setattr(grown.get_text_config(), name, n_rows + 1)
     other = internals.skeleton(grown, trust_remote_code=trust_remote_code).state_dict()
     here = model.state_dict()
-    ignored = internals.ignored_patterns(model)
-    for key in suspects:
-        name = mapped[key]
-        if name in here and name in other and here[name].shape == other[name].shape:
-            continue
-        if name not in here and any(re.search(pattern, key) for pattern in ignored):
-            continue
-        raise UnsupportedCheckpointError(
-            f"the tensor {key} of shape {list(tensors.info(key).shape)} has the vocabulary's "
-            f"{n_rows} rows and is not understood; this checkpoint is refused rather than guessed"
-        )
+
+    def stays(name: str) -> bool:
+        return name in here and name in other and here[name].shape == other[name].shape
+
+    return [key for key in suspects if not stays(mapped[key])]
+
+
+def _claim_copy(
+    tensors: TensorFolder,
+    key: str,
+    inputs: list[str],
+    outputs: list[str],
+    biases: dict[str, int],
+    n_rows: int,
+) -> None:
+    """Count a tensor among the sides that it is a copy of, to the byte, or refuse it.
+
+    Files of models that predict several tokens hold such copies beside what the model loads, and
+    encoders a second bias.
+    """
+    if biases and key.endswith(".bias") and tensors.info(key).shape == (n_rows,):
+        biases[key] = 0
+        return
+    for names in (inputs, outputs):
+        if names and same_bytes(tensors.file_of(names[0]), names[0], tensors.file_of(key), key):
+            names.append(key)
+            return
+    raise UnsupportedCheckpointError(
+        f"the tensor {key} of shape {list(tensors.info(key).shape)} has the vocabulary's "
+        f"{n_rows} rows and is not understood; this checkpoint is refused rather than guessed"
+    )
 
 
 _PER_LAYER_TABLE = r"embed_tokens_per_layer\.weight$"

@@ -7,7 +7,9 @@ from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.checkpoint.model import LanguageModel
+from tokensurgeon.checkpoint.other_models import CLASSES
 from tokensurgeon.errors import CheckpointError
 
 
@@ -36,10 +38,13 @@ def load_model(
 
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
     model = load_checked(checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code)
-    layout = checkpoint.layout
-    return LanguageModel(
-        model.to(torch.device(device)), logit_scale=layout.logit_scale, softcap=layout.softcap
-    )
+    return as_model(model.to(torch.device(device)), checkpoint.layout)
+
+
+def as_model(model: Any, layout: Layout) -> LanguageModel:
+    """Wrap a loaded transformers model by its kind."""
+    kind = CLASSES[layout.kind]
+    return kind(model, logit_scale=layout.logit_scale, softcap=layout.softcap)
 
 
 def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> Any:
@@ -51,11 +56,11 @@ def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -
         Naming the first tensor that does not fit.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     try:
+        config = internals.load_config(folder, trust_remote_code=trust_remote_code)
         with internals.quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = internals.model_class(config).from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 output_loading_info=True,

@@ -16,6 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.checkpoint.checkpoint import Rows, max_positions
+from tokensurgeon.checkpoint.embeddings import (
+    CAUSAL,
+    has_output_bias,
+    position_offset,
+    replace_rows,
+)
 from tokensurgeon.checkpoint.sampling import sample
 from tokensurgeon.errors import CheckpointError, EvaluationError
 
@@ -54,7 +60,11 @@ class LanguageModel:
     softcap : float or None
         Logits are softcap * tanh(logit_scale * head(state) / softcap), without a softcap
         logit_scale * head(state).
+    kind : str
+        As in `Layout`.
     """
+
+    kind: str = CAUSAL
 
     def __init__(self, model: Any, *, logit_scale: float = 1.0, softcap: float | None = None):
         self.model = model.eval()
@@ -64,7 +74,8 @@ class LanguageModel:
         self.n_layers = int(text.num_hidden_layers)
         self.width = int(text.hidden_size)
         self.n_rows = int(model.get_input_embeddings().weight.shape[0])
-        self.max_positions = max_positions(model.config)
+        longest = max_positions(model.config)
+        self.max_positions = None if longest is None else longest - position_offset(model)
         self.device = str(model.get_input_embeddings().weight.device)
 
     def __call__(
@@ -222,8 +233,7 @@ class LanguageModel:
         kept = [*self.model.parameters(), *self.model.buffers()]
         # parameters and buffers are named as already copied, so the copy shares their memory
         model: Any = copy.deepcopy(self.model, {id(tensor): tensor for tensor in kept})
-        inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
-        has_bias = getattr(outer, "bias", None) is not None
+        inner, has_bias = model.get_input_embeddings(), has_output_bias(model)
         if has_bias != (output_bias is not None):
             raise CheckpointError(
                 f"the model has {'an' if has_bias else 'no'} output bias, "
@@ -235,17 +245,14 @@ class LanguageModel:
                 f"of width {inner.weight.shape[1]}"
             )
 
-        def parameter(values: Rows, like: torch.Tensor) -> torch.nn.Parameter:
-            tensor = torch.tensor(np.ascontiguousarray(values)).to(like.device, like.dtype)
+        def parameter(values: Rows) -> torch.nn.Parameter:
+            tensor = torch.tensor(np.ascontiguousarray(values))
+            tensor = tensor.to(inner.weight.device, inner.weight.dtype)
             return torch.nn.Parameter(tensor, requires_grad=False)
 
-        inner.weight = parameter(input_rows, inner.weight)
-        outer.weight = parameter(output_rows, outer.weight)
-        if output_bias is not None:
-            outer.bias = parameter(output_bias, outer.bias)
-        inner.num_embeddings = outer.out_features = input_rows.shape[0]
-        inner.padding_idx = None  # of the old vocabulary; it matters to gradients only
-        return LanguageModel(model, logit_scale=self.logit_scale, softcap=self.softcap)
+        bias = None if output_bias is None else parameter(output_bias)
+        replace_rows(model, parameter(input_rows), parameter(output_rows), bias)
+        return type(self)(model, logit_scale=self.logit_scale, softcap=self.softcap)
 
     @cached_property
     def _blocks(self) -> Any:

@@ -26,11 +26,15 @@ from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError
 
 @dataclass(frozen=True)
 class _Replacement:
-    """New rows of one tensor; `origin` is the file key whose raw rows are copied."""
+    """New rows of one tensor; `origin` is the file key whose raw rows are copied.
+
+    `axis` counts the tokens; along axis 1 the first has one entry.
+    """
 
     origin: str
     rows: Rows
     copied: Ids
+    axis: int = 0
 
 
 def write_tensors(plan: PatchPlan, folder: Path) -> None:
@@ -66,8 +70,11 @@ def _link(source: Path, target: Path) -> None:
 def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
     layout = plan.checkpoint.layout
     inputs, outputs = list(layout.input_names), list(layout.output_names)
+    biases = dict(layout.bias_names)
     if plan.untie:
         inputs, outputs = inputs or [layout.input_key], outputs or [layout.head_key]
+        inputs += [name for name in layout.untied_inputs if name not in inputs]
+        biases |= dict.fromkeys(layout.untied_biases, 0)
     known = plan.checkpoint.tensors.where
     found = {}
     for names, rows, copied in (
@@ -78,9 +85,10 @@ def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
             origin = name if name in known else layout.rows_key
             found[name] = _Replacement(origin, rows, copied)
     if plan.output_bias is not None:
-        for name, _ in layout.bias_names:
+        for name, axis in biases.items():
             bias = plan.output_bias[:, None]
-            found[name] = _Replacement(name, bias, plan.copied_output)
+            origin = name if name in known else layout.bias_names[0][0]
+            found[name] = _Replacement(origin, bias, plan.copied_output, axis)
     return found
 
 
@@ -120,8 +128,9 @@ def _new_info(
     old = file.tensors[name if one is None else one.origin]
     if one is None:
         return TensorInfo(name, old.dtype, old.shape, offset, offset + old.n_bytes)
-    shape = (plan.n_new, *old.shape[1:])
-    return TensorInfo(name, old.dtype, shape, offset, offset + plan.n_new * old.row_bytes)
+    shape = (*old.shape[: one.axis], plan.n_new, *old.shape[one.axis + 1 :])
+    per_id = old.n_bytes // old.shape[one.axis]
+    return TensorInfo(name, old.dtype, shape, offset, offset + plan.n_new * per_id)
 
 
 def _header(file: TensorFile, infos: dict[str, TensorInfo]) -> bytes:
@@ -161,11 +170,12 @@ def _write_rows(
 def _raw_blocks(file: TensorFile, one: _Replacement) -> Iterator[tuple[int, Any]]:
     """Yield (first id, raw rows): copied rows as stored, the others rounded."""
     info = file.tensors[one.origin]
-    source = file.raw_rows(one.origin)
-    step = max(1, CHUNK // info.row_bytes)
+    per_id = info.n_bytes // info.shape[one.axis]
+    source = file.raw_rows(one.origin).reshape(-1, per_id)
+    step = max(1, CHUNK // per_id)
     for start in range(0, len(one.copied), step):
         copied = one.copied[start : start + step]
-        block = np.empty((len(copied), info.row_bytes), dtype=np.uint8)
+        block = np.empty((len(copied), per_id), dtype=np.uint8)
         here = copied >= 0
         block[here] = source[copied[here]]
         if not here.all():
@@ -191,8 +201,8 @@ def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) 
     for name in (*layout.names, *added):
         old = tensors.info(added[name].origin if name in added else name)
         rows = plan.n_new - (0 if name in added else layout.n_rows)
-        more_bytes += rows * old.row_bytes
-        more_values += rows * int(np.prod(old.shape[1:], dtype=np.int64))
+        more_bytes += rows * old.n_bytes // layout.n_rows
+        more_values += rows * int(np.prod(old.shape, dtype=np.int64)) // layout.n_rows
     metadata = dict(index.get("metadata") or {})
     metadata["total_size"] = plan.checkpoint.n_bytes + more_bytes
     if isinstance(metadata.get("total_parameters"), int):

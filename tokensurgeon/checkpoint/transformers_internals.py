@@ -95,27 +95,54 @@ def check_counts(values: Mapping[str, Any], where: str = "") -> None:
             )
 
 
+def model_class(config: Any) -> Any:
+    """Return the class that a checkpoint says it is of, of transformers' own.
+
+    Encoders, encoder–decoders, models of images and text, and models without output rows are
+    named by their class; everything else is a causal language model.
+    """
+    import transformers
+
+    name = declared(config)
+    if name and not name.endswith(CAUSAL):
+        found = getattr(transformers, name, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    return transformers.AutoModelForCausalLM
+
+
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How the classes of causal language models end."""
+
+
+def declared(config: Any) -> str:
+    """Return the class that a configuration names, or nothing."""
+    told = getattr(config, "architectures", None)
+    return str((told[0] if told else "") if isinstance(told, (list, tuple)) else told or "")
+
+
 def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
-    """Return the causal language model of a configuration, without memory (meta device).
+    """Return the model of a configuration, without memory (meta device).
 
     Raises
     ------
     UnsupportedCheckpointError
-        If the configuration is not that of a causal language model, or does not build.
+        If it does not build.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
+    found = model_class(config)
     try:
         with quiet(), torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=trust_remote_code
-            )
+            if hasattr(found, "_model_mapping"):  # an auto class
+                model: nn.Module = found.from_config(config, trust_remote_code=trust_remote_code)
+            else:
+                model = found(config)
             return model
     except Exception as error:
         family = getattr(config, "model_type", "?")
         raise UnsupportedCheckpointError(
-            f"no causal language model can be built from the configuration of model type "
+            f"no language model can be built from the configuration of model type "
             f"{family!r}: {first_line(error)}"
         ) from error
 
@@ -182,11 +209,6 @@ def file_key(model: nn.Module, name: str) -> str:
     except (ImportError, TypeError, AttributeError, ValueError):
         return name
     return key if module_names(model, [key])[key] == name else name
-
-
-def ignored_patterns(model: nn.Module) -> tuple[str, ...]:
-    """Return regular expressions of file keys that the model ignores on purpose."""
-    return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()))
 
 
 def ids_that_must_be(config: Any) -> frozenset[str]:

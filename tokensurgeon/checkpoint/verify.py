@@ -9,7 +9,7 @@ import numpy as np
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
-from tokensurgeon.checkpoint.load import load_checked
+from tokensurgeon.checkpoint.load import as_model, load_checked
 from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.errors import CheckpointError
@@ -42,15 +42,17 @@ def check_reload(
     strange = [name for name in model.unexpected_tensors if name not in known]
     if strange:
         raise CheckpointError(f"the written checkpoint has the unexpected tensor {strange[0]}")
-    layout = plan.checkpoint.layout
     device = "cpu" if expected is None else expected.device
-    written = LanguageModel(
-        model.to(device), logit_scale=layout.logit_scale, softcap=layout.softcap
-    )
+    written = as_model(model.to(device), plan.checkpoint.layout)
     if written.n_rows != plan.n_new:
         raise CheckpointError(f"{plan.n_new} rows were written and {written.n_rows} are loaded")
     for probe in probes:
-        found = written.logits(probe)
+        try:
+            found = written.logits(probe)
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"the written checkpoint does not run: {internals.first_line(error)}"
+            ) from error
         if not plan.allow_nonfinite and not np.isfinite(found).all():
             raise CheckpointError("the written checkpoint computes logits that are not finite")
         if expected is None:

@@ -114,6 +114,11 @@ def write_checkpoint(
             (folder / name).write_bytes(data)
         _copy_kept(plan.checkpoint.path, folder)
         warnings = [*remapped.warnings, *notes]
+        if plan.untie and plan.checkpoint.layout.flag_scales:
+            warnings.append(
+                "the flag of tying stays, for it scales the logits of this family; releases of "
+                "transformers before 5 then overwrite the output rows with the input rows"
+            )
         difference = check_autotokenizer(folder, plan.target, probe_texts)
         if difference is not None:
             if not allow_autotokenizer_mismatch:
@@ -150,7 +155,7 @@ def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
         roles=plan.target.roles,
         defaults={key: getattr(built, key, None) for key in _DEFAULTS},
         needed=internals.ids_that_must_be(built),
-        untied=not plan.tied and layout.tied_flag,
+        untied=not plan.tied and layout.tied_flag and not layout.flag_scales,
     )
     for name, old, new in (
         ("config.json", checkpoint.config, remapped.config),

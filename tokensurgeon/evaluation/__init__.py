@@ -7,6 +7,7 @@ from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
 from tokensurgeon.evaluation.generation import Generation, measure_generation
+from tokensurgeon.evaluation.kinds import prefix_of
 from tokensurgeon.evaluation.metrics import (
     Interval,
     bits_per_byte,
@@ -20,7 +21,6 @@ from tokensurgeon.evaluation.scoring import (
     Scores,
     encode_chunks,
     left_out_bytes,
-    prefix_of,
     score,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation

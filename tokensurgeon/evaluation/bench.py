@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import by_kind, by_match
 from tokensurgeon.evaluation.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
@@ -41,6 +42,8 @@ from tokensurgeon.vocabulary import Vocabulary
 DEFAULT_MAX_BYTES = 500_000
 TOO_LONG_SHARE = 0.01
 """Most bytes that may be left out because their chunk has too many tokens for a model."""
+MASKED_BYTES = 256
+"""Longest chunk for encoders: each of its tokens takes a pass over the whole of it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Bench:
     chunk_bytes, max_bytes : int, int or None
     seed : int
         Of the bootstrap.
+    kind : str
+        Of all the models.
     """
 
     chunks: list[Chunk]
@@ -89,6 +94,7 @@ class Bench:
     chunk_bytes: int
     max_bytes: int | None
     seed: int
+    kind: str = CAUSAL
 
     @classmethod
     def fix(
@@ -99,6 +105,7 @@ class Bench:
         max_bytes: int | None = DEFAULT_MAX_BYTES,
         chunk_bytes: int | None = None,
         seed: int = 0,
+        kind: str = CAUSAL,
     ) -> Bench:
         """Cut a text for models that have these vocabularies and longest sequences.
 
@@ -113,9 +120,11 @@ class Bench:
             )
         # Entries often share a vocabulary: the source's rows under several methods, say.
         own = {id(vocabulary): vocabulary for vocabulary, _ in tokenizers}
-        for size in CHUNK_SIZES if chunk_bytes is None else (chunk_bytes,):
+        longest = MASKED_BYTES if kind == MASKED else CHUNK_SIZES[0]
+        sizes = [size for size in CHUNK_SIZES if size <= longest]
+        for size in sizes if chunk_bytes is None else (chunk_bytes,):
             chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
-            encoded = {key: encode_chunks(vocabulary, chunks) for key, vocabulary in own.items()}
+            encoded = {key: encode_chunks(v, chunks, kind) for key, v in own.items()}
             fits = np.ones(len(chunks), dtype=np.bool_)
             for vocabulary, max_positions in tokenizers:
                 tokens = encoded[id(vocabulary)]
@@ -133,8 +142,8 @@ class Bench:
                     else "take shorter chunks"
                 )
             )
-        skip = left_out_bytes(list(encoded.values()), chunks)
-        return cls(chunks, encoded, fits, skip, size, max_bytes, seed)
+        skip = left_out_bytes(list(encoded.values()), chunks, kind)
+        return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)
 
     def score(self, entry: Entry, progress: Progress = no_progress) -> Scores:
         """Run one model over the chunks; its vocabulary is one of those the bench was cut for."""
@@ -203,6 +212,7 @@ class Bench:
             max_bytes=self.max_bytes,
             sha256=self.sha256,
             seed=self.seed,
+            kind=self.kind,
         )
 
     @property

@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokensurgeon.alignment import align
+from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.bench import DEFAULT_MAX_BYTES, Bench, Entry
 from tokensurgeon.evaluation.generation import Generator, measure_generation
+from tokensurgeon.evaluation.kinds import kind_of_all
 from tokensurgeon.evaluation.overlap import refuse_seen
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
@@ -65,6 +67,7 @@ def evaluate(
         max_bytes=max_bytes,
         chunk_bytes=chunk_bytes,
         seed=seed,
+        kind=kind_of_all([entry.model.kind for entry in entries]),
     )
     results: list[EntryResult] = []
     first: Scores | None = None
@@ -98,7 +101,7 @@ def check_names(entries: Sequence[Entry]) -> None:
 def _with_generation(
     entry: Entry, result: EntryResult, n: int, seed: int, progress: Progress
 ) -> EntryResult:
-    if not isinstance(entry.model, Generator):
+    if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
         raise EvaluationError(f"{entry.name} cannot generate text; evaluate it without generation")
     figures = measure_generation(
         entry.model, entry.vocabulary, n=n, seed=seed, name=entry.name, progress=progress

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.scoring import prefix_of
+from tokensurgeon.evaluation.kinds import prefix_of
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 

@@ -1,8 +1,9 @@
 """Score chunks under one model: the negative log-likelihood of every token, and of every chunk.
 
 A chunk is tokenised whole and scored whole after the prefix (BOS, else EOS, else nothing); the end
-of the text is not scored. Losses are in nats. What is *compared* (bits per byte, intervals) is
-computed from `Scores` elsewhere; this module knows one model at a time.
+of the text is not scored. Models of other kinds are asked as `kinds` says. Losses are in nats. What
+is *compared* (bits per byte, intervals) is computed from `Scores` elsewhere; this module knows one
+model at a time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.chunks import Chunk
+from tokensurgeon.evaluation.kinds import decoder_losses, frame_of, masked_losses
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -29,6 +32,12 @@ TOKENS_PER_CALL = 16_384
 
 class Scorer(Protocol):
     """What is asked of a model; `tokensurgeon.checkpoint.LanguageModel` is one."""
+
+    @property
+    def kind(self) -> str:
+        """As `tokensurgeon.checkpoint.layout.Layout.kind`; what is asked of others than causal
+        models stands in `kinds`.
+        """
 
     @property
     def max_positions(self) -> int | None:
@@ -52,16 +61,20 @@ class Encoded:
         Where the tokens spell the chunk.
     prefix : tuple of int
         Ids that stand before every chunk: BOS, else EOS, else none.
+    suffix : tuple of int
+        Ids that stand after it, for an encoder.
     """
 
     ids: tuple[Ids, ...]
     ends: tuple[Ids, ...]
     lossless: Mask
     prefix: tuple[int, ...]
+    suffix: tuple[int, ...] = ()
 
     def fits(self, max_positions: int | None) -> Mask:
-        """Return where prefix and chunk fit a model, bool (n_chunks,)."""
-        lengths = np.array([len(self.prefix) + len(ids) for ids in self.ids], dtype=np.int64)
+        """Return where prefix, chunk and suffix fit a model, bool (n_chunks,)."""
+        around = len(self.prefix) + len(self.suffix)
+        lengths = np.array([around + len(ids) for ids in self.ids], dtype=np.int64)
         if max_positions is None:
             return np.ones(len(lengths), dtype=np.bool_)
         return np.asarray(lengths <= max_positions)
@@ -105,37 +118,37 @@ class Scores:
     start: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-def prefix_of(vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Return the ids a sequence starts with: BOS, else EOS, else none."""
-    return () if vocabulary.start_id is None else (vocabulary.start_id,)
-
-
-def encode_chunks(vocabulary: Vocabulary, chunks: Sequence[Chunk]) -> Encoded:
-    """Tokenise each chunk whole."""
+def encode_chunks(vocabulary: Vocabulary, chunks: Sequence[Chunk], kind: str = CAUSAL) -> Encoded:
+    """Tokenise each chunk whole, for a kind of model."""
+    prefix, suffix = frame_of(vocabulary, kind)
     encodings = vocabulary.encode_many([chunk.text for chunk in chunks])
     return Encoded(
         ids=tuple(np.asarray(one.ids, dtype=np.int64) for one in encodings),
         ends=tuple(np.asarray(one.ends, dtype=np.int64) for one in encodings),
         lossless=np.array([bool(one.lossless) for one in encodings], dtype=np.bool_),
-        prefix=prefix_of(vocabulary),
+        prefix=prefix,
+        suffix=suffix,
     )
 
 
-def left_out_bytes(table: Sequence[Encoded], chunks: Sequence[Chunk]) -> Ids:
+def left_out_bytes(table: Sequence[Encoded], chunks: Sequence[Chunk], kind: str = CAUSAL) -> Ids:
     """Return how many first bytes of each chunk are scored for nobody, int64 (n_chunks,).
+
+    Of an encoder–decoder about the first half, which its encoder reads.
 
     None where every model has a prefix. A model without one cannot score its first token; then
     the bytes up to the first border that all tokenizers share, at or after the longest first
     token, are left out for all. Tokenizers that lose text on a chunk have no say there.
     """
     skip = np.zeros(len(chunks), dtype=np.int64)
-    if all(encoded.prefix for encoded in table):
+    half = kind == ENCODER_DECODER
+    if all(encoded.prefix for encoded in table) and not half:
         return skip
     for i, chunk in enumerate(chunks):
         ends = [encoded.ends[i] for encoded in table if encoded.lossless[i] and encoded.ids[i].size]
         if not ends:
             continue
-        longest = max(int(one[0]) for one in ends)
+        longest = chunk.n_bytes // 2 if half else max(int(one[0]) for one in ends)
         common = set(ends[0].tolist()).intersection(*(one.tolist() for one in ends[1:]))
         skip[i] = min((end for end in common if end >= longest), default=chunk.n_bytes)
     return skip
@@ -177,9 +190,9 @@ def score(
         If the model lacks a row for an id, returns a loss that is not finite, or a wrong shape.
     """
     if encoded is None:
-        encoded = encode_chunks(vocabulary, chunks)
+        encoded = encode_chunks(vocabulary, chunks, model.kind)
     if skip is None:
-        skip = left_out_bytes([encoded], chunks)
+        skip = left_out_bytes([encoded], chunks, model.kind)
     fits = encoded.fits(model.max_positions)
     wanted = fits if keep is None else keep & fits
     # A chunk that loses text is not worth a forward pass: its loss belongs to another text.
@@ -192,8 +205,8 @@ def score(
     token_nll = [np.zeros(0)] * n
     token_ends = [np.zeros(0, dtype=np.int64)] * n
     done = 0
-    for batch in _batches(encoded, np.flatnonzero(wanted)):
-        losses = model.nll([[*encoded.prefix, *encoded.ids[i].tolist()] for i in batch])
+    for batch in _batches(encoded, np.flatnonzero(wanted), model.kind):
+        losses = ask(model, vocabulary, chunks, encoded, skip, batch)
         for i, loss in zip(batch, losses, strict=True):
             first = 0 if encoded.prefix else 1
             ids, ends = encoded.ids[i][first:], encoded.ends[i][first:]
@@ -230,8 +243,26 @@ def score(
     )
 
 
-def _batches(encoded: Encoded, chosen: Ids) -> list[list[int]]:
+def ask(
+    model: Scorer,
+    vocabulary: Vocabulary,
+    chunks: Sequence[Chunk],
+    encoded: Encoded,
+    skip: Ids,
+    batch: Sequence[int],
+) -> Sequence[npt.NDArray[Any]]:
+    """Return the losses of some chunks' tokens, as the kind of the model is asked for them."""
+    if model.kind == CAUSAL:
+        return model.nll([[*encoded.prefix, *encoded.ids[i].tolist()] for i in batch])
+    if model.kind == MASKED:
+        return [masked_losses(model, vocabulary, chunks[i].text, encoded, i) for i in batch]
+    return [decoder_losses(model, encoded, i, int(skip[i])) for i in batch]
+
+
+def _batches(encoded: Encoded, chosen: Ids, kind: str) -> list[list[int]]:
     """Group chunks by length: those of one length can share a forward pass without padding."""
+    if kind != CAUSAL:  # each is work enough to report
+        return [[int(i)] for i in chosen]
     order = sorted((int(i) for i in chosen), key=lambda i: (len(encoded.ids[i]), i))
     batches: list[list[int]] = []
     for i in order:

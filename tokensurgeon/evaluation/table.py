@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.breakdown import Part, parts_to_dict
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
+from tokensurgeon.evaluation.kinds import PROTOCOLS
 from tokensurgeon.evaluation.metrics import Interval
-
-PROTOCOL = (
-    "bits per byte = loss / (ln 2 × bytes); chunks cut from the text alone, each tokenised whole "
-    "and scored whole after BOS (else EOS); the end of the text is not scored"
-)
 
 _FIGURES = (
     "bits_per_byte",
@@ -138,6 +135,8 @@ class Evaluation:
         Of the chunks' text.
     seed : int
         Of the bootstrap and of generation.
+    kind : str
+        Of the models: what their loss is.
     """
 
     entries: tuple[EntryResult, ...]
@@ -150,6 +149,7 @@ class Evaluation:
     max_bytes: int | None
     sha256: str
     seed: int
+    kind: str = CAUSAL
 
     def __getitem__(self, name: str) -> EntryResult:
         for entry in self.entries:
@@ -172,5 +172,5 @@ class Evaluation:
                 "sha256": self.sha256,
             },
             "seed": self.seed,
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOLS[self.kind],
         }

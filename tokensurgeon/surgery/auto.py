@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokensurgeon.calibration import Workbench
+from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import CalibrationError, InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
 from tokensurgeon.recipe import InitSpec
@@ -102,8 +103,8 @@ def choose(
 ) -> Choice:
     """Choose the initialisers of both sides, and calibrate their rows.
 
-    Without a forward pass (`budget` 0) what needs none is taken
-    and nothing calibrated, and the table says so.
+    Without a forward pass (`budget` 0, or a source that is no causal model) what needs none is
+    taken and nothing calibrated, and the table says so.
 
     Parameters
     ----------
@@ -113,11 +114,14 @@ def choose(
     stages, heal
         See `tokensurgeon.surgery.calibrate.calibrated`.
     """
-    if operation.recipe.budget == 0 or not (operation.runs_here and operation.context.n_missing):
+    if operation.recipe.budget == 0 or not (operation.has_states and operation.context.n_missing):
         name = "omp" if operation.donor is not None else "ridge-composer"
         plain = (name, name)
         why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
-        why = why if operation.runs_here else "the source is larger than memory and is not run"
+        if operation.checkpoint.layout.kind != CAUSAL:
+            why = f"the source is {KIND_WORDS[operation.checkpoint.layout.kind]}"
+        elif not operation.fits_here:
+            why = "the source is larger than memory and is not run"
         line = Tried("both", "/".join(plain), chosen=True)
         return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
     before, steps = _forward_tokens(operation), operation.states.gradient_steps

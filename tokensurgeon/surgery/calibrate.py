@@ -23,6 +23,7 @@ from tokensurgeon.calibration.gate import judge
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
+from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
 from tokensurgeon.training import read_documents
@@ -57,6 +58,8 @@ def calibrated(
     check_stages(names, rows.tied)
     if not names and not heal:
         return rows
+    what = "calibration" if names else "healing"
+    check_forward(operation, (what,), (what,))
     start, budget = time.perf_counter(), 60 * operation.recipe.budget
     before = 0 if operation.bench is None else operation.bench.forward_tokens
     bench = workbench(operation, rows)

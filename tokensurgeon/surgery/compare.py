@@ -179,6 +179,7 @@ def _bench(operation: Operation, texts: Sequence[str]) -> Bench:
         texts,
         max_bytes=operation.recipe.text.max_bytes,
         seed=operation.recipe.seed,
+        kind=operation.checkpoint.layout.kind,
     )
 
 

@@ -18,6 +18,7 @@ from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.evaluation.chunks import chunk_documents
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.methods import chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
@@ -155,6 +156,7 @@ def floor(
     if not recipe.text.evaluation:
         raise UsageError("a floor needs a text to measure on: give --text FILE")
     operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    check_forward(operation, ("floor",), ("floor",))
     texts = evaluation_texts(operation)
     fit, aside = _parted(operation.calibration_texts, recipe.seed)
     alignment = operation.alignment

@@ -7,6 +7,7 @@ from pathlib import Path
 from tokensurgeon.errors import UsageError
 from tokensurgeon.initialisers.network.file import Hypernet
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.training.progress import Progress, no_progress
 
@@ -68,6 +69,8 @@ def train_hypernet(
     )
     context = operation.context
     texts = operation.calibration_texts
+    if texts:
+        check_forward(operation, ("--text",), ("--text",))
     ladder = Ladder(
         context,
         60 * minutes,

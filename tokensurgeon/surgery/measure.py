@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokensurgeon.checkpoint.other_models import EncoderDecoderModel
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
 from tokensurgeon.evaluation.overlap import N_WORDS, overlapping, refuse_seen
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.surgery.token_map import id_map
 from tokensurgeon.surgery.train_target import patterns_of
 from tokensurgeon.training import read_documents
 
@@ -70,7 +72,10 @@ def evaluation_texts(operation: Operation) -> list[str]:
 
 def patched_model(operation: Operation, rows: PatchedRows) -> LanguageModel:
     """Return the source's body with the patched rows."""
-    return operation.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
+    model = operation.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
+    if isinstance(model, EncoderDecoderModel) and model.decoder_start is not None:
+        model.decoder_start = id_map(operation.alignment).get(model.decoder_start)
+    return model
 
 
 def measure(

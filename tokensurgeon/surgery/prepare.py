@@ -10,24 +10,27 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
+from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.memory import fits
 from tokensurgeon.errors import CheckpointError, OutputExistsError
-from tokensurgeon.evaluation.scoring import prefix_of
+from tokensurgeon.evaluation import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
-from tokensurgeon.initialisers.contract import DonorRows, Ids, InitContext, Rows
+from tokensurgeon.initialisers.contract import DonorRows, Ids, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.context import LazyStates, WatchedContext
 from tokensurgeon.surgery.draft import big_rows, role_warnings
+from tokensurgeon.surgery.limits import check_kind
 from tokensurgeon.surgery.train_target import train_target
 from tokensurgeon.training import read_documents
 from tokensurgeon.training.progress import Progress, no_progress
@@ -36,58 +39,6 @@ from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 if TYPE_CHECKING:
     from tokensurgeon.calibration import Workbench
     from tokensurgeon.checkpoint import LanguageModel
-
-
-class LazyStates:
-    """The source's forward pass, which loads the model at its first call and counts tokens."""
-
-    def __init__(self, checkpoint: Checkpoint, load: Callable[[], LanguageModel]) -> None:
-        self.n_layers = checkpoint.n_layers
-        self.width = checkpoint.hidden_width
-        self.max_positions = checkpoint.max_positions
-        self.n_tokens = 0
-        self.gradient_steps = 0
-        self._load = load
-
-    def __call__(
-        self,
-        ids: Sequence[Sequence[int]],
-        layer: int,
-        position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Rows:
-        """See `tokensurgeon.initialisers.contract.States`."""
-        self.n_tokens += sum(map(len, ids))
-        return self._load().states(ids, layer, position_ids)
-
-    def language_model(self) -> LanguageModel:
-        """Return the source, for a method that trains through it; it says so afterwards."""
-        return self._load()
-
-    def count_training(self, n_tokens: int, gradient_steps: int) -> None:
-        """Count what a method trained with."""
-        self.n_tokens += n_tokens
-        self.gradient_steps += gradient_steps
-
-
-@dataclass(frozen=True)
-class WatchedContext(InitContext):
-    """A context that remembers whether a method looked at the donor or at the text.
-
-    What a method was given belongs beside its figure, and a plug-in cannot be trusted to say it.
-    """
-
-    seen: set[str] = field(default_factory=set, compare=False, repr=False)
-
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        seen = super().__getattribute__("seen")
-        if name == "donor" and value is not None:
-            seen.add("donor")
-        elif (name in ("source_counts", "target_counts") and value is not None) or (
-            name == "texts" and value
-        ):
-            seen.add("text")
-        return value
 
 
 @dataclass
@@ -137,9 +88,14 @@ class Operation:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
     @cached_property
-    def runs_here(self) -> bool:
+    def fits_here(self) -> bool:
         """Whether the source fits into memory; else no forward pass is asked of it."""
         return fits(self.checkpoint, self.recipe.dtype)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether methods and calibration can run the source: a causal model that fits."""
+        return self.checkpoint.layout.kind == CAUSAL and self.fits_here
 
     @property
     def tied(self) -> bool:
@@ -196,7 +152,7 @@ class Operation:
             source_counts=_count(source, texts, layout.n_rows) if texts else None,
             target_counts=_count(self.alignment.target, texts, self.n_rows) if texts else None,
             texts=texts,
-            states=self.states if self.runs_here else None,
+            states=self.states if self.has_states else None,
             prefix=prefix_of(source),
             device=self.recipe.device,
             memory_budget=int(self.recipe.memory_gib * 2**30),
@@ -270,6 +226,7 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
         assert chosen is not None  # Recipe checks it
         target = load_vocabulary(chosen)
     loaded = time.perf_counter()
+    notes = check_kind(checkpoint, target, recipe)
     alignment = align(source, target, recipe.map)
     alignment = _within_rows(alignment, checkpoint.layout.n_rows)
     progress(0, 1, "spelling missing tokens")
@@ -286,7 +243,7 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
         n_rows=_row_count(recipe, checkpoint.layout.n_rows, alignment),
         progress=progress,
         timings={"read": opened - start, "target vocabulary": loaded - opened},
-        warnings=list(alignment.warnings),
+        warnings=[*notes, *alignment.warnings],
     )
     if recipe.for_draft is not None:
         trust = recipe.trust_remote_code

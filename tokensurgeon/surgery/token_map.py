@@ -92,3 +92,17 @@ def write_token_map(
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     part.replace(path)
     return path
+
+
+def id_map(alignment: Alignment) -> dict[int, int]:
+    """Return source id → target id for every source token that a target token takes over.
+
+    Where several do, the one of the same spelling counts, else the first.
+    """
+    found: dict[int, int] = {}
+    for target_id in alignment.shared.tolist():
+        source_id = int(alignment.source_ids[target_id])
+        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
+        if source_id not in found or same:
+            found[source_id] = target_id
+    return found

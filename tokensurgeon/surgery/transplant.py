@@ -11,8 +11,7 @@ from typing import Any
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.calibration import check_stages
 from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
-from tokensurgeon.checkpoint.memory import available_memory, fits, needed_memory
-from tokensurgeon.errors import UsageError
+from tokensurgeon.checkpoint.memory import fits
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import build, load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
@@ -22,12 +21,13 @@ from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import calibrated, clipped
 from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.files import record_files
+from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
 from tokensurgeon.surgery.methods import AUTO, build_initialiser, chosen_methods, wants_auto
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
-from tokensurgeon.surgery.token_map import check_map_path, write_token_map
+from tokensurgeon.surgery.token_map import check_map_path, id_map, write_token_map
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
 from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.progress import Progress, no_progress
@@ -116,7 +116,12 @@ def transplant(
         report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
         return SurgeryResult(report, None, operation.alignment, None, None)
 
-    _check_memory(operation)
+    causal = [
+        name
+        for name, given in (("--calibrate", recipe.calibrate), ("--heal", recipe.heal))
+        if given
+    ]
+    check_forward(operation, [*(["--text"] if recipe.text.evaluation else []), *causal], causal)
     texts = evaluation_texts(operation) if recipe.text.evaluation else []
     choice = None
     if automatic:
@@ -161,25 +166,6 @@ def _check_settings(recipe: Recipe) -> None:
     for name, settings in spec.settings.items():
         if name != "*":
             build(name, settings)
-
-
-def _check_memory(operation: Operation) -> None:
-    """Refuse what needs forward passes of a source that is larger than memory."""
-    recipe = operation.recipe
-    asked = {
-        "--text": bool(recipe.text.evaluation),
-        "--calibrate": bool(recipe.calibrate),
-        "--heal": bool(recipe.heal),
-    }
-    wanted = [name for name, given in asked.items() if given]
-    if not wanted or operation.runs_here:
-        return
-    needed = needed_memory(operation.checkpoint, recipe.dtype) / 2**30
-    free = (available_memory() or 0) / 2**30
-    raise UsageError(
-        f"{wanted[0]} runs the source, which takes {needed:.1f} GiB as {recipe.dtype}, and "
-        f"{free:.1f} GiB are free: leave it out, or give a smaller --dtype"
-    )
 
 
 def _baselines(operation: Operation, rows: PatchedRows) -> list[tuple[str, PatchedRows]]:
@@ -235,7 +221,7 @@ def _write(
             **record_files(operation, rows),
         }
 
-    runs = operation.runs_here and fits(operation.checkpoint, recipe.dtype, copies=2)
+    runs = operation.fits_here and fits(operation.checkpoint, recipe.dtype, copies=2)
     if not runs:
         note = "the source is larger than memory: the result was checked by its headers, not run"
         report = report.model_copy(update={"warnings": (*report.warnings, note)})
@@ -252,17 +238,3 @@ def _write(
         seed=recipe.seed,
     )
     return finished[-1].model_copy(update={"manifest": written.manifest_sha256}), output
-
-
-def id_map(alignment: Alignment) -> dict[int, int]:
-    """Return source id → target id for every source token that a target token takes over.
-
-    Where several do, the one of the same spelling counts, else the first.
-    """
-    found: dict[int, int] = {}
-    for target_id in alignment.shared.tolist():
-        source_id = int(alignment.source_ids[target_id])
-        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
-        if source_id not in found or same:
-            found[source_id] = target_id
-    return found

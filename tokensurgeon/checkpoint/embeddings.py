@@ -1,0 +1,184 @@
+"""What a model in memory says of its vocabulary: its kind, its two matrices and their other names.
+
+Parameters are found by identity: an encoder–decoder calls one matrix by three names, an encoder
+its output bias by two, and the file may hold any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.errors import UnsupportedCheckpointError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CAUSAL, MASKED, ENCODER_DECODER, HEADLESS = "causal", "masked", "encoder-decoder", "headless"
+KIND_WORDS = {
+    CAUSAL: "a causal language model",
+    MASKED: "an encoder",
+    ENCODER_DECODER: "an encoder–decoder",
+    HEADLESS: "a model without output rows",
+}
+"""The kinds of models, and how a message says them."""
+
+FINAL_BIAS = "final_logits_bias"
+"""A buffer of shape (1, n_rows) that BART and its kin add to their logits."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Names in memory of what is vocabulary-shaped.
+
+    Attributes
+    ----------
+    input, output : str
+        The first name of each matrix; one name where the model has no output rows.
+    inputs, outputs : tuple of str
+        All names.
+    biases : mapping of str to int
+        Names of output biases, with the axis that counts tokens.
+    tied : bool
+        Whether the model takes both from one matrix, or has no output rows.
+    """
+
+    input: str
+    output: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    biases: Mapping[str, int]
+    tied: bool
+
+
+def find_embeddings(model: nn.Module) -> Embeddings:
+    """Find the matrices and biases of a model.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        If it does not say which its embeddings are, or they are no plain matrices.
+    """
+    source: Any = model
+    name = type(model).__name__
+    try:
+        inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
+    except (AttributeError, NotImplementedError) as error:
+        raise UnsupportedCheckpointError(f"{name} does not say which its embeddings are") from error
+    sides = [inner] if outer is None else [inner, outer]
+    weights = [getattr(side, "weight", None) for side in sides]
+    names = [_names(model, weight) for weight in weights]
+    if not all(names) or any(weight is None or weight.dim() != 2 for weight in weights):
+        raise UnsupportedCheckpointError(f"the embeddings of {name} are no plain matrices")
+    paths = [f"{_path_of(model, side)}.weight" for side in sides]
+    tied = weights[0] is weights[-1]
+    if outer is None:
+        outputs: tuple[str, ...] = ()
+    else:
+        outputs = (paths[-1],) if tied else tuple(names[-1])
+    bias = getattr(outer, "bias", None)
+    biases = {} if bias is None else dict.fromkeys(_names(model, bias), 0)
+    if outer is not None and hasattr(model, FINAL_BIAS):
+        biases[FINAL_BIAS] = 1
+    inputs = tuple(n for n in names[0] if n not in outputs)
+    return Embeddings(paths[0], paths[-1], inputs, outputs, biases, tied)
+
+
+def _names(model: nn.Module, wanted: Any) -> list[str]:
+    """Return every name of a parameter."""
+    return [n for n, p in model.named_parameters(remove_duplicate=False) if p is wanted]
+
+
+def _path_of(model: nn.Module, wanted: Any) -> str | None:
+    return next(
+        (path for path, m in model.named_modules(remove_duplicate=False) if m is wanted), None
+    )
+
+
+def kind_of(config: Any, model: nn.Module) -> str:
+    """Return the kind of a model, as `Layout.kind` has it."""
+    source: Any = model
+    if source.get_output_embeddings() is None:
+        return HEADLESS
+    if getattr(config, "is_encoder_decoder", False):
+        return ENCODER_DECODER
+    if type(model).__name__.endswith(("ForMaskedLM", "ForPreTraining")):
+        return MASKED
+    return CAUSAL
+
+
+def position_offset(model: nn.Module) -> int:
+    """Return how many first positions no token gets: in RoBERTa, those up to the pad id."""
+    from torch import nn
+
+    source: Any = model
+    inner = source.get_input_embeddings()
+    size = getattr(source.config, "max_position_embeddings", None)
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding) or module is inner:
+            continue
+        if module.padding_idx is not None and module.num_embeddings == size:
+            return int(module.padding_idx) + 1
+    return 0
+
+
+def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None:
+    """Give a model other matrices, under every name that they have; it is changed.
+
+    Parameters
+    ----------
+    inputs, outputs, bias : torch.nn.Parameter or None
+        None where the model has no such.
+    """
+    source: Any = model
+    inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
+    old_input = inner.weight
+    if outer is not None:
+        old_output, old_bias = outer.weight, getattr(outer, "bias", None)
+        outer.weight = outputs  # first: where the sides were one, the others are input rows
+        if old_output is not old_input:
+            _swap(model, old_output, outputs)
+        if old_bias is not None:
+            _swap(model, old_bias, bias)
+        elif bias is not None:
+            setattr(model, FINAL_BIAS, bias.detach()[None])
+        outer.out_features = len(outputs)
+    _swap(model, old_input, inputs)
+
+
+def _swap(model: nn.Module, old: Any, new: Any) -> None:
+    from torch import nn
+
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter is old:
+                setattr(module, name, new)
+                if isinstance(module, nn.Embedding):
+                    module.num_embeddings = len(new)
+                    module.padding_idx = None  # of the old vocabulary; it matters to gradients only
+
+
+def has_output_bias(model: nn.Module) -> bool:
+    """Say whether something by id is added to the logits."""
+    source: Any = model
+    outer = source.get_output_embeddings()
+    return getattr(outer, "bias", None) is not None or (
+        outer is not None and hasattr(model, FINAL_BIAS)
+    )
+
+
+def check_architecture(config: Any, model: nn.Module) -> None:
+    """Refuse a checkpoint of a class that transformers does not have.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+    """
+    told = internals.declared(config)
+    if told and type(model).__name__ != told and not told.endswith(internals.CAUSAL):
+        raise UnsupportedCheckpointError(
+            f"the architecture {told[:80]} is not one that transformers has, and no causal "
+            "language model; it is refused"
+        )

@@ -1,0 +1,84 @@
+"""What cannot be asked of a source: because of its kind, or because it is larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from tokensurgeon.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
+from tokensurgeon.checkpoint.memory import available_memory, needed_memory
+from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from tokensurgeon.surgery.prepare import Operation
+
+
+def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> list[str]:
+    """Check what depends on the kind of the source and on the target's roles.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    UsageError
+        If a model without output rows is to be untied, or to be measured.
+    UnsupportedCheckpointError
+        If the source counts positions from the id of a token that the target has elsewhere.
+    """
+    layout = checkpoint.layout
+    offset, pad = layout.position_offset, target.roles.get("pad")
+    if offset and pad != offset - 1:
+        raise UnsupportedCheckpointError(
+            f"{layout.family} counts positions from the id of its pad token, {offset - 1}, and the "
+            f"target has {'no pad token' if pad is None else f'its pad token at {pad}'}: give a "
+            f"tokenizer whose pad token is id {offset - 1}"
+        )
+    if layout.kind == HEADLESS:
+        if recipe.untie:
+            raise UsageError("--untie parts two matrices, and this model has input rows only")
+        if recipe.text.evaluation:
+            raise UsageError("a model without output rows has no loss on a text: leave out --text")
+    if layout.kind == MASKED and "mask" not in target.roles:
+        return [
+            "the target has no mask token, so the encoder can neither fill gaps nor be trained to"
+        ]
+    return []
+
+
+def check_forward(operation: Operation, asked: Collection[str], causal: Collection[str]) -> None:
+    """Refuse what runs the source where it cannot be run so.
+
+    Parameters
+    ----------
+    asked : collection of str
+        Options in force that run the source.
+    causal : collection of str
+        Those of them that only a causal language model can do.
+
+    Raises
+    ------
+    UsageError
+        Naming the option.
+    """
+    checkpoint, recipe = operation.checkpoint, operation.recipe
+    kind = checkpoint.layout.kind
+    for name in causal:
+        if kind != CAUSAL:
+            raise UsageError(
+                f"{name} works on causal language models, and the source is {KIND_WORDS[kind]}: "
+                "leave it out"
+            )
+    if not asked or operation.fits_here:
+        return
+    needed = needed_memory(checkpoint, recipe.dtype) / 2**30
+    free = (available_memory() or 0) / 2**30
+    raise UsageError(
+        f"{next(iter(asked))} runs the source, which takes {needed:.1f} GiB as {recipe.dtype}, and "
+        f"{free:.1f} GiB are free: leave it out, or give a smaller --dtype"
+    )
