@@ -3,10 +3,11 @@
 
     python scripts/sweep_architectures.py [--only FAMILY …] [-o docs/architectures.md]
 
-For each family of causal models, and for other models by their class, a model of two small layers is made from its configuration class, tied and untied,
-with random weights and the byte-level tokenizer of this script. It is then given its own
-vocabulary, which must give the same bytes back, and the same vocabulary with other ids, which must
-give the same logits in the other order, or the same states where there are no logits. What cannot be built, or is refused, is named.
+For each family of causal models, and for other models by their class, a model of two small layers
+is made from its configuration class, tied and untied, with random weights and the byte-level
+tokenizer of this script. It is then given its own vocabulary, which must give the same bytes back,
+and the same vocabulary with other ids, which must give the same logits in the other order, or the
+same states where there are no logits. What cannot be built, or is refused, is named.
 """
 
 from __future__ import annotations

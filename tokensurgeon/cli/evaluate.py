@@ -260,6 +260,8 @@ def _parts(title: str, parts: dict[str, Part]) -> Table:
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
+    from tokensurgeon.evaluation.kinds import PROTOCOLS
+
     notes = [
         f"{evaluation.n_documents:,} documents, {evaluation.n_chunks:,} chunks of at most "
         f"{evaluation.chunk_bytes:,} bytes, {evaluation.n_bytes:,} bytes"
@@ -269,7 +271,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
             f"{evaluation.n_too_long:,} chunks have too many tokens for a model and are left out "
             "for all"
         )
-    if evaluation.n_left_out_bytes:
+    if evaluation.kind != "causal":
+        notes.append(PROTOCOLS[evaluation.kind])
+    elif evaluation.n_left_out_bytes:
         notes.append(
             f"{evaluation.n_left_out_bytes:,} bytes at the start of chunks are left out for all: "
             "a model has neither BOS nor EOS"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.other_models import EncoderDecoderModel
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
+from tokensurgeon.evaluation.kinds import PROTOCOLS
 from tokensurgeon.evaluation.overlap import N_WORDS, overlapping, refuse_seen
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
@@ -33,6 +35,9 @@ def evaluation_texts(operation: Operation) -> list[str]:
         If a whole document is in both, or if more than half of them overlap.
     """
     recipe = operation.recipe
+    kind = operation.checkpoint.layout.kind
+    if kind != CAUSAL:
+        operation.warnings.append(PROTOCOLS[kind])
     documents = (document.text for document in read_documents(recipe.text.evaluation))
     texts: list[str] = []
     size = 0
