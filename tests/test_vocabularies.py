@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 ROOT = Path(__file__).parent.parent / "vocabularies"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/tokenizer.json"))

@@ -238,7 +238,7 @@ def align(
         match=_frozen(match),
         duplicates=(_duplicates(source, "source"), _duplicates(target, "target")),
         collisions=collisions,
-        warnings=(*_warnings(source, target, match), *notes),
+        warnings=(*source.notes, *target.notes, *_warnings(source, target, match), *notes),
         is_identity=is_identity,
         is_permutation=same is not None and not is_identity,
     )

@@ -18,7 +18,7 @@ from tokensurgeon.training import (
     prune_vocabulary,
     train_vocabulary,
 )
-from tokensurgeon.training.hard_text import hard_texts
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 OTHER = "Nothing here was ever part of that text: größer, 12345, \r\n\tx_y.\n"
 

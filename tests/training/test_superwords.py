@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.training import DIGITS, PRETOKENIZERS, corpus_of_texts, train_vocabulary
 from tokensurgeon.training.encoders import byte_level_bpe
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.merging import Merger, Merges, Sequences
 from tokensurgeon.training.plan import MOST_WORDS
 from tokensurgeon.training.pretokenizers import joined_pattern, pattern, pretokenizer
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 LINES = (
     "In order to read the value of a setting, see the section on files.\n",

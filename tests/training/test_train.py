@@ -24,10 +24,10 @@ from tokensurgeon.training import (
     corpus_of_texts,
     train_vocabulary,
 )
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.held_out import EVERY, HeldOut
 from tokensurgeon.training.methods import METHODS_BY_NAME
 from tokensurgeon.training.pretokenizers import pattern, pretokenizer
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 SENTENCES = (
     "The index is scanned from left to right, and every row that matches is returned.\n",

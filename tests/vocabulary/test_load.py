@@ -11,7 +11,7 @@ import pytest
 from tiny_tokenizers import TINY, made
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from tokensurgeon.errors import MissingExtraError, TokenizerError, UnknownNameError
+from tokensurgeon.errors import TokenizerError, UnknownNameError
 from tokensurgeon.vocabulary import Kind, load_vocabulary, vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.parts import guarded
 
@@ -127,15 +127,6 @@ def test_a_folder_of_plain_files_is_converted(tmp_path: Path) -> None:
     vocabulary = load_vocabulary(tmp_path)
     assert vocabulary.token_bytes[5:] == (b" the", b" cat", b"s")
     assert vocabulary.roles["cls"] == 2
-
-
-def test_a_sentencepiece_file_without_its_libraries_names_the_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"x")
-    monkeypatch.setattr("tokensurgeon.vocabulary.load._installed", lambda name: False)
-    with pytest.raises(MissingExtraError, match="pip install sentencepiece protobuf"):
-        load_vocabulary(tmp_path)
 
 
 def test_a_path_that_is_nothing_is_refused(tmp_path: Path) -> None:

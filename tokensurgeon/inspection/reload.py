@@ -9,8 +9,8 @@ from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import guarded
 
 FROM_FILE, AUTO = "Tokenizer.from_file", "AutoTokenizer"

@@ -29,9 +29,9 @@ from tokensurgeon.initialisers.contract import Ids, Rows
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.files import npz_bytes
 from tokensurgeon.surgery.token_map import id_map
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 FORMAT = "tokensurgeon patch 1"
 FILES = (

@@ -29,8 +29,8 @@ from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.token_map import check_map_path, id_map, write_token_map
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 
 @dataclass(frozen=True)

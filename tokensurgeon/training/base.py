@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import tokensurgeon
 from tokensurgeon.errors import OutputExistsError, TokenizerError
 from tokensurgeon.training.card import card
-from tokensurgeon.training.hard_text import hard_texts
 from tokensurgeon.training.seen import SEEN_FILE, Seen
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,26 +6,36 @@ with those in the file: that library renumbers added tokens without a word.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary.hub import is_name, snapshot
+from tokensurgeon.vocabulary.originals import (
+    NAMES,
+    SUFFIXES,
+    differences,
+    is_tiktoken,
+    load_original,
+    open_sentencepiece,
+    original_of,
+)
 from tokensurgeon.vocabulary.parts import guarded
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
+CONFIG = "tokenizer_config.json"
 _HUB_FILES = [
     "tokenizer.json",
-    "tokenizer_config.json",
+    CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "tokenizer.model",
+    *NAMES,
     "vocab.json",
     "merges.txt",
     "vocab.txt",
@@ -40,7 +50,8 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     path : str or Path
         A folder with tokenizer.json, such a file itself, or a hub id (the local cache first),
         which may name a revision: ``org/model@v2``. A
-        folder with tokenizer.model or vocab files only is converted by transformers.
+        SentencePiece model or a tiktoken file is rebuilt and compared with its own library, and
+        `Vocabulary.notes` says what differs; a folder of vocab files is converted by transformers.
 
     Raises
     ------
@@ -49,6 +60,8 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     """
     location = Path(path)
     if location.is_file():
+        if location.suffix in SUFFIXES:
+            return load_original(location, _optional_json(location.parent / CONFIG))
         return _from_file(location, location.parent)
     if not location.is_dir():
         if not is_name(str(path)):
@@ -59,7 +72,8 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     file = location / "tokenizer.json"
     if file.is_file():
         return _from_file(file, location)
-    if any((location / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
+    plain = any((location / name).is_file() for name in ("vocab.json", "vocab.txt"))
+    if plain or original_of(location) is not None:
         return _converted(location)
     raise TokenizerError(
         f"{location} has no tokenizer.json; save one there with tokenizer.save_pretrained(folder)"
@@ -97,7 +111,7 @@ def _from_file(file: Path, folder: Path) -> Vocabulary:
         f"{file} cannot be used",
         lambda: Vocabulary(
             tokenizer,
-            _optional_json(folder / "tokenizer_config.json"),
+            _optional_json(folder / CONFIG),
             special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
             chat_template=template.read_text("utf-8") if template.is_file() else None,
             folder=folder,
@@ -195,7 +209,7 @@ def _from_hub(name: str) -> Path:
         except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as caught:
             error = caught
             continue
-        if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):
+        if (folder / "tokenizer.json").is_file() or original_of(folder) is not None:
             return folder
     raise TokenizerError(
         f"{name} is not a folder here, and the hub has no tokenizer of that name within reach; "
@@ -203,22 +217,17 @@ def _from_hub(name: str) -> Path:
     ) from error
 
 
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _converted(folder: Path) -> Vocabulary:
-    """Load a folder without tokenizer.json through transformers."""
-    if (folder / "tokenizer.model").is_file():
-        lacking = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
-        if lacking:
-            raise MissingExtraError(
-                f"{folder} has no tokenizer.json, and its tokenizer.model needs "
-                f"{' and '.join(lacking)}; run: pip install sentencepiece protobuf"
-            )
+    """Load a folder without tokenizer.json: from its maker's file, or through transformers.
+
+    A class that the folder names may have ids of its own, so transformers converts for it; what
+    comes out is compared with SentencePiece by its pieces.
+    """
+    config, original = _optional_json(folder / CONFIG), original_of(folder)
+    named = "tokenizer_class" in config or (folder / "config.json").is_file()
+    if original is not None and (not named or is_tiktoken(original)):
+        return load_original(original, config, folder)
+    reader = None if original is None else open_sentencepiece(original)[1]
     import transformers
 
     loaded = guarded(
@@ -231,9 +240,13 @@ def _converted(folder: Path) -> Vocabulary:
             f"{folder} holds a slow tokenizer only; convert it to tokenizer.json first"
         )
     text = guarded(f"{folder} cannot be copied", backend.to_str)
-    return Vocabulary(
+    vocabulary = Vocabulary(
         guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(text)),
-        _optional_json(folder / "tokenizer_config.json"),
+        config,
         special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
         folder=folder,
     )
+    if original is not None and reader is not None:
+        read = partial(reader.encode, out_type=str)
+        vocabulary.notes = tuple(differences(vocabulary, read, original.name, pieces=True))
+    return vocabulary

@@ -51,7 +51,11 @@ class Vocabulary:
     chat_template : str or None
     folder : Path or None
         Where it was loaded from.
+    notes : tuple of str
+        What differs from the tokenizer's own library, where it was rebuilt from that one's file.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -1,0 +1,309 @@
+"""Tokenizers in their makers' own files: SentencePiece models and tiktoken's tables of ranks.
+
+They are rebuilt as the tokenizers library has them, and compared with the original library on
+texts that part such things. What still differs is said, never hidden.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.vocabulary.hard_text import hard_texts
+from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
+from tokensurgeon.vocabulary.token_bytes import to_alphabet
+from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
+
+NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm")
+SUFFIXES = (".model", ".spm", ".tiktoken")
+MOST_BYTES = 256 << 20
+
+PATTERNS = {
+    "cl100k": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "qwen": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+"""How text is cut before ranks count, by what a file's name begins with; the file itself does not
+say. r50k and p50k cut as gpt2 does."""
+
+PLAIN = (
+    "The quick brown fox jumps over the lazy dog.",
+    " A  line  with  two  spaces, and a tab\there.\n",
+    "In 2024, 1,234 people paid $5.99 (or 3 % more).",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.",
+)
+"""Beside the hard texts, some that all read alike."""
+
+NEVER = -1e9
+"""The score of a piece that no text is cut into."""
+
+Reader = Callable[[str], Sequence[Any]]
+
+
+def original_of(folder: Path) -> Path | None:
+    """Return the original file of a folder, or None."""
+    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    return next(iter([*found, *sorted(folder.glob("*.tiktoken"))]), None)
+
+
+def is_tiktoken(file: Path) -> bool:
+    """Tell a table of ranks from a SentencePiece model, whatever the suffix."""
+    with file.open("rb") as stream:
+        return re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", stream.read(400)) is not None
+
+
+def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = None) -> Vocabulary:
+    """Rebuild a tokenizer from its maker's file, and compare the two.
+
+    Parameters
+    ----------
+    config : mapping
+        tokenizer_config.json, if there is one; for tiktoken its `pattern` says how text is cut.
+    folder : Path, optional
+        Where its other files are.
+
+    Raises
+    ------
+    TokenizerError
+        If the file is not what it should be, or of a kind that cannot be rebuilt.
+    MissingExtraError
+        If the library that reads it is not installed.
+    """
+    if file.stat().st_size > MOST_BYTES:
+        raise TokenizerError(f"{file} has {file.stat().st_size >> 20} MiB; no tokenizer has")
+    if is_tiktoken(file):
+        made, roles, read, notes = from_tiktoken(file, config)
+    else:
+        made, roles, read, notes = from_sentencepiece(file)
+    vocabulary = guarded(
+        f"{file} cannot be used", lambda: Vocabulary(made, {**roles, **config}, folder=folder)
+    )
+    if read is not None:
+        notes += differences(vocabulary, read, file.name)
+    vocabulary.notes = tuple(notes)
+    return vocabulary
+
+
+def differences(vocabulary: Vocabulary, read: Reader, name: str, pieces: bool = False) -> list[str]:
+    """Say on how many texts the original library gives other ids, or pieces; nothing if on none."""
+    first, count, texts = "", 0, (*hard_texts(), *PLAIN)
+    for text in texts:
+        ours: list[Any] = vocabulary.encode(text)
+        if pieces:
+            ours = [vocabulary.spellings[i] for i in ours]
+        theirs = list(read(text))
+        if ours == theirs:
+            continue
+        count += 1
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
+            min(len(ours), len(theirs)),
+        )
+        first = first or (
+            f"such as {text[:30]!r}, from token {at}: {ours[at : at + 3]} instead of "
+            f"{theirs[at : at + 3]}"
+        )
+    if not count:
+        return []
+    what = "pieces" if pieces else "ids"
+    return [f"{name}: its own library gives other {what} on {count} of {len(texts)} texts, {first}"]
+
+
+def from_sentencepiece(
+    file: Path,
+) -> tuple[Tokenizer, dict[str, Any], Reader, list[str]]:
+    """Rebuild a SentencePiece model: its tokenizer, its roles, its own reader, notes."""
+    model, reader = open_sentencepiece(file)
+    trainer, rules = model.trainer_spec, model.normalizer_spec
+    kinds = type(model).SentencePiece
+    pieces = [(p.piece, float(p.score), int(p.type)) for p in model.pieces]
+    if not 0 < len(pieces) < MAX_ROWS:
+        raise TokenizerError(f"{file} has {len(pieces)} pieces")
+    unknown = next((i for i, p in enumerate(pieces) if p[2] == kinds.UNKNOWN), None)
+    fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
+    notes: list[str] = []
+    if trainer.model_type == 1:
+        table = [(text, _score(text, score, kind, pieces, kinds)) for text, score, kind in pieces]
+        tokenizer = Tokenizer(models.Unigram(table, unknown, fallback))
+    elif trainer.model_type in (2, 4):
+        ids = {text: i for i, (text, _, _) in enumerate(pieces)}
+        scores = {t: -s for t, s, kind in pieces if kind == kinds.NORMAL}
+        merges = _merges(scores) if trainer.model_type == 2 else []
+        told = None if unknown is None else pieces[unknown][0]
+        bpe = models.BPE(ids, merges, unk_token=told, fuse_unk=True, byte_fallback=fallback)
+        tokenizer = Tokenizer(bpe)
+        if any(kind == kinds.USER_DEFINED for _, _, kind in pieces):
+            notes.append(f"{file.name}: symbols that its maker defined are cut out of text first")
+    else:
+        raise TokenizerError(f"{file} is a model of words; only unigram, bpe and char are rebuilt")
+    tokenizer.normalizer = normalizers.Sequence(_normalizers(rules))
+    steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if rules.add_dummy_prefix:
+        steps.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(steps)
+    special = [t for t, _, kind in pieces if kind in (kinds.CONTROL, kinds.UNKNOWN)]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    if trainer.model_type != 1:
+        own = [t for t, _, kind in pieces if kind == kinds.USER_DEFINED]
+        tokenizer.add_tokens([AddedToken(t, normalized=False) for t in own])
+    roles = {}
+    for role in ("bos", "eos", "unk", "pad"):
+        i = getattr(reader, f"{role}_id")()
+        if 0 <= i < len(pieces):
+            roles[f"{role}_token"] = pieces[i][0]
+    return tokenizer, roles, reader.encode, notes
+
+
+def open_sentencepiece(file: Path) -> tuple[Any, Any]:
+    """Return a SentencePiece model as its message and as its own reader.
+
+    Raises
+    ------
+    TokenizerError
+        If the file is none.
+    MissingExtraError
+    """
+    lacking = [name for name in ("sentencepiece", "google.protobuf") if not installed(name)]
+    if lacking:
+        raise MissingExtraError(
+            f"{file} needs {' and '.join(lacking)}; run: pip install sentencepiece protobuf"
+        )
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    messages: Any = sentencepiece_model_pb2
+    try:
+        model = messages.ModelProto.FromString(file.read_bytes())
+        reader = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    except Exception as error:  # whatever the message parser or the library raises
+        reason = str(error).strip().splitlines()[:1]
+        raise TokenizerError(
+            f"{file} is no SentencePiece model: {(reason or [type(error).__name__])[0][:150]}"
+        ) from error
+    return model, reader
+
+
+def _score(text: str, score: float, kind: int, pieces: Any, kinds: Any) -> float:
+    """Return what a piece counts, as SentencePiece does.
+
+    Its maker's own symbols count by their length; controls and bytes are not found in a text.
+    """
+    if kind == kinds.NORMAL:
+        return score
+    if kind != kinds.USER_DEFINED:
+        return NEVER
+    highest = max((s for _, s, k in pieces if k == kinds.NORMAL), default=0.0)
+    return len(text.encode()) * highest - 0.1
+
+
+def _normalizers(rules: Any) -> list[Any]:
+    """Return the steps that SentencePiece takes before it cuts."""
+    steps: list[Any] = []
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
+        steps += [
+            normalizers.Replace(Regex("^ +| +$"), ""),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    if rules.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE_MARK))
+    if rules.escape_whitespaces:
+        steps.append(normalizers.Replace(" ", SPACE_MARK))
+    return steps
+
+
+def _merges(ranks: Mapping[Any, float]) -> list[tuple[Any, Any]]:
+    """Return every way to put a token together from two others, the lowest rank first."""
+    found = []
+    for token, rank in ranks.items():
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ranks and right in ranks:
+                found.append((rank, ranks[left], ranks[right], left, right))
+    found.sort(key=lambda each: each[:3])
+    return [(left, right) for *_, left, right in found]
+
+
+def from_tiktoken(
+    file: Path, config: Mapping[str, Any]
+) -> tuple[Tokenizer, dict[str, Any], Reader | None, list[str]]:
+    """Rebuild a table of ranks as a byte-level BPE."""
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(file.read_bytes().splitlines()):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise TokenizerError(f"{file}: line {number + 1} is no token and rank") from error
+    if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
+        raise TokenizerError(f"{file} has ranks that cannot be ids")
+    if len(set(ranks.values())) < len(ranks):
+        raise TokenizerError(f"{file} gives one rank to two tokens")
+    pattern, notes = config.get("pattern"), []
+    if not isinstance(pattern, str):
+        known = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
+        name = next((name for name in PATTERNS if known.startswith(name)), "")
+        pattern = PATTERNS[name or "cl100k"]
+        if not name:
+            notes.append(
+                f"{file.name} does not say how text is cut before ranks count; cl100k's pattern is "
+                "taken (tokenizer_config.json may name another as 'pattern')"
+            )
+    merges = [(to_alphabet(a), to_alphabet(b)) for a, b in _merges(ranks)]
+    ids = {to_alphabet(token): rank for token, rank in ranks.items()}
+    tokenizer = Tokenizer(models.BPE(ids, merges, ignore_merges=True))
+    try:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    except Exception as error:
+        raise TokenizerError(f"the pattern of {file} cannot be read: {str(error)[:100]}") from error
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
+    tokenizer.decoder = decoders.ByteLevel()
+    added = config.get("added_tokens_decoder")
+    for i, told in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
+        content = told.get("content") if isinstance(told, dict) else None
+        if not isinstance(content, str) or not content:
+            raise TokenizerError(f"the added token {i} of {file.parent} has no content")
+        tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+        if tokenizer.token_to_id(content) != int(i):
+            raise TokenizerError(
+                f"the added token {content[:40]!r} of {file.parent} has the id {i}, and "
+                f"{tokenizer.token_to_id(content)} once loaded: fill the holes before it"
+            )
+    if not installed("tiktoken"):
+        notes.append(f"{file.name} was not compared with tiktoken, which is not installed")
+        return tokenizer, {}, None, notes
+    import tiktoken
+
+    own = tiktoken.Encoding(file.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    return tokenizer, {}, own.encode_ordinary, notes
+
+
+def _number(entry: tuple[str, Any]) -> int:
+    try:
+        return int(entry[0])
+    except ValueError as error:
+        raise TokenizerError(f"the added token id {entry[0]!r} is no number") from error
+
+
+def installed(name: str) -> bool:
+    """Say whether a package can be imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
