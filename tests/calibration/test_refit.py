@@ -12,7 +12,7 @@ from tokensurgeon.calibration import Matrices, Workbench
 from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.output_rows import Readings, from_places, read_out
 from tokensurgeon.calibration.places import _read, make_places
-from tokensurgeon.calibration.refit import Refit, _Expected, _solve, refit_once
+from tokensurgeon.calibration.refit import Follows, Refit, _Expected, _solve, refit_once
 from tokensurgeon.calibration.stand_in import Covers, StandIn
 from tokensurgeon.evaluation import prefix_of
 
@@ -111,7 +111,7 @@ def test_a_round_makes_the_text_likelier_and_moves_the_named_rows_only(
     bench, rows = pair
     states, after = bench.next_tokens(rows)
     ids = bench.new[::2]
-    found = refit_once(bench, rows, states, after, ids, 32.0)
+    found = refit_once(bench, rows, states, Follows.of_text(after), ids, 32.0)
     assert loss(bench, found, states, after) < loss(bench, rows, states, after)
     others = np.setdiff1d(np.arange(len(rows.output)), ids)
     assert np.array_equal(found.output[others], rows.output[others])
@@ -129,7 +129,7 @@ def test_rounds_find_the_rows_that_wrote_a_text(same: Workbench, own: Matrices) 
     planted = own.with_output(true)
     found = own
     for _ in range(8):
-        found = refit_once(same, found, states, drawn, same.shared, 4.0)
+        found = refit_once(same, found, states, Follows.of_text(drawn), same.shared, 4.0)
     start, reached, best = (loss(same, m, states, drawn) for m in (own, found, planted))
     assert reached - best < 0.1 * (start - best)
 

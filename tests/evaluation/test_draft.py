@@ -96,6 +96,27 @@ def test_a_draft_gets_the_big_models_ids_and_rows(world: Path, tmp_path: Path, c
     assert "acceptance" in capsys.readouterr().out
 
 
+def test_calibration_ends_with_what_the_big_model_says(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join([TEXT] * 6))
+    result = transplant(
+        source=world / "small",
+        for_draft=world / "big",
+        output=tmp_path / "out",
+        untie=True,
+        init={"input": "subword-mean", "output": "subword-mean"},
+        text={"calibration": [str(tmp_path / "text.txt")]},
+        calibrate=["shrunk"],
+    )
+    last = result.report.stages[-1]
+    assert [stage.stage for stage in result.report.stages] == ["shrunk", "draft"]
+    assert last.kept
+    assert last.settings["acceptance_after"] > last.settings["acceptance_before"]
+    assert last.settings["big_model_tokens"] > 0
+    big, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    told = measure_draft(load_model(tmp_path / "out"), big, vocabulary, [TEXT])
+    assert told.acceptance >= last.settings["acceptance_after"] - 0.02  # which counts no tail
+
+
 def test_what_makes_no_draft_is_refused(world: Path, capsys) -> None:
     with pytest.raises(RecipeError, match="leave out 'tokenizer'"):
         transplant(source=world / "small", tokenizer=world / "small", for_draft=world / "big")

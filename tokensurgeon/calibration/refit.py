@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tokensurgeon.calibration.contract import Candidate, Candidates, Ids, Matrices, Rows, blocks
 from tokensurgeon.calibration.output_rows import whitener
@@ -42,6 +43,46 @@ TRIED_ON = 4_000
 TOKENS_AT_ONCE = 128
 
 
+@dataclass(frozen=True)
+class Follows:
+    """Which tokens follow states, and how surely; the weights of one state sum to one.
+
+    Attributes
+    ----------
+    places : int64 (m,)
+        States, ascending.
+    tokens : int64 (m,)
+    weights : float32 (m,)
+    """
+
+    places: Ids
+    tokens: Ids
+    weights: npt.NDArray[np.float32]
+
+    @classmethod
+    def of_text(cls, tokens: Ids) -> Follows:
+        """Return that one token follows each state, as a text has it."""
+        return cls(np.arange(len(tokens)), tokens, np.ones(len(tokens), dtype=np.float32))
+
+    def thinned(self, step: int) -> Follows:
+        """Return what follows every `step`-th state, those numbered anew."""
+        kept = self.places % step == 0
+        return Follows(self.places[kept] // step, self.tokens[kept], self.weights[kept])
+
+    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
+        import torch
+
+        total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
+        for part in blocks(len(self.places), max(1, LOGITS // flat.shape[1])):
+            place, token, weight = (
+                torch.from_numpy(each[part]).to(flat.device)
+                for each in (self.places, self.tokens, self.weights)
+            )
+            total.index_add_(0, token, flat[place] * weight[:, None])
+        return total
+
+
 class Refit:
     """U ← argmax of the text's log-likelihood − λ/2·‖U − U₀‖²_G, a few rounds of it.
 
@@ -56,7 +97,8 @@ class Refit:
 
     def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield rounds over all rows for as long as they help; if none does, of the new rows."""
-        states, follows = bench.next_tokens(matrices)
+        states, after_each = bench.next_tokens(matrices)
+        follows = Follows.of_text(after_each)
         for which, ids in (("all", np.union1d(bench.new, bench.shared)), ("new", bench.new)):
             after = matrices
             for rounds in range(1, MOST_ROUNDS + 1):
@@ -72,7 +114,7 @@ def refit_once(
     bench: Workbench,
     matrices: Matrices,
     states: Rows,
-    follows: Ids,
+    follows: Follows,
     ids: Ids,
     ridge: float = RIDGE,
 ) -> Matrices:
@@ -82,8 +124,8 @@ def refit_once(
     ----------
     states : float32 (n, width)
         Of the patched model.
-    follows : int64 (n,)
-        The token after each.
+    follows : Follows
+        What comes after each.
     ids : int64
         Rows that may change.
     ridge : float
@@ -94,15 +136,14 @@ def refit_once(
     device, n_rows = bench.context.device, len(matrices.output)
     whiten = torch.from_numpy(whitener(states).astype(np.float32)).to(device)
     thin = max(1, -(-len(states) * n_rows // MOST_LOGITS))
-    thinned, after = np.ascontiguousarray(states[::thin]), follows[::thin]
+    thinned, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
     flat = torch.from_numpy(thinned).to(device) @ whiten
     found = _expect(bench, matrices, thinned, flat)
-    counts = np.bincount(after, minlength=n_rows)
-    observed = _sums(flat, torch.from_numpy(after).to(device), n_rows)
+    observed = after.sums(flat, n_rows)
     if thin > 1:
+        counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
         rare = torch.from_numpy(counts < OFTEN).to(device)
-        everywhere = torch.from_numpy(states).to(device) @ whiten
-        whole = _sums(everywhere, torch.from_numpy(follows).to(device), n_rows)
+        whole = follows.sums(torch.from_numpy(states).to(device) @ whiten, n_rows)
         observed = torch.where(rare[:, None], whole, observed * thin)
     gap = observed - found.states * thin
     step = torch.zeros_like(gap)
@@ -163,14 +204,6 @@ def _expect(bench: Workbench, matrices: Matrices, states: Rows, flat: torch.Tens
     return _Expected(sums, mass, place[order], share[order], starts)
 
 
-def _sums(flat: torch.Tensor, tokens: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """Return the sum of the states before each token, float32 (n_rows, width)."""
-    import torch
-
-    total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
-    return total.index_add_(0, tokens, flat)
-
-
 def _solve(
     found: _Expected,
     flat: torch.Tensor,
@@ -205,18 +238,20 @@ def _solve(
 
 
 def _best_step(
-    bench: Workbench, matrices: Matrices, direction: Rows, states: Rows, follows: Ids
+    bench: Workbench, matrices: Matrices, direction: Rows, states: Rows, follows: Follows
 ) -> Matrices:
     """Return the matrices a step along `direction`, as long as serves some states best."""
     thin = max(1, len(states) // TRIED_ON)
-    some, after = np.ascontiguousarray(states[::thin]), follows[::thin]
+    some, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
     best: tuple[float, Matrices] | None = None
     for length in STEPS:
         moved = matrices.with_output(matrices.output + np.float32(length) * direction)
         loss = 0.0
         for part in blocks(len(some), max(1, LOGITS // len(moved.output))):
-            scores = bench.log_softmax(some[part], moved.output, moved.bias)
-            loss -= float(scores[range(len(scores)), after[part]].sum())
+            scores = bench.log_softmax(some[part], moved.output, moved.bias).cpu().numpy()
+            first, last = np.searchsorted(after.places, (part.start, part.stop))
+            at, token = after.places[first:last] - part.start, after.tokens[first:last]
+            loss -= float(scores[at, token] @ after.weights[first:last])
         if best is None or loss < best[0]:
             best = (loss, moved)
     assert best is not None

@@ -49,12 +49,12 @@ def _change(before: float | None, after: float | None) -> str:
 
 
 def in_short(report: SurgeryReport) -> list[str]:
-    """Return a line on the choice and one on the calibration, for a terminal."""
+    """Return a line on the choice, one on the calibration, and one on a draft's fit."""
     lines = []
     if report.choice:
         chosen = [f"{line.side} {line.method}" for line in report.choice if line.chosen]
         lines.append(f"auto chose {', '.join(chosen)}: {report.choice_why}")
-    kept = [stage for stage in report.stages if stage.kept]
+    kept = [stage for stage in report.stages if stage.kept and stage.stage != "draft"]
     if report.stages:
         bought = [
             f"{stage.stage} {words.number(stage.before - stage.after, 3)}"
@@ -66,4 +66,5 @@ def in_short(report: SurgeryReport) -> list[str]:
             f"calibration on {whose}: "
             + (f"bits per byte bought: {', '.join(bought)}" if bought else "no stage helped")
         )
+    lines += [f"draft: {stage.why}" for stage in report.stages if stage.stage == "draft"]
     return lines

@@ -19,8 +19,11 @@ from tokensurgeon.calibration import (
     train_rows,
 )
 from tokensurgeon.calibration.contract import Candidate
+from tokensurgeon.calibration.draft_rows import fit_draft
 from tokensurgeon.calibration.gate import judge
-from tokensurgeon.checkpoint import round_rows
+from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
+from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.memory import fits
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
 from tokensurgeon.surgery.limits import check_forward
@@ -71,6 +74,9 @@ def calibrated(
         )
     if heal:
         matrices, record = _healed(operation, bench, matrices, heal, (*rows.stages, *records))
+        records = (*records, record)
+    if operation.recipe.for_draft is not None and names:
+        matrices, record = _drafted(operation, bench, matrices)
         records = (*records, record)
     output = _side(operation, rows.output, matrices.output)
     return replace(
@@ -183,6 +189,46 @@ def _healed(
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=healed.n_tokens,
         gradient_steps=healed.n_steps,
+    )
+
+
+def _drafted(
+    operation: Operation, bench: Workbench, matrices: Matrices
+) -> tuple[Matrices, StageRecord]:
+    """Fit the output rows to the big model that the result is to draft for, where that can run."""
+    recipe, start = operation.recipe, time.perf_counter()
+    assert recipe.for_draft is not None
+    before = bench.score(matrices, bench.texts.selection)
+    record = StageRecord("draft", False, "", before=before)
+    big = Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
+    if big.layout.kind != CAUSAL or not fits(big, recipe.dtype):
+        what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
+        return matrices, replace(record, why=f"not tried: the big model is {what}")
+    model = load_model(
+        big.path,
+        device=recipe.device,
+        dtype=recipe.dtype,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    forward = bench.forward_tokens
+    found = fit_draft(
+        bench, matrices, model, seconds=15 * recipe.budget, progress=operation.progress
+    )
+    kept = found.rounds > 0
+    gain = f"the big model accepts at least {found.before:.3f} of a text's tokens"
+    return found.matrices, replace(
+        record,
+        kept=kept,
+        why=f"{gain}, {found.after:.3f} afterwards" if kept else f"no gain: {gain} already",
+        settings={
+            "rounds": found.rounds,
+            "acceptance_before": round(found.before, 4),
+            "acceptance_after": round(found.after, 4),
+            "big_model_tokens": found.n_tokens,
+        },
+        after=bench.score(found.matrices, bench.texts.selection) if kept else before,
+        seconds=round(time.perf_counter() - start, 3),
+        forward_tokens=bench.forward_tokens - forward,
     )
 
 
