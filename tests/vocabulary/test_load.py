@@ -70,6 +70,15 @@ def renumbered_added(document: Any) -> None:
     document["added_tokens"].append({**document["added_tokens"][0], "content": "<|x|>", "id": 900})
 
 
+def long_id(document: Any) -> None:
+    table = document["model"]["vocab"]
+    table[list(table)[50]] = "a" * 3000
+
+
+def piece_that_is_a_list(document: Any) -> None:
+    document["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], [["a"], -1.0]]}
+
+
 def merge_of_nothing(document: Any) -> None:
     document["model"]["merges"].append(["nothing", "known"])
 
@@ -84,6 +93,8 @@ def no_model(document: Any) -> None:
         (duplicate_id, "both have the id"),
         (huge_id, "4000000000"),
         (negative_id, "not an id"),
+        (long_id, "not an id"),
+        (piece_that_is_a_list, "a piece without text"),
         (colliding_added, "both have the id 77"),
         (empty_added, "without content"),
         (renumbered_added, "once loaded"),
@@ -95,6 +106,7 @@ def test_ids_that_cannot_be_meant_are_refused(tmp_path: Path, change: Any, says:
     with pytest.raises(TokenizerError, match=says) as caught:
         load_vocabulary(write(tmp_path, change=change))
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_two_pieces_of_a_unigram_list_and_an_added_token_may_not_collide(tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     added = document.get("added_tokens") or []
     if not isinstance(added, list):
         raise TokenizerError(f"{name} has added tokens that are no list; restore the file")
-    if isinstance(table, list) and not all(isinstance(one, list) and one for one in table):
+    if isinstance(table, list) and not all(
+        isinstance(one, list) and one and isinstance(one[0], str) for one in table
+    ):
         raise TokenizerError(f"{name} has a piece without text; restore the file")
     ids: dict[int, str] = {}
     entries = list(table.items()) if isinstance(table, dict) else []
@@ -173,10 +175,13 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
             entries.append((spelling, token_id))
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise TokenizerError(f"{name}: token {spelling!r} has the id {token_id!r}; not an id")
+            raise TokenizerError(
+                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}; not an id"
+            )
         if token_id >= MAX_ROWS:
             raise TokenizerError(
-                f"{name}: token {spelling!r} has the id {token_id}; ids below {MAX_ROWS} only"
+                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]}; "
+                f"ids below {MAX_ROWS} only"
             )
         if token_id in ids:
             raise _collision(name, token_id, ids[token_id], spelling)

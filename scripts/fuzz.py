@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Fuzz the readers of other people's files, led by coverage. Needs the package atheris.
+
+    python scripts/fuzz.py {header,index,tokenizer,recipe} [--seconds 600] [--folder DIR]
+
+Each input must give a right answer or one of our errors, in one short line. The first that does not
+ends the run, with a traceback and the input in a file of the folder. Inputs begin with valid files,
+and every second one is damaged in its form, as the tests do it; recipes are tried as JSON too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+import yaml
+
+with atheris.instrument_imports(include=["tokensurgeon"], enable_loader_override=False):
+    import tokensurgeon.checkpoint.files as files
+    import tokensurgeon.recipe as recipes
+    import tokensurgeon.vocabulary.load as vocabularies
+    from tokensurgeon.checkpoint.tensor_file import read_tensor_file
+    from tokensurgeon.errors import TokensurgeonError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tests.test_fuzz import in_header, in_json  # noqa: E402 - needs the path
+
+SHIPPED = ROOT / "tokensurgeon" / "data" / "source"
+LONGEST = 600
+"""Characters of an error: it is a line, not the file."""
+
+
+def header(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """Weight files; only the header counts."""
+    path = folder / "model.safetensors"
+    told = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+    more = {**told, "b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]}}
+    seeds = []
+    for each in (told, {"__metadata__": {"format": "pt"}, **more}):
+        text = json.dumps(each).encode()
+        size = 24 if each is told else 32
+        seeds.append(struct.pack("<Q", len(text)) + text + bytes(size))
+    return path, lambda: read_tensor_file(path), seeds
+
+
+def index(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """The index of two shards."""
+    _, _, seeds = header(folder)
+    (folder / "model-1.safetensors").write_bytes(seeds[0])
+    (folder / "model-2.safetensors").write_bytes(seeds[0].replace(b'"a"', b'"c"'))
+    where = {"a": "model-1.safetensors", "c": "model-2.safetensors"}
+    good = json.dumps({"metadata": {"total_size": 48}, "weight_map": where}).encode()
+    path = folder / files.INDEX
+    return path, lambda: files.open_tensors(folder), [good]
+
+
+def tokenizer(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """A tokenizer.json; small ones, or most of the time goes into tables."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = folder / "tokenizer.json"
+    bpe = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens(["<s>"])
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁a", -1.0), ("b", -2.0)], 0, False))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    word = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
+    made = [each.to_str().encode() for each in (bpe, unigram, word)]
+
+    def read() -> object:
+        vocabulary = vocabularies.load_vocabulary(folder)
+        return vocabulary.encode("ab a b"), vocabulary.fingerprint
+
+    return path, read, made
+
+
+def recipe(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """Recipes, beside those that ship."""
+    path = folder / "recipe.yaml"
+    seeds = [each.read_bytes() for each in sorted((ROOT / "recipes").glob("*.yaml"))]
+    seeds += [json.dumps(yaml.safe_load(each)).encode() for each in seeds]  # JSON is YAML too
+    return path, lambda: recipes.Recipe.from_yaml(path), seeds
+
+
+READERS = {each.__name__: each for each in (header, index, tokenizer, recipe)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("reader", choices=READERS)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--folder", type=Path, help="for what is found; a temporary one if none")
+    asked = parser.parse_args()
+    kept = asked.folder or Path(tempfile.mkdtemp())
+    corpus = kept / f"corpus-{asked.reader}"
+    corpus.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    path, read, seeds = READERS[asked.reader](work)
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            read()
+        except TokensurgeonError as error:
+            said = str(error)
+            assert 0 < len(said) < LONGEST, said[:200]
+            assert "\n" not in said.strip(), said[:200]
+
+    change = in_header if asked.reader == "header" else in_json
+
+    def mutate(data: bytes, longest: int, seed: int) -> bytes:
+        """Damage the form of every second input, the bytes of the others."""
+        if seed % 2:
+            try:
+                return change(data, random.Random(seed))[:longest]
+            except (ValueError, struct.error, RecursionError):
+                pass
+        return bytes(atheris.Mutate(data, longest))
+
+    options = [
+        f"-max_total_time={asked.seconds}", "-max_len=8192", f"-artifact_prefix={kept}/",
+        "-rss_limit_mb=8192", "-timeout=60", "-print_final_stats=1", "-verbosity=0",
+    ]  # fmt: skip
+    try:
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutate)
+        atheris.Fuzz()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
