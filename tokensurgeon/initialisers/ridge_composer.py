@@ -131,9 +131,17 @@ class Whitening:
     mean: Floats
     turn: Floats
 
-    def __call__(self, rows: Rows) -> Floats:
-        """Return the rows whitened, (n, d)."""
-        return np.asarray(rows @ self.turn - self.mean @ self.turn, dtype=np.float32)
+    def __call__(self, rows: Rows, device: str = "cpu") -> Floats:
+        """Return the rows whitened, (n, d); a large matrix takes as long as the rest of a fit."""
+        import torch
+
+        turn = torch.from_numpy(self.turn).to(device)
+        shift = torch.from_numpy(self.mean).to(device) @ turn
+        found = np.empty((len(rows), self.turn.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            part = torch.from_numpy(np.ascontiguousarray(rows[start : start + _BLOCK])).to(device)
+            found[start : start + _BLOCK] = (part @ turn - shift).cpu().numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def fit_side(
     clean = finite(rows)
     whitening = whiten(clean, context.anchors, context.memory_budget, context.device)
     (linear,) = fit_ridge(
-        _Features(whitening(clean), spellings, context.n_source),
+        _Features(whitening(clean, context.device), spellings, context.n_source),
         [_Beyond(clean, owners, spellings)],
         len(owners),
         groups=owners,
