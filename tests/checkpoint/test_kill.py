@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 from tests.checkpoint.conftest import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, verify_manifest, write_checkpoint
 from tokensurgeon.checkpoint.atomic import staged
-from tokensurgeon.errors import OutputExistsError
+from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.vocabulary import load_vocabulary
 
 SCRIPT = """
@@ -112,6 +114,65 @@ def test_a_living_writers_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
 
 
+def write_where_it_ends(plan: PatchPlan, output: Path, most_bytes: int) -> int:
+    """Write in a process in which no file may grow past a bound; 0 if it ended, 2 if refused."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        try:
+            write_checkpoint(plan, output)
+        except OSError as error:
+            os._exit(2 if error.errno == errno.EFBIG else 3)
+        except CheckpointError:  # a library beneath has said it in its own words
+            os._exit(2)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def test_where_no_more_can_be_written_nothing_is_left(
+    model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = model_of(shard="10KB")
+    plan = plan_of(Checkpoint.open(source), load_vocabulary(source), np.arange(N_ROWS))
+    output, statuses = tmp_path / "folder" / "out", []
+    output.parent.mkdir()
+    for most_bytes in (0, 1, 100, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 1 << 20):
+        statuses.append(write_where_it_ends(plan, output, most_bytes))
+        if statuses[-1]:
+            assert list(output.parent.iterdir()) == []
+    assert statuses[-1] == 0
+    assert statuses[:-1].count(2) > 5
+    assert not {1, 3} & set(statuses)
+    assert verify_manifest(output) == []
+
+
+@pytest.mark.sweep
+def test_a_full_disk_leaves_nothing(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """On file systems of one size after another, until the checkpoint fits."""
+    source, disk = model_of(shard="10KB"), tmp_path / "disk"
+    plan = plan_of(Checkpoint.open(source), load_vocabulary(source), np.arange(N_ROWS))
+    disk.mkdir()
+    refused = 0
+    for kilobytes in range(4, 4096, 4):
+        size = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+        if subprocess.run(size, check=False, capture_output=True).returncode:
+            pytest.skip("no file system of a chosen size can be mounted here")
+        try:
+            write_checkpoint(plan, disk / "out")
+            assert verify_manifest(disk / "out") == []
+            break
+        except (OSError, CheckpointError):
+            refused += 1
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+    assert refused > 5
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("existing", [False, True])
 def test_kill_9_at_any_moment(
@@ -119,6 +180,7 @@ def test_kill_9_at_any_moment(
 ) -> None:
     output = tmp_path / "out"
     root = Path(__file__).parents[2]
+    ended = 0
     moments = np.random.default_rng(0).uniform(0.0, 1.5, 25).tolist()
     for moment in moments:
         if existing and not output.exists():
@@ -138,5 +200,9 @@ def test_kill_9_at_any_moment(
         names = sorted(path.name for path in output.iterdir()) if output.exists() else []
         if names and names != ["config.json"]:
             assert verify_manifest(output) == []
-            if not existing:
-                break
+            ended += 1
+            shutil.rmtree(output)
+    assert ended < len(moments)
+    plan = plan_of(Checkpoint.open(arguments[0]), load_vocabulary(arguments[0]), np.arange(N_ROWS))
+    write_checkpoint(plan, output, force=True)
+    assert verify_manifest(output) == []
