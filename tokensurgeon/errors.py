@@ -28,11 +28,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST = 550
+"""Characters of a message."""
+
 
 class TokensurgeonError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line ends with."""
+    """Base of all errors raised on purpose; `exit_code` is what the command line ends with.
+
+    The message is one line, whatever a file's names and keys hold; of a very long one the middle
+    is left out.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: object = "") -> None:
+        """Bring the message into one line."""
+        line = " ".join(str(message).split())
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST - 150]} … {line[-150:]}"
+        super().__init__(line)
 
 
 class UsageError(TokensurgeonError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from tests.checkpoint.conftest import (
@@ -421,3 +421,36 @@ def test_a_model_that_computes_something_else_is_not_published(
     with pytest.raises(CheckpointError, match="other logits"):
         write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS, expected=other)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_copies_that_the_model_does_not_load_are_patched_too(
+    model_of: Callable[..., Path],
+    tmp_path: Path,
+    tied: bool,
+    permuted_vocabulary: Vocabulary,
+    permutation: np.ndarray,
+) -> None:
+    """As in files of models that predict several tokens, whose extra block has its own copies."""
+    folder = shutil.copytree(model_of("llama", tied), tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    embed = tensors["model.embed_tokens.weight"]
+    tensors["model.layers.2.embed_tokens.weight"] = embed.clone()
+    tensors["model.layers.2.shared_head.head.weight"] = tensors.get("lm_head.weight", embed).clone()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    layout = Checkpoint.open(folder).layout
+    assert len(layout.names) == 3 + (not tied)
+    write_checkpoint(permuted_plan(folder, permuted_vocabulary, permutation), tmp_path / "out")
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    copies = ("model.layers.2.embed_tokens.weight", "model.layers.2.shared_head.head.weight")
+    wanted = (
+        "model.embed_tokens.weight",
+        "model.embed_tokens.weight" if tied else "lm_head.weight",
+    )
+    for copy, original in zip(copies, wanted, strict=True):
+        assert torch.equal(made[copy], made[original])
+        assert not torch.equal(made[copy], tensors[copy])
+    tensors[copies[0]][3] += 1
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"layers\.2\.embed_tokens.* is not understood"):
+        Checkpoint.open(folder)

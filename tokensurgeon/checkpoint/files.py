@@ -73,7 +73,8 @@ def find_folder(path: str | Path) -> Path:
     model, _ = split_revision(name)
     if folder.exists() or not is_name(name) or model.count("/") != 1:
         raise CheckpointError(f"{path} is no folder and no model id; give a checkpoint's folder")
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*"]
+    suffixes = ("json", "safetensors", "jinja", "txt", "model", "spm", "tiktoken")
+    patterns = [*(f"*.{suffix}" for suffix in suffixes), "LICENSE*"]
     try:
         return snapshot(name, patterns, local_only=True)
     except (OSError, ValueError):

@@ -29,6 +29,7 @@ FACTS = {
     "lower_cases": "lower-cases",
     "byte_coverage": "byte values it can write",
     "lossless": "gives text back",
+    "gguf": "llama.cpp calls it",
 }
 
 
@@ -287,4 +288,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(value) or "none"
-    return str(value)
+    return "–" if value is None else str(value)

@@ -56,6 +56,7 @@ def rows(inspection: Inspection) -> list[Row]:
     found = [
         Row("vocabulary", heading=True),
         row("model", lambda e: str(e.facts["model"])),
+        row("llama.cpp", lambda e: e.facts["gguf"] or "–", "what it calls this way to cut text"),
         row("tokens", lambda e: f"{e.figures.size:,}", "ids that have a token"),
         *(
             Row(f"  {label}", tuple(f"{entry.figures.kinds[kind]:,}" for entry in entries), about)

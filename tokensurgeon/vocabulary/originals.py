@@ -19,26 +19,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokensurgeon.errors import MissingExtraError, TokenizerError
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
+from tokensurgeon.vocabulary.patterns import PATTERNS
 from tokensurgeon.vocabulary.token_bytes import to_alphabet
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm")
 SUFFIXES = (".model", ".spm", ".tiktoken")
 MOST_BYTES = 256 << 20
-
-PATTERNS = {
-    "cl100k": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "qwen": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-}
-"""How text is cut before ranks count, by what a file's name begins with; the file itself does not
-say. r50k and p50k cut as gpt2 does."""
 
 PLAIN = (
     "The quick brown fox jumps over the lazy dog.",

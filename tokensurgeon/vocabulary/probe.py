@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.vocabulary.parts import Parts, walk
+from tokensurgeon.vocabulary.patterns import gguf_name
 
 if TYPE_CHECKING:
     from tokensurgeon.vocabulary.vocabulary import Vocabulary
@@ -71,6 +72,7 @@ def segmentation_facts(vocabulary: Vocabulary, parts: Parts, adds_prefix: bool) 
         "pre_tokenizer": _types(parts.pre_tokenizer),
         "normalizer": _types(parts.normalizer),
         "decoder": _types(parts.decoder),
+        "gguf": gguf_name(parts),
         "byte_level": parts.byte_level,
         "byte_fallback": parts.byte_fallback,
         "byte_coverage": covered,
