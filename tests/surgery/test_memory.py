@@ -36,7 +36,7 @@ def sharded(checkpoints, tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave hardly any memory."""
-    for module in ("tokensurgeon.checkpoint.memory", SURGERY):
+    for module in ("tokensurgeon.checkpoint.memory", "tokensurgeon.surgery.limits"):
         monkeypatch.setattr(importlib.import_module(module), "available_memory", lambda: 1000)
 
     def never(*args: object, **more: object) -> None:

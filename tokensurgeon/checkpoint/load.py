@@ -10,6 +10,7 @@ from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.other_models import CLASSES
+from tokensurgeon.checkpoint.spread import SPREAD, bring_rows_home, spread_options
 from tokensurgeon.errors import CheckpointError
 
 
@@ -26,6 +27,8 @@ def load_model(
 
     Parameters
     ----------
+    device : str
+        A torch device, or ``"auto"``: the model is spread over all devices, memory and disk.
     dtype : str
         Of the forward passes, whatever the file's.
 
@@ -37,8 +40,15 @@ def load_model(
     import torch
 
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
-    model = load_checked(checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code)
-    return as_model(model.to(torch.device(device)), checkpoint.layout)
+    spread = spread_options() if device == SPREAD else {}
+    model = load_checked(
+        checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code, **spread
+    )
+    if spread:
+        bring_rows_home(model, checkpoint, spread["offload_folder"])
+    else:
+        model = model.to(torch.device(device))
+    return as_model(model, checkpoint.layout)
 
 
 def as_model(model: Any, layout: Layout) -> LanguageModel:
@@ -47,8 +57,12 @@ def as_model(model: Any, layout: Layout) -> LanguageModel:
     return kind(model, logit_scale=layout.logit_scale, softcap=layout.softcap)
 
 
-def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -> Any:
+def load_checked(
+    folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any
+) -> Any:
     """Load a folder through transformers; nothing may be missing, unexpected or misshapen.
+
+    `options` are for transformers.
 
     Raises
     ------
@@ -67,6 +81,7 @@ def load_checked(folder: Path, *, dtype: str, trust_remote_code: bool = False) -
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=trust_remote_code,
+                **options,
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(

@@ -23,6 +23,7 @@ from tokensurgeon.checkpoint.embeddings import (
     replace_rows,
 )
 from tokensurgeon.checkpoint.sampling import sample
+from tokensurgeon.checkpoint.spread import shared_with_copies
 from tokensurgeon.errors import CheckpointError, EvaluationError
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ class LanguageModel:
 
         kept = [*self.model.parameters(), *self.model.buffers()]
         # parameters and buffers are named as already copied, so the copy shares their memory
-        model: Any = copy.deepcopy(self.model, {id(tensor): tensor for tensor in kept})
+        shared = {id(tensor): tensor for tensor in kept} | shared_with_copies(self.model)
+        model: Any = copy.deepcopy(self.model, shared)
         inner, has_bias = model.get_input_embeddings(), has_output_bias(model)
         if has_bias != (output_bias is not None):
             raise CheckpointError(
@@ -321,7 +323,7 @@ class LanguageModel:
             with torch.inference_mode():
                 self._forward(batch, positions)
         except _ReachedError as reached:
-            return reached.state
+            return reached.state.to(batch.device)  # of a model that is spread, a block's elsewhere
         finally:
             handle.remove()
         raise EvaluationError(f"layer {layer} of {type(self.model).__name__} was never reached")

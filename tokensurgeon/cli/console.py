@@ -22,7 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 device_option = click.option(
-    "--device", help="A torch device, such as cpu or cuda:0.  [default: cpu]"
+    "--device",
+    help="A torch device, such as cpu or cuda:0; auto spreads a model over all devices, "
+    "memory and disk (needs accelerate).  [default: cpu]",
 )
 dtype_option = click.option(
     "--dtype",

@@ -24,6 +24,7 @@ from tokensurgeon.calibration.gate import judge
 from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.memory import fits
+from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
 from tokensurgeon.surgery.limits import check_forward
@@ -62,7 +63,7 @@ def calibrated(
     if not names and not heal:
         return rows
     what = "calibration" if names else "healing"
-    check_forward(operation, (what,), (what,))
+    check_forward(operation, (what,), (what,), ("healing",) if heal else ())
     start, budget = time.perf_counter(), 60 * operation.recipe.budget
     before = 0 if operation.bench is None else operation.bench.forward_tokens
     bench = workbench(operation, rows)
@@ -201,7 +202,7 @@ def _drafted(
     before = bench.score(matrices, bench.texts.selection)
     record = StageRecord("draft", False, "", before=before)
     big = Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
-    if big.layout.kind != CAUSAL or not fits(big, recipe.dtype):
+    if big.layout.kind != CAUSAL or not (recipe.device == SPREAD or fits(big, recipe.dtype)):
         what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
         return matrices, replace(record, why=f"not tried: the big model is {what}")
     model = load_model(

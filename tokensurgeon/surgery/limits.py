@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
 from tokensurgeon.checkpoint.memory import available_memory, needed_memory
+from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.vocabulary import Vocabulary
@@ -51,7 +52,12 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     return []
 
 
-def check_forward(operation: Operation, asked: Collection[str], causal: Collection[str]) -> None:
+def check_forward(
+    operation: Operation,
+    asked: Collection[str],
+    causal: Collection[str],
+    trained: Collection[str] = (),
+) -> None:
     """Refuse what runs the source where it cannot be run so.
 
     Parameters
@@ -60,6 +66,8 @@ def check_forward(operation: Operation, asked: Collection[str], causal: Collecti
         Options in force that run the source.
     causal : collection of str
         Those of them that only a causal language model can do.
+    trained : collection of str
+        Those that train through the model, which one that is spread over devices cannot.
 
     Raises
     ------
@@ -74,6 +82,9 @@ def check_forward(operation: Operation, asked: Collection[str], causal: Collecti
                 f"{name} works on causal language models, and the source is {KIND_WORDS[kind]}: "
                 "leave it out"
             )
+    for name in trained:
+        if recipe.device == SPREAD:
+            raise UsageError(f"{name} trains through the model, which --device auto does not allow")
     if not asked or operation.fits_here:
         return
     needed = needed_memory(checkpoint, recipe.dtype) / 2**30

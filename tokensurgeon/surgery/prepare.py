@@ -23,6 +23,7 @@ from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.memory import fits
+from tokensurgeon.checkpoint.spread import SPREAD, main_device
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.evaluation import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
@@ -89,8 +90,8 @@ class Operation:
 
     @cached_property
     def fits_here(self) -> bool:
-        """Whether the source fits into memory; else no forward pass is asked of it."""
-        return fits(self.checkpoint, self.recipe.dtype)
+        """Whether the source fits into memory, or may be spread; else it is not run."""
+        return self.recipe.device == SPREAD or fits(self.checkpoint, self.recipe.dtype)
 
     @property
     def has_states(self) -> bool:
@@ -154,7 +155,7 @@ class Operation:
             texts=texts,
             states=self.states if self.has_states else None,
             prefix=prefix_of(source),
-            device=self.recipe.device,
+            device=main_device(self.recipe.device),
             memory_budget=int(self.recipe.memory_gib * 2**30),
             seed=self.recipe.seed,
             progress=self.progress,

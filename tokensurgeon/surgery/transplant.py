@@ -12,6 +12,7 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.calibration import check_stages
 from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
 from tokensurgeon.checkpoint.memory import fits
+from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import build, load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
@@ -121,7 +122,9 @@ def transplant(
         for name, given in (("--calibrate", recipe.calibrate), ("--heal", recipe.heal))
         if given
     ]
-    check_forward(operation, [*(["--text"] if recipe.text.evaluation else []), *causal], causal)
+    measured = ["--text"] if recipe.text.evaluation else []
+    trained = ["--heal"] if recipe.heal else []
+    check_forward(operation, [*measured, *causal], causal, trained)
     texts = evaluation_texts(operation) if recipe.text.evaluation else []
     choice = None
     if automatic:
@@ -221,9 +224,11 @@ def _write(
             **record_files(operation, rows),
         }
 
-    runs = operation.fits_here and fits(operation.checkpoint, recipe.dtype, copies=2)
+    spread = recipe.device == SPREAD
+    runs = not spread and fits(operation.checkpoint, recipe.dtype, copies=2)
     if not runs:
-        note = "the source is larger than memory: the result was checked by its headers, not run"
+        why = "is spread over devices" if spread else "is larger than memory"
+        note = f"the source {why}: the result was checked by its headers, not run"
         report = report.model_copy(update={"warnings": (*report.warnings, note)})
     written = write_checkpoint(
         plan,
