@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
-from tokensurgeon.evaluation.scoring import Encoded, encode_chunks
+from tokensurgeon.evaluation.chunks import Chunk
+from tokensurgeon.evaluation.scoring import Encoded, fitting_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
 LONGEST_CHUNK = 256
@@ -53,12 +53,9 @@ class TrainingText:
         EvaluationError
             If no chunk is left to train on.
         """
-        for size in (size for size in CHUNK_SIZES if size <= LONGEST_CHUNK):
-            chunks = chunk_documents(texts, max_bytes_per_chunk=size)
-            encoded = encode_chunks(vocabulary, chunks)
-            fits = encoded.fits(max_positions)
-            if fits.all():
-                break
+        chunks, encoded, fits = fitting_chunks(
+            vocabulary, texts, max_positions, longest=LONGEST_CHUNK
+        )
         usable = fits & encoded.lossless
         usable &= np.array([len(ids) + len(encoded.prefix) > 1 for ids in encoded.ids], np.bool_)
         if not usable.any():

@@ -13,15 +13,12 @@ import numpy as np
 
 from tokensurgeon.checkpoint import LanguageModel
 from tokensurgeon.errors import CalibrationError
-from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
 from tokensurgeon.evaluation.kinds import prefix_of
 from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
-BLOCK = 4096
-"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
-FEW_DOCUMENTS = 20
 SELECTION_SHARE = 0.16
 MOST_SELECTION = 40_000
 MOST_OTHER = 20_000
@@ -102,8 +99,8 @@ def split_texts(
         written = generate_texts(model, source, wanted, seed=seed, progress=progress)
     documents = list(texts) or written[: round(len(written) * GENERATED / (GENERATED + MOST_OTHER))]
     aside = list(other) or written[len(documents) if generated else 0 :]
-    if len(documents) < FEW_DOCUMENTS and not generated:
-        documents = [c.text for c in chunk_documents(documents, max_bytes_per_chunk=BLOCK)]
+    if not generated:
+        documents = separable(documents)
     order = np.random.default_rng(seed).permutation(len(documents))
     sizes = np.array([len(text.encode("utf-8")) for text in documents], dtype=np.int64)
     total = min(int(sizes.sum()), max_bytes + MOST_SELECTION)

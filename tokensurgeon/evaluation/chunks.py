@@ -119,3 +119,21 @@ def _border(data: bytes, start: int, limit: int) -> tuple[int, int]:
     while data[stop] & 0xC0 == 0x80:
         stop -= 1
     return stop, stop
+
+
+FEW_DOCUMENTS = 20
+BLOCK = 4096
+"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
+
+
+def separable(texts: Sequence[str]) -> list[str]:
+    """Return the documents, or blocks of them where they are too few to be parted in two.
+
+    Examples
+    --------
+    >>> len(separable(["a few words. " * 1000]))
+    4
+    """
+    if len(texts) >= FEW_DOCUMENTS:
+        return list(texts)
+    return [chunk.text for chunk in chunk_documents(texts, max_bytes_per_chunk=BLOCK)]

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.chunks import CHUNK_SIZES, chunk_documents
 from tokensurgeon.evaluation.overlap import refuse_seen
-from tokensurgeon.evaluation.scoring import encode_chunks
+from tokensurgeon.evaluation.scoring import fitting_chunks
 from tokensurgeon.training import Corpus, read_corpus
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
@@ -139,12 +138,9 @@ def measure_draft(
 ) -> DraftResult:
     """Measure two loaded models of one vocabulary; see `evaluate_draft`."""
     limits = [m for m in (draft.max_positions, big.max_positions) if m is not None]
-    for size in CHUNK_SIZES:
-        chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
-        encoded = encode_chunks(vocabulary, chunks)
-        fits = encoded.fits(min(limits, default=None))
-        if fits.all():
-            break
+    chunks, encoded, fits = fitting_chunks(
+        vocabulary, texts, min(limits, default=None), max_bytes=max_bytes
+    )
     chosen = np.flatnonzero(fits).tolist()
     overlaps: list[Doubles] = []
     agreements: list[Doubles] = []

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.chunks import Chunk
+from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.evaluation.kinds import decoder_losses, frame_of, masked_losses
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
@@ -129,6 +129,36 @@ def encode_chunks(vocabulary: Vocabulary, chunks: Sequence[Chunk], kind: str = C
         prefix=prefix,
         suffix=suffix,
     )
+
+
+def fitting_chunks(
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    max_positions: int | None,
+    *,
+    longest: int = CHUNK_SIZES[0],
+    max_bytes: int | None = None,
+) -> tuple[list[Chunk], Encoded, Mask]:
+    """Cut texts into the longest chunks that all fit a model; where none does, the shortest.
+
+    Parameters
+    ----------
+    longest : int
+        Bytes of a chunk at most.
+    max_bytes : int or None
+        Of text.
+
+    Returns
+    -------
+    chunks, their tokens, and which fit
+    """
+    for size in (size for size in CHUNK_SIZES if size <= longest):
+        chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
+        encoded = encode_chunks(vocabulary, chunks)
+        fits = encoded.fits(max_positions)
+        if fits.all():
+            break
+    return chunks, encoded, fits
 
 
 def left_out_bytes(table: Sequence[Encoded], chunks: Sequence[Chunk], kind: str = CAUSAL) -> Ids:

@@ -16,7 +16,7 @@ import numpy as np
 from tokensurgeon.calibration import Healed, train_rows
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, evaluate
-from tokensurgeon.evaluation.chunks import chunk_documents
+from tokensurgeon.evaluation.chunks import separable
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
@@ -36,9 +36,6 @@ ROUNDS = (0.125, 0.125, 0.25, 0.5)
 """Shares of the minutes. Each round starts from the best rows so far, its learning rate anew."""
 LEAST_FALL = 0.003
 """Share by which a round must lower the loss on the text set aside for another to follow."""
-FEW_DOCUMENTS = 20
-BLOCK = 4096
-"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
 SET_ASIDE = 0.1
 MOST_SET_ASIDE = 40_000
 """Bytes."""
@@ -211,9 +208,7 @@ def floor(
 
 def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     """Return the documents to train on and those to stop by."""
-    documents = [text for text in texts if text.strip()]
-    if len(documents) < FEW_DOCUMENTS:
-        documents = [c.text for c in chunk_documents(documents, max_bytes_per_chunk=BLOCK)]
+    documents = separable([text for text in texts if text.strip()])
     if len(documents) < 2:
         raise UsageError(
             f"{len(documents)} blocks of calibration text cannot be parted into what is trained "

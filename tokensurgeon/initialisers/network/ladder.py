@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.evaluation.chunks import chunk_documents
+from tokensurgeon.evaluation.chunks import separable
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.network import from_rows, from_text
 from tokensurgeon.initialisers.network.course import Course
@@ -46,9 +46,6 @@ SHARE_OF_ROWS = 0.25
 LEAST_GAIN = 1e-3
 """Bits per byte, or share of a row's variance, that a rung must win."""
 SELECTION_SHARE = 0.16
-FEW_DOCUMENTS = 20
-BLOCK = 4096
-"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
 RUNGS = ("network, on rows", "network, through the model")
 
 Progress = Callable[[int, int, str], None]
@@ -172,9 +169,7 @@ class Ladder:
         if self.model is None or not context.texts:
             return None
         order = np.random.default_rng(context.seed).permutation(len(context.texts))
-        texts = [context.texts[i] for i in order.tolist()]
-        if len(texts) < FEW_DOCUMENTS:
-            texts = [c.text for c in chunk_documents(texts, max_bytes_per_chunk=BLOCK)]
+        texts = separable([context.texts[i] for i in order.tolist()])
         n = max(1, min(len(texts) // 2, int(SELECTION_SHARE * len(texts))))
         draws: Draws
         if context.n_missing:
