@@ -25,6 +25,7 @@ from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.memory import fits
 from tokensurgeon.checkpoint.spread import SPREAD
+from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
 from tokensurgeon.surgery.limits import check_forward
@@ -205,12 +206,15 @@ def _drafted(
     if big.layout.kind != CAUSAL or not (recipe.device == SPREAD or fits(big, recipe.dtype)):
         what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
         return matrices, replace(record, why=f"not tried: the big model is {what}")
-    model = load_model(
-        big.path,
-        device=recipe.device,
-        dtype=recipe.dtype,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    try:
+        model = load_model(
+            big.path,
+            device=recipe.device,
+            dtype=recipe.dtype,
+            trust_remote_code=recipe.trust_remote_code,
+        )
+    except CheckpointError as error:  # rows alone, say, which are enough for all else
+        return matrices, replace(record, why=f"not tried: {error}")
     forward = bench.forward_tokens
     found = fit_draft(
         bench, matrices, model, seconds=15 * recipe.budget, progress=operation.progress
