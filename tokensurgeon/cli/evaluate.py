@@ -260,6 +260,7 @@ def _parts(title: str, parts: dict[str, Part]) -> Table:
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
+    from tokensurgeon.checkpoint.embeddings import CAUSAL
     from tokensurgeon.evaluation.kinds import PROTOCOLS
 
     notes = [
@@ -271,7 +272,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
             f"{evaluation.n_too_long:,} chunks have too many tokens for a model and are left out "
             "for all"
         )
-    if evaluation.kind != "causal":
+    if evaluation.kind != CAUSAL:
         notes.append(PROTOCOLS[evaluation.kind])
     elif evaluation.n_left_out_bytes:
         notes.append(
