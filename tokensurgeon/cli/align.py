@@ -74,7 +74,7 @@ def command(
 ) -> None:
     """Align the tokenizer TARGET with the tokenizer SOURCE, by exact bytes.
 
-    Each is a folder with tokenizer.json, such a file, or a model on the hub. Nothing is written
+    Each is a folder with a tokenizer, its file, or a model on the hub. Nothing is written
     but the map that --export-map names.
     """
     from tokensurgeon.alignment import align

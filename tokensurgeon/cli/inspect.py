@@ -81,7 +81,7 @@ def command(
 ) -> None:
     """Inspect TOKENIZER, on TEXT where it is given.
 
-    TOKENIZER is a folder with tokenizer.json, such a file, or a model on the hub; TEXT is files,
+    TOKENIZER is a folder with a tokenizer, its file, or a model on the hub; TEXT is files,
     folders or globs, each file a line of the table. Always: size and kinds, tokens that encoding
     never emits, whether it gives hard texts back. On TEXT: bytes per token, Rényi efficiency,
     tokens per word, parity over the files, unused tokens, boilerplate, speed.
