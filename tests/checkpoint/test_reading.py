@@ -177,6 +177,17 @@ def test_an_index_that_leaves_its_folder_is_refused(
         Checkpoint.open(folder)
 
 
+def test_a_name_that_no_file_system_has_is_a_missing_file(
+    model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = _sharded(model_of, tmp_path)
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = "a" * 900 + ".safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="lacks aaa"):
+        Checkpoint.open(folder)
+
+
 def test_a_missing_shard_and_a_key_the_shard_lacks_are_named(
     model_of: Callable[..., Path], tmp_path: Path
 ) -> None:
