@@ -60,7 +60,8 @@ class Encoded:
     lossless : bool (n_chunks,)
         Where the tokens spell the chunk.
     prefix : tuple of int
-        Ids that stand before every chunk: BOS, else EOS, else none.
+        Ids that stand before every chunk: BOS, else EOS, else none; of an encoder its start; -1
+        of an encoder–decoder, for its decoder's own start, whatever that is.
     suffix : tuple of int
         Ids that stand after it, for an encoder.
     """

@@ -30,7 +30,7 @@ SHORTLIST = 3
 """Candidates of a side that are measured on text, besides the pair's plain default."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
-OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "ridge-composer")
+OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
 TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
 DONOR = ("omp", "tokenadapt", "anchors")
 """Tried besides, on every side, where there is a donor."""
