@@ -91,7 +91,19 @@ def test_a_surgery_of_what_is_spread(
         )  # fmt: skip
 
 
-def test_without_accelerate_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_accelerate_it_is_named(
+    model_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spread.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="pip install accelerate"):
-        spread.spread_options()
+        load_model(model_of(), device="auto")
+
+
+@pytest.mark.parametrize("device", ["nosuch", "cuda:99", "cpu:x", "meta"])
+def test_a_device_that_is_not_here_is_refused_first(
+    model_of: Callable[..., Path], tiny_donor: Path, tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(UsageError, match="torch has no device"):
+        load_model(model_of(), device=device)
+    with pytest.raises(UsageError, match="torch has no device"):
+        transplant(source="nowhere", tokenizer=tiny_donor, device=device, output=tmp_path / "x")

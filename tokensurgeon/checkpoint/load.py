@@ -10,7 +10,7 @@ from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.other_models import CLASSES
-from tokensurgeon.checkpoint.spread import SPREAD, bring_rows_home, spread_options
+from tokensurgeon.checkpoint.spread import SPREAD, bring_rows_home, check_device, spread_options
 from tokensurgeon.errors import CheckpointError
 
 
@@ -39,6 +39,7 @@ def load_model(
     """
     import torch
 
+    check_device(device)
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
     spread = spread_options() if device == SPREAD else {}
     model = load_checked(

@@ -16,12 +16,38 @@ import numpy as np
 
 from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows
 from tokensurgeon.checkpoint.embeddings import FINAL_BIAS, replace_rows
-from tokensurgeon.errors import MissingExtraError
+from tokensurgeon.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 SPREAD = "auto"
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not here, before anything is read.
+
+    Raises
+    ------
+    UsageError
+        If torch has no such device.
+    MissingExtraError
+        If the model is to be spread and accelerate is not installed.
+    """
+    if device == SPREAD:
+        if importlib.util.find_spec("accelerate") is None:
+            raise MissingExtraError("--device auto needs accelerate; run: pip install accelerate")
+        return
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device).cpu()  # "meta" has no values to give
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"torch has no device {device!r} here; give cpu, cuda:0 or the like, or auto"
+        ) from error
 
 
 def main_device(device: str) -> str:
@@ -34,15 +60,7 @@ def main_device(device: str) -> str:
 
 
 def spread_options(max_memory: dict[Any, Any] | None = None) -> dict[str, Any]:
-    """Return what transformers is to be told; the folder for what goes to disk is new.
-
-    Raises
-    ------
-    MissingExtraError
-        If accelerate is not installed.
-    """
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError("--device auto needs accelerate; run: pip install accelerate")
+    """Return what transformers is to be told; the folder for what goes to disk is new."""
     options = {"device_map": SPREAD, "offload_folder": tempfile.mkdtemp(prefix="tokensurgeon-")}
     return options | ({} if max_memory is None else {"max_memory": max_memory})
 

@@ -23,7 +23,7 @@ from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.memory import fits
-from tokensurgeon.checkpoint.spread import SPREAD, main_device
+from tokensurgeon.checkpoint.spread import SPREAD, check_device, main_device
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.evaluation import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
@@ -214,6 +214,7 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Operation:
     start = time.perf_counter()
     if recipe.output is not None and Path(recipe.output).exists() and not recipe.force:
         raise OutputExistsError(f"{recipe.output} exists already: choose another or add --force")
+    check_device(recipe.device)
     checkpoint = Checkpoint.open(recipe.source, trust_remote_code=recipe.trust_remote_code)
     source = load_vocabulary(checkpoint.path)
     donor_folder = donor_input = donor_output = None
