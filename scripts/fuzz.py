@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from tests.test_fuzz import in_header, in_json  # noqa: E402 - needs the path
 
-SHIPPED = ROOT / "tokensurgeon" / "data" / "source"
 LONGEST = 600
 """Characters of an error: it is a line, not the file."""
 

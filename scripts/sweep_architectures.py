@@ -255,6 +255,7 @@ def build(family: str, tied: bool, folder: Path) -> None:
 def try_family(family: str, tied: bool, folder: Path) -> Outcome:
     """Build, patch twice, and compare."""
     from tokensurgeon.checkpoint import Checkpoint, PatchPlan, load_model, write_checkpoint
+    from tokensurgeon.checkpoint.embeddings import HEADLESS
     from tokensurgeon.errors import TokensurgeonError
     from tokensurgeon.vocabulary import load_vocabulary
 
@@ -297,7 +298,7 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
         before = load_model(source).logits(list(PROBE))
         after = load_model(folder / "moved").logits([int(order[i]) for i in PROBE])
         scale = float(np.abs(before).max()) or 1.0
-        if checkpoint.layout.kind != "headless":
+        if checkpoint.layout.kind != HEADLESS:
             after = after[:, order]
         found["difference"] = float(np.abs(after - before).max()) / scale
     except TokensurgeonError as error:

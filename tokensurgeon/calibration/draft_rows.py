@@ -9,7 +9,6 @@ of the text's one. The big model runs over the text once; its k likeliest per st
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,6 @@ from tokensurgeon.calibration.refit import MOST_ROUNDS, Follows, refit_once
 from tokensurgeon.calibration.track import Track, make_track
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
 from tokensurgeon.checkpoint import LanguageModel
-from tokensurgeon.evaluation.chunks import Chunk
 from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.training.progress import Progress, no_progress
 
@@ -121,14 +119,11 @@ def predict(
     return Predictions(tuple(read), np.concatenate(tokens), np.concatenate(chances))
 
 
-def acceptance(
-    bench: Workbench, matrices: Matrices, said: Predictions, states: Rows | None = None
-) -> float:
+def acceptance(bench: Workbench, matrices: Matrices, said: Predictions) -> float:
     """Return the mean over a text of Σ min(p, q), over the tokens that are kept of p."""
     import torch
 
-    if states is None:
-        states = _states(bench, matrices, said.sequences)
+    states = _states(bench, matrices, said)
     total = 0.0
     for part in blocks(len(states), max(1, LOGITS // len(matrices.output))):
         q = bench.log_softmax(states[part], matrices.output, matrices.bias).exp_()
@@ -138,10 +133,8 @@ def acceptance(
     return total / max(1, len(states))
 
 
-def _states(bench: Workbench, matrices: Matrices, sequences: Sequence[tuple[int, ...]]) -> Rows:
-    model = bench.patched(matrices)
-    bench.forward_tokens += sum(map(len, sequences))
-    return np.concatenate(model.every_state(sequences, model.n_layers))
+def _states(bench: Workbench, matrices: Matrices, said: Predictions) -> Rows:
+    return bench.states(bench.patched(matrices), said.sequences, bench.model.n_layers)
 
 
 def fit_draft(
@@ -167,16 +160,14 @@ def fit_draft(
     """
     target, n_rows = bench.context.target, min(len(matrices.output), big.n_rows)
 
-    def asked(chunks: Sequence[Chunk], seconds: float) -> Predictions:
-        track = make_track(encode_chunks(target, chunks), chunks)
-        return predict(big, track, n_rows, seconds=seconds, progress=progress)
-
-    judge = asked(bench.texts.selection, float("inf"))
-    said = asked(bench.texts.fit, seconds)
+    chunks = bench.texts.selection
+    selection = make_track(encode_chunks(target, chunks), chunks)
+    judge = predict(big, selection, n_rows, progress=progress)
+    said = predict(big, bench.target_track, n_rows, seconds=seconds, progress=progress)
     n_tokens = sum(map(len, (*judge.sequences, *said.sequences)))
     if not judge.sequences or not said.sequences:
         return Drafted(matrices, 0, float("nan"), float("nan"), n_tokens)
-    states, follows = _states(bench, matrices, said.sequences), said.follows
+    states, follows = _states(bench, matrices, said), said.follows
     before = acceptance(bench, matrices, judge)
     best, low, rounds = matrices, before, 0
     ids, after = np.union1d(bench.new, bench.shared), matrices

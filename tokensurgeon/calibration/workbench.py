@@ -88,13 +88,13 @@ class Workbench:
         if wanted not in self._cache:
             for held in [each for each in self._cache if each != self.model.n_layers]:
                 del self._cache[held]
-            self._cache[wanted] = self._states(self.model, self.source_track, wanted)
+            self._cache[wanted] = self.states(self.model, self.source_track.sequences, wanted)
         return self._cache[wanted]
 
     def target_states(self, matrices: Matrices, layer: int | None = None) -> Rows:
         """Return the patched model's states on the text, float32 (n_states, width)."""
         wanted = self.model.n_layers if layer is None else layer
-        return self._states(self.patched(matrices), self.target_track, wanted)
+        return self.states(self.patched(matrices), self.target_track.sequences, wanted)
 
     def next_tokens(self, matrices: Matrices) -> tuple[Rows, Ids]:
         """Return the patched model's final states, and the token that follows each on the text.
@@ -106,9 +106,10 @@ class Workbench:
         here = np.flatnonzero(track.before >= 0)
         return self.target_states(matrices)[track.before[here]], track.ids[here]
 
-    def _states(self, model: LanguageModel, track: Track, layer: int) -> Rows:
-        self.forward_tokens += sum(map(len, track.sequences))
-        states = model.every_state(track.sequences, layer)
+    def states(self, model: LanguageModel, sequences: Sequence[Sequence[int]], layer: int) -> Rows:
+        """Return a model's states at all positions of some sequences, one after the other."""
+        self.forward_tokens += sum(map(len, sequences))
+        states = model.every_state(sequences, layer)
         return np.concatenate([np.zeros((0, model.width), np.float32), *states])
 
     def patched(self, matrices: Matrices) -> LanguageModel:

@@ -130,14 +130,13 @@ class Checkpoint:
             )
         built = internals.load_config(folder, trust_remote_code=trust_remote_code)
         layout = find_layout(built, tensors, trust_remote_code=trust_remote_code, partial=partial)
-        longest = max_positions(built)
         return cls(
             path=folder,
             config=config,
             generation_config=read_optional_json(folder, "generation_config.json"),
             layout=layout,
             dtype=FLOATS[tensors.info(layout.rows_key).dtype],
-            max_positions=None if longest is None else longest - layout.position_offset,
+            max_positions=max_positions(built, layout.position_offset),
             n_layers=int(built.get_text_config().num_hidden_layers),
             hidden_width=int(built.get_text_config().hidden_size),
             tensors=tensors,
@@ -195,8 +194,11 @@ class Checkpoint:
         return rows
 
 
-def max_positions(config: Any) -> int | None:
-    """Return the number of positions that a transformers configuration allows, or None."""
+def max_positions(config: Any, offset: int = 0) -> int | None:
+    """Return the number of positions that a transformers configuration allows, or None.
+
+    `offset` of them are given to no token (see `embeddings.position_offset`).
+    """
     text = config.get_text_config()
     names = (
         "max_position_embeddings",
@@ -205,4 +207,5 @@ def max_positions(config: Any) -> int | None:
         "max_target_positions",
     )
     told = [getattr(text, name, None) for name in names]
-    return min((value for value in told if isinstance(value, int) and value > 0), default=None)
+    known = [value - offset for value in told if isinstance(value, int) and value > 0]
+    return min(known, default=None)

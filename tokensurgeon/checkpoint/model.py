@@ -75,8 +75,7 @@ class LanguageModel:
         self.n_layers = int(text.num_hidden_layers)
         self.width = int(text.hidden_size)
         self.n_rows = int(model.get_input_embeddings().weight.shape[0])
-        longest = max_positions(model.config)
-        self.max_positions = None if longest is None else longest - position_offset(model)
+        self.max_positions = max_positions(model.config, position_offset(model))
         self.device = str(model.get_input_embeddings().weight.device)
 
     def __call__(

@@ -23,12 +23,10 @@ from tokensurgeon.calibration.draft_rows import fit_draft
 from tokensurgeon.calibration.gate import judge
 from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.memory import fits
-from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
-from tokensurgeon.surgery.limits import check_forward
+from tokensurgeon.surgery.limits import can_run, check_forward
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
 from tokensurgeon.training import read_documents
@@ -63,8 +61,10 @@ def calibrated(
     check_stages(names, rows.tied)
     if not names and not heal:
         return rows
-    what = "calibration" if names else "healing"
-    check_forward(operation, (what,), (what,), ("healing",) if heal else ())
+    if names:
+        check_forward(operation, "calibration")
+    if heal:
+        check_forward(operation, "healing", trains=True)
     start, budget = time.perf_counter(), 60 * operation.recipe.budget
     before = 0 if operation.bench is None else operation.bench.forward_tokens
     bench = workbench(operation, rows)
@@ -203,7 +203,7 @@ def _drafted(
     before = bench.score(matrices, bench.texts.selection)
     record = StageRecord("draft", False, "", before=before)
     big = Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
-    if big.layout.kind != CAUSAL or not (recipe.device == SPREAD or fits(big, recipe.dtype)):
+    if big.layout.kind != CAUSAL or not can_run(big, recipe):
         what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
         return matrices, replace(record, why=f"not tried: the big model is {what}")
     try:

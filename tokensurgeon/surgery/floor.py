@@ -153,7 +153,7 @@ def floor(
     if not recipe.text.evaluation:
         raise UsageError("a floor needs a text to measure on: give --text FILE")
     operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
-    check_forward(operation, ("floor",), ("floor",), ("floor",))
+    check_forward(operation, "floor", trains=True)
     texts = evaluation_texts(operation)
     fit, aside = _parted(operation.calibration_texts, recipe.seed)
     alignment = operation.alignment

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
-from tokensurgeon.checkpoint.memory import available_memory, needed_memory
+from tokensurgeon.checkpoint.memory import available_memory, fits, needed_memory
 from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.recipe import Recipe
@@ -52,44 +51,44 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     return []
 
 
+def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Say whether a model fits into memory as the recipe has it, or may be spread."""
+    return recipe.device == SPREAD or fits(checkpoint, recipe.dtype)
+
+
 def check_forward(
-    operation: Operation,
-    asked: Collection[str],
-    causal: Collection[str],
-    trained: Collection[str] = (),
+    operation: Operation, name: str, *, causal: bool = True, trains: bool = False
 ) -> None:
     """Refuse what runs the source where it cannot be run so.
 
     Parameters
     ----------
-    asked : collection of str
-        Options in force that run the source.
-    causal : collection of str
-        Those of them that only a causal language model can do.
-    trained : collection of str
-        Those that train through the model, which one that is spread over devices cannot.
+    name : str
+        What runs it, in the message.
+    causal : bool
+        Whether only a causal language model can do it.
+    trains : bool
+        Whether it trains through the model, which one that is spread over devices cannot.
 
     Raises
     ------
     UsageError
-        Naming the option.
+        Saying what, and why not.
     """
     checkpoint, recipe = operation.checkpoint, operation.recipe
     kind = checkpoint.layout.kind
-    for name in causal:
-        if kind != CAUSAL:
-            raise UsageError(
-                f"{name} works on causal language models, and the source is {KIND_WORDS[kind]}: "
-                "leave it out"
-            )
-    for name in trained:
-        if recipe.device == SPREAD:
-            raise UsageError(f"{name} trains through the model, which --device auto does not allow")
-    if not asked or operation.fits_here:
+    if causal and kind != CAUSAL:
+        raise UsageError(
+            f"{name} works on causal language models, and the source is {KIND_WORDS[kind]}: "
+            "leave it out"
+        )
+    if trains and recipe.device == SPREAD:
+        raise UsageError(f"{name} trains through the model, which --device auto does not allow")
+    if operation.fits_here:
         return
     needed = needed_memory(checkpoint, recipe.dtype) / 2**30
     free = (available_memory() or 0) / 2**30
     raise UsageError(
-        f"{next(iter(asked))} runs the source, which takes {needed:.1f} GiB as {recipe.dtype}, and "
+        f"{name} runs the source, which takes {needed:.1f} GiB as {recipe.dtype}, and "
         f"{free:.1f} GiB are free: leave it out, or give a smaller --dtype"
     )

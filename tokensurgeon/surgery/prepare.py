@@ -22,8 +22,7 @@ import numpy.typing as npt
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.memory import fits
-from tokensurgeon.checkpoint.spread import SPREAD, check_device, main_device
+from tokensurgeon.checkpoint.spread import check_device, main_device
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.evaluation import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
@@ -31,7 +30,7 @@ from tokensurgeon.initialisers.contract import DonorRows, Ids, Rows
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.context import LazyStates, WatchedContext
 from tokensurgeon.surgery.draft import big_rows, role_warnings
-from tokensurgeon.surgery.limits import check_kind
+from tokensurgeon.surgery.limits import can_run, check_kind
 from tokensurgeon.surgery.train_target import train_target
 from tokensurgeon.training import read_documents
 from tokensurgeon.training.progress import Progress, no_progress
@@ -91,7 +90,7 @@ class Operation:
     @cached_property
     def fits_here(self) -> bool:
         """Whether the source fits into memory, or may be spread; else it is not run."""
-        return self.recipe.device == SPREAD or fits(self.checkpoint, self.recipe.dtype)
+        return can_run(self.checkpoint, self.recipe)
 
     @property
     def has_states(self) -> bool:

@@ -117,14 +117,12 @@ def transplant(
         report = make_report(operation, methods=methods, dry_run=estimate(operation, methods))
         return SurgeryResult(report, None, operation.alignment, None, None)
 
-    causal = [
-        name
-        for name, given in (("--calibrate", recipe.calibrate), ("--heal", recipe.heal))
-        if given
-    ]
-    measured = ["--text"] if recipe.text.evaluation else []
-    trained = ["--heal"] if recipe.heal else []
-    check_forward(operation, [*measured, *causal], causal, trained)
+    if recipe.text.evaluation:
+        check_forward(operation, "--text", causal=False)
+    if recipe.calibrate:
+        check_forward(operation, "--calibrate")
+    if recipe.heal:
+        check_forward(operation, "--heal", trains=True)
     texts = evaluation_texts(operation) if recipe.text.evaluation else []
     choice = None
     if automatic:

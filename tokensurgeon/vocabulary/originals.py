@@ -124,7 +124,8 @@ def from_sentencepiece(
     fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
     notes: list[str] = []
     if trainer.model_type == 1:
-        table = [(text, _score(text, score, kind, pieces, kinds)) for text, score, kind in pieces]
+        highest = max((score for _, score, kind in pieces if kind == kinds.NORMAL), default=0.0)
+        table = [(text, _score(text, score, kind, highest, kinds)) for text, score, kind in pieces]
         tokenizer = Tokenizer(models.Unigram(table, unknown, fallback))
     elif trainer.model_type in (2, 4):
         ids = {text: i for i, (text, _, _) in enumerate(pieces)}
@@ -184,7 +185,7 @@ def open_sentencepiece(file: Path) -> tuple[Any, Any]:
     return model, reader
 
 
-def _score(text: str, score: float, kind: int, pieces: Any, kinds: Any) -> float:
+def _score(text: str, score: float, kind: int, highest: float, kinds: Any) -> float:
     """Return what a piece counts, as SentencePiece does.
 
     Its maker's own symbols count by their length; controls and bytes are not found in a text.
@@ -193,7 +194,6 @@ def _score(text: str, score: float, kind: int, pieces: Any, kinds: Any) -> float
         return score
     if kind != kinds.USER_DEFINED:
         return NEVER
-    highest = max((s for _, s, k in pieces if k == kinds.NORMAL), default=0.0)
     return len(text.encode()) * highest - 0.1
 
 

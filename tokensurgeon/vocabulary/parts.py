@@ -96,6 +96,20 @@ def walk(part: Any) -> Iterator[Json]:
             yield from walk(value)
 
 
+def regexes(part: Any) -> Iterator[str]:
+    """Yield every regular expression of a component, however deep it lies."""
+    inside = [part]
+    while inside:
+        here = inside.pop()
+        if isinstance(here, dict):
+            found = here.get("Regex")
+            if isinstance(found, str):
+                yield found
+            inside += here.values()
+        elif isinstance(here, list):
+            inside += here
+
+
 def has_type(part: Json | None, name: str) -> bool:
     """Return whether a component of that type is anywhere in `part`."""
     return any(inner.get("type") == name for inner in walk(part))

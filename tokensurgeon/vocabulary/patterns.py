@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokensurgeon.vocabulary.parts import Parts, walk
+from tokensurgeon.vocabulary.parts import Parts, regexes, walk
 
 PATTERNS = {
     "cl100k": (
@@ -34,11 +34,7 @@ def gguf_name(parts: Parts) -> str | None:
         return "WordPiece"
     if parts.model_type != "BPE" or not parts.byte_level:
         return None
-    found = {
-        each["pattern"]["Regex"]
-        for each in walk(parts.pre_tokenizer)
-        if isinstance(each.get("pattern"), dict) and "Regex" in each["pattern"]
-    }
+    found = set(regexes(parts.pre_tokenizer))
     plain = [e for e in walk(parts.pre_tokenizer) if e["type"] == "ByteLevel" and e["use_regex"]]
     if plain and not found:
         return GGUF["gpt2"]

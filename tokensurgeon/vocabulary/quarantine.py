@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import TokenizerError
+from tokensurgeon.vocabulary.parts import regexes
 
 CLOCK = 60
 """Seconds that the child may take, by the wall and of processor time."""
@@ -58,10 +59,10 @@ def try_apart(file: Path, document: Mapping[str, Any]) -> None:
     TokenizerError
         If the child does not come to an end in time and within its memory.
     """
-    what = unusual(document, file.stat().st_size)
+    stat = file.stat()
+    what = unusual(document, stat.st_size)
     if what is None:
         return
-    stat = file.stat()
     reason = _tried(str(file), stat.st_size, stat.st_mtime_ns)
     if reason:
         raise TokenizerError(
@@ -93,24 +94,10 @@ def unusual(document: Mapping[str, Any], size: int) -> str | None:
     if len(added) > MOST_ADDED:
         return f"{len(added):,} added tokens"
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
-        for pattern in patterns(document.get(part)):
+        for pattern in regexes(document.get(part)):
             if may_backtrack(pattern):
                 return f"the pattern {pattern[:60]!r}"
     return None
-
-
-def patterns(part: Any) -> Iterator[str]:
-    """Yield every regular expression of a part of a tokenizer.json, however deep."""
-    todo = [part]
-    while todo:
-        here = todo.pop()
-        if isinstance(here, dict):
-            found = here.get("Regex")
-            if isinstance(found, str):
-                yield found
-            todo += here.values()
-        elif isinstance(here, list):
-            todo += here
 
 
 _ATOM = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
