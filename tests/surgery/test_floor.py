@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,8 +14,12 @@ from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError
+from tokensurgeon.surgery import floor as module
+from tokensurgeon.surgery.calibrate import calibrated
 from tokensurgeon.surgery.compare_floor import Floor
 from tokensurgeon.surgery.floor import FloorResult, floor
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import PatchedRows
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,52 @@ def test_training_gets_below_the_plain_method(result: FloorResult) -> None:
     assert result.start_method == "subword-mean"
     assert result.gap == pytest.approx(result.floor - result.source)
     assert result.gap_adapted == pytest.approx(result.floor - result.source_trained)
+
+
+def test_training_starts_at_calibrated_rows(
+    arguments: dict[str, object], result: FloorResult
+) -> None:
+    assert result.stages
+    assert result.facts["notes"] == []
+    plain = Recipe.model_validate({**arguments, "calibrate": []})
+    bare = floor(plain, minutes=60, max_tokens=1000)
+    assert bare.stages == ()
+    assert result.target_training.history[0][1] < bare.target_training.history[0][1]
+
+
+def test_what_stops_the_training_is_seen_by_no_stage(
+    arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+        seen["fit"], seen["aside"] = real(texts, seed)
+        return seen["fit"], seen["aside"]
+
+    def watched(operation: Operation, *rest: Any) -> PatchedRows:
+        seen["calibrated on"] = list(operation.calibration_texts)
+        seen["counted"] = list(operation.context.texts)
+        return calibrated(operation, *rest)
+
+    real = module._parted
+    monkeypatch.setattr(module, "_parted", parted)
+    monkeypatch.setattr(module, "calibrated", watched)
+    floor(Recipe.model_validate(arguments), minutes=60, max_tokens=500)
+    assert seen["calibrated on"] == seen["counted"] == seen["fit"]
+    assert seen["aside"]
+    assert not set(seen["aside"]) & set(seen["fit"])
+
+
+def test_too_little_text_to_calibrate_is_said(
+    arguments: dict[str, object], tiny_text: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"text": "Some words here."}\n{"text": "And others there."}\n', "utf-8")
+    texts = {"calibration": [str(path)], "evaluation": [str(tiny_text)]}
+    found = floor(Recipe.model_validate({**arguments, "text": texts}), minutes=60, max_tokens=200)
+    assert found.stages == ()
+    (note,) = found.facts["notes"]
+    assert "not calibrated" in note
 
 
 def test_the_share_closed_runs_from_the_start_to_the_floor(result: FloorResult) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tokensurgeon.calibration.contract import Matrices, Stage, StageRecord
 from tokensurgeon.calibration.gate import STAGES, calibrate, check_stages, default_stages
-from tokensurgeon.calibration.heal import Healed, train_rows
+from tokensurgeon.calibration.heal import Healed, rate_for, train_rows
 from tokensurgeon.calibration.texts import CalibrationTexts, generate_texts, split_texts
 from tokensurgeon.calibration.workbench import Workbench, make_workbench
 
@@ -25,6 +25,7 @@ __all__ = [
     "default_stages",
     "generate_texts",
     "make_workbench",
+    "rate_for",
     "split_texts",
     "train_rows",
 ]

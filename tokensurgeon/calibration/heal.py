@@ -149,7 +149,7 @@ def train_rows(
     )
     judge = _Judge(trainer, selection, clock)
     if learning_rate is None:
-        learning_rate = min(RATE_BY_WIDTH / model.width, HIGHEST_RATE)
+        learning_rate = rate_for(model.width)
     n_steps = n_tokens = 0
     if minutes > 0 and max_tokens != 0 and trainer.any_rows:
         text = TrainingText.read(vocabulary, texts, model.max_positions)
@@ -182,6 +182,11 @@ def train_rows(
         cpu_seconds=clock.cpu_seconds,
         history=tuple(judge.history),
     )
+
+
+def rate_for(width: int) -> float:
+    """Return the learning rate that fits rows of a width; see `train_rows`."""
+    return min(RATE_BY_WIDTH / width, HIGHEST_RATE)
 
 
 def _check(

@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
 
-    Training stops when text set aside falls no further. The source's own rows are trained in the
+    The rows are calibrated first. Training stops when text set aside falls no further. The source's own rows are trained in the
     same way: what it gains is adaptation to the text. Nothing is written; keep the JSON for
     compare --floor.
     """
@@ -113,6 +113,8 @@ def command(
             f"{name}: {training.n_tokens:,} tokens in {training.cpu_seconds:.0f} s of processor "
             f"time; {end}"
         )
+    for note in result.facts["notes"]:
+        screen.print(note, markup=False, soft_wrap=True)
 
 
 def _table(result: FloorResult) -> Table:

@@ -189,7 +189,7 @@ class _Run:
     def __init__(self, operation: Operation, bench: Bench, state: State, seeds: int) -> None:
         self.operation, self.bench, self.state, self.seeds = operation, bench, state, seeds
         self._scores: Scores | None = None
-        self._fitted: tuple[Method, PatchedRows] | None = None
+        self._fitted: dict[int, tuple[Method, PatchedRows]] = {}
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
@@ -207,7 +207,7 @@ class _Run:
             return kept
         operation, first = self.operation, self._first()
         try:
-            patched = self._rows(method)
+            patched = self._rows(operation, method)
             result = self._result(operation, method, patched, first)
             row = _row(method.label, result)
             row["spread"] = self._spread(method, patched, result, first)
@@ -226,15 +226,15 @@ class _Run:
         self.state.save(method, kept, self.seeds)
         return kept
 
-    def _rows(self, method: Method) -> PatchedRows:
-        """Return a method's rows; healing goes on from the last fitted rows where they are its."""
-        base = None
-        if method.heal and self._fitted is not None:
-            one, rows = self._fitted
+    def _rows(self, operation: Operation, method: Method) -> PatchedRows:
+        """Return a method's rows; healing goes on from the seed's last fitted rows if its own."""
+        seed, base = operation.recipe.seed, None
+        if method.heal and seed in self._fitted:
+            one, rows = self._fitted[seed]
             base = rows if one == dataclasses.replace(method, heal=0.0) else None
-        found = make_rows(self.operation, method, base)
+        found = make_rows(operation, method, base)
         if method.fitted and not method.heal:
-            self._fitted = method, found
+            self._fitted[seed] = method, found
         return found
 
     def gap_adapted(self, kept: dict[str, Any]) -> float | None:
@@ -284,7 +284,7 @@ class _Run:
         found = [result.bits_per_byte]
         for seed in range(1, self.seeds):
             other = other_seed(self.operation, self.operation.recipe.seed + seed)
-            again = make_rows(other, method)
+            again = self._rows(other, method)
             if seed == 1 and same_rows(rows, again):
                 return None
             found.append(self._result(other, method, again, first).bits_per_byte)

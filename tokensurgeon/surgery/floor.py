@@ -1,8 +1,9 @@
 """The reachable floor of a pair: what vocabulary rows alone can reach, the body frozen.
 
-All rows of both sides are trained on calibration text until text set aside falls no further, and
-the result is measured on evaluation text. The source's own rows are trained in the same way on the
-same text: what it gains is adaptation to the text, and no merit of a transplant.
+The rows of a method are calibrated, then all rows of both sides are trained on calibration text
+until text set aside falls no further, and the result is measured on evaluation text. The source's
+own rows are trained in the same way on the same text: what it gains is adaptation to the text, and
+no merit of a transplant.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.calibration import Healed, train_rows
-from tokensurgeon.errors import UsageError
+from tokensurgeon.calibration import Healed, rate_for, train_rows
+from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.evaluation.chunks import separable
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.calibrate import calibrated
 from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.methods import chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
-from tokensurgeon.surgery.rows import patch_rows
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -33,7 +35,9 @@ START = "subword-mean"
 """The method at which the recoverable gap starts: the strong plain one."""
 DEFAULT_MINUTES = 30.0
 ROUNDS = (0.125, 0.125, 0.25, 0.5)
-"""Shares of the minutes. Each round starts from the best rows so far, its learning rate anew."""
+"""Shares of the minutes. Each round starts from the best rows so far."""
+SLOWER = 0.25
+"""Each round's learning rate, in that of the one before: good rows bear small steps only."""
 LEAST_FALL = 0.003
 """Share by which a round must lower the loss on the text set aside for another to follow."""
 SET_ASIDE = 0.1
@@ -79,13 +83,15 @@ class FloorResult:
         The pair after training.
     trained_from : tuple of str
         The methods whose rows the training started from.
+    stages : tuple of str
+        The stages of calibration that these rows kept.
     minutes : float
         The most that either training may take.
     target_training, source_training : Training
     n_bytes : int
         Of evaluation text.
     facts : dict
-        Source and target, and whether they are tied.
+        Source and target, whether they are tied, and notes.
     """
 
     source: float
@@ -94,6 +100,7 @@ class FloorResult:
     start_method: str
     floor: float
     trained_from: tuple[str, str]
+    stages: tuple[str, ...]
     minutes: float
     target_training: Training
     source_training: Training
@@ -136,7 +143,7 @@ def floor(
     ----------
     recipe : Recipe
         Its `text.calibration` is trained on and its `text.evaluation` measured on; the rows of its
-        `init` are where the training starts.
+        `init`, after the stages of its `calibrate`, are where the training starts.
     minutes : float
         Most time for each of the two trainings: of the process on a CPU, on the clock elsewhere.
     max_tokens : int or None
@@ -156,12 +163,14 @@ def floor(
     check_forward(operation, "floor", trains=True)
     texts = evaluation_texts(operation)
     fit, aside = _parted(operation.calibration_texts, recipe.seed)
+    # Neither a method nor a stage may see the text by which the training stops.
+    vars(operation)["calibration_texts"] = tuple(fit)
     alignment = operation.alignment
     methods = chosen_methods(operation, recipe.init)
     plain = patched_model(operation, patch_rows(operation, (START, START), recipe.init))
-    first = patched_model(operation, patch_rows(operation, methods, recipe.init))
+    first = _calibrated(operation, patch_rows(operation, methods, recipe.init))
     trained, target_training = _converge(
-        operation, first, alignment.target, fit, aside, minutes, max_tokens
+        operation, patched_model(operation, first), alignment.target, fit, aside, minutes, max_tokens
     )
     context = operation.context
     own = operation.model.patched(context.input_rows, context.output_rows, context.output_bias)
@@ -191,6 +200,7 @@ def floor(
         start_method=START,
         floor=reached,
         trained_from=methods,
+        stages=tuple(record.stage for record in first.stages if record.kept),
         minutes=minutes,
         target_training=target_training,
         source_training=source_training,
@@ -202,6 +212,7 @@ def floor(
             "untied": operation.checkpoint.layout.tied and recipe.untie,
             "calibration_bytes": sum(len(text.encode()) for text in fit),
             "seed": recipe.seed,
+            "notes": list(operation.warnings),
         },
     )
 
@@ -219,6 +230,15 @@ def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     room = min(MOST_SET_ASIDE, SET_ASIDE * sizes.sum())
     n_aside = min(int(np.searchsorted(np.cumsum(sizes), room)) + 1, len(documents) - 1)
     return [documents[i] for i in order[n_aside:]], [documents[i] for i in order[:n_aside]]
+
+
+def _calibrated(operation: Operation, rows: PatchedRows) -> PatchedRows:
+    """Return the rows after the stages that help; as they are where none can work."""
+    try:
+        return calibrated(operation, rows, operation.recipe.calibrate)
+    except CalibrationError as error:
+        operation.warnings.append(f"trained from rows that are not calibrated: {error}")
+        return rows
 
 
 def _converge(
@@ -252,6 +272,7 @@ def _converge(
             tied=operation.tied,
             minutes=minutes * share,
             max_tokens=None if max_tokens is None else round(max_tokens * share),
+            learning_rate=rate_for(model.width) * SLOWER**number,
             seed=operation.recipe.seed + number,
             selection=select,
             progress=operation.progress,
