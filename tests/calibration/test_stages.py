@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from tests.calibration.conftest import TEXTS
 from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
-from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages
+from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages, texts
 from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.gate import STAGES
 from tokensurgeon.calibration.output_rows import even_direction, from_text, read_out, shifted
@@ -20,7 +21,7 @@ from tokensurgeon.calibration.states import Fold, Match, Unigram, _expected
 from tokensurgeon.calibration.texts import generate_texts, split_texts
 from tokensurgeon.calibration.track import make_track, meetings, state_at
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
-from tokensurgeon.evaluation.chunks import chunk_documents
+from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
 from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import calibrated, clipped
@@ -267,6 +268,30 @@ def test_texts_are_parted_by_document(same: Workbench) -> None:
     assert parted.n_bytes == sum(
         chunk.n_bytes for chunk in (*parted.fit, *parted.selection, *parted.other)
     )
+
+
+def test_chunks_come_from_many_documents(same: Workbench) -> None:
+    context = same.context
+    words = " ".join(SENTENCES).split()
+    # Every word of a document names it, so that a chunk tells where it was cut out.
+    documents = [" ".join(f"{word}{i}x" for word in words * 8) for i in range(200)]
+    size = len(documents[0].encode())
+    parted = split_texts(
+        same.model, context.source, context.target, documents, SENTENCES, max_bytes=6 * size
+    )
+
+    def origins(chunks: Sequence[Chunk]) -> set[str]:
+        return {re.findall(r"(\d+)x", chunk.text)[0] for chunk in chunks}
+
+    room = texts.SELECTION_SHARE * (6 * size + texts.MOST_SELECTION)
+    for chunks, n_bytes in ((parted.fit, 6 * size), (parted.selection, room)):
+        total = sum(chunk.n_bytes for chunk in chunks)
+        assert n_bytes / 2 < total <= n_bytes
+        assert len(origins(chunks)) > 2 * total / size
+    assert not origins(parted.fit) & origins(parted.selection)
+    free = {re.findall(r"(\d+)x", document)[0] for document in parted.documents}
+    assert not free & origins(parted.selection)
+    assert len(free) >= (1 - texts.MOST_HELD) * len(documents) - 1
 
 
 def test_the_source_writes_the_same_text_again(same: Workbench) -> None:

@@ -59,14 +59,35 @@ def test_the_mean_input_row_is_float32(context):
     assert mean_input_row(context).shape == (context.width,)
 
 
-def test_a_quiet_row_stays_twenty_nats_below_on_states_it_has_not_seen(context):
+def cost(context, row):
+    """Return what as many such rows as there are tokens would take, on states not seen."""
+    return np.logaddexp(0, np.log(context.n_source) - margins(context, row)).mean()
+
+
+def test_quiet_rows_take_next_to_nothing_on_states_they_have_not_seen(context):
     quiet = quiet_output_row(context)
     assert quiet.bias == 0.0
-    assert quiet.share >= 0.99
-    assert quiet.margin >= 20 - 1e-6
-    assert np.quantile(margins(context, quiet.row), 0.05) > 15
-    zero = margins(context, np.zeros(context.width, np.float32))
-    assert np.median(margins(context, quiet.row)) > np.median(zero)
+    assert quiet.cost < 0.01
+    assert cost(context, quiet.row) < 0.05
+    mean = mean_row(context.output_rows, context.anchors)
+    assert cost(context, quiet.row) < 0.1 * cost(context, mean)
+    assert cost(context, quiet.row) < 0.1 * cost(context, np.zeros(context.width, np.float32))
+
+
+def test_a_few_states_apart_are_not_given_up_for_the_rest(context):
+    """A row 20 nats below for 99 % of the states may be preferred by the others: here it is."""
+
+    class Apart(Lifted):
+        def __call__(self, ids, layer, position_ids=None):
+            states = super().__call__(ids, layer, position_ids)
+            few = np.array([sequence[-1] % 125 == 7 for sequence in ids])
+            states[few, 0] = -0.5
+            return states
+
+    apart = dataclasses.replace(context, states=Apart(context.input_rows))
+    quiet = quiet_output_row(apart)
+    below = margins(apart, quiet.row)
+    assert np.logaddexp(0, np.log(10) - below).max() < np.log(2)
 
 
 def test_the_norm_of_a_quiet_row_is_bounded_whatever_it_costs(context):
@@ -75,8 +96,7 @@ def test_the_norm_of_a_quiet_row_is_bounded_whatever_it_costs(context):
     limit = 2 * np.quantile(np.linalg.norm(small.output_rows[small.anchors], axis=1), 0.99)
     assert quiet.norm <= limit * 1.001
     assert quiet.norm == pytest.approx(np.linalg.norm(quiet.row), rel=1e-4)
-    assert quiet.margin < 20
-    assert quiet.share < 0.99
+    assert quiet.cost > quiet_output_row(context).cost
 
 
 def test_where_the_output_has_a_bias_the_bias_is_low(context):
@@ -84,7 +104,7 @@ def test_where_the_output_has_a_bias_the_bias_is_low(context):
     biased = dataclasses.replace(context, output_bias=bias)
     quiet = quiet_output_row(biased)
     assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
-    assert quiet.share >= 0.98
+    assert quiet.margin >= 20 - 1e-6
     assert np.quantile(margins(biased, quiet.row, quiet.bias), 0.05) > 15
     blind = quiet_output_row(dataclasses.replace(biased, states=None))
     assert blind.bias <= bias.min() - 20
@@ -101,6 +121,7 @@ def test_without_forward_passes_it_is_the_mean_row(context):
     quiet = quiet_output_row(dataclasses.replace(context, states=None))
     assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
     assert np.isnan(quiet.margin)
+    assert np.isnan(quiet.cost)
     assert quiet.n_probes == 0
 
 

@@ -23,6 +23,13 @@ SELECTION_SHARE = 0.16
 MOST_SELECTION = 40_000
 MOST_OTHER = 20_000
 """Bytes."""
+SPREAD = 8
+"""Chunks are drawn from documents of so many times the bytes that are looked at: a few documents
+whole would be few kinds of text, and stages would be fitted to, and judged by, those."""
+SPARE = 2
+"""Chunks are drawn of so many times the bytes, for some are not spelled or do not fit."""
+MOST_HELD = 0.05
+"""Share of a large text that this may take from healing, for the chunks to choose by."""
 GENERATED = 60_000
 """Bytes that the source writes where nobody gives text."""
 AT_ONCE = 32
@@ -36,7 +43,7 @@ class CalibrationTexts:
     Attributes
     ----------
     fit, selection, other : tuple of Chunk
-        No document is in two of them.
+        No document is in two of them. Each is drawn from many documents, in random order.
     documents : tuple of str
         All that no gate looks at: those of `fit` and what did not fit into its bound.
     generated : bool
@@ -101,21 +108,24 @@ def split_texts(
     aside = list(other) or written[len(documents) if generated else 0 :]
     if not generated:
         documents = separable(documents)
-    order = np.random.default_rng(seed).permutation(len(documents))
-    sizes = np.array([len(text.encode("utf-8")) for text in documents], dtype=np.int64)
-    total = min(int(sizes.sum()), max_bytes + MOST_SELECTION)
-    room = min(MOST_SELECTION, total * SELECTION_SHARE)
-    spent = np.cumsum(sizes[order]) if len(order) else np.zeros(0)
-    n_selection = int(np.searchsorted(spent, room)) + 1
-    n_used = int(np.searchsorted(spent, spent[min(n_selection, len(spent)) - 1] + max_bytes)) + 1
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(documents))
+    spent = np.cumsum([len(documents[i].encode("utf-8")) for i in order])
+    whole = int(spent[-1]) if len(spent) else 0
+    total = min(whole, max_bytes + MOST_SELECTION)
+    room = min(MOST_SELECTION, int(total * SELECTION_SHARE))
+    held = max(room, min(MOST_HELD * whole, SPREAD * room))
+    n_selection = int(np.searchsorted(spent, held)) + 1
+    chosen, free = (
+        tuple(documents[i] for i in part) for part in (order[:n_selection], order[n_selection:])
+    )
     size = _chunk_size(model, source, target, documents)
 
-    def cut(chosen: Sequence[str], most: int | None = None) -> tuple[Chunk, ...]:
-        return _usable(model, source, target, chosen, size, most)
+    def cut(texts: Sequence[str], most: int) -> tuple[Chunk, ...]:
+        chunks = _first(_drawn(texts, size, most, rng), SPARE * most)
+        return tuple(_first(_usable(model, source, target, chunks), most))
 
-    free = tuple(documents[i] for i in order[n_selection:])
-    fit = cut(free[: n_used - n_selection])
-    selection = cut([documents[i] for i in order[:n_selection]])
+    fit, selection = cut(free, max_bytes), cut(chosen, room)
     if not fit or not selection:
         raise CalibrationError(
             f"{total:,} bytes of calibration text leave nothing to fit to and to choose by: "
@@ -170,21 +180,28 @@ def _chunk_size(
     return size
 
 
+def _drawn(texts: Sequence[str], size: int, most: int, rng: np.random.Generator) -> list[Chunk]:
+    """Return chunks of the first texts, of many times `most` bytes, in random order."""
+    spent = np.cumsum([len(text.encode("utf-8")) for text in texts])
+    near = [text for text in texts[: int(np.searchsorted(spent, SPREAD * most)) + 1] if text]
+    if not near:
+        return []
+    chunks = chunk_documents(near, max_bytes_per_chunk=size)
+    return [chunks[i] for i in rng.permutation(len(chunks))]
+
+
+def _first(chunks: Sequence[Chunk], most: int) -> list[Chunk]:
+    """Return the first chunks, up to `most` bytes, at least one where there is one."""
+    spent = np.cumsum([chunk.n_bytes for chunk in chunks])
+    return list(chunks[: max(1, int(np.searchsorted(spent, most, side="right")))])
+
+
 def _usable(
-    model: LanguageModel,
-    source: Vocabulary,
-    target: Vocabulary,
-    texts: Sequence[str],
-    size: int,
-    most: int | None,
-) -> tuple[Chunk, ...]:
+    model: LanguageModel, source: Vocabulary, target: Vocabulary, chunks: Sequence[Chunk]
+) -> list[Chunk]:
     """Return the chunks that both tokenizers spell and that fit the model."""
-    texts = [text for text in texts if text]
-    if not texts:
-        return ()
-    chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=most)
     keep = np.ones(len(chunks), dtype=bool)
     for vocabulary in (source, target):
         encoded = encode_chunks(vocabulary, chunks)
         keep &= encoded.fits(model.max_positions) & encoded.lossless
-    return tuple(chunk for chunk, kept in zip(chunks, keep, strict=True) if kept)
+    return [chunk for chunk, kept in zip(chunks, keep, strict=True) if kept]

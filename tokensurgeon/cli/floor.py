@@ -69,9 +69,9 @@ def command(
 ) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
 
-    The rows are calibrated first. Training stops when text set aside falls no further. The source's own rows are trained in the
-    same way: what it gains is adaptation to the text. Nothing is written; keep the JSON for
-    compare --floor.
+    The rows are calibrated first. Training stops when text set aside falls no further. The
+    source's own rows are trained in the same way: what it gains is adaptation to the text. Nothing
+    is written; keep the JSON for compare --floor.
     """
     asked = build_recipe(
         recipe,

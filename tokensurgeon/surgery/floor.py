@@ -170,7 +170,13 @@ def floor(
     plain = patched_model(operation, patch_rows(operation, (START, START), recipe.init))
     first = _calibrated(operation, patch_rows(operation, methods, recipe.init))
     trained, target_training = _converge(
-        operation, patched_model(operation, first), alignment.target, fit, aside, minutes, max_tokens
+        operation,
+        patched_model(operation, first),
+        alignment.target,
+        fit,
+        aside,
+        minutes,
+        max_tokens,
     )
     context = operation.context
     own = operation.model.patched(context.input_rows, context.output_rows, context.output_bias)
