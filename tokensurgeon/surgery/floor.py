@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 START = "subword-mean"
 """The method at which the recoverable gap starts: the strong plain one."""
 DEFAULT_MINUTES = 30.0
-ROUNDS = (0.125, 0.125, 0.25, 0.5)
+ROUNDS = (0.5, 0.25, 0.25)
 """Shares of the minutes. Each round starts from the best rows so far."""
 SLOWER = 0.25
 """Each round's learning rate, in that of the one before: good rows bear small steps only."""
