@@ -2,14 +2,16 @@
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
-                                    [--adapted KEYS] [--kept] [-o docs/methods.md]
+                                    [--adapted KEYS] [--kept] [--summary MARK]
+                                    [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too, fitted to the calibration text that
 `scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
 goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
-where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page.
+where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page;
+with --summary too, a line a pair replaces what stands between the marks of that name.
 """
 
 from __future__ import annotations
@@ -392,6 +394,7 @@ def main() -> None:
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
+    parser.add_argument("--summary", metavar="MARK", help="put a line a pair there, no more")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     keys = arguments.only.split(",") if arguments.only else None
@@ -405,11 +408,12 @@ def main() -> None:
             table = measure(pair, names, arguments)
             done.append((pair, table))
             print(section(*done[-1]), flush=True)
-    text = page(done, arguments.bytes)
-    if arguments.output:
-        put(arguments.output, text)
-    else:
+    if not arguments.output:
         print(summary(done))
+    elif arguments.summary:
+        put(arguments.output, summary(done), arguments.summary)
+    else:
+        put(arguments.output, page(done, arguments.bytes))
 
 
 if __name__ == "__main__":
