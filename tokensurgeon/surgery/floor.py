@@ -173,7 +173,6 @@ def floor(
         operation,
         patched_model(operation, first),
         alignment.target,
-        fit,
         aside,
         minutes,
         max_tokens,
@@ -181,7 +180,7 @@ def floor(
     context = operation.context
     own = operation.model.patched(context.input_rows, context.output_rows, context.output_bias)
     adapted, source_training = _converge(
-        operation, own, alignment.source, fit, aside, minutes, max_tokens
+        operation, own, alignment.source, aside, minutes, max_tokens
     )
     evaluation = evaluate(
         [
@@ -251,7 +250,6 @@ def _converge(
     operation: Operation,
     model: LanguageModel,
     vocabulary: Vocabulary,
-    fit: Sequence[str],
     aside: Sequence[str],
     minutes: float,
     max_tokens: int | None,
@@ -272,7 +270,7 @@ def _converge(
         healed = train_rows(
             model,
             vocabulary,
-            fit,
+            operation.calibration_texts,
             train_input=every,
             train_output=every,
             tied=operation.tied,
