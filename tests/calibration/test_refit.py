@@ -10,9 +10,17 @@ import torch
 
 from tokensurgeon.calibration import Matrices, Workbench
 from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.output_rows import Readings, from_places, read_out
+from tokensurgeon.calibration.output_rows import Readings, from_places, read_out, whitener
 from tokensurgeon.calibration.places import _read, make_places
-from tokensurgeon.calibration.refit import Follows, Refit, _Expected, _solve, refit_once
+from tokensurgeon.calibration.refit import (
+    MOST_CHANGE,
+    RIDGES,
+    Follows,
+    Refit,
+    Regression,
+    _Expected,
+    _solve,
+)
 from tokensurgeon.calibration.stand_in import Covers, StandIn
 from tokensurgeon.evaluation import prefix_of
 
@@ -80,24 +88,27 @@ def test_a_likely_place_weighs_more(pair: tuple[Workbench, Matrices]) -> None:
     assert (np.diff(of_one[order]) >= 0).all()
 
 
-def test_a_system_is_solved_as_if_it_were_dense() -> None:
+@pytest.mark.parametrize("n_places", [5, 9])  # fewer than the width, and more
+def test_a_system_is_solved_as_if_it_were_dense(n_places: int) -> None:
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(50, 6, generator=generator)
-    share = torch.rand(5, generator=generator) * 0.5
-    places = torch.tensor([3, 9, 11, 20, 41])
+    share = torch.rand(n_places, generator=generator) * 0.5
+    places = torch.randperm(50, generator=generator)[:n_places]
     found = _Expected(
-        states=torch.zeros(2, 6),
-        mass=torch.tensor([0.0, share.sum() + 2.5]),
+        states=torch.zeros(3, 6),
+        mass=torch.tensor([0.0, share.sum() + 2.5, 1.0]),
         places=places,
         shares=share,
-        starts=torch.tensor([0, 0, 5]),
+        starts=torch.tensor([0, 0, n_places, n_places]),
     )
-    gap = torch.randn(2, 6, generator=generator)
-    step = _solve(found, flat, torch.tensor([0, 1]), gap, ridge=4.0, thin=1)
-    assert torch.allclose(step[0], gap[0] / 4.0)  # no place of its own: the ridge alone
-    x = flat[places] * (share * (1 - share)).sqrt()[:, None]
-    dense = torch.linalg.solve(x.T @ x + (4.0 + 2.5) * torch.eye(6), gap[1])
-    assert torch.allclose(step[1], dense, atol=1e-5)
+    gap = torch.randn(3, 6, generator=generator)
+    step = _solve(found, flat, torch.tensor([2, 0, 1]), gap[[2, 0, 1]], ridge=4.0, thin=3)
+    # No place of its own: the ridge and the mass alone.
+    assert torch.allclose(step[0], gap[2] / (4.0 + 3.0))
+    assert torch.allclose(step[1], gap[0] / 4.0)
+    x = flat[places] * (3 * share * (1 - share)).sqrt()[:, None]
+    dense = torch.linalg.solve(x.T @ x + (4.0 + 3 * 2.5) * torch.eye(6), gap[1])
+    assert torch.allclose(step[2], dense, atol=1e-5)
 
 
 def loss(bench: Workbench, matrices: Matrices, states: np.ndarray, after: np.ndarray) -> float:
@@ -111,7 +122,7 @@ def test_a_round_makes_the_text_likelier_and_moves_the_named_rows_only(
     bench, rows = pair
     states, after = bench.next_tokens(rows)
     ids = bench.new[::2]
-    found = refit_once(bench, rows, states, Follows.of_text(after), ids, 32.0)
+    found = Regression(bench, rows, states, Follows.of_text(after), ids).advance(32.0)
     assert loss(bench, found, states, after) < loss(bench, rows, states, after)
     others = np.setdiff1d(np.arange(len(rows.output)), ids)
     assert np.array_equal(found.output[others], rows.output[others])
@@ -127,11 +138,37 @@ def test_rounds_find_the_rows_that_wrote_a_text(same: Workbench, own: Matrices) 
         p.cumsum(axis=1) > generator.random((len(p), 1)) * p.sum(axis=1, keepdims=True)
     ).argmax(axis=1)
     planted = own.with_output(true)
-    found = own
-    for _ in range(8):
-        found = refit_once(same, found, states, Follows.of_text(drawn), same.shared, 4.0)
+    regression = Regression(same, own, states, Follows.of_text(drawn), same.shared)
+    for ridge in RIDGES:
+        found = regression.advance(ridge)
     start, reached, best = (loss(same, m, states, drawn) for m in (own, found, planted))
     assert reached - best < 0.1 * (start - best)
+
+
+def test_rows_come_to_rest_where_the_gradient_is_nothing(same: Workbench, own: Matrices) -> None:
+    states, after = same.next_tokens(own)
+    states, after, ridge = states[:600], after[:600], 8.0
+    regression = Regression(same, own, states, Follows.of_text(after), same.shared)
+    for _ in range(12):
+        found = regression.advance(ridge)
+    wrong = -same.log_softmax(states, found.output, None).exp().double().numpy()
+    wrong[range(len(after)), after] += 1
+    white = states.astype(np.float64) @ whitener(states)
+    moved = (found.output - own.output).astype(np.float64) * same.model.logit_scale
+    held = ridge * np.linalg.solve(whitener(states), moved.T).T
+    slope = (wrong.T @ white)[same.shared]
+    assert np.linalg.norm(slope - held[same.shared]) < 0.02 * np.linalg.norm(slope)
+
+
+def test_a_document_of_one_token_cannot_throw_a_row_far(same: Workbench, own: Matrices) -> None:
+    states, after = same.next_tokens(own)
+    least = int(same.shared[np.bincount(after, minlength=len(own.output))[same.shared].argmin()])
+    # One state, a thousand times, before the least likely token.
+    states = np.concatenate([states, np.repeat(states[:1], 1000, axis=0)])
+    follows = Follows.of_text(np.concatenate([after, np.full(1000, least)]))
+    found = Regression(same, own, states, follows, same.shared).advance(16.0)
+    change = (states @ (found.output - own.output).T) * same.model.logit_scale
+    assert 0 < np.sqrt((change**2).mean(axis=0)).max() <= MOST_CHANGE * 1.01
 
 
 def test_refit_goes_on_only_while_it_helps(pair: tuple[Workbench, Matrices]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.calibration.contract import Ids, Matrices, Rows, blocks
-from tokensurgeon.calibration.refit import MOST_ROUNDS, Follows, refit_once
+from tokensurgeon.calibration.refit import RIDGES, Follows, Regression
 from tokensurgeon.calibration.track import Track, make_track
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
 from tokensurgeon.checkpoint import LanguageModel
@@ -170,12 +170,12 @@ def fit_draft(
     states, follows = _states(bench, matrices, said), said.follows
     before = acceptance(bench, matrices, judge)
     best, low, rounds = matrices, before, 0
-    ids, after = np.union1d(bench.new, bench.shared), matrices
-    ids = ids[ids < n_rows]
-    for number in range(1, MOST_ROUNDS + 1):
-        after = refit_once(bench, after, states, follows, ids)
+    ids = np.union1d(bench.new, bench.shared)
+    regression = Regression(bench, matrices, states, follows, ids[ids < n_rows])
+    for number, ridge in enumerate(RIDGES, 1):
+        after = regression.advance(ridge)
         figure = acceptance(bench, after, judge)
-        progress(number, MOST_ROUNDS, "fitting to the big model")
+        progress(number, len(RIDGES), "fitting to the big model")
         if not figure - low >= LEAST_RISE:
             break
         best, low, rounds = after, figure, number

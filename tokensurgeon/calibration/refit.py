@@ -1,9 +1,9 @@
 """Refit all output rows to a text: iteratively reweighted least squares on cached states.
 
 Given the final states of the patched model, its output rows are a multinomial logistic regression
-of the next token on the state. A round solves one small ridge system per token; the likelihood is
-concave in the rows, nothing is differentiated through the model's body, and its states are computed
-once.
+of the next token on the state, each row held to where it was by a ridge. A round solves one small
+system per token and weakens the ridge; the objective is concave in the rows, nothing is
+differentiated through the model's body, and its states are computed once.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from tokensurgeon.calibration.workbench import LOGITS, Workbench
 if TYPE_CHECKING:
     import torch
 
-MOST_ROUNDS = 8
-RIDGE = 128.0
-"""λ: as if a token had been seen so often where its row is right already. 32 wins less on text of
-the same kind and loses on other text; 512 wins less on both."""
+RIDGES = (2048.0, 1024.0, 512.0, 256.0, 128.0, 64.0, 32.0, 16.0)
+"""λ, one a round: as if a token had been seen so often where its row is right already. Each round
+goes on from the last, so that one is enough to come next to the optimum of its λ, and the text that
+judges the rounds says which λ is right for how much text there is."""
+MOST_CHANGE = 1.0
+"""Of a token's logit in a round, root mean square over the states: further off the quadratic that
+a round solves says nothing. A token that fills one document and has a small probability before it
+would else be moved by eight."""
 MOST_LOGITS = 1 << 30
 """In one round: where states times rows are more, expectations are taken over evenly spaced
 states."""
 LEAST_SHARE = 0.01
 """A token's places where its probability is above this enter its system one by one; the rest of
 its mass as if it lay on states like all others."""
-MOST_PLACES = 128
-"""Of one token; its likeliest."""
 OFTEN = 64
 """Of a token that the thinned states show so often, observations are taken from them too: what is
 observed and what is expected then err alike."""
@@ -84,11 +86,12 @@ class Follows:
 
 
 class Refit:
-    """U ← argmax of the text's log-likelihood − λ/2·‖U − U₀‖²_G, a few rounds of it.
+    """U ← argmax of the text's log-likelihood − λ/2·‖U − U₀‖²_G, for one λ after another.
 
     For each token t, with h the patched model's state before a token and p its probability of t,
-    u_t ← u_t + α(Σ p(1 − p)hhᵀ + λG)⁻¹ Σ (1[t follows] − p)h, G the mean of hhᵀ; α is the best
-    of a few on states of the same text. Rows that the text hardly shows hardly move.
+    u_t ← u_t + α(Σ p(1 − p)hhᵀ + λG)⁻¹ (Σ (1[t follows] − p)h − λG(u_t − u⁰_t)), G the mean of
+    hhᵀ; α is the best of a few on states of the same text. Rows that the text hardly shows hardly
+    move.
     """
 
     name: ClassVar[str] = "refit"
@@ -100,61 +103,90 @@ class Refit:
         states, after_each = bench.next_tokens(matrices)
         follows = Follows.of_text(after_each)
         for which, ids in (("all", np.union1d(bench.new, bench.shared)), ("new", bench.new)):
-            after = matrices
-            for rounds in range(1, MOST_ROUNDS + 1):
-                after = refit_once(bench, after, states, follows, ids)
-                settings = {"rows": which, "rounds": rounds, "ridge": RIDGE}
-                if (yield Candidate(settings, after)) is False:
+            regression = Regression(bench, matrices, states, follows, ids)
+            for rounds, ridge in enumerate(RIDGES, 1):
+                settings = {"rows": which, "rounds": rounds, "ridge": ridge}
+                if (yield Candidate(settings, regression.advance(ridge))) is False:
                     break
             if rounds > 1:
                 break
 
 
-def refit_once(
-    bench: Workbench,
-    matrices: Matrices,
-    states: Rows,
-    follows: Follows,
-    ids: Ids,
-    ridge: float = RIDGE,
-) -> Matrices:
-    """Return the matrices after one round.
+class Regression:
+    """A regression of what follows states on them, which goes on from where it is.
 
     Parameters
     ----------
+    bench : Workbench
+    matrices : Matrices
+        The rows to start from, and to hold to; not changed.
     states : float32 (n, width)
         Of the patched model.
     follows : Follows
         What comes after each.
     ids : int64
         Rows that may change.
-    ridge : float
-        λ.
     """
-    import torch
 
-    device, n_rows = bench.context.device, len(matrices.output)
-    whiten = torch.from_numpy(whitener(states).astype(np.float32)).to(device)
-    thin = max(1, -(-len(states) * n_rows // MOST_LOGITS))
-    thinned, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
-    flat = torch.from_numpy(thinned).to(device) @ whiten
-    found = _expect(bench, matrices, thinned, flat)
-    observed = after.sums(flat, n_rows)
-    if thin > 1:
-        counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
-        rare = torch.from_numpy(counts < OFTEN).to(device)
-        whole = follows.sums(torch.from_numpy(states).to(device) @ whiten, n_rows)
-        observed = torch.where(rare[:, None], whole, observed * thin)
-    gap = observed - found.states * thin
-    step = torch.zeros_like(gap)
-    # Tokens with about as many places share a batch of systems of that size; most have none.
-    every = torch.from_numpy(ids).to(device)
-    every = every[torch.argsort(found.starts[every + 1] - found.starts[every], stable=True)]
-    for part in blocks(len(ids), TOKENS_AT_ONCE):
-        at = every[part]
-        step[at] = _solve(found, flat, at, gap[at], ridge, thin)
-    direction = (step @ whiten.T / bench.model.logit_scale).cpu().numpy()
-    return _best_step(bench, matrices, direction, states, follows)
+    def __init__(
+        self, bench: Workbench, matrices: Matrices, states: Rows, follows: Follows, ids: Ids
+    ) -> None:
+        import torch
+
+        self.bench, self.matrices, self.ids = bench, matrices, ids
+        device, n_rows = bench.context.device, len(matrices.output)
+        self._whiten = torch.from_numpy(whitener(states).astype(np.float32)).to(device)
+        self._thin = thin = max(1, -(-len(states) * n_rows // MOST_LOGITS))
+        self._states, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
+        self._flat = torch.from_numpy(self._states).to(device) @ self._whiten
+        self._observed = after.sums(self._flat, n_rows) * thin
+        if thin > 1:
+            counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
+            rare = torch.from_numpy(counts < OFTEN).to(device)
+            whole = follows.sums(torch.from_numpy(states).to(device) @ self._whiten, n_rows)
+            self._observed = torch.where(rare[:, None], whole, self._observed)
+        # How far each row has come, in white coordinates: there G is the identity.
+        self._moved = torch.zeros_like(self._observed)
+        few = max(1, len(states) // TRIED_ON)
+        self._tried_on = np.ascontiguousarray(states[::few]), follows.thinned(few)
+
+    def advance(self, ridge: float) -> Matrices:
+        """Do one round, and return the matrices after it.
+
+        Parameters
+        ----------
+        ridge : float
+            λ.
+        """
+        import torch
+
+        found = _expect(self.bench, self.matrices, self._states, self._flat)
+        gap = self._observed - found.states * self._thin - ridge * self._moved
+        ids = torch.from_numpy(self.ids).to(gap.device)
+        step = torch.zeros_like(gap)
+        step[ids] = _solve(found, self._flat, ids, gap[ids], ridge, self._thin)
+        step *= (MOST_CHANGE / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1.0)
+        direction = (step @ self._whiten.T / self.bench.model.logit_scale).cpu().numpy()
+        length, self.matrices = self._best_step(direction)
+        self._moved += length * step
+        return self.matrices
+
+    def _best_step(self, direction: Rows) -> tuple[float, Matrices]:
+        """Return how long a step along `direction` serves some states best, and where it leads."""
+        bench, (states, after) = self.bench, self._tried_on
+        best: tuple[float, float, Matrices] | None = None
+        for length in STEPS:
+            moved = self.matrices.with_output(self.matrices.output + np.float32(length) * direction)
+            loss = 0.0
+            for part in blocks(len(states), max(1, LOGITS // len(moved.output))):
+                scores = bench.log_softmax(states[part], moved.output, moved.bias).cpu().numpy()
+                first, last = np.searchsorted(after.places, (part.start, part.stop))
+                at, token = after.places[first:last] - part.start, after.tokens[first:last]
+                loss -= float(scores[at, token] @ after.weights[first:last])
+            if best is None or loss < best[0]:
+                best = (loss, length, moved)
+        assert best is not None
+        return best[1:]
 
 
 @dataclass(frozen=True)
@@ -196,8 +228,7 @@ def _expect(bench: Workbench, matrices: Matrices, states: Rows, flat: torch.Tens
         shares.append(p[where[:, 0], where[:, 1]])
     assert mass is not None
     place, token, share = torch.cat(places), torch.cat(tokens), torch.cat(shares)
-    order = torch.argsort(share, descending=True)
-    order = order[torch.argsort(token[order], stable=True)]
+    order = torch.argsort(token, stable=True)
     starts = torch.searchsorted(
         token[order].contiguous(), torch.arange(n_rows + 1, device=flat.device)
     )
@@ -212,16 +243,47 @@ def _solve(
     ridge: float,
     thin: int,
 ) -> torch.Tensor:
-    """Return (X'X + rI)⁻¹ gap for each token, X its likeliest states times √(p(1 − p)).
+    """Return (X'X + rI)⁻¹ gap for each token, X its likely states times √(p(1 − p)).
 
     In white coordinates G is the identity, so r is λ and the mass that X leaves out.
     """
     import torch
 
+    step = gap / (found.mass[ids] * thin + ridge)[:, None]  # right where X is empty
+    n_places, width = found.starts[ids + 1] - found.starts[ids], flat.shape[1]
+    # Tokens with about as many places share a batch of systems of that size; most have none.
+    order = torch.argsort(n_places, stable=True)
+    counts = n_places[order].tolist()
+    start, stop = np.searchsorted(counts, (0, width), side="right")
+    while start < stop:
+        last = min(stop, start + TOKENS_AT_ONCE)
+        last = max(start + 1, min(last, start + LOGITS // (counts[last - 1] * width)))
+        at = order[start:last]
+        step[at] = _solve_few(found, flat, ids[at], gap[at], ridge, thin, counts[last - 1])
+        start = last
+    for at in order[stop:].tolist():
+        here = slice(int(found.starts[ids[at]]), int(found.starts[ids[at] + 1]))
+        share = found.shares[here]
+        rest = (found.mass[ids[at]] - share.sum()).clamp_min(0.0) * thin + ridge
+        scaled = flat[found.places[here]] * (share * (1 - share) * thin).sqrt()[:, None]
+        system = scaled.T @ scaled + rest * torch.eye(width, device=flat.device)
+        step[at] = torch.linalg.solve(system, gap[at])
+    return step
+
+
+def _solve_few(
+    found: _Expected,
+    flat: torch.Tensor,
+    ids: torch.Tensor,
+    gap: torch.Tensor,
+    ridge: float,
+    thin: int,
+    n_places: int,
+) -> torch.Tensor:
+    """Return the same for tokens with at most `n_places`, by as many unknowns (Woodbury)."""
+    import torch
+
     first, last = found.starts[ids], found.starts[ids + 1]
-    n_places = min(MOST_PLACES, int((last - first).max()))
-    if n_places == 0:
-        return gap / (found.mass[ids] * thin + ridge)[:, None]
     at = first[:, None] + torch.arange(n_places, device=flat.device)
     here = at < last[:, None]
     at = at.clamp_max(len(found.places) - 1)
@@ -229,30 +291,8 @@ def _solve(
     rest = (found.mass[ids] - share.sum(1)).clamp_min(0.0) * thin + ridge
     scaled = flat[found.places[at]] * (share * (1 - share) * thin).sqrt()[..., None]
     plain = gap / rest[:, None]
-    # Woodbury: as many unknowns as places.
     inner = scaled @ scaled.transpose(1, 2) / rest[:, None, None]
     inner += torch.eye(n_places, device=flat.device)
     seen = scaled @ plain[..., None]
     back: torch.Tensor = scaled.transpose(1, 2) @ torch.linalg.solve(inner, seen)
     return plain - back[..., 0] / rest[:, None]
-
-
-def _best_step(
-    bench: Workbench, matrices: Matrices, direction: Rows, states: Rows, follows: Follows
-) -> Matrices:
-    """Return the matrices a step along `direction`, as long as serves some states best."""
-    thin = max(1, len(states) // TRIED_ON)
-    some, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
-    best: tuple[float, Matrices] | None = None
-    for length in STEPS:
-        moved = matrices.with_output(matrices.output + np.float32(length) * direction)
-        loss = 0.0
-        for part in blocks(len(some), max(1, LOGITS // len(moved.output))):
-            scores = bench.log_softmax(some[part], moved.output, moved.bias).cpu().numpy()
-            first, last = np.searchsorted(after.places, (part.start, part.stop))
-            at, token = after.places[first:last] - part.start, after.tokens[first:last]
-            loss -= float(scores[at, token] @ after.weights[first:last])
-        if best is None or loss < best[0]:
-            best = (loss, moved)
-    assert best is not None
-    return best[1]
