@@ -203,7 +203,13 @@ def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
     same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = own.with_output(own.output + 1.0)
-    figures = {0.0: (2.0, 3.0), 1.0: (1.0, 3.2), 0.5: (1.3, 3.05), 0.25: (1.6, 3.0)}
+    figures = {
+        0.0: (2.0, 3.0),
+        1.0: (1.0, 3.2),
+        0.75: (1.1, 3.1),
+        0.5: (1.3, 3.05),
+        0.25: (1.6, 3.0),
+    }
 
     def score(matrices: Matrices, chunks: object) -> float:
         share = round(float((matrices.output - own.output).mean()), 2)
@@ -268,6 +274,40 @@ def test_texts_are_parted_by_document(same: Workbench) -> None:
     assert parted.n_bytes == sum(
         chunk.n_bytes for chunk in (*parted.fit, *parted.selection, *parted.other)
     )
+    assert not parted.more
+
+
+def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: Workbench) -> None:
+    context = same.context
+    parted = split_texts(
+        same.model,
+        context.source,
+        context.target,
+        TEXTS * 3,
+        SENTENCES[:1],
+        max_bytes=1000,
+        more_bytes=2000,
+    )
+    assert 0 < sum(chunk.n_bytes for chunk in parted.fit) <= 1000
+    whole = parted.fit + parted.more
+    assert 1000 < sum(chunk.n_bytes for chunk in whole) <= 3000
+    assert {chunk.text for chunk in whole}.isdisjoint(chunk.text for chunk in parted.selection)
+    assert parted.n_bytes == sum(
+        chunk.n_bytes for chunk in (*whole, *parted.selection, *parted.other)
+    )
+
+
+def test_more_text_is_read_after_the_text_to_fit_to(same: Workbench, own: Matrices) -> None:
+    fit = same.texts.fit
+    few = dataclasses.replace(
+        same, texts=dataclasses.replace(same.texts, fit=fit[:3], more=fit[3:])
+    )
+    alone, after_each = few.next_tokens(own)
+    states, ids = few.next_tokens(own, more=True)
+    assert 0 < len(alone) < len(states)
+    assert np.array_equal(ids[: len(alone)], after_each)
+    assert np.allclose(states[: len(alone)], alone, atol=1e-5)
+    assert np.array_equal(ids, same.next_tokens(own)[1])
 
 
 def test_chunks_come_from_many_documents(same: Workbench) -> None:

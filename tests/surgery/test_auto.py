@@ -109,7 +109,7 @@ def test_healing_must_not_cost_other_text(
     operation = prepare(recipe(tiny_source, tiny_donor, tiny_text))
     rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
     bench, matrices = workbench(operation, rows), rows.matrices
-    selection = iter([9.0, 1.0, 1.0, 1.0])
+    selection = iter([9.0, 1.0, 1.0, 1.0, 1.0])
     monkeypatch.setattr(
         bench,
         "score",

@@ -37,6 +37,8 @@ LEAST_GAIN = 1e-3
 MOST_RISE = 1e-3
 """Bits per byte that a stage which changes shared rows may cost on text of another domain: what a
 short text cannot tell from nothing."""
+PARTS = (0.75, 0.5, 0.25)
+"""Of a change that costs there too much, asked in turn."""
 
 
 def check_stages(names: Sequence[str], tied: bool) -> None:
@@ -73,8 +75,8 @@ def calibrate(
 
     A stage proposes a few candidates. The best on the selection text is kept if it wins at least
     0.001 bits per byte there and, where it changes rows that both tokenizers have, does not lose
-    on text of another domain; else the next best is asked, then a half and a quarter of what the
-    best would change.
+    on text of another domain; else the next best is asked, then three quarters, a half and a
+    quarter of what the best would change.
 
     Parameters
     ----------
@@ -173,13 +175,13 @@ def judge(
 def _worth_asking(
     bench: Workbench, matrices: Matrices, before: float, found: list[tuple[float, Candidate]]
 ) -> Iterator[tuple[float, Candidate]]:
-    """Yield the candidates that win enough, then the best with half and a quarter of its change.
+    """Yield the candidates that win enough, then the best with smaller parts of its change.
 
     What a small step wins falls with its length, and what it costs elsewhere with the square.
     """
     enough = [each for each in found if before - each[0] >= LEAST_GAIN]
     yield from enough
-    for share in (0.5, 0.25) if enough else ():
+    for share in PARTS if enough else ():
         best = enough[0][1]
         smaller = matrices.towards(best.matrices, share)
         figure = bench.score(smaller, bench.texts.selection)

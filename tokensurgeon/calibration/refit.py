@@ -100,7 +100,7 @@ class Refit:
 
     def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield rounds over all rows for as long as they help; if none does, of the new rows."""
-        states, after_each = bench.next_tokens(matrices)
+        states, after_each = bench.next_tokens(matrices, more=True)
         follows = Follows.of_text(after_each)
         for which, ids in (("all", np.union1d(bench.new, bench.shared)), ("new", bench.new)):
             regression = Regression(bench, matrices, states, follows, ids)
@@ -143,7 +143,7 @@ class Regression:
         if thin > 1:
             counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
             rare = torch.from_numpy(counts < OFTEN).to(device)
-            whole = follows.sums(torch.from_numpy(states).to(device) @ self._whiten, n_rows)
+            whole = follows.sums(torch.from_numpy(states), n_rows).to(device) @ self._whiten
             self._observed = torch.where(rare[:, None], whole, self._observed)
         # How far each row has come, in white coordinates: there G is the identity.
         self._moved = torch.zeros_like(self._observed)

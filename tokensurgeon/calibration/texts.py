@@ -44,8 +44,10 @@ class CalibrationTexts:
     ----------
     fit, selection, other : tuple of Chunk
         No document is in two of them. Each is drawn from many documents, in random order.
+    more : tuple of Chunk
+        Drawn like `fit`, for what one run through them is enough for.
     documents : tuple of str
-        All that no gate looks at: those of `fit` and what did not fit into its bound.
+        All that no gate looks at: those of `fit` and `more`, and what no bound left room for.
     generated : bool
         Whether `fit` and `selection` were written by the source.
     generated_other : bool
@@ -53,6 +55,7 @@ class CalibrationTexts:
     """
 
     fit: tuple[Chunk, ...]
+    more: tuple[Chunk, ...]
     selection: tuple[Chunk, ...]
     other: tuple[Chunk, ...]
     documents: tuple[str, ...]
@@ -61,10 +64,9 @@ class CalibrationTexts:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that stages and gates look at, all three together."""
-        return sum(
-            chunk.n_bytes for part in (self.fit, self.selection, self.other) for chunk in part
-        )
+        """Bytes that stages and gates look at, all together."""
+        parts = (self.fit, self.more, self.selection, self.other)
+        return sum(chunk.n_bytes for part in parts for chunk in part)
 
 
 def split_texts(
@@ -75,6 +77,7 @@ def split_texts(
     other: Sequence[str] = (),
     *,
     max_bytes: int,
+    more_bytes: int = 0,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> CalibrationTexts:
@@ -91,6 +94,8 @@ def split_texts(
         Documents of another domain; none lets the source write some.
     max_bytes : int
         Most bytes of text to fit to.
+    more_bytes : int
+        Most bytes to draw besides.
     seed : int
         Of the parting and of what is generated.
 
@@ -125,14 +130,21 @@ def split_texts(
         chunks = _first(_drawn(texts, size, most, rng), SPARE * most)
         return tuple(_first(_usable(model, source, target, chunks), most))
 
-    fit, selection = cut(free, max_bytes), cut(chosen, room)
+    drawn, selection = cut(free, max_bytes + more_bytes), cut(chosen, room)
+    fit = tuple(_first(drawn, max_bytes)) if drawn else ()
     if not fit or not selection:
         raise CalibrationError(
             f"{total:,} bytes of calibration text leave nothing to fit to and to choose by: "
             "give more text, or --calibrate none"
         )
     return CalibrationTexts(
-        fit, selection, cut(aside, MOST_OTHER), free, generated, generated_other=not other
+        fit,
+        drawn[len(fit) :],
+        selection,
+        cut(aside, MOST_OTHER),
+        free,
+        generated,
+        generated_other=not other,
     )
 
 

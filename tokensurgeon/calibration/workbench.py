@@ -27,6 +27,10 @@ LOGITS = 1 << 24
 """Most logits held at once."""
 MOST_BYTES = 500_000
 """Of text that stages are fitted to; healing reads all that there is."""
+MORE_BYTES = 1_500_000
+"""Of text besides, for `refit`: it has the most parameters and reads the text once."""
+SHARE_OF_MORE = 0.2
+"""Of the time, that a run through it may take."""
 MOST_PLACE_TOKENS = 1 << 19
 """Run to read new tokens at places of the source's choice; fewer where time is short."""
 PASSES = 20
@@ -68,15 +72,14 @@ class Workbench:
     @cached_property
     def source_track(self) -> Track:
         """The source's tokens on the text that stages are fitted to."""
-        return self._track(self.context.source)
+        return self._track(self.context.source, self.texts.fit)
 
     @cached_property
     def target_track(self) -> Track:
         """The target's tokens on the same text."""
-        return self._track(self.context.target)
+        return self._track(self.context.target, self.texts.fit)
 
-    def _track(self, vocabulary: Vocabulary) -> Track:
-        chunks = self.texts.fit
+    def _track(self, vocabulary: Vocabulary, chunks: tuple[Chunk, ...]) -> Track:
         return make_track(encode_chunks(vocabulary, chunks), chunks)
 
     def source_states(self, layer: int | None = None) -> Rows:
@@ -96,15 +99,18 @@ class Workbench:
         wanted = self.model.n_layers if layer is None else layer
         return self.states(self.patched(matrices), self.target_track.sequences, wanted)
 
-    def next_tokens(self, matrices: Matrices) -> tuple[Rows, Ids]:
+    def next_tokens(self, matrices: Matrices, *, more: bool = False) -> tuple[Rows, Ids]:
         """Return the patched model's final states, and the token that follows each on the text.
 
         float32 (n, width) and int64 (n,), in the order of the text; tokens that nothing stands
-        before are left out.
+        before are left out. With `more`, of all the text that was drawn.
         """
         track = self.target_track
+        if more and self.texts.more:
+            track = self._track(self.context.target, self.texts.fit + self.texts.more)
+        states = self.states(self.patched(matrices), track.sequences, self.model.n_layers)
         here = np.flatnonzero(track.before >= 0)
-        return self.target_states(matrices)[track.before[here]], track.ids[here]
+        return states[track.before[here]], track.ids[here]
 
     def states(self, model: LanguageModel, sequences: Sequence[Sequence[int]], layer: int) -> Rows:
         """Return a model's states at all positions of some sequences, one after the other."""
@@ -235,7 +241,7 @@ def make_workbench(
         Most bytes of text to fit to.
     seconds : float
         What all stages together may take: the pace of the model is measured on the selection
-        text, and the text to fit to is cut to what it allows. Figures then depend on the clock.
+        text, and the texts to fit to are cut to what it allows. Figures then depend on the clock.
 
     Raises
     ------
@@ -249,6 +255,7 @@ def make_workbench(
         context.texts,
         other,
         max_bytes=max_bytes,
+        more_bytes=MORE_BYTES,
         seed=context.seed,
         progress=context.progress,
     )
@@ -260,12 +267,16 @@ def make_workbench(
     bench.place_tokens = int(
         min(MOST_PLACE_TOKENS, SHARE_OF_PLACES * seconds * bench.forward_tokens / took)
     )
-    # A state every second byte is more than most tokenizers have; three sets of states at once.
+    # A state every second byte is more than most tokenizers have; three sets of states at once
+    # of what all stages read, and one of what one does.
     room = context.memory_budget / (4 * model.width * 3) * 2
     allowed = min(pace * seconds / PASSES, room)
     used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
     n = max(1, int(np.searchsorted(used, allowed)))
-    bench.texts = replace(texts, fit=texts.fit[:n])
+    more = np.cumsum([chunk.n_bytes for chunk in texts.more])
+    spare = min(pace * seconds * SHARE_OF_MORE, 3 * (room - used[n - 1])) if n == len(used) else 0
+    n_more = int(np.searchsorted(more, spare))
+    bench.texts = replace(texts, fit=texts.fit[:n], more=texts.more[:n_more])
     return bench
 
 

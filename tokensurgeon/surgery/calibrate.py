@@ -152,7 +152,7 @@ def _healed(
     """Train new and shared rows, and keep of the training what passes.
 
     It must help on the selection text, and not lose on other text what the rows had there before
-    the `earlier` stages; where the whole of it does, a half and a quarter of it are asked.
+    the `earlier` stages; where the whole of it does, smaller parts of it are asked.
     """
     start, before = time.perf_counter(), bench.score(matrices, bench.texts.selection)
     other = bench.score(matrices, bench.texts.other) if bench.texts.other else None

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 
 from tokensurgeon.calibration.texts import GENERATED
-from tokensurgeon.calibration.workbench import MOST_BYTES, MOST_PLACE_TOKENS, PASSES
+from tokensurgeon.calibration.workbench import (
+    MORE_BYTES,
+    MOST_BYTES,
+    MOST_PLACE_TOKENS,
+    PASSES,
+)
 from tokensurgeon.surgery.methods import wants_auto
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.untying import untied
@@ -83,7 +88,8 @@ def _calibration_tokens(operation: Operation) -> int:
         return 0
     given = sum(len(text.encode()) for text in operation.calibration_texts)
     read = min(given or GENERATED, MOST_BYTES)
-    return PASSES * read // BYTES_PER_TOKEN + MOST_PLACE_TOKENS
+    more = min(max(0, given - MOST_BYTES), MORE_BYTES)
+    return (PASSES * read + more) // BYTES_PER_TOKEN + MOST_PLACE_TOKENS
 
 
 def _tokens_per_second(operation: Operation) -> float:
