@@ -283,7 +283,7 @@ def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: Workbench) -> Non
         same.model,
         context.source,
         context.target,
-        TEXTS * 3,
+        TEXTS,
         SENTENCES[:1],
         max_bytes=1000,
         more_bytes=2000,
