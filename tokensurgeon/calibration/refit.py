@@ -161,7 +161,8 @@ class Regression:
         import torch
 
         found = _expect(self.bench, self.matrices, self._states, self._flat)
-        gap = self._observed - found.states * self._thin - ridge * self._moved
+        gap = torch.sub(self._observed, found.states, alpha=self._thin)
+        gap.sub_(self._moved, alpha=ridge)
         ids = torch.from_numpy(self.ids).to(gap.device)
         step = torch.zeros_like(gap)
         step[ids] = _solve(found, self._flat, ids, gap[ids], ridge, self._thin)
