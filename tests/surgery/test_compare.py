@@ -255,9 +255,14 @@ def test_healing_goes_on_from_the_calibrated_rows(fitted: Recipe, tmp_path: Path
     table = compare(fitted, names, state=tmp_path / "state", progress=watch)
     assert len(fits) == 1
     calibrated, healed = (table.stages[name] for name in names)
-    assert healed[:-1] == calibrated
-    assert healed[-1]["stage"] == "heal"
+    assert [record["stage"] for record in healed[-2:]] == ["heal", "refit"]
+    assert healed[:-2] == calibrated[:-1]
+    assert calibrated[-1]["stage"] == "refit"
     assert row(table, names[1])["forward_tokens"] > row(table, names[0])["forward_tokens"]
+    alone = compare(fitted, names[1:])
+    bits = [row(each, names[1])["bits_per_byte"] for each in (table, alone)]
+    assert bits[0] == pytest.approx(bits[1], abs=1e-6)
+    assert len(fits) == 1
     again = compare(fitted, names, state=tmp_path / "state", progress=watch)
     assert len(fits) == 1
     assert again.to_dict() == table.to_dict()

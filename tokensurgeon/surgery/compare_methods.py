@@ -15,7 +15,7 @@ import numpy as np
 
 from tokensurgeon.errors import SettingError
 from tokensurgeon.surgery.auto import choose
-from tokensurgeon.surgery.calibrate import calibrated
+from tokensurgeon.surgery.calibrate import calibrated, healed_later
 from tokensurgeon.surgery.methods import chosen_methods, default_methods, wants_auto
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import ALIAS, CONTROL, PADDING, UNSPELLABLE, PatchedRows, patch_rows
@@ -155,7 +155,7 @@ def make_rows(operation: Operation, method: Method, base: PatchedRows | None = N
 
     Nothing that an earlier method left in the context's cache is used, so that `seconds` and
     `forward_tokens` are what this method takes alone; only the calibration's own view of the text
-    is shared. `base` are the rows before healing, where they are at hand.
+    is shared. `base` are the rows that were fitted without healing, where they are at hand.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def make_rows(operation: Operation, method: Method, base: PatchedRows | None = N
         If the method cannot work here.
     """
     if base is not None:
-        return calibrated(operation, base, (), method.heal)
+        return healed_later(operation, base, method.heal)
     start = time.perf_counter()
     spec = operation.recipe.init.model_copy(update={"input": method.input, "output": method.output})
     operation.context.cache.clear()

@@ -82,6 +82,7 @@ class PatchedRows:
     `forward_tokens` ran through the source's body; `used_donor` and `used_text` say what the
     methods looked at, found out by watching them. `stages` are the calibration's records,
     `calibration_bytes` the text it looked at, of which `generated` says that the source wrote it.
+    `early` are the rows as they were before those stages that come after healing, if one was tried.
     """
 
     input: Side
@@ -96,6 +97,7 @@ class PatchedRows:
     gradient_steps: int = 0
     calibration_bytes: int = 0
     generated: bool = False
+    early: PatchedRows | None = None
 
     @property
     def tied(self) -> bool:

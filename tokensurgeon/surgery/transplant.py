@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ def transplant(
         with operation.stage("calibrate"):
             # A method that is named is left as it is, unless stages are named too.
             rows = calibrated(operation, rows, recipe.calibrate or (), recipe.heal)
+    rows = replace(rows, early=None)  # no healing goes on from there: a matrix less to hold
     if recipe.clip is not None:
         rows = clipped(operation, rows, recipe.clip)
     operation.warnings += rows.notes
