@@ -68,6 +68,18 @@ def test_training_starts_at_calibrated_rows(
     assert result.stages == ()
 
 
+def test_refitting_what_was_trained_is_part_of_the_floor(
+    arguments: dict[str, object], result: FloorResult
+) -> None:
+    found = floor(
+        Recipe.model_validate({**arguments, "calibrate": ["refit"]}), minutes=60, max_tokens=12_000
+    )
+    assert found.target_training.history == result.target_training.history
+    assert found.stages == ("refit",)
+    assert found.floor < result.floor
+    assert found.source_trained != result.source_trained
+
+
 def test_what_stops_the_training_is_seen_by_no_stage(
     arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

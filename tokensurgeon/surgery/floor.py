@@ -1,32 +1,33 @@
 """The reachable floor of a pair: what vocabulary rows alone can reach, the body frozen.
 
 The rows of a method are calibrated, then all rows of both sides are trained on calibration text
-until text set aside falls no further, and the result is measured on evaluation text. The source's
-own rows are trained in the same way on the same text: what it gains is adaptation to the text, and
-no merit of a transplant.
+until text set aside falls no further, the output rows are refitted to it, and the result is
+measured on evaluation text. The source's own rows are trained and refitted in the same way on the
+same text: what it gains is adaptation to the text, and no merit of a transplant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.calibration import Healed, rate_for, train_rows
+from tokensurgeon.calibration import Healed, Matrices, default_stages, rate_for, train_rows
+from tokensurgeon.calibration.refit import RIDGES, Follows, Regression
 from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.evaluation.chunks import separable
 from tokensurgeon.recipe import Recipe
-from tokensurgeon.surgery.calibrate import calibrated
+from tokensurgeon.surgery.calibrate import AFTER_HEALING, calibrated, workbench
+from tokensurgeon.surgery.compare_adapted import adapted_source
 from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.methods import chosen_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.training.progress import Progress, no_progress
-from tokensurgeon.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokensurgeon.checkpoint import LanguageModel
@@ -84,7 +85,7 @@ class FloorResult:
     trained_from : tuple of str
         The methods whose rows the training started from.
     stages : tuple of str
-        The stages of calibration that these rows kept.
+        The stages of calibration that these rows kept, and `refit` if it lowered the floor.
     minutes : float
         The most that either training may take.
     target_training, source_training : Training
@@ -168,19 +169,18 @@ def floor(
     alignment = operation.alignment
     methods = chosen_methods(operation, recipe.init)
     plain = patched_model(operation, patch_rows(operation, (START, START), recipe.init))
-    first = _calibrated(operation, patch_rows(operation, methods, recipe.init))
-    trained, target_training = _converge(
+    names = default_stages(operation.tied) if recipe.calibrate is None else recipe.calibrate
+    late = any(name in AFTER_HEALING for name in names)
+    first = _calibrated(
         operation,
-        patched_model(operation, first),
-        alignment.target,
-        aside,
-        minutes,
-        max_tokens,
+        patch_rows(operation, methods, recipe.init),
+        tuple(name for name in names if name not in AFTER_HEALING),
     )
-    context = operation.context
-    own = operation.model.patched(context.input_rows, context.output_rows, context.output_bias)
-    adapted, source_training = _converge(
-        operation, own, alignment.source, aside, minutes, max_tokens
+    trained, target_training, refitted = _converge(
+        operation, first, aside, minutes, max_tokens, late
+    )
+    adapted, source_training, _ = _converge(
+        *adapted_source(operation, (), 0.0), aside, minutes, max_tokens, late
     )
     evaluation = evaluate(
         [
@@ -205,7 +205,10 @@ def floor(
         start_method=START,
         floor=reached,
         trained_from=methods,
-        stages=tuple(record.stage for record in first.stages if record.kept),
+        stages=(
+            *(record.stage for record in first.stages if record.kept),
+            *(AFTER_HEALING if refitted else ()),
+        ),
         minutes=minutes,
         target_training=target_training,
         source_training=source_training,
@@ -237,10 +240,10 @@ def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     return [documents[i] for i in order[n_aside:]], [documents[i] for i in order[:n_aside]]
 
 
-def _calibrated(operation: Operation, rows: PatchedRows) -> PatchedRows:
+def _calibrated(operation: Operation, rows: PatchedRows, names: tuple[str, ...]) -> PatchedRows:
     """Return the rows after the stages that help; as they are where none can work."""
     try:
-        return calibrated(operation, rows, operation.recipe.calibrate)
+        return calibrated(operation, rows, names)
     except CalibrationError as error:
         operation.warnings.append(f"trained from rows that are not calibrated: {error}")
         return rows
@@ -248,20 +251,25 @@ def _calibrated(operation: Operation, rows: PatchedRows) -> PatchedRows:
 
 def _converge(
     operation: Operation,
-    model: LanguageModel,
-    vocabulary: Vocabulary,
+    rows: PatchedRows,
     aside: Sequence[str],
     minutes: float,
     max_tokens: int | None,
-) -> tuple[LanguageModel, Training]:
-    """Train all rows in rounds until one brings next to nothing."""
+    late: bool,
+) -> tuple[LanguageModel, Training, bool]:
+    """Train all rows in rounds until one brings next to nothing; `late` refits them afterwards.
+
+    Returns the model, and whether refitting helped.
+    """
+    target = operation.alignment.target
 
     def select(one: LanguageModel) -> float:
-        found = evaluate([Entry("text set aside", one, vocabulary)], aside, max_bytes=None)
+        found = evaluate([Entry("text set aside", one, target)], aside, max_bytes=None)
         value = found.entries[0].bits_per_byte
         assert value is not None  # evaluate refuses a text on which its first model has no figure
         return value
 
+    model, matrices = patched_model(operation, rows), rows.matrices
     every = np.ones(model.n_rows, dtype=bool)
     history: list[tuple[int, float]] = []
     rounds: list[Healed] = []
@@ -269,7 +277,7 @@ def _converge(
     for number, share in enumerate(ROUNDS):
         healed = train_rows(
             model,
-            vocabulary,
+            target,
             operation.calibration_texts,
             train_input=every,
             train_output=every,
@@ -285,13 +293,15 @@ def _converge(
         rounds.append(healed)
         if not healed.history:
             break
-        model = model.patched(healed.input, healed.output, healed.output_bias)
+        output = healed.input if matrices.tied else healed.output
+        matrices = Matrices(healed.input, output, healed.output_bias)
+        model = model.patched(matrices.input, matrices.output, matrices.bias)
         history += [(seen + n, value) for n, value in healed.history[number > 0 :]]
         before, best = healed.history[0][1], min(value for _, value in healed.history)
         if before - best < LEAST_FALL * before:
             converged = True
             break
-    return model, Training(
+    training = Training(
         converged=converged,
         n_tokens=sum(one.n_tokens for one in rounds),
         n_steps=sum(one.n_steps for one in rounds),
@@ -299,3 +309,31 @@ def _converge(
         cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
         history=tuple(history),
     )
+    fitted = _refitted(operation, rows, matrices, select) if late else matrices
+    if fitted is not matrices:
+        model = model.patched(fitted.input, fitted.output, fitted.bias)
+    return model, training, fitted is not matrices
+
+
+def _refitted(
+    operation: Operation,
+    rows: PatchedRows,
+    matrices: Matrices,
+    select: Callable[[LanguageModel], float],
+) -> Matrices:
+    """Return the matrices with the output side refitted, for as long as `select` falls."""
+    try:
+        bench = workbench(operation, rows)
+    except CalibrationError:  # said where it was calibrated
+        return matrices
+    states, after_each = bench.next_tokens(matrices, more=True)
+    ids = np.union1d(bench.new, bench.shared)
+    regression = Regression(bench, matrices, states, Follows.of_text(after_each), ids)
+    best, low = matrices, select(bench.patched(matrices))
+    for ridge in RIDGES:
+        found = regression.advance(ridge)
+        figure = select(bench.patched(found))
+        if not figure < low:
+            break
+        best, low = found, figure
+    return best
