@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tokensurgeon import Recipe, transplant
-from tokensurgeon.calibration import StageRecord
+from tokensurgeon.calibration import Healed, Matrices, StageRecord
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.surgery import calibrate as module
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import _healed, workbench
@@ -120,10 +121,32 @@ def test_healing_must_not_cost_other_text(
     assert not record.kept
     assert after is matrices
     assert "loses on other text (+0.500)" in record.why
-    selection = iter([9.0, 1.0])
+    selection = iter([9.0, 1.0, 1.0, 1.0, 1.0])
     after, record = _healed(operation, bench, matrices, 0.0, ())  # before was 2.0 too
     assert record.kept
     assert after is not matrices
+
+
+def test_rows_on_the_way_are_asked_where_training_led_too_far(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = prepare(recipe(tiny_source, tiny_donor, tiny_text))
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    bench, matrices = workbench(operation, rows), rows.matrices
+    led = Healed(matrices.input + 1.0, matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
+    monkeypatch.setattr(module, "train_rows", lambda *_, **__: led)
+    figures = {0.0: 3.0, 0.25: 2.2, 0.5: 2.0, 0.75: 1.5, 1.0: 1.8}
+
+    def score(each: Matrices, chunks: object) -> float:
+        share = round(float((each.output - matrices.output).mean()), 2)
+        return 1.0 if chunks is bench.texts.other and share < 0.6 else figures[share]
+
+    monkeypatch.setattr(bench, "score", score)
+    earlier = (StageRecord("prior", True, "", other_before=1.0),)
+    after, record = _healed(operation, bench, matrices, 1.0, earlier)
+    assert record.settings["of_the_change"] == 0.5  # three quarters are better, but not elsewhere
+    assert (record.before, record.after) == (3.0, 2.0)
+    assert np.allclose(after.input, matrices.input + 0.5)
 
 
 def test_a_named_method_is_left_as_it_is(

@@ -38,7 +38,7 @@ MOST_RISE = 1e-3
 """Bits per byte that a stage which changes shared rows may cost on text of another domain: what a
 short text cannot tell from nothing."""
 PARTS = (0.75, 0.5, 0.25)
-"""Of a change that costs there too much, asked in turn."""
+"""Of a change that costs there too much, or of a training: asked in turn."""
 
 
 def check_stages(names: Sequence[str], tied: bool) -> None:
@@ -139,6 +139,7 @@ def judge(
     before: float,
     found: list[tuple[float, Candidate]],
     bound: float | None,
+    parts: Sequence[float] = PARTS,
 ) -> Verdict:
     """Return which candidate passes: it wins enough, and on other text does not rise over `bound`.
 
@@ -153,13 +154,15 @@ def judge(
         Bits per byte on the selection text; the best first.
     bound : float or None
         Bits per byte on other text; None where it is not asked.
+    parts : sequence of float
+        Of the best one's change, asked where no candidate passes.
     """
     if not found:
         return Verdict(None, "no gain: nothing that can be measured", {}, None, None)
     best, candidate = found[0]
     why = f"no gain on the selection text ({best - before:+.3f})"
     refused = Verdict(None, why, candidate.settings, best, None)
-    for figure, candidate in _worth_asking(bench, matrices, before, found):
+    for figure, candidate in _worth_asking(bench, matrices, before, found, parts):
         gain, other = f"gains {before - figure:.3f} on the selection text", None
         if bound is not None:
             other = bench.score(candidate.matrices, bench.texts.other)
@@ -173,7 +176,11 @@ def judge(
 
 
 def _worth_asking(
-    bench: Workbench, matrices: Matrices, before: float, found: list[tuple[float, Candidate]]
+    bench: Workbench,
+    matrices: Matrices,
+    before: float,
+    found: list[tuple[float, Candidate]],
+    parts: Sequence[float],
 ) -> Iterator[tuple[float, Candidate]]:
     """Yield the candidates that win enough, then the best with smaller parts of its change.
 
@@ -181,7 +188,7 @@ def _worth_asking(
     """
     enough = [each for each in found if before - each[0] >= LEAST_GAIN]
     yield from enough
-    for share in PARTS if enough else ():
+    for share in parts if enough else ():
         best = enough[0][1]
         smaller = matrices.towards(best.matrices, share)
         figure = bench.score(smaller, bench.texts.selection)

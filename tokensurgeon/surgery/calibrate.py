@@ -20,7 +20,7 @@ from tokensurgeon.calibration import (
 )
 from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.draft_rows import fit_draft
-from tokensurgeon.calibration.gate import judge
+from tokensurgeon.calibration.gate import PARTS, judge
 from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import CheckpointError
@@ -194,7 +194,8 @@ def _healed(
     """Train new and shared rows, and keep of the training what passes.
 
     It must help on the selection text, and not lose on other text what the rows had there before
-    the `earlier` stages; where the whole of it does, smaller parts of it are asked.
+    the `earlier` stages. Rows on the way from the start to where it led are asked too: they are
+    often better on both (weight-space ensembles; Wortsman et al., 2022, arXiv 2109.01903).
     """
     start, before = time.perf_counter(), bench.score(matrices, bench.texts.selection)
     other = bench.score(matrices, bench.texts.other) if bench.texts.other else None
@@ -215,12 +216,17 @@ def _healed(
         progress=operation.progress,
     )
     output = healed.input if matrices.tied else healed.output
-    whole = Candidate(
-        {"minutes": minutes, "tokens": healed.n_tokens},
-        Matrices(healed.input, output, healed.output_bias),
-    )
-    after = bench.score(whole.matrices, bench.texts.selection)
-    verdict = judge(bench, matrices, before, [(after, whole)], bound)
+    settings = {"minutes": minutes, "tokens": healed.n_tokens}
+    whole = Candidate(settings, Matrices(healed.input, output, healed.output_bias))
+    on_the_way = [
+        Candidate({**settings, "of_the_change": share}, matrices.towards(whole.matrices, share))
+        for share in PARTS
+    ]
+    found = [
+        (bench.score(each.matrices, bench.texts.selection), each) for each in (whole, *on_the_way)
+    ]
+    found.sort(key=lambda each: each[0])
+    verdict = judge(bench, matrices, before, found, bound, parts=())
     return matrices if verdict.kept is None else verdict.kept.matrices, StageRecord(
         stage="heal",
         kept=verdict.kept is not None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokensurgeon.calibration import Healed, Matrices, default_stages, rate_for, train_rows
+from tokensurgeon.calibration.gate import PARTS
 from tokensurgeon.calibration.refit import RIDGES, Follows, Regression
 from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
@@ -309,10 +310,15 @@ def _converge(
         cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
         history=tuple(history),
     )
+
+    def patched(each: Matrices) -> LanguageModel:
+        return model.patched(each.input, each.output, each.bias)
+
+    # Rows on the way from the start to where training led, as healing asks them too.
+    on_the_way = [rows.matrices.towards(matrices, share) for share in PARTS]
+    matrices = min((matrices, *on_the_way), key=lambda each: select(patched(each)))
     fitted = _refitted(operation, rows, matrices, select) if late else matrices
-    if fitted is not matrices:
-        model = model.patched(fitted.input, fitted.output, fitted.bias)
-    return model, training, fitted is not matrices
+    return patched(fitted), training, fitted is not matrices
 
 
 def _refitted(
