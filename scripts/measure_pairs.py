@@ -2,7 +2,7 @@
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
-                                    [--adapted KEYS] [--kept] [--summary MARK]
+                                    [--once KEYS] [--adapted KEYS] [--kept] [--summary MARK]
                                     [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
@@ -11,7 +11,8 @@ repository; the model that ships is measured too, fitted to the calibration text
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
 goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
 where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page;
-with --summary too, a line a pair replaces what stands between the marks of that name.
+with --summary too, a line a pair, and what each stage bought there, replace what stands between the
+marks of that name.
 """
 
 from __future__ import annotations
@@ -219,7 +220,8 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
         )
 
     # The baselines are not repeated with our calibration: that is dear, and their rows are fixed.
-    ours, n_seeds = (AUTO, HEALED), arguments.seeds
+    ours = (AUTO, HEALED)
+    n_seeds = 1 if pair.key in arguments.once.split(",") else arguments.seeds
     parts = [
         measured(chosen, seeds)
         for chosen, seeds in (
@@ -390,6 +392,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=60_000)
     parser.add_argument("--text-bytes", type=int, default=500_000, help="of calibration text")
     parser.add_argument("--seeds", type=int, default=3, help="of what is random")
+    parser.add_argument("--once", default="", help="keys of pairs with one seed")
     parser.add_argument("--only", help="keys of pairs, parted by commas")
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
@@ -411,7 +414,8 @@ def main() -> None:
     if not arguments.output:
         print(summary(done))
     elif arguments.summary:
-        put(arguments.output, summary(done), arguments.summary)
+        bought = (f"#### {pair.title}\n\n" + "\n".join(stages(pair, table)) for pair, table in done)
+        put(arguments.output, "\n".join([summary(done), *bought]), arguments.summary)
     else:
         put(arguments.output, page(done, arguments.bytes))
 
