@@ -20,7 +20,7 @@ from tokensurgeon.calibration import (
 )
 from tokensurgeon.calibration.contract import Candidate
 from tokensurgeon.calibration.draft_rows import fit_draft
-from tokensurgeon.calibration.gate import PARTS, judge
+from tokensurgeon.calibration.gate import PARTS, Verdict, judge
 from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import CheckpointError
@@ -216,17 +216,25 @@ def _healed(
         progress=operation.progress,
     )
     output = healed.input if matrices.tied else healed.output
-    settings = {"minutes": minutes, "tokens": healed.n_tokens}
-    whole = Candidate(settings, Matrices(healed.input, output, healed.output_bias))
-    on_the_way = [
-        Candidate({**settings, "of_the_change": share}, matrices.towards(whole.matrices, share))
-        for share in PARTS
-    ]
-    found = [
-        (bench.score(each.matrices, bench.texts.selection), each) for each in (whole, *on_the_way)
-    ]
-    found.sort(key=lambda each: each[0])
-    verdict = judge(bench, matrices, before, found, bound, parts=())
+    whole = Matrices(healed.input, output, healed.output_bias)
+
+    def part(share: float) -> Candidate:
+        settings = {"minutes": minutes, "tokens": healed.n_tokens}
+        if share == 1.0:
+            return Candidate(settings, whole)
+        return Candidate({**settings, "of_the_change": share}, matrices.towards(whole, share))
+
+    # One at a time: each is as large as the rows.
+    shares = (1.0, *PARTS)
+    figures = [bench.score(part(share).matrices, bench.texts.selection) for share in shares]
+    verdict: Verdict | None = None
+    for figure, share in sorted(zip(figures, shares, strict=True)):
+        found = judge(bench, matrices, before, [(figure, part(share))], bound, parts=())
+        if verdict is None or found.kept is not None:
+            verdict = found
+        if found.kept is not None:
+            break
+    assert verdict is not None
     return matrices if verdict.kept is None else verdict.kept.matrices, StageRecord(
         stage="heal",
         kept=verdict.kept is not None,
