@@ -314,9 +314,11 @@ def _converge(
     def patched(each: Matrices) -> LanguageModel:
         return model.patched(each.input, each.output, each.bias)
 
+    def part(share: float) -> Matrices:
+        return matrices if share == 1.0 else rows.matrices.towards(matrices, share)
+
     # Rows on the way from the start to where training led, as healing asks them too.
-    on_the_way = [rows.matrices.towards(matrices, share) for share in PARTS]
-    matrices = min((matrices, *on_the_way), key=lambda each: select(patched(each)))
+    matrices = part(min((1.0, *PARTS), key=lambda share: select(patched(part(share)))))
     fitted = _refitted(operation, rows, matrices, select) if late else matrices
     return patched(fitted), training, fitted is not matrices
 
