@@ -13,7 +13,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import Candidate, Candidates, Doubles, Ids, Matrices, Rows
+from tokensurgeon.calibration.contract import (
+    Candidate,
+    Candidates,
+    Doubles,
+    Ids,
+    Matrices,
+    Rows,
+    blocks,
+)
 from tokensurgeon.calibration.places import Places, make_places
 from tokensurgeon.calibration.workbench import Workbench
 from tokensurgeon.initialisers import mean_row
@@ -238,8 +246,10 @@ def read_out(bench: Workbench, matrices: Matrices, seen: Readings, strength: flo
 
 def whitener(states: Rows, ridge: float = 1e-3) -> Doubles:
     """Return W with WWᵀ = (G + εI)⁻¹, G = HᵀH/n, float64 (width, width)."""
-    states64 = states.astype(np.float64)
-    gram = states64.T @ states64 / max(1, len(states64))
+    gram = np.zeros((states.shape[1], states.shape[1]))
+    for part in blocks(len(states), 1 << 16):
+        some = states[part].astype(np.float64)
+        gram += some.T @ some / len(states)
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
     values, vectors = np.linalg.eigh(gram)
     return np.asarray(vectors / np.sqrt(values))

@@ -255,24 +255,17 @@ def _solve(
     # Tokens with about as many places share a batch of systems of that size; most have none.
     order = torch.argsort(n_places, stable=True)
     counts = n_places[order].tolist()
-    start, stop = np.searchsorted(counts, (0, width), side="right")
-    while start < stop:
-        last = min(stop, start + TOKENS_AT_ONCE)
-        last = max(start + 1, min(last, start + LOGITS // (counts[last - 1] * width)))
-        at = order[start:last]
-        step[at] = _solve_few(found, flat, ids[at], gap[at], ridge, thin, counts[last - 1])
-        start = last
-    for at in order[stop:].tolist():
-        here = slice(int(found.starts[ids[at]]), int(found.starts[ids[at] + 1]))
-        share = found.shares[here]
-        rest = (found.mass[ids[at]] - share.sum()).clamp_min(0.0) * thin + ridge
-        scaled = flat[found.places[here]] * (share * (1 - share) * thin).sqrt()[:, None]
-        system = scaled.T @ scaled + rest * torch.eye(width, device=flat.device)
-        step[at] = torch.linalg.solve(system, gap[at])
+    start = int(np.searchsorted(counts, 0, side="right"))
+    while start < len(counts):
+        stop = min(len(counts), start + TOKENS_AT_ONCE)
+        stop = max(start + 1, min(stop, start + LOGITS // (counts[stop - 1] * width)))
+        at = order[start:stop]
+        step[at] = _solve_batch(found, flat, ids[at], gap[at], ridge, thin, counts[stop - 1])
+        start = stop
     return step
 
 
-def _solve_few(
+def _solve_batch(
     found: _Expected,
     flat: torch.Tensor,
     ids: torch.Tensor,
@@ -281,7 +274,7 @@ def _solve_few(
     thin: int,
     n_places: int,
 ) -> torch.Tensor:
-    """Return the same for tokens with at most `n_places`, by as many unknowns (Woodbury)."""
+    """Return the same for tokens with one to `n_places` places."""
     import torch
 
     first, last = found.starts[ids], found.starts[ids + 1]
@@ -291,6 +284,12 @@ def _solve_few(
     share = torch.where(here, found.shares[at], 0.0)
     rest = (found.mass[ids] - share.sum(1)).clamp_min(0.0) * thin + ridge
     scaled = flat[found.places[at]] * (share * (1 - share) * thin).sqrt()[..., None]
+    if n_places > flat.shape[1]:
+        system = scaled.transpose(1, 2) @ scaled
+        system.diagonal(dim1=1, dim2=2).add_(rest[:, None])
+        dense: torch.Tensor = torch.linalg.solve(system, gap[..., None])
+        return dense[..., 0]
+    # Woodbury: as many unknowns as places.
     plain = gap / rest[:, None]
     inner = scaled @ scaled.transpose(1, 2) / rest[:, None, None]
     inner += torch.eye(n_places, device=flat.device)
