@@ -2,7 +2,7 @@
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
-                                    [--once KEYS] [--adapted KEYS] [--kept] [--summary MARK]
+                                    [--once KEYS] [--adapted KEYS] [--kept]
                                     [-o docs/methods.md]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
@@ -10,9 +10,7 @@ repository; the model that ships is measured too, fitted to the calibration text
 `scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
 goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
-where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page;
-with --summary too, a line a pair, and what each stage bought there, replace what stands between the
-marks of that name.
+where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page.
 """
 
 from __future__ import annotations
@@ -373,12 +371,12 @@ def page(done: list[tuple[Pair, Comparison]], n_bytes: int) -> str:
     return "\n".join(parts)
 
 
-def put(file: Path, text: str, mark: str = "pairs") -> None:
-    """Put a text between two marks of a page."""
-    marks = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+def put(file: Path, text: str) -> None:
+    """Put a text between the two marks of a page."""
+    marks = re.compile(r"(<!-- pairs -->\n).*?(<!-- /pairs -->)", re.DOTALL)
     old = file.read_text("utf-8")
     if not marks.search(old):
-        sys.exit(f"{file} has no marks <!-- {mark} --> and <!-- /{mark} -->")
+        sys.exit(f"{file} has no marks <!-- pairs --> and <!-- /pairs -->")
     file.write_text(marks.sub(lambda found: f"{found[1]}{text}{found[2]}", old), "utf-8")
 
 
@@ -397,7 +395,6 @@ def main() -> None:
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
-    parser.add_argument("--summary", metavar="MARK", help="put a line a pair there, no more")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     keys = arguments.only.split(",") if arguments.only else None
@@ -413,9 +410,6 @@ def main() -> None:
             print(section(*done[-1]), flush=True)
     if not arguments.output:
         print(summary(done))
-    elif arguments.summary:
-        bought = (f"#### {pair.title}\n\n" + "\n".join(stages(pair, table)) for pair, table in done)
-        put(arguments.output, "\n".join([summary(done), *bought]), arguments.summary)
     else:
         put(arguments.output, page(done, arguments.bytes))
 

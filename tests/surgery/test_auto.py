@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from tokensurgeon import Recipe, transplant
-from tokensurgeon.calibration import Healed, Matrices, StageRecord
+from tokensurgeon.calibration import Healed, Matrices, StageRecord, Workbench
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import calibrate as module
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import _healed, workbench
-from tokensurgeon.surgery.rows import patch_rows
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 
 
 def recipe(source: Path, donor: Path, text: Path | None = None, **more: object) -> Recipe:
@@ -104,12 +105,17 @@ def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text
         assert "nothing was trained" not in model_card(found.report)
 
 
+def to_heal(source: Path, donor: Path, text: Path) -> tuple[Operation, PatchedRows, Workbench]:
+    operation = prepare(recipe(source, donor, text))
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    return operation, rows, workbench(operation, rows)
+
+
 def test_healing_must_not_cost_other_text(
     tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operation = prepare(recipe(tiny_source, tiny_donor, tiny_text))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    bench, matrices = workbench(operation, rows), rows.matrices
+    operation, rows, bench = to_heal(tiny_source, tiny_donor, tiny_text)
+    matrices = rows.matrices
     selection = iter([9.0, 1.0, 1.0, 1.0, 1.0])
     monkeypatch.setattr(
         bench,
@@ -130,10 +136,10 @@ def test_healing_must_not_cost_other_text(
 def test_rows_on_the_way_are_asked_where_training_led_too_far(
     tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operation = prepare(recipe(tiny_source, tiny_donor, tiny_text))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    bench, matrices = workbench(operation, rows), rows.matrices
-    led = Healed(matrices.input + 1.0, matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
+    operation, rows, bench = to_heal(tiny_source, tiny_donor, tiny_text)
+    matrices = rows.matrices
+    made = matrices.input + 1.0
+    led = Healed(made, made if rows.tied else matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
     monkeypatch.setattr(module, "train_rows", lambda *_, **__: led)
     figures = {0.0: 3.0, 0.25: 2.2, 0.5: 2.0, 0.75: 1.5, 1.0: 1.8}
 

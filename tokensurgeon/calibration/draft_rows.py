@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.calibration.contract import Ids, Matrices, Rows, blocks
-from tokensurgeon.calibration.refit import RIDGES, Follows, Regression
+from tokensurgeon.calibration.refit import Follows, Regression
 from tokensurgeon.calibration.track import Track, make_track
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
 from tokensurgeon.checkpoint import LanguageModel
@@ -168,15 +168,11 @@ def fit_draft(
     if not judge.sequences or not said.sequences:
         return Drafted(matrices, 0, float("nan"), float("nan"), n_tokens)
     states, follows = _states(bench, matrices, said), said.follows
-    before = acceptance(bench, matrices, judge)
-    best, low, rounds = matrices, before, 0
-    ids = np.union1d(bench.new, bench.shared)
-    regression = Regression(bench, matrices, states, follows, ids[ids < n_rows])
-    for number, ridge in enumerate(RIDGES, 1):
-        after = regression.advance(ridge)
-        figure = acceptance(bench, after, judge)
-        progress(number, len(RIDGES), "fitting to the big model")
-        if not figure - low >= LEAST_RISE:
-            break
-        best, low, rounds = after, figure, number
-    return Drafted(best, rounds, before, low, n_tokens)
+    ids = bench.new_and_shared
+    best, losses = Regression(bench, matrices, states, follows, ids[ids < n_rows]).best(
+        lambda each: -acceptance(bench, each, judge),
+        LEAST_RISE,
+        what="fitting to the big model",
+        progress=progress,
+    )
+    return Drafted(best, len(losses) - 1, -losses[0], -losses[-1], n_tokens)

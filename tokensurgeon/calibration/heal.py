@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.calibration.contract import Matrices
 from tokensurgeon.calibration.heal_data import TrainingText
 from tokensurgeon.calibration.heal_trainer import State, Trainer
 from tokensurgeon.errors import UsageError
@@ -78,6 +79,11 @@ class Healed:
     seconds: float
     cpu_seconds: float
     history: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def matrices(self) -> Matrices:
+        """The rows as calibration works on them."""
+        return Matrices(self.input, self.output, self.output_bias)
 
 
 def train_rows(

@@ -8,6 +8,7 @@ differentiated through the model's body, and its states are computed once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from tokensurgeon.calibration.contract import Candidate, Candidates, Ids, Matrices, Rows, blocks
 from tokensurgeon.calibration.output_rows import whitener
 from tokensurgeon.calibration.workbench import LOGITS, Workbench
+from tokensurgeon.training.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +104,7 @@ class Refit:
         """Yield rounds over all rows for as long as they help; if none does, of the new rows."""
         states, after_each = bench.next_tokens(matrices, more=True)
         follows = Follows.of_text(after_each)
-        for which, ids in (("all", np.union1d(bench.new, bench.shared)), ("new", bench.new)):
+        for which, ids in (("all", bench.new_and_shared), ("new", bench.new)):
             regression = Regression(bench, matrices, states, follows, ids)
             for rounds, ridge in enumerate(RIDGES, 1):
                 settings = {"rows": which, "rounds": rounds, "ridge": ridge}
@@ -171,6 +173,29 @@ class Regression:
         length, self.matrices = self._best_step(direction)
         self._moved += length * step
         return self.matrices
+
+    def best(
+        self,
+        loss: Callable[[Matrices], float],
+        least: float = 0.0,
+        *,
+        what: str = "refitting",
+        progress: Progress = no_progress,
+    ) -> tuple[Matrices, list[float]]:
+        """Go down the path for as long as a round lowers `loss` by more than `least`.
+
+        Returns the best matrices, and the loss of the start and of each round that was kept.
+        """
+        best, losses = self.matrices, [loss(self.matrices)]
+        for number, ridge in enumerate(RIDGES, 1):
+            found = self.advance(ridge)
+            after = loss(found)
+            progress(number, len(RIDGES), what)
+            if not losses[-1] - after > least:
+                break
+            best = found
+            losses.append(after)
+        return best, losses
 
     def _best_step(self, direction: Rows) -> tuple[float, Matrices]:
         """Return how long a step along `direction` serves some states best, and where it leads."""

@@ -133,7 +133,7 @@ class Unigram:
     def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
         """Yield one and three rounds."""
         states, follows = bench.next_tokens(matrices)
-        ids = np.union1d(bench.new, bench.shared) if self.changes_shared else bench.new
+        ids = bench.new_and_shared if self.changes_shared else bench.new
         counts = np.bincount(follows, minlength=len(matrices.output)).astype(np.float64)
         direction = even_direction(states)
         thinned = np.ascontiguousarray(states[:: max(1, len(states) // MOST_STATES)])

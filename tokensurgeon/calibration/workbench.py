@@ -69,6 +69,11 @@ class Workbench:
     forward_tokens: int = 0
     _cache: dict[int, Rows] = field(default_factory=dict, repr=False)
 
+    @property
+    def new_and_shared(self) -> Ids:
+        """All ids whose rows a stage may change, ascending."""
+        return np.union1d(self.new, self.shared)
+
     @cached_property
     def source_track(self) -> Track:
         """The source's tokens on the text that stages are fitted to."""

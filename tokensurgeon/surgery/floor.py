@@ -16,7 +16,7 @@ import numpy as np
 
 from tokensurgeon.calibration import Healed, Matrices, default_stages, rate_for, train_rows
 from tokensurgeon.calibration.gate import PARTS
-from tokensurgeon.calibration.refit import RIDGES, Follows, Regression
+from tokensurgeon.calibration.refit import Follows, Regression
 from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.evaluation.chunks import separable
@@ -270,7 +270,12 @@ def _converge(
         assert value is not None  # evaluate refuses a text on which its first model has no figure
         return value
 
-    model, matrices = patched_model(operation, rows), rows.matrices
+    start = patched_model(operation, rows)
+
+    def patched(each: Matrices) -> LanguageModel:
+        return start.patched(each.input, each.output, each.bias)
+
+    model, matrices = start, rows.matrices
     every = np.ones(model.n_rows, dtype=bool)
     history: list[tuple[int, float]] = []
     rounds: list[Healed] = []
@@ -294,9 +299,8 @@ def _converge(
         rounds.append(healed)
         if not healed.history:
             break
-        output = healed.input if matrices.tied else healed.output
-        matrices = Matrices(healed.input, output, healed.output_bias)
-        model = model.patched(matrices.input, matrices.output, matrices.bias)
+        matrices = healed.matrices
+        model = patched(matrices)
         history += [(seen + n, value) for n, value in healed.history[number > 0 :]]
         before, best = healed.history[0][1], min(value for _, value in healed.history)
         if before - best < LEAST_FALL * before:
@@ -310,9 +314,6 @@ def _converge(
         cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
         history=tuple(history),
     )
-
-    def patched(each: Matrices) -> LanguageModel:
-        return model.patched(each.input, each.output, each.bias)
 
     def part(share: float) -> Matrices:
         return matrices if share == 1.0 else rows.matrices.towards(matrices, share)
@@ -335,13 +336,8 @@ def _refitted(
     except CalibrationError:  # said where it was calibrated
         return matrices
     states, after_each = bench.next_tokens(matrices, more=True)
-    ids = np.union1d(bench.new, bench.shared)
-    regression = Regression(bench, matrices, states, Follows.of_text(after_each), ids)
-    best, low = matrices, select(bench.patched(matrices))
-    for ridge in RIDGES:
-        found = regression.advance(ridge)
-        figure = select(bench.patched(found))
-        if not figure < low:
-            break
-        best, low = found, figure
+    regression = Regression(
+        bench, matrices, states, Follows.of_text(after_each), bench.new_and_shared
+    )
+    best, _ = regression.best(lambda each: select(bench.patched(each)), progress=operation.progress)
     return best
