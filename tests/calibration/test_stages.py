@@ -24,7 +24,7 @@ from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
 from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
 from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.surgery import prepare
-from tokensurgeon.surgery.calibrate import calibrated, clipped
+from tokensurgeon.surgery.calibrate import calibrated, clipped, workbench
 from tokensurgeon.surgery.rows import RECALIBRATED, patch_rows
 
 
@@ -376,6 +376,22 @@ def test_calibrated_rows_say_what_was_done(
     kept = [record for record in found.stages if record.kept]
     assert kept  # random rows of a random model: something always helps
     assert all(r.before - r.after >= 1e-3 for r in kept if r.before and r.after)
+
+
+def test_a_workbench_is_one_before_and_after_calibration(
+    tiny_source: Path, tiny_donor: Path, text_file: Path
+) -> None:
+    # Another seed's healing draws its text anew, when its rows are calibrated already.
+    recipe = {"source": str(tiny_source), "tokenizer": str(tiny_donor)}
+    operation = prepare(Recipe.parse({**recipe, "text": {"calibration": [str(text_file)]}}))
+    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
+    found = calibrated(operation, rows, ("stand-in", "match-shared", "unigram-shared", "refit"))
+    assert (found.output.origin == RECALIBRATED).any()
+    first, operation.bench = operation.bench, None
+    again = workbench(operation, found)
+    assert first is not None
+    assert np.array_equal(again.shared, first.shared)
+    assert np.array_equal(again.new, first.new)
 
 
 def test_clipping_shortens_new_rows_only(tiny_source: Path, tiny_donor: Path) -> None:

@@ -172,12 +172,14 @@ def workbench(operation: Operation, rows: PatchedRows) -> Workbench:
         )
         patterns = operation.recipe.text.other
         text = np.isin(context.target.kinds, (Kind.ORDINARY, Kind.BYTE))
+        # The rows may be calibrated already, by a workbench that is gone.
+        shared = np.isin(rows.output.origin[: len(text)], (COPIED, RECALIBRATED))
         operation.bench = make_workbench(
             operation.model,
             plain,
             new=np.flatnonzero(rows.output.origin == INITIALISED),
             # Controls such as EOS are in no text, so a text is no reason to move them.
-            shared=np.flatnonzero((rows.output.origin[: len(text)] == COPIED) & text),
+            shared=np.flatnonzero(shared & text),
             other=[document.text for document in read_documents(patterns)] if patterns else (),
             seconds=30 * operation.recipe.budget,
         )
