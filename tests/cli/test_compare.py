@@ -27,7 +27,7 @@ def test_a_comparison_is_kept_and_drawn(
     assert "'subword-mean' is not compared" in first.stdout
     assert "donor rows" in first.stdout
     kept = {path.name for path in (tmp_path / "state").iterdir()}
-    assert len(kept) == 3
+    assert len(kept) == 1 + 2 * 2  # the source, and two seeds of two methods
     page = (tmp_path / "a.html").read_text("utf-8")
     second = run(*base, "--methods", "omp,random", "--json")
     assert second.exit_code == 0, second.stderr

@@ -170,6 +170,35 @@ def test_what_decides_a_figure_decides_what_is_kept(
     )
     assert scored(other) == []
     assert scored(recipe, seeds=2) == ["source", "random"]
+    assert scored(recipe, seeds=2) == []
+    assert scored(recipe) == []
+
+
+def test_more_seeds_go_on_from_those_that_are_done(recipe: Recipe, tmp_path: Path) -> None:
+    methods, n_scored = ["random", "mean"], 0
+
+    def count(done: int, total: int, what: str) -> None:
+        nonlocal n_scored
+        n_scored += what == "scoring random" and done == total
+
+    compare(recipe, methods, state=tmp_path, seeds=2, progress=count)
+    assert n_scored == 2
+    table = compare(recipe, methods, state=tmp_path, seeds=3, progress=count)
+    assert n_scored == 3
+    fresh = compare(recipe, methods, seeds=3)
+    for name in methods:
+        assert row(table, name)["spread"] == row(fresh, name)["spread"]
+
+
+def test_what_was_fitted_by_other_code_is_measured_again(
+    fitted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ["subword-mean", "subword-mean+calibration"]
+    compare(fitted, methods, state=tmp_path / "state")
+    monkeypatch.setattr("tokensurgeon.surgery.compare_state.fitting_hash", lambda: "other")
+    watch = Watch()
+    compare(fitted, methods, state=tmp_path / "state", progress=watch)
+    assert watch.scored == ["source", "subword-mean+calibration"]
 
 
 def test_a_damaged_or_foreign_file_is_measured_again(recipe: Recipe, tmp_path: Path) -> None:

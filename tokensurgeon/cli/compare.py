@@ -43,7 +43,7 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
     "-o",
     "--state",
     metavar="DIR",
-    help="Keep each finished method here; a later run skips what is there.",
+    help="Keep each finished method and seed here; a later run skips what is there.",
 )
 @click.option(
     "--seeds",

@@ -29,7 +29,7 @@ from tokensurgeon.surgery.compare_methods import (
     other_seed,
     parse_methods,
     resolved,
-    same_rows,
+    rows_hash,
     suggested,
 )
 from tokensurgeon.surgery.compare_state import SOURCE, State
@@ -202,28 +202,36 @@ class _Run:
 
     def method(self, method: Method) -> dict[str, Any]:
         """Return a method's row and entry; one that cannot work has its reason and no entry."""
-        kept = self.state.load(method, self.seeds)
-        if kept is not None:
-            return kept
-        operation, first = self.operation, self._first()
         try:
-            patched = self._rows(operation, method)
-            result = self._result(operation, method, patched, first)
-            row = _row(method.label, result)
-            row["spread"] = self._spread(method, patched, result, first)
+            kept = self.state.load(method)
+            if kept is None:
+                kept = self._measured(method)
+                self.state.save(method, kept)
+            if self.seeds > 1:
+                kept["row"]["spread"] = self._spread(method, kept)
         except TokensurgeonError as error:
             return {"row": {**_row(method.label, None), "error": str(error)}, "entry": None}
+        return kept
+
+    def _measured(self, method: Method) -> dict[str, Any]:
+        operation, first = self.operation, self._first()
+        patched = self._rows(operation, method)
+        result = self._result(operation, method, patched, first)
+        row = _row(method.label, result)
         row["seconds"] = round(patched.seconds, 3)
         row["donor"] = patched.used_donor
         row["forward_tokens"] = patched.forward_tokens
         row["gradient_steps"] = patched.gradient_steps
         if patched.used_text:
             row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
-        kept = {"row": row, "entry": result.to_dict()}
+        kept: dict[str, Any] = {
+            "row": row,
+            "entry": result.to_dict(),
+            "rows": rows_hash(patched),
+        }
         if method.fitted:
             kept["adapting"] = adapting(patched)
             kept["stages"] = [record.to_dict() for record in patched.stages]
-        self.state.save(method, kept, self.seeds)
         return kept
 
     def _rows(self, operation: Operation, method: Method) -> PatchedRows:
@@ -277,17 +285,22 @@ class _Run:
         entry = Entry(method.label, model, alignment.target, alignment=alignment)
         return self.bench.result(entry, self.bench.score(entry, operation.progress), first)
 
-    def _spread(
-        self, method: Method, rows: PatchedRows, result: EntryResult, first: Scores
-    ) -> list[float] | None:
+    def _spread(self, method: Method, kept: dict[str, Any]) -> list[float] | None:
         """Repeat a random method with other seeds; None for one that is not."""
-        found = [result.bits_per_byte]
-        for seed in range(1, self.seeds):
-            other = other_seed(self.operation, self.operation.recipe.seed + seed)
-            again = self._rows(other, method)
-            if seed == 1 and same_rows(rows, again):
+        found = [kept["row"]["bits_per_byte"]]
+        for repeat in range(1, self.seeds):
+            again = self.state.load(method, repeat)
+            if again is None:
+                other = other_seed(self.operation, self.operation.recipe.seed + repeat)
+                rows = self._rows(other, method)
+                again = {"rows": rows_hash(rows), "bits_per_byte": found[0]}
+                if again["rows"] != kept["rows"]:
+                    result = self._result(other, method, rows, self._first())
+                    again["bits_per_byte"] = result.bits_per_byte
+                self.state.save(method, again, repeat)
+            if repeat == 1 and again["rows"] == kept["rows"]:
                 return None
-            found.append(self._result(other, method, again, first).bits_per_byte)
+            found.append(again["bits_per_byte"])
         known = [value for value in found if value is not None]
         return [min(known), max(known)] if len(known) > 1 else None
 

@@ -1,4 +1,4 @@
-"""A comparison that can be killed: one small file per method that is done.
+"""A comparison that can be killed: one small file per method and seed that is done.
 
 A file is found again by a hash of all that decides the figure: the source's weights, the target,
 the donor's rows, the method with its settings and its code, the texts, the seed, the versions.
@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,12 @@ class State:
                     "name another folder"
                 ) from error
 
-    def load(self, method: Method | str, seeds: int = 1) -> dict[str, Any] | None:
-        """Return what was kept of a method, or of the source by label; None where nothing is."""
-        path = self._path(method, seeds)
+    def load(self, method: Method | str, repeat: int = 0) -> dict[str, Any] | None:
+        """Return what was kept of a method, or of the source by label; None where nothing is.
+
+        `repeat` counts seeds; 0 is the recipe's.
+        """
+        path = self._path(method, repeat)
         if path is None:
             return None
         try:
@@ -78,27 +81,27 @@ class State:
         right = isinstance(kept, dict) and kept.get("schema") == SCHEMA
         return dict(kept["result"]) if right else None
 
-    def save(self, method: Method | str, result: dict[str, Any], seeds: int = 1) -> None:
+    def save(self, method: Method | str, result: dict[str, Any], repeat: int = 0) -> None:
         """Keep what was found; the file is there whole or not at all."""
-        path = self._path(method, seeds)
+        path = self._path(method, repeat)
         if path is None:
             return
-        data = {"schema": SCHEMA, "decided_by": self._decided_by(method, seeds), "result": result}
+        data = {"schema": SCHEMA, "decided_by": self._decided_by(method, repeat), "result": result}
         text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         Path(name).replace(path)
 
-    def _path(self, method: Method | str, seeds: int) -> Path | None:
+    def _path(self, method: Method | str, repeat: int) -> Path | None:
         if self.folder is None:
             return None
         label = method if isinstance(method, str) else method.label
-        key = json.dumps(self._decided_by(method, seeds), sort_keys=True)
+        key = json.dumps(self._decided_by(method, repeat), sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()
         return self.folder / f"{file_name(label)}-{digest[:16]}.json"
 
-    def _decided_by(self, method: Method | str, seeds: int) -> dict[str, Any]:
+    def _decided_by(self, method: Method | str, repeat: int) -> dict[str, Any]:
         """Return all that decides a figure, as JSON values."""
         operation = self._operation
         recipe = operation.recipe
@@ -123,7 +126,7 @@ class State:
             "recipe": recipe.model_dump(mode="json", exclude=ELSEWHERE),
             "donor": self._donor,
             "calibration": text_hash(operation.calibration_texts),
-            "seeds": seeds,
+            "repeat": repeat,
         }
         return {**decided, **self._fitting()} if method.fitted or "auto" in names else decided
 
@@ -137,6 +140,7 @@ class State:
             "other": text_hash(documents),
             "calibrate": recipe.calibrate,
             "budget": recipe.budget,
+            "fitting": fitting_hash(),
         }
 
     @cached_property
@@ -181,3 +185,15 @@ def code_hash(name: str) -> str | None:
         return hashlib.sha256(Path(inspect.getfile(get(name))).read_bytes()).hexdigest()
     except (UnknownNameError, OSError, TypeError):
         return None
+
+
+@cache
+def fitting_hash() -> str:
+    """Return the sha256 of the files that choose and calibrate rows."""
+    package = Path(__file__).parent.parent
+    files = [package / name for name in ("selection.py", "surgery/auto.py", "surgery/calibrate.py")]
+    files += [*package.glob("calibration/*.py"), *package.glob("initialisers/*.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
