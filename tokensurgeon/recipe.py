@@ -174,6 +174,13 @@ class Recipe(_Model):
             raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
         return self
 
+    @property
+    def target(self) -> str | None:
+        """What the target's tokenizer is read from; None where it is trained."""
+        if isinstance(self.tokenizer, TrainSpec):
+            return None
+        return self.tokenizer or self.for_draft or self.donor
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
         """Read a recipe; its relative paths count from the file's folder.

@@ -74,12 +74,13 @@ def test_other_ids_are_refused_by_the_first_of_them(world: Path) -> None:
 
 def test_a_draft_gets_the_big_models_ids_and_rows(world: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
-    transplant(
+    result = transplant(
         source=world / "small",
         for_draft=world / "big",
         output=out,
         init={"input": "subword-mean", "output": "subword-mean"},
     )
+    assert result.report.target.path == str(world / "big")
     assert Checkpoint.open(out).layout.n_rows == Checkpoint.open(world / "big").layout.n_rows
     check_same_ids(load_vocabulary(out), load_vocabulary(world / "big"))
     words = ["evaluate", str(out), str(world / "text.txt"), "--draft-for", str(world / "big")]

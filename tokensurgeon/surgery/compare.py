@@ -19,7 +19,7 @@ from tokensurgeon.errors import TokensurgeonError, UsageError
 from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.initialisers import get, load_plugin
-from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.compare_adapted import adapted_source, adapting, label
 from tokensurgeon.surgery.compare_floor import PLAIN, Floor, close_gaps
 from tokensurgeon.surgery.compare_methods import (
@@ -328,10 +328,9 @@ def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
 
 def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, Any]:
     recipe, layout = operation.recipe, operation.checkpoint.layout
-    target = recipe.tokenizer or recipe.donor
     return {
         "source": recipe.source,
-        "target": "trained" if isinstance(target, TrainSpec) else target,
+        "target": recipe.target or "trained",
         "donor": recipe.donor,
         "tied": operation.tied,
         "untied": layout.tied and recipe.untie,

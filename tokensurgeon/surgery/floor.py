@@ -216,7 +216,7 @@ def floor(
         n_bytes=evaluation.n_bytes,
         facts={
             "source": recipe.source,
-            "target": recipe.tokenizer if isinstance(recipe.tokenizer, str) else recipe.donor,
+            "target": recipe.target or "trained",
             "tied": operation.tied,
             "untied": operation.checkpoint.layout.tied and recipe.untie,
             "calibration_bytes": sum(len(text.encode()) for text in fit),

@@ -9,7 +9,6 @@ import numpy as np
 
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers.contract import Rows
-from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.report import (
     ChoiceFact,
     DonorFacts,
@@ -76,7 +75,6 @@ def make_report(
     recipe, alignment = operation.recipe, operation.alignment
     rows = made[0][1] if made else None
     layout, target = operation.checkpoint.layout, alignment.target
-    trained = isinstance(recipe.tokenizer, TrainSpec)
     used = _n_tokens(target)
     output = _side(
         operation,
@@ -103,7 +101,7 @@ def make_report(
             max_positions=operation.checkpoint.max_positions,
         ),
         target=TokenizerFacts(
-            path=None if trained else str(recipe.tokenizer or recipe.donor),
+            path=recipe.target,
             fingerprint=target.fingerprint,
             n_tokens=used,
         ),
