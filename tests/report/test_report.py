@@ -24,6 +24,7 @@ from tokensurgeon.report import (
     TokenizerFacts,
     audit_rows,
     model_card,
+    words,
 )
 from tokensurgeon.report.terminal import comparison_table, print_report
 
@@ -317,3 +318,11 @@ def test_the_audit_of_nothing_is_empty() -> None:
     nothing = np.zeros((0, 4), np.float32)
     audit = audit_rows(nothing, np.zeros(0, np.int64), nothing, [])
     assert audit == RowAudit()
+
+
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert words.percent(-0.0004) == "0 %"
+    assert words.percent(-0.5) == "-50 %"
+    assert words.number(-0.0004, 3) == "0.000"
+    assert words.number(-0.0004, 3, sign=True) == "+0.000"
+    assert words.number(-0.0006, 3, sign=True) == "-0.001"

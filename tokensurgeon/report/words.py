@@ -233,12 +233,12 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
     """Say a figure, "–" where there is none."""
     if value is None:
         return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no minus before a zero
 
 
 def percent(value: float | None) -> str:
     """Say a share, "–" where there is none."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:z.0f} %"
 
 
 def interval(value: tuple[float, float] | None) -> str:
