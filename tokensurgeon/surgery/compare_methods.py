@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokensurgeon.calibration.contract import blocks
 from tokensurgeon.errors import SettingError
 from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import calibrated, healed_later
@@ -201,5 +202,6 @@ def rows_hash(rows: PatchedRows) -> str:
     for side in (rows.input, rows.output):
         told = ~np.isin(side.origin, FLOORS)
         digest.update(told.tobytes())
-        digest.update(side.rows[told].tobytes())
+        for part in blocks(len(told), 8192):
+            digest.update(side.rows[part][told[part]].tobytes())
     return digest.hexdigest()
