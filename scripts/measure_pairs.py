@@ -98,6 +98,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
                     fitted=(AUTO, HEALED) if tied else FITTED,
                 )
             )
+    with_omp = ("omp-published+calibration", *FITTED)
     found += [
         Pair(
             "technical-donor",
@@ -107,6 +108,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
             donor,
             *technical_texts,
             donor=donor,
+            fitted=with_omp,
         ),
         Pair(
             "technical-alone",
@@ -127,7 +129,7 @@ def pairs(assets: Path, corpus: Path = DATA / "text") -> list[Pair]:
             corpus / "calibration.jsonl",
             other,
             donor=DATA / "donor",
-            fitted=("omp-published+calibration", *FITTED),
+            fitted=with_omp,
         ),
         Pair(
             "technical-coarse-to-fine",
