@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class State:
             "versions": {name: found for name, found in versions().items() if name in VERSIONS},
         }
         if isinstance(method, str):
-            return common if method == SOURCE else {**common, "method": method, **self._fitting()}
+            return common if method == SOURCE else {**common, "method": method, **self._fitting}
         names = sorted({method.input, method.output})
         settings = recipe.init.settings
         decided = {
@@ -125,23 +125,28 @@ class State:
             "code": {name: code_hash(name) for name in names},
             "recipe": recipe.model_dump(mode="json", exclude=ELSEWHERE),
             "donor": self._donor,
-            "calibration": text_hash(operation.calibration_texts),
+            "calibration": self._calibration,
             "repeat": repeat,
         }
-        return {**decided, **self._fitting()} if method.fitted or "auto" in names else decided
+        return {**decided, **self._fitting} if method.fitted or "auto" in names else decided
 
+    @cached_property
     def _fitting(self) -> dict[str, Any]:
         """Return what decides how rows are fitted."""
         recipe = self._operation.recipe
         other = recipe.text.other
         documents = (document.text for document in read_documents(other)) if other else ()
         return {
-            "calibration": text_hash(self._operation.calibration_texts),
+            "calibration": self._calibration,
             "other": text_hash(documents),
             "calibrate": recipe.calibrate,
             "budget": recipe.budget,
             "fitting": fitting_hash(),
         }
+
+    @cached_property
+    def _calibration(self) -> str:
+        return text_hash(self._operation.calibration_texts)
 
     @cached_property
     def _source(self) -> str:
@@ -187,7 +192,6 @@ def code_hash(name: str) -> str | None:
         return None
 
 
-@cache
 def fitting_hash() -> str:
     """Return the sha256 of the files that choose and calibrate rows."""
     package = Path(__file__).parent.parent
