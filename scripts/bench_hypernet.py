@@ -21,7 +21,7 @@ import numpy as np
 
 from tokensurgeon.alignment import align
 from tokensurgeon.initialisers.contract import InitContext
-from tokensurgeon.initialisers.network.ladder import Ladder
+from tokensurgeon.initialisers.hypernetwork.staged_fit import Ladder
 from tokensurgeon.vocabulary import Kind, load_vocabulary
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tokensurgeon.initialisers.pursuit import pursue
+from tokensurgeon.initialisers.numerics.pursuit import pursue
 
 SIZES = ("512x20000x64", "1024x40000x16", "2048x60000x8")
 

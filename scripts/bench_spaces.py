@@ -69,9 +69,9 @@ def work(arguments: argparse.Namespace) -> Callable[[], Any]:
         ids = np.minimum(rng.zipf(1.2, arguments.text), n + n_shared) - 1
         documents = np.split(ids, range(1000, len(ids), 1000))
         return lambda: co_occurrence_space(documents, n + n_shared)
-    from tokensurgeon.initialisers.combiners import nearest, proportional, sparsemax
-    from tokensurgeon.initialisers.pursuit import pursue
-    from tokensurgeon.initialisers.regression import fit_ridge
+    from tokensurgeon.initialisers.numerics.combiners import nearest, proportional, sparsemax
+    from tokensurgeon.initialisers.numerics.pursuit import pursue
+    from tokensurgeon.initialisers.numerics.regression import fit_ridge
 
     queries, anchors = rows(n, width, 1), rows(n_shared, width, 2)
     tables = (rows(n_shared, width, 3), rows(n_shared, width, 4))

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from tokensurgeon import Recipe
-from tokensurgeon.calibration.heal_data import TrainingText
-from tokensurgeon.checkpoint import LanguageModel
+from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import patch_rows

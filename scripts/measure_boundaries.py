@@ -22,7 +22,7 @@ from tokensurgeon import Recipe, compare
 from tokensurgeon.alignment import align
 from tokensurgeon.evaluation import chunk_documents
 from tokensurgeon.evaluation.boundaries import boundaries
-from tokensurgeon.training import read_documents
+from tokensurgeon.text.corpus import read_documents
 from tokensurgeon.vocabulary import load_vocabulary
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"

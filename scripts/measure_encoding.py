@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from tokensurgeon.training import read_documents
+from tokensurgeon.text.corpus import read_documents
 
 ROUNDS = 5
 

@@ -27,10 +27,10 @@ from typing import Any
 
 from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
-from tokensurgeon.surgery.compare import Comparison, compare
-from tokensurgeon.surgery.compare_floor import Floor
-from tokensurgeon.surgery.compare_state import file_name
-from tokensurgeon.training import read_documents
+from tokensurgeon.studies.compare import Comparison, compare
+from tokensurgeon.studies.comparison_state import file_name
+from tokensurgeon.studies.gap_closed import Floor
+from tokensurgeon.text.corpus import read_documents
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
 BASELINES = ("subword-mean", "omp-published")

@@ -15,8 +15,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokensurgeon.training import Shape, corpus_of_texts, train_vocabulary
-from tokensurgeon.training.metrics import gini
+from tokensurgeon.text.corpus import corpus_of_texts
+from tokensurgeon.trainers import Shape, train_vocabulary
+from tokensurgeon.trainers.measures.formulas import gini
 
 TRANSITIONS = (0.75, 0.5, 0.25, 0.05)
 

@@ -17,15 +17,15 @@ import subprocess
 import sys
 import time
 
-from tokensurgeon.training import read_documents
-from tokensurgeon.training.counting import count_segments
-from tokensurgeon.training.figures import peak_memory
-from tokensurgeon.training.methods import METHODS_BY_NAME
-from tokensurgeon.training.mixture import Part, documents_of
-from tokensurgeon.training.plan import Shape, make_plan
-from tokensurgeon.training.pretokenizers import pattern, pretokenizer
-from tokensurgeon.training.trainers import cutters, train_tokenizer
-from tokensurgeon.training.weighted import Text
+from tokensurgeon.text.corpus import read_documents
+from tokensurgeon.text.mixture import Part, documents_of
+from tokensurgeon.trainers.counting.count import count_segments
+from tokensurgeon.trainers.counting.pretokenizers import pattern, pretokenizer
+from tokensurgeon.trainers.counting.weighted import Text
+from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
+from tokensurgeon.trainers.measures.figures import peak_memory
+from tokensurgeon.trainers.plan import Shape, make_plan
+from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
 
 CONTROL = "<|endoftext|>"
 STOCK = "stock trainer"

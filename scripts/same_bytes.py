@@ -1,7 +1,7 @@
-"""Ten surgeries whose bytes must not change when the code is moved about: hashes of what is written.
+"""Hash what ten surgeries write: moving code about must not change a byte.
 
     python scripts/same_bytes.py hashes.json                   write the hashes
-    python scripts/same_bytes.py hashes.json --against old.json  and compare them with earlier ones
+    python scripts/same_bytes.py hashes.json --against old.json  and compare with earlier ones
 
 Run it with the code before a change and with the code after it, on one machine. Every surgery is
 bounded by its text and its number of steps, never by the clock: budgets are so long that no stage
@@ -117,7 +117,7 @@ def train_network(source: Path, text: Path, path: Path) -> None:
     try:
         from tokensurgeon.studies.hypernet import train_hypernet
     except ImportError:
-        from tokensurgeon.surgery.hypernet import train_hypernet
+        from tokensurgeon.studies.hypernet import train_hypernet
     fields = {"source": str(source), "tokenizer": str(source)}
     recipe = Recipe.parse({**fields, "text": {"calibration": [str(text)]}})
     train_hypernet(recipe, path, size=32, steps=(30, 10))

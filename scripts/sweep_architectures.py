@@ -254,9 +254,10 @@ def build(family: str, tied: bool, folder: Path) -> None:
 
 def try_family(family: str, tied: bool, folder: Path) -> Outcome:
     """Build, patch twice, and compare."""
-    from tokensurgeon.checkpoint import Checkpoint, PatchPlan, load_model, write_checkpoint
+    from tokensurgeon.checkpoint import Checkpoint, PatchPlan, write_checkpoint
     from tokensurgeon.checkpoint.embeddings import HEADLESS
     from tokensurgeon.errors import TokensurgeonError
+    from tokensurgeon.models.load import load_model
     from tokensurgeon.vocabulary import load_vocabulary
 
     source = folder / "source"

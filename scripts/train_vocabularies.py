@@ -17,7 +17,8 @@ from pathlib import Path
 
 from measure_parity import languages
 
-from tokensurgeon.training import Part, Shape, train_vocabulary
+from tokensurgeon.text.mixture import Part
+from tokensurgeon.trainers import Shape, train_vocabulary
 
 SIZE = 8192
 

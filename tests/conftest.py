@@ -12,6 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.families import model_of, permutation, permuted_vocabulary  # noqa: F401 - fixtures
+from tests.world import checkpoints, donor, permuted, world  # noqa: F401 - fixtures
+
 # Machines are shared and noisy: no test is judged by its time, and a failure is found again.
 settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -94,7 +97,7 @@ def make_model(folder: Path, n_rows: int, *, width: int, seed: int, tied: bool =
 @pytest.fixture(scope="session", autouse=True)
 def short_writing() -> Iterator[None]:
     """Let sources write less text where none is given: random models have nothing to say."""
-    from tokensurgeon.calibration import texts
+    from tokensurgeon.calibration import calibration_texts as texts
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "GENERATED", 3_000)

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoint.conftest import make_model, make_tokenizer
+from tests.families import make_model, make_tokenizer
 from tokensurgeon import Recipe
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import TokensurgeonError

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from tokensurgeon.initialisers import check_initialiser as check_initialiser
     from tokensurgeon.initialisers import initialiser as initialiser
     from tokensurgeon.recipe import Recipe as Recipe
-    from tokensurgeon.surgery.compare import compare as compare
+    from tokensurgeon.studies.compare import compare as compare
     from tokensurgeon.surgery.transplant import transplant as transplant
-    from tokensurgeon.training import train_vocabulary as train_vocabulary
+    from tokensurgeon.trainers import train_vocabulary as train_vocabulary
     from tokensurgeon.vocabulary import load_vocabulary as load_vocabulary
 
 __version__ = "0.1.0"
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 # Module, or module:name where the room calls it otherwise.
 _HOMES = {
     "transplant": "tokensurgeon.surgery",
-    "compare": "tokensurgeon.surgery",
+    "compare": "tokensurgeon.studies.compare",
     "evaluate": "tokensurgeon.evaluation:evaluate_checkpoint",
     "load_vocabulary": "tokensurgeon.vocabulary",
     "align": "tokensurgeon.alignment",
@@ -37,7 +37,7 @@ _HOMES = {
     "InitContext": "tokensurgeon.initialisers",
     "NewRows": "tokensurgeon.initialisers",
     "SideRows": "tokensurgeon.initialisers",
-    "train_vocabulary": "tokensurgeon.training",
+    "train_vocabulary": "tokensurgeon.trainers",
 }
 
 __all__ = [

@@ -42,7 +42,7 @@ class InitSpec(_Model):
 
 
 class TrainSpec(_Model):
-    """Train the target tokenizer first; see `tokensurgeon.training.train_vocabulary`.
+    """Train the target tokenizer first; see `tokensurgeon.trainers.train_vocabulary`.
 
     With `base`, the methods are `extend` and `prune`; ``base: source`` is the recipe's own source,
     whose ids are then kept.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tokensurgeon.calibration import Matrices, Workbench
-from tokensurgeon.calibration.draft_rows import acceptance, fit_draft, predict
-from tokensurgeon.calibration.refit import Follows
+from tokensurgeon.calibration.stages.draft import acceptance, fit_draft, predict
+from tokensurgeon.calibration.stages.refit import Follows
 from tokensurgeon.evaluation.draft import measure_draft
 
 

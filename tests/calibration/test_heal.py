@@ -12,12 +12,13 @@ import torch
 
 from tests.conftest import SENTENCES
 from tokensurgeon.calibration import Healed, train_rows
-from tokensurgeon.calibration.heal import MOST_CUTS
-from tokensurgeon.calibration.heal_data import TrainingText
-from tokensurgeon.calibration.heal_steps import RowAdam, head_gradients
-from tokensurgeon.checkpoint import LanguageModel, load_model
+from tokensurgeon.calibration.training.batches import TrainingText
+from tokensurgeon.calibration.training.loop import MOST_CUTS
+from tokensurgeon.calibration.training.steps import RowAdam, head_gradients
 from tokensurgeon.errors import EvaluationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 TEXTS = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(10)]
@@ -259,7 +260,7 @@ def test_gradients_of_the_head_are_autograd_s(
     wanted = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
     wanted.backward()
     # Blocks of three states, so that the last is short.
-    monkeypatch.setattr("tokensurgeon.calibration.heal_steps.LOGIT_BYTES", 3 * 4 * 11)
+    monkeypatch.setattr("tokensurgeon.calibration.training.steps.LOGIT_BYTES", 3 * 4 * 11)
     found = head_gradients(
         states.detach(),
         rows.detach(),

@@ -10,9 +10,9 @@ import torch
 
 from tokensurgeon.calibration import Matrices, Workbench
 from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.output_rows import Readings, from_places, read_out, whitener
-from tokensurgeon.calibration.places import _read, make_places
-from tokensurgeon.calibration.refit import (
+from tokensurgeon.calibration.stages.context_rows import Covers, StandIn
+from tokensurgeon.calibration.stages.output_rows import Readings, from_places, read_out, whitener
+from tokensurgeon.calibration.stages.refit import (
     MOST_CHANGE,
     RIDGES,
     Follows,
@@ -21,7 +21,7 @@ from tokensurgeon.calibration.refit import (
     _Expected,
     _solve,
 )
-from tokensurgeon.calibration.stand_in import Covers, StandIn
+from tokensurgeon.calibration.stages.sampled_contexts import _read, make_places
 from tokensurgeon.evaluation import prefix_of
 
 

@@ -13,19 +13,32 @@ import pytest
 from tests.calibration.conftest import TEXTS
 from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
-from tokensurgeon.calibration import Matrices, Workbench, calibrate, default_stages, texts
+from tokensurgeon.calibration import (
+    Matrices,
+    Workbench,
+    calibrate,
+    default_stages,
+)
+from tokensurgeon.calibration import (
+    calibration_texts as texts,
+)
+from tokensurgeon.calibration.acceptance import STAGES
+from tokensurgeon.calibration.byte_positions import make_track, meetings, state_at
+from tokensurgeon.calibration.calibration_texts import generate_texts, split_texts
 from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.gate import STAGES
-from tokensurgeon.calibration.output_rows import even_direction, from_text, read_out, shifted
-from tokensurgeon.calibration.states import Fold, Match, Unigram, _expected
-from tokensurgeon.calibration.texts import generate_texts, split_texts
-from tokensurgeon.calibration.track import make_track, meetings, state_at
+from tokensurgeon.calibration.stages.output_rows import (
+    even_direction,
+    from_text,
+    read_out,
+    shifted,
+)
+from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, _expected
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
-from tokensurgeon.evaluation.chunks import Chunk, chunk_documents
 from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import calibrated, clipped, workbench
 from tokensurgeon.surgery.rows import RECALIBRATED, patch_rows
+from tokensurgeon.text.chunks import Chunk, chunk_documents
 
 
 def test_tracks_meet_at_the_bytes_that_both_have_read(tiny_source: Path, tiny_donor: Path) -> None:

@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.checkpoint.conftest import BIASED, CASES, N_ROWS, WIDTH, make_tokenizer
+from tests.families import BIASED, CASES, N_ROWS, WIDTH, make_tokenizer
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
-from tokensurgeon.errors import (
-    CheckpointError,
-    UnsafeCheckpointError,
-    UnsupportedCheckpointError,
-)
+from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError, UnsupportedCheckpointError
 
 INDEX = "model.safetensors.index.json"
 

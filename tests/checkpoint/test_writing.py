@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from tests.checkpoint.conftest import (
+from tests.families import (
     CASES,
     N_ROWS,
     N_TOKENS,
@@ -22,13 +22,7 @@ from tests.checkpoint.conftest import (
     permuted_plan,
     plan_of,
 )
-from tokensurgeon.checkpoint import (
-    Checkpoint,
-    load_model,
-    round_rows,
-    verify_manifest,
-    write_checkpoint,
-)
+from tokensurgeon.checkpoint import Checkpoint, round_rows, verify_manifest, write_checkpoint
 from tokensurgeon.checkpoint import write as writer
 from tokensurgeon.errors import (
     CheckpointError,
@@ -36,6 +30,7 @@ from tokensurgeon.errors import (
     TokenizerError,
     UnsafeCheckpointError,
 )
+from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 # the tiny tokenizer is not of Qwen2's form, and AutoTokenizer insists on that form

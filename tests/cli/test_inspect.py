@@ -64,7 +64,7 @@ def test_a_page_is_written_and_not_overwritten(
 
 
 def test_the_figures_of_training_are_told(tmp_path: Path, tiny_text: Path) -> None:
-    from tokensurgeon.training import train_vocabulary
+    from tokensurgeon.trainers import train_vocabulary
 
     train_vocabulary([tiny_text], size=300, output=tmp_path / "mine", pretokenizer="gpt2")
     result = run("inspect", tmp_path / "mine", tiny_text)

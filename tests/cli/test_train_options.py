@@ -113,7 +113,7 @@ def test_wrong_options_are_named_in_one_line(text: Path, arguments, message: str
 
 def test_every_method_is_named_in_the_help() -> None:
     from tokensurgeon.cli.train import EDITS
-    from tokensurgeon.training import METHODS
+    from tokensurgeon.trainers import METHODS
 
     said = command.help or ""
     assert [name for name in (*METHODS, *EDITS) if name not in said] == []

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokensurgeon.checkpoint import load_model
 from tokensurgeon.evaluation import Entry
+from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.surgery.conftest import bpe, make_model, save_tokenizer
+from tests.world import bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
-from tokensurgeon.checkpoint import Checkpoint, load_model
+from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import EvaluationError, RecipeError
 from tokensurgeon.evaluation.draft import check_same_ids, expected_accepted, measure_draft
+from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import load_vocabulary
 
 WORDS = ["stone", "river", "winter", "garden", "silver", "morning", "letter", "window"]

@@ -63,7 +63,7 @@ def test_a_missing_text_is_one_line(tiny_source):
 
 def test_a_third_partys_model_costs_what_others_measured(assets):
     """0.894 bits per byte on the first 511 tokens of each of 150 stories."""
-    from tokensurgeon.training import corpus_of_texts, read_corpus
+    from tokensurgeon.text.corpus import corpus_of_texts, read_corpus
 
     stories = read_corpus([assets / "corpora" / "tinystories-valid.json"]).texts[:150]
     result = evaluate_checkpoint(

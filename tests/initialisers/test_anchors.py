@@ -10,9 +10,9 @@ import pytest
 
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import DonorRows, build, check_initialiser
-from tokensurgeon.initialisers.anchoring import Place, SpaceName, place, shared_pairs
-from tokensurgeon.initialisers.anchors import CombinerName
+from tokensurgeon.initialisers.anchor_spaces import Place, SpaceName, place, shared_pairs
 from tokensurgeon.initialisers.check import ExampleStates, example_context
+from tokensurgeon.initialisers.methods.anchors import CombinerName
 
 SPACES = ("donor", "co-occurrence", "hidden-states", "ngrams")
 PRESETS = ("wechsel", "focus", "clp", "tokenadapt", "tokenadapt-local", "tokenadapt-global")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers.clip import clip_rows
+from tokensurgeon.initialisers.numerics.clip import clip_rows
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from tokensurgeon.initialisers import combiners
-from tokensurgeon.initialisers.combiners import Combined, nearest, proportional, sparsemax
-from tokensurgeon.initialisers.regression import fit_ridge
+from tokensurgeon.initialisers.numerics import combiners
+from tokensurgeon.initialisers.numerics.combiners import (
+    Combined,
+    nearest,
+    proportional,
+    sparsemax,
+)
+from tokensurgeon.initialisers.numerics.regression import fit_ridge
 
 
 def spaces(n: int = 30, n_anchors: int = 50, width: int = 8, seed: int = 0):

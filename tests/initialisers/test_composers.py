@@ -10,8 +10,8 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import ExampleStates, example_context
-from tokensurgeon.initialisers.decompose import forbidden_self
-from tokensurgeon.initialisers.ridge_composer import _Features, whiten
+from tokensurgeon.initialisers.methods.ridge_composer import _Features, whiten
+from tokensurgeon.initialisers.numerics.respelling import forbidden_self
 
 
 def spell(context, cuts: int = 3, seed: int = 0):

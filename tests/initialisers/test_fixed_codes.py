@@ -10,7 +10,7 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build, mean_row
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.fixed_codes import _drawer, _shown
+from tokensurgeon.initialisers.methods.fixed_codes import _drawer, _shown
 
 
 def test_bits_of_the_id_can_be_read_back():

@@ -10,7 +10,7 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import ExampleStates, example_context
-from tokensurgeon.initialisers.hidden_residual import residuals, state_gain
+from tokensurgeon.initialisers.methods.hidden_residual import residuals, state_gain
 
 
 class Recorded(ExampleStates):

@@ -11,15 +11,15 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build, check_initialiser
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.network.file import Hypernet
-from tokensurgeon.initialisers.network.ladder import (
+from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+from tokensurgeon.initialisers.hypernetwork.row_network import MOST_PIECES, pack
+from tokensurgeon.initialisers.hypernetwork.staged_fit import (
     Ladder,
     _arrays,
     composer_of,
     new_network,
 )
-from tokensurgeon.initialisers.network.model import MOST_PIECES, pack
-from tokensurgeon.initialisers.network.sampling import OneTarget, Sampler
+from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import OneTarget, Sampler
 
 
 def ladder(context, rows: int = 0, **settings) -> Ladder:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.omp import shared_anchors
-from tokensurgeon.initialisers.pursuit import Dictionary, Pursuit, greedy_choice, pursue
-from tokensurgeon.initialisers.refined import refined_choice
+from tokensurgeon.initialisers.methods.omp import shared_anchors
+from tokensurgeon.initialisers.numerics.pursuit import Dictionary, Pursuit, greedy_choice, pursue
+from tokensurgeon.initialisers.numerics.shortlist import refined_choice
 
 
 def planted(n: int, n_atoms: int, width: int, k: int, seed: int = 0):

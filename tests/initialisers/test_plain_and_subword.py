@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build, mean_row
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.compose import (
+from tokensurgeon.initialisers.numerics.piece_weights import (
     exponential_weights,
     first_weights,
     last_weights,

@@ -13,8 +13,8 @@ from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import calibrate as module
 from tokensurgeon.surgery import prepare
-from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import _healed, workbench
+from tokensurgeon.surgery.choose import choose
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.surgery.test_hypernet import pair, recipe, texts  # noqa: F401 - a fixture
+from tests.studies.test_hypernet import pair, recipe, texts  # noqa: F401 - a fixture
 from tokensurgeon import transplant
-from tokensurgeon.surgery.hypernet import train_hypernet
+from tokensurgeon.studies.hypernet import train_hypernet
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.surgery.conftest import TEXT, bpe, permute, save_tokenizer
+from tests.world import TEXT, bpe, permute, save_tokenizer
 from tokensurgeon import transplant
-from tokensurgeon.checkpoint import Checkpoint, load_model
+from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import EvaluationError, UnsupportedCheckpointError, UsageError
 from tokensurgeon.evaluation import evaluate_checkpoint
-from tokensurgeon.evaluation.kinds import hidden_with
+from tokensurgeon.evaluation.model_kinds import hidden_with
+from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import load_vocabulary
 
 ROLES = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "mask": "<mask>"}

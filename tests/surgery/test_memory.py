@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import tokensurgeon
-from tokensurgeon.checkpoint import Checkpoint, load_model, memory
+from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import CheckpointError, InitialiserError, UsageError
+from tokensurgeon.models import memory
+from tokensurgeon.models.load import load_model
 
 SURGERY = "tokensurgeon.surgery.transplant"
 """The module; a function of the same name hides it."""
@@ -36,7 +38,7 @@ def sharded(checkpoints, tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave hardly any memory."""
-    for module in ("tokensurgeon.checkpoint.memory", "tokensurgeon.surgery.limits"):
+    for module in ("tokensurgeon.models.memory", "tokensurgeon.surgery.limits"):
         monkeypatch.setattr(importlib.import_module(module), "available_memory", lambda: 1000)
 
     def never(*args: object, **more: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tests.surgery.conftest import TEXT, bpe, make_model, save_tokenizer
+from tests.world import TEXT, bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from tokensurgeon.alignment import align
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import RecipeError, UsageError
-from tokensurgeon.evaluation.overlap import refuse_seen
+from tokensurgeon.progress import no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
-from tokensurgeon.surgery.train_target import patterns_of, train_target
-from tokensurgeon.training.progress import no_progress
-from tokensurgeon.training.seen import Seen, line_hashes
+from tokensurgeon.text.overlap import refuse_seen
+from tokensurgeon.text.seen import Seen, line_hashes
+from tokensurgeon.trainers.from_recipe import patterns_of, train_target
 from tokensurgeon.vocabulary import load_vocabulary
 
 DATA = Path(__file__).parents[2] / "tokensurgeon" / "data"

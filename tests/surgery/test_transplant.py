@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tokensurgeon import InitContext, NewRows, Recipe, SideRows, compare, transplant
-from tokensurgeon.checkpoint import load_model, verify_manifest
+from tokensurgeon.checkpoint import verify_manifest
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.models.load import load_model
 from tokensurgeon.report import SurgeryReport
 from tokensurgeon.report.words import figures
 from tokensurgeon.vocabulary import load_vocabulary

@@ -6,11 +6,15 @@ where the tokens of both tokenizers meet on it. `train_rows` is the one that tak
 
 from __future__ import annotations
 
+from tokensurgeon.calibration.acceptance import STAGES, calibrate, check_stages, default_stages
+from tokensurgeon.calibration.calibration_texts import (
+    CalibrationTexts,
+    generate_texts,
+    split_texts,
+)
 from tokensurgeon.calibration.contract import Matrices, Stage, StageRecord
-from tokensurgeon.calibration.gate import STAGES, calibrate, check_stages, default_stages
-from tokensurgeon.calibration.heal import Healed, rate_for, train_rows
-from tokensurgeon.calibration.texts import CalibrationTexts, generate_texts, split_texts
-from tokensurgeon.calibration.workbench import Workbench, make_workbench
+from tokensurgeon.calibration.data import Workbench, make_workbench
+from tokensurgeon.calibration.training.loop import Healed, rate_for, train_rows
 
 __all__ = [
     "STAGES",

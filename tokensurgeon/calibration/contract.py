@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from tokensurgeon.calibration.workbench import Workbench
+    from tokensurgeon.calibration.data import Workbench
 
 Rows = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -8,9 +8,7 @@ from __future__ import annotations
 from tokensurgeon.checkpoint.checkpoint import Checkpoint, round_rows
 from tokensurgeon.checkpoint.donor import DonorFiles, read_donor_rows
 from tokensurgeon.checkpoint.layout import Layout
-from tokensurgeon.checkpoint.load import load_model
 from tokensurgeon.checkpoint.manifest import verify_manifest
-from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.recheck import Recheck, recheck
 from tokensurgeon.checkpoint.write import WriteResult, write_checkpoint
@@ -18,12 +16,10 @@ from tokensurgeon.checkpoint.write import WriteResult, write_checkpoint
 __all__ = [
     "Checkpoint",
     "DonorFiles",
-    "LanguageModel",
     "Layout",
     "PatchPlan",
     "Recheck",
     "WriteResult",
-    "load_model",
     "read_donor_rows",
     "recheck",
     "round_rows",

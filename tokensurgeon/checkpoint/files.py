@@ -13,11 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokensurgeon.checkpoint.tensor_file import TensorFile, TensorInfo, read_tensor_file
-from tokensurgeon.errors import (
-    CheckpointError,
-    UnsafeCheckpointError,
-    UnsupportedCheckpointError,
-)
+from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError, UnsupportedCheckpointError
 from tokensurgeon.vocabulary.hub import is_name, snapshot, split_revision
 
 SINGLE = "model.safetensors"

@@ -19,7 +19,7 @@ from tokensurgeon.checkpoint.ids import ROLE_OF_KEY, named_ids
 from tokensurgeon.checkpoint.manifest import NAME, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
 from tokensurgeon.errors import TokensurgeonError
-from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 

@@ -14,7 +14,7 @@ from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import check_inside, read_json, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.errors import CheckpointError, UnknownNameError
-from tokensurgeon.training.seen import SEEN_FILE
+from tokensurgeon.text.seen import SEEN_FILE
 from tokensurgeon.vocabulary import Vocabulary
 
 CLASS = "TokenizersBackend"

@@ -9,10 +9,10 @@ import numpy as np
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
-from tokensurgeon.checkpoint.load import as_model, load_checked
-from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.errors import CheckpointError
+from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.models.load import as_model, load_checked
 from tokensurgeon.vocabulary import Vocabulary
 
 N_PROBES = 4

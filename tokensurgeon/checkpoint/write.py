@@ -15,7 +15,6 @@ from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.atomic import check_output, staged
 from tokensurgeon.checkpoint.files import check_inside
 from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
-from tokensurgeon.checkpoint.model import LanguageModel
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
@@ -26,6 +25,7 @@ from tokensurgeon.checkpoint.verify import (
     probe_ids,
 )
 from tokensurgeon.errors import CheckpointError, TokenizerError
+from tokensurgeon.models.language_model import LanguageModel
 
 _KEPT = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
          "processor_config.json", "video_preprocessor_config.json")  # fmt: skip

@@ -137,7 +137,7 @@ def measure(alignment: Alignment, files: tuple[str, ...]) -> dict[str, float]:
     import numpy as np
 
     from tokensurgeon.evaluation.boundaries import boundaries
-    from tokensurgeon.training.corpus import read_documents
+    from tokensurgeon.text.corpus import read_documents
 
     documents = [document.text for document in read_documents(list(files))]
     cuts = boundaries(alignment.source, alignment.target, documents)

@@ -138,8 +138,8 @@ def command(
     from tokensurgeon.report import gap
     from tokensurgeon.report.plot import check_path, write_plot
     from tokensurgeon.report.terminal import comparison_table
-    from tokensurgeon.surgery.compare import compare
-    from tokensurgeon.surgery.compare_floor import Floor
+    from tokensurgeon.studies.compare import compare
+    from tokensurgeon.studies.gap_closed import Floor
 
     if plot is not None:
         check_path(plot)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tokensurgeon.training.progress import Progress
+from tokensurgeon.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

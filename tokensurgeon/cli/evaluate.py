@@ -261,7 +261,7 @@ def _parts(title: str, parts: dict[str, Part]) -> Table:
 
 def _notes(evaluation: Evaluation) -> list[str]:
     from tokensurgeon.checkpoint.embeddings import CAUSAL
-    from tokensurgeon.evaluation.kinds import PROTOCOLS
+    from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 
     notes = [
         f"{evaluation.n_documents:,} documents, {evaluation.n_chunks:,} chunks of at most "

@@ -12,7 +12,7 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokensurgeon.surgery.floor import FloorResult
+    from tokensurgeon.studies.trained_limit import FloorResult
 
 
 @click.command(short_help="What trained rows can reach on a pair.")
@@ -95,7 +95,7 @@ def command(
     if not asked.text.evaluation:
         raise click.UsageError("no text to measure on: give --text FILE")
 
-    from tokensurgeon.surgery.floor import floor
+    from tokensurgeon.studies.trained_limit import floor
 
     with console.progress() as progress:
         result = floor(asked, minutes=minutes, max_tokens=max_tokens, progress=progress)

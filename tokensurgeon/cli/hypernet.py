@@ -85,7 +85,7 @@ def train(
             "trust_remote_code": trust_remote_code,
         },
     )
-    from tokensurgeon.surgery.hypernet import train_hypernet
+    from tokensurgeon.studies.hypernet import train_hypernet
 
     with console.progress() as progress:
         found = train_hypernet(

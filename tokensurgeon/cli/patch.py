@@ -24,7 +24,7 @@ def export(patched: str, output: str, source: str | None, force: bool, as_json: 
     It holds how each row is a sum of source rows, what is left of rows that are no such sum, and
     the tokenizer; no row of the model that the sums can give.
     """
-    from tokensurgeon.surgery.portable import export_patch
+    from tokensurgeon.patches import export_patch
 
     with console.progress() as progress:
         made = export_patch(patched, output, source=source, force=force, progress=progress)
@@ -62,7 +62,7 @@ def apply(
     It must have kept the source's tokenizer. Sums are taken of its own rows. Measure the result
     with 'evaluate': a patch says nothing of what it costs this checkpoint.
     """
-    from tokensurgeon.surgery.portable import apply_patch
+    from tokensurgeon.patches import apply_patch
 
     with console.progress() as progress:
         made = apply_patch(

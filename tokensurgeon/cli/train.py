@@ -9,12 +9,12 @@ import click
 
 from tokensurgeon.cli import console
 from tokensurgeon.errors import CorpusError, SettingError
-from tokensurgeon.training.card import figure_lines
-from tokensurgeon.training.methods import ENCODERS, METHODS
-from tokensurgeon.training.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
+from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
+from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
+from tokensurgeon.trainers.vocabulary_card import figure_lines
 
 if TYPE_CHECKING:
-    from tokensurgeon.training import TrainedVocabulary
+    from tokensurgeon.trainers import TrainedVocabulary
 
 EDITS = ("extend", "prune")
 
@@ -156,7 +156,7 @@ def command(
     with .gz or .zst or not, and hf:NAME[:SPLIT] for a dataset. Some of the text is held out to
     measure bytes per token, beside a plain BPE of equal size.
     """
-    from tokensurgeon.training import parse_mixture
+    from tokensurgeon.text.mixture import parse_mixture
 
     if bool(corpus) == bool(mixture):
         raise SettingError("give either files to train on or --mixture, one of them")
@@ -178,7 +178,7 @@ def command(
 def _train(
     method: str, text: Any, list_file: str | None, options: dict[str, Any]
 ) -> TrainedVocabulary:
-    from tokensurgeon.training import Shape, train_vocabulary
+    from tokensurgeon.trainers import Shape, train_vocabulary
 
     template = options.pop("chat_template")
     shape = Shape(
@@ -203,7 +203,7 @@ def _train(
 
 
 def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> TrainedVocabulary:
-    from tokensurgeon.training import extend_vocabulary, prune_vocabulary
+    from tokensurgeon.trainers import extend_vocabulary, prune_vocabulary
 
     if base is None:
         raise SettingError(f"{method} changes a tokenizer: give it with --base")

@@ -1,13 +1,10 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
-from tokensurgeon.evaluation.bench import Bench, Entry
 from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
-from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
 from tokensurgeon.evaluation.generation import Generation, measure_generation
-from tokensurgeon.evaluation.kinds import prefix_of
 from tokensurgeon.evaluation.metrics import (
     Interval,
     bits_per_byte,
@@ -15,6 +12,8 @@ from tokensurgeon.evaluation.metrics import (
     bytes_per_token,
     perplexity,
 )
+from tokensurgeon.evaluation.model_kinds import prefix_of
+from tokensurgeon.evaluation.protocol import Bench, Entry
 from tokensurgeon.evaluation.scoring import (
     Encoded,
     Scorer,
@@ -24,6 +23,7 @@ from tokensurgeon.evaluation.scoring import (
     score,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents
 
 __all__ = [
     "Bench",

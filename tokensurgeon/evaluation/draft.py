@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.overlap import refuse_seen
 from tokensurgeon.evaluation.scoring import fitting_chunks
-from tokensurgeon.training import Corpus, read_corpus
-from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.corpus import Corpus, read_corpus
+from tokensurgeon.text.overlap import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
-    from tokensurgeon.checkpoint import LanguageModel
+    from tokensurgeon.models.language_model import LanguageModel
 
 DRAFTED = (2, 3, 4, 5, 6, 7, 8)
 """Tokens drafted at once."""
@@ -92,7 +92,7 @@ def evaluate_draft(
     EvaluationError
         If the vocabularies differ, naming the first id, or no text fits both models.
     """
-    from tokensurgeon.checkpoint import load_model
+    from tokensurgeon.models.load import load_model
 
     corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
     vocabularies = [load_vocabulary(one) for one in (draft, big)]

@@ -15,14 +15,14 @@ from pathlib import Path
 from tokensurgeon.alignment import align
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.bench import DEFAULT_MAX_BYTES, Bench, Entry
 from tokensurgeon.evaluation.generation import Generator, measure_generation
-from tokensurgeon.evaluation.kinds import kind_of_all
-from tokensurgeon.evaluation.overlap import refuse_seen
+from tokensurgeon.evaluation.model_kinds import kind_of_all
+from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Bench, Entry
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
-from tokensurgeon.training.corpus import Corpus, read_corpus
-from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.corpus import Corpus, read_corpus
+from tokensurgeon.text.overlap import refuse_seen
 from tokensurgeon.vocabulary import load_vocabulary
 
 
@@ -132,7 +132,7 @@ def evaluate_checkpoint(
     path : str or Path
         A checkpoint with its own tokenizer.
     texts : sequence of str or Path, or Corpus
-        Files, folders or globs; see `tokensurgeon.training.read_corpus`.
+        Files, folders or globs; see `tokensurgeon.trainers.read_corpus`.
     against : str, Path or None
         Another checkpoint, mostly the source of `path`; it comes first in the table, and tokens
         of `path` are split into those it has and those it lacks.
@@ -155,7 +155,7 @@ def evaluate_checkpoint(
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
-    from tokensurgeon.checkpoint import load_model
+    from tokensurgeon.models.load import load_model
 
     corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
     entries: list[Entry] = []

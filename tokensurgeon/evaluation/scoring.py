@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.chunks import CHUNK_SIZES, Chunk, chunk_documents
-from tokensurgeon.evaluation.kinds import decoder_losses, frame_of, masked_losses
-from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.evaluation.model_kinds import decoder_losses, frame_of, masked_losses
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents
 from tokensurgeon.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.breakdown import Part, parts_to_dict
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
-from tokensurgeon.evaluation.kinds import PROTOCOLS
 from tokensurgeon.evaluation.metrics import Interval
+from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 
 _FIGURES = (
     "bits_per_byte",

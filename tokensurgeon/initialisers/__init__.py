@@ -9,7 +9,7 @@ from tokensurgeon.initialisers.contract import (
     SideRows,
     States,
 )
-from tokensurgeon.initialisers.floors import (
+from tokensurgeon.initialisers.fallback_rows import (
     QuietRow,
     mean_input_row,
     mean_row,

@@ -25,7 +25,7 @@ from tokensurgeon.initialisers.contract import Initialiser
 
 GROUP = "tokensurgeon.initialisers"
 
-_HOUSE = "tokensurgeon.initialisers."
+_HOUSE = "tokensurgeon.initialisers.methods."
 _BUILTINS: dict[str, str] = {
     "zero": "plain",
     "mean": "plain",
@@ -50,7 +50,7 @@ _BUILTINS: dict[str, str] = {
     "tokenadapt-local": "tokenadapt",
     "tokenadapt-global": "tokenadapt",
     "ridge-composer": "ridge_composer",
-    "hypernetwork": "hypernetwork",
+    "hypernetwork": "hypernetwork_rows",
     "binary-code": "fixed_codes",
     "glyphs": "fixed_codes",
 }

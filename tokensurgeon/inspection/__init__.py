@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from tokensurgeon.inspection.inspect import (
-    Inspected,
-    Inspection,
-    inspect_tokenizer,
-    read_sources,
-)
+from tokensurgeon.inspection.inspect import Inspected, Inspection, inspect_tokenizer, read_sources
 from tokensurgeon.inspection.mixture import Mixture, infer_mixture
 from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained, judge_rows
-from tokensurgeon.training.figures import Figures, Source, measure_vocabulary
+from tokensurgeon.trainers.measures.figures import Figures, Source, measure_vocabulary
 
 __all__ = [
     "Excerpt",

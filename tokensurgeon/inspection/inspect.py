@@ -18,9 +18,14 @@ from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, excerpt
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained
-from tokensurgeon.training.corpus import find_files, read_corpus
-from tokensurgeon.training.figures import Figures, Source, measure_vocabulary, peak_memory
-from tokensurgeon.training.progress import Progress
+from tokensurgeon.progress import Progress
+from tokensurgeon.text.corpus import find_files, read_corpus
+from tokensurgeon.trainers.measures.figures import (
+    Figures,
+    Source,
+    measure_vocabulary,
+    peak_memory,
+)
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SAMPLE_BYTES = 1_000_000

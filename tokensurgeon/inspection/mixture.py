@@ -35,7 +35,7 @@ from tokensurgeon.inspection.pair_log import (
     log_pairs,
     merge_steps,
 )
-from tokensurgeon.training.progress import Progress
+from tokensurgeon.progress import Progress
 from tokensurgeon.vocabulary import Vocabulary
 
 MERGES = 3_000

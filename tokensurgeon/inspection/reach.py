@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.training.progress import Progress
+from tokensurgeon.progress import Progress
 from tokensurgeon.vocabulary import Kind, Vocabulary
 from tokensurgeon.vocabulary.parts import guarded, read_parts
 

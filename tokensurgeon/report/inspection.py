@@ -10,7 +10,7 @@ from tokensurgeon.report import words
 
 if TYPE_CHECKING:
     from tokensurgeon.inspection import Inspected, Inspection, UnderTrained
-    from tokensurgeon.training.figures import SourceFigures
+    from tokensurgeon.trainers.measures.figures import SourceFigures
     from tokensurgeon.vocabulary import Vocabulary
 
 MOST_SOURCES = 24

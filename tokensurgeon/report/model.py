@@ -181,7 +181,7 @@ class StageFact(_Model):
 
 
 class ChoiceFact(_Model):
-    """A method that `auto` tried for a side; see `tokensurgeon.surgery.auto.Tried`."""
+    """A method that `auto` tried for a side; see `tokensurgeon.surgery.choose.Tried`."""
 
     side: str
     method: str

@@ -6,18 +6,15 @@ protocol. Both stand on `prepare` (read and align) and `patch_rows` (compute the
 
 from __future__ import annotations
 
-from tokensurgeon.surgery.compare import Comparison, compare
-from tokensurgeon.surgery.methods import default_methods
+from tokensurgeon.surgery.chosen_methods import default_methods
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.transplant import SurgeryResult, transplant
 
 __all__ = [
-    "Comparison",
     "Operation",
     "PatchedRows",
     "SurgeryResult",
-    "compare",
     "default_methods",
     "patch_rows",
     "prepare",

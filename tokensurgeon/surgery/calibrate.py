@@ -18,18 +18,19 @@ from tokensurgeon.calibration import (
     make_workbench,
     train_rows,
 )
+from tokensurgeon.calibration.acceptance import PARTS, Verdict, judge
 from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.draft_rows import fit_draft
-from tokensurgeon.calibration.gate import PARTS, Verdict, judge
-from tokensurgeon.checkpoint import Checkpoint, load_model, round_rows
+from tokensurgeon.calibration.stages.draft import fit_draft
+from tokensurgeon.checkpoint import Checkpoint, round_rows
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import CheckpointError
-from tokensurgeon.initialisers.clip import clip_rows
 from tokensurgeon.initialisers.contract import InitContext, Rows
+from tokensurgeon.initialisers.numerics.clip import clip_rows
+from tokensurgeon.models.load import load_model
 from tokensurgeon.surgery.limits import can_run, check_forward
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import COPIED, INITIALISED, RECALIBRATED, PatchedRows, Side
-from tokensurgeon.training import read_documents
+from tokensurgeon.text.corpus import read_documents
 from tokensurgeon.vocabulary import Kind
 
 AFTER_HEALING = ("refit",)

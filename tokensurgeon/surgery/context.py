@@ -10,7 +10,7 @@ from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.initialisers.contract import InitContext, Rows
 
 if TYPE_CHECKING:
-    from tokensurgeon.checkpoint import LanguageModel
+    from tokensurgeon.models.language_model import LanguageModel
 
 
 class LazyStates:

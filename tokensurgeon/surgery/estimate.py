@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tokensurgeon.calibration.texts import GENERATED
-from tokensurgeon.calibration.workbench import (
-    MORE_BYTES,
-    MOST_BYTES,
-    MOST_PLACE_TOKENS,
-    PASSES,
-)
-from tokensurgeon.surgery.methods import wants_auto
+from tokensurgeon.calibration.calibration_texts import GENERATED
+from tokensurgeon.calibration.data import MORE_BYTES, MOST_BYTES, MOST_PLACE_TOKENS, PASSES
+from tokensurgeon.surgery.chosen_methods import wants_auto
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.untying import untied
 

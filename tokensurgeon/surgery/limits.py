@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
-from tokensurgeon.checkpoint.memory import available_memory, fits, needed_memory
-from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
+from tokensurgeon.models.device_map import SPREAD
+from tokensurgeon.models.memory import available_memory, fits, needed_memory
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.vocabulary import Vocabulary
 

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.other_models import EncoderDecoderModel
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
-from tokensurgeon.evaluation.kinds import PROTOCOLS
-from tokensurgeon.evaluation.overlap import N_WORDS, overlapping, refuse_seen
+from tokensurgeon.evaluation.model_kinds import PROTOCOLS
+from tokensurgeon.models.other_kinds import EncoderDecoderModel
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.surgery.token_map import id_map
-from tokensurgeon.surgery.train_target import patterns_of
-from tokensurgeon.training import read_documents
+from tokensurgeon.text.corpus import read_documents
+from tokensurgeon.text.overlap import N_WORDS, overlapping, refuse_seen
+from tokensurgeon.trainers.from_recipe import patterns_of
 
 if TYPE_CHECKING:
-    from tokensurgeon.checkpoint import LanguageModel
+    from tokensurgeon.models.language_model import LanguageModel
 
 
 def evaluation_texts(operation: Operation) -> list[str]:

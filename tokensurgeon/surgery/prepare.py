@@ -21,24 +21,24 @@ import numpy.typing as npt
 
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
+from tokensurgeon.checkpoint.draft_target import big_rows, role_warnings
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.spread import check_device, main_device
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.evaluation import prefix_of
 from tokensurgeon.initialisers import QuietRow, quiet_output_row
 from tokensurgeon.initialisers.contract import DonorRows, Ids, Rows
+from tokensurgeon.models.device_map import check_device, main_device
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.context import LazyStates, WatchedContext
-from tokensurgeon.surgery.draft import big_rows, role_warnings
 from tokensurgeon.surgery.limits import can_run, check_kind
-from tokensurgeon.surgery.train_target import train_target
-from tokensurgeon.training import read_documents
-from tokensurgeon.training.progress import Progress, no_progress
+from tokensurgeon.text.corpus import read_documents
+from tokensurgeon.trainers.from_recipe import train_target
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from tokensurgeon.calibration import Workbench
-    from tokensurgeon.checkpoint import LanguageModel
+    from tokensurgeon.models.language_model import LanguageModel
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Operation:
     @cached_property
     def model(self) -> LanguageModel:
         """The source, loaded."""
-        from tokensurgeon.checkpoint import load_model
+        from tokensurgeon.models.load import load_model
 
         with self.stage("load model"):
             return load_model(

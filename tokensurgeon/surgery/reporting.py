@@ -28,7 +28,7 @@ from tokensurgeon.report import (
     percentiles,
     weight_norms,
 )
-from tokensurgeon.surgery.auto import Choice
+from tokensurgeon.surgery.choose import Choice
 from tokensurgeon.surgery.prepare import Operation, peak_memory
 from tokensurgeon.surgery.rows import (
     INITIALISED,

@@ -30,7 +30,7 @@ from tokensurgeon.initialisers.contract import (
     SideRows,
 )
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.methods import build_initialiser
+from tokensurgeon.surgery.chosen_methods import build_initialiser
 from tokensurgeon.surgery.prepare import Operation
 from tokensurgeon.vocabulary import Kind, Vocabulary
 

@@ -11,26 +11,31 @@ from typing import Any
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.calibration import check_stages
 from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
-from tokensurgeon.checkpoint.memory import fits
-from tokensurgeon.checkpoint.spread import SPREAD
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import build, load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
+from tokensurgeon.models.device_map import SPREAD
+from tokensurgeon.models.memory import fits
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.report import SurgeryReport, model_card
-from tokensurgeon.surgery.auto import choose
 from tokensurgeon.surgery.calibrate import calibrated, clipped
+from tokensurgeon.surgery.choose import choose
+from tokensurgeon.surgery.chosen_methods import (
+    AUTO,
+    build_initialiser,
+    chosen_methods,
+    wants_auto,
+)
 from tokensurgeon.surgery.estimate import estimate
-from tokensurgeon.surgery.files import record_files
 from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, measure, patched_model
-from tokensurgeon.surgery.methods import AUTO, build_initialiser, chosen_methods, wants_auto
 from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.reporting import make_report
+from tokensurgeon.surgery.row_records import record_files
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.token_map import check_map_path, id_map, write_token_map
 from tokensurgeon.surgery.untying import TIED_ENTRY, tied_rows, untied
-from tokensurgeon.training.progress import Progress, no_progress
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
 

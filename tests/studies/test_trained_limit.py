@@ -1,0 +1,186 @@
+"""The reachable floor: all rows trained, the source's alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import SENTENCES
+from tokensurgeon import Recipe
+from tokensurgeon.cli.main import main
+from tokensurgeon.errors import UsageError
+from tokensurgeon.studies import trained_limit as module
+from tokensurgeon.studies.gap_closed import Floor
+from tokensurgeon.studies.trained_limit import FloorResult, floor
+from tokensurgeon.surgery.calibrate import calibrated
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.rows import PatchedRows
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents of the same sentences as the evaluation text, in other orders."""
+    path = tmp_path_factory.mktemp("calibration") / "calibration.jsonl"
+    words = " ".join(SENTENCES).split()
+    texts = [" ".join(words[i % 7 :: 7]) + f" {i}" for i in range(300)]
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def arguments(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, calibration: Path
+) -> dict[str, object]:
+    return {
+        "source": str(tiny_source),
+        "tokenizer": str(tiny_donor),
+        "text": {"calibration": [str(calibration)], "evaluation": [str(tiny_text)]},
+    }
+
+
+@pytest.fixture(scope="module")
+def result(arguments: dict[str, object]) -> FloorResult:
+    # Not calibrated: these documents repeat one another and are little like what is measured.
+    plain = Recipe.model_validate({**arguments, "calibrate": []})
+    return floor(plain, minutes=60, max_tokens=12_000)
+
+
+def test_training_gets_below_the_plain_method(result: FloorResult) -> None:
+    assert result.floor < result.start - 0.05
+    assert result.source_trained < result.source
+    assert result.start_method == "subword-mean"
+    assert result.gap == pytest.approx(result.floor - result.source)
+    assert result.gap_adapted == pytest.approx(result.floor - result.source_trained)
+
+
+def test_training_starts_at_calibrated_rows(
+    arguments: dict[str, object], result: FloorResult
+) -> None:
+    found = floor(Recipe.model_validate(arguments), minutes=60, max_tokens=1000)
+    assert found.stages
+    assert found.facts["notes"] == []
+    assert found.target_training.history[0][1] < result.target_training.history[0][1]
+    assert result.stages == ()
+
+
+def test_refitting_what_was_trained_is_part_of_the_floor(
+    arguments: dict[str, object], result: FloorResult
+) -> None:
+    found = floor(
+        Recipe.model_validate({**arguments, "calibrate": ["refit"]}), minutes=60, max_tokens=12_000
+    )
+    assert found.target_training.history == result.target_training.history
+    assert found.stages == ("refit",)
+    assert found.floor < result.floor
+    assert found.source_trained != result.source_trained
+
+
+def test_what_stops_the_training_is_seen_by_no_stage(
+    arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+        seen["fit"], seen["aside"] = real(texts, seed)
+        return seen["fit"], seen["aside"]
+
+    def watched(operation: Operation, *rest: Any) -> PatchedRows:
+        seen["calibrated on"] = list(operation.calibration_texts)
+        seen["counted"] = list(operation.context.texts)
+        return calibrated(operation, *rest)
+
+    real = module._parted
+    monkeypatch.setattr(module, "_parted", parted)
+    monkeypatch.setattr(module, "calibrated", watched)
+    floor(Recipe.model_validate(arguments), minutes=60, max_tokens=500)
+    assert seen["calibrated on"] == seen["counted"] == seen["fit"]
+    assert seen["aside"]
+    assert not set(seen["aside"]) & set(seen["fit"])
+
+
+def test_too_little_text_to_calibrate_is_said(
+    arguments: dict[str, object], tiny_text: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"text": "Some words here."}\n{"text": "And others there."}\n', "utf-8")
+    texts = {"calibration": [str(path)], "evaluation": [str(tiny_text)]}
+    found = floor(Recipe.model_validate({**arguments, "text": texts}), minutes=60, max_tokens=200)
+    assert found.stages == ()
+    (note,) = found.facts["notes"]
+    assert "not calibrated" in note
+
+
+def test_the_share_closed_runs_from_the_start_to_the_floor(result: FloorResult) -> None:
+    assert result.closed(result.start) == 0
+    assert result.closed(result.floor) == 1
+    assert result.closed((result.start + result.floor) / 2) == pytest.approx(0.5)
+
+
+def test_both_trainings_say_what_they_took(result: FloorResult) -> None:
+    for training in (result.target_training, result.source_training):
+        assert 0 < training.n_tokens <= 12_000 + 4 * 1024
+        assert training.n_steps > 0
+        assert [n for n, _ in training.history] == sorted({n for n, _ in training.history})
+        assert min(value for _, value in training.history) < training.history[0][1]
+
+
+def test_the_command_writes_what_compare_reads(
+    arguments: dict[str, object], tiny_text: Path, calibration: Path, tmp_path: Path
+) -> None:
+    found = CliRunner().invoke(
+        main,
+        [
+            *("floor", str(arguments["source"]), "--tokenizer", str(arguments["tokenizer"])),
+            *("--text", str(tiny_text), "--calibration-text", str(calibration)),
+            *("--max-tokens", "2000", "--minutes", "60", "--json"),
+        ],
+    )
+    assert found.exit_code == 0, found.output
+    data = json.loads(found.stdout)
+    assert data["floor"] - data["source"] == pytest.approx(data["gap"])
+    assert data["trained_from"] == ["hidden-residual", "subword-mean"]
+    assert data["facts"]["tied"] is False
+    file = tmp_path / "floor.json"
+    file.write_text(found.stdout, "utf-8")
+    read = Floor.parse(str(file))
+    assert (read.floor, read.start, read.source, read.source_trained) == (
+        *(data[key] for key in ("floor", "start", "source", "source_trained")),
+    )
+
+
+def test_the_command_prints_a_table_with_both_gaps(
+    arguments: dict[str, object], tiny_text: Path, calibration: Path
+) -> None:
+    found = CliRunner().invoke(
+        main,
+        [
+            *("floor", str(arguments["source"]), "--tokenizer", str(arguments["tokenizer"])),
+            *("--text", str(tiny_text), "--calibration-text", str(calibration)),
+            *("--max-tokens", "500", "--untie"),
+        ],
+    )
+    assert found.exit_code == 0, found.output
+    for words in ("gap, adapted", "source, trained alike", "start (subword-mean)", "floor"):
+        assert words in found.stdout
+
+
+@pytest.mark.parametrize("missing", ["calibration", "evaluation"])
+def test_both_texts_are_needed(arguments: dict[str, object], missing: str) -> None:
+    texts = {k: v for k, v in arguments["text"].items() if k != missing}  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="give --"):
+        floor(Recipe.model_validate({**arguments, "text": texts}))
+
+
+def test_one_short_document_cannot_be_parted(
+    arguments: dict[str, object], tiny_text: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("A single line.", "utf-8")
+    texts = {"calibration": [str(path)], "evaluation": [str(tiny_text)]}
+    with pytest.raises(UsageError, match="give more text"):
+        floor(Recipe.model_validate({**arguments, "text": texts}))

@@ -1,0 +1,219 @@
+"""The texts of a calibration: what stages are fitted to, what chooses among them, another domain.
+
+Without text the source writes some itself, from its start token: it then calibrates on what it
+believes its language to be, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokensurgeon.errors import CalibrationError
+from tokensurgeon.evaluation.model_kinds import prefix_of
+from tokensurgeon.evaluation.scoring import encode_chunks
+from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
+from tokensurgeon.vocabulary import Vocabulary
+
+SELECTION_SHARE = 0.16
+MOST_SELECTION = 40_000
+MOST_OTHER = 20_000
+"""Bytes."""
+SPREAD = 8
+"""Chunks are drawn from documents of so many times the bytes that are looked at: a few documents
+whole would be few kinds of text, and stages would be fitted to, and judged by, those."""
+SPARE = 2
+"""Chunks are drawn of so many times the bytes, for some are not spelled or do not fit."""
+MOST_HELD = 0.05
+"""Share of a large text that this may take from healing, for the chunks to choose by."""
+GENERATED = 60_000
+"""Bytes that the source writes where nobody gives text."""
+AT_ONCE = 32
+"""Texts written side by side."""
+
+
+@dataclass(frozen=True)
+class CalibrationTexts:
+    """Chunks that both tokenizers spell and the model has room for.
+
+    Attributes
+    ----------
+    fit, selection, other : tuple of Chunk
+        No document is in two of them. Each is drawn from many documents, in random order.
+    more : tuple of Chunk
+        Drawn like `fit`, for what one run through them is enough for.
+    documents : tuple of str
+        All that no gate looks at: those of `fit` and `more`, and what no bound left room for.
+    generated : bool
+        Whether `fit` and `selection` were written by the source.
+    generated_other : bool
+        Whether `other` was.
+    """
+
+    fit: tuple[Chunk, ...]
+    more: tuple[Chunk, ...]
+    selection: tuple[Chunk, ...]
+    other: tuple[Chunk, ...]
+    documents: tuple[str, ...]
+    generated: bool
+    generated_other: bool
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that stages and gates look at, all together."""
+        parts = (self.fit, self.more, self.selection, self.other)
+        return sum(chunk.n_bytes for part in parts for chunk in part)
+
+
+def split_texts(
+    model: LanguageModel,
+    source: Vocabulary,
+    target: Vocabulary,
+    texts: Sequence[str],
+    other: Sequence[str] = (),
+    *,
+    max_bytes: int,
+    more_bytes: int = 0,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> CalibrationTexts:
+    """Part the calibration text, and let the source write what is not there.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The source.
+    source, target : Vocabulary
+    texts : sequence of str
+        The user's calibration documents; none lets the source write some.
+    other : sequence of str
+        Documents of another domain; none lets the source write some.
+    max_bytes : int
+        Most bytes of text to fit to.
+    more_bytes : int
+        Most bytes to draw besides.
+    seed : int
+        Of the parting and of what is generated.
+
+    Raises
+    ------
+    CalibrationError
+        If too little text is left to fit to and to choose by.
+    """
+    generated = not texts
+    written: list[str] = []
+    if generated or not other:
+        wanted = (GENERATED if generated else 0) + (0 if other else MOST_OTHER)
+        written = generate_texts(model, source, wanted, seed=seed, progress=progress)
+    documents = list(texts) or written[: round(len(written) * GENERATED / (GENERATED + MOST_OTHER))]
+    aside = list(other) or written[len(documents) if generated else 0 :]
+    if not generated:
+        documents = separable(documents)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(documents))
+    spent = np.cumsum([len(documents[i].encode("utf-8")) for i in order])
+    whole = int(spent[-1]) if len(spent) else 0
+    total = min(whole, max_bytes + MOST_SELECTION)
+    room = min(MOST_SELECTION, int(total * SELECTION_SHARE))
+    held = max(room, min(MOST_HELD * whole, SPREAD * room))
+    n_selection = int(np.searchsorted(spent, held)) + 1
+    chosen, free = (
+        tuple(documents[i] for i in part) for part in (order[:n_selection], order[n_selection:])
+    )
+    size = _chunk_size(model, source, target, documents)
+
+    def cut(texts: Sequence[str], most: int) -> tuple[Chunk, ...]:
+        chunks = _first(_drawn(texts, size, most, rng), SPARE * most)
+        return tuple(_first(_usable(model, source, target, chunks), most))
+
+    drawn, selection = cut(free, max_bytes + more_bytes), cut(chosen, room)
+    fit = tuple(_first(drawn, max_bytes)) if drawn else ()
+    if not fit or not selection:
+        raise CalibrationError(
+            f"{total:,} bytes of calibration text leave nothing to fit to and to choose by: "
+            "give more text, or --calibrate none"
+        )
+    return CalibrationTexts(
+        fit,
+        drawn[len(fit) :],
+        selection,
+        cut(aside, MOST_OTHER),
+        free,
+        generated,
+        generated_other=not other,
+    )
+
+
+def generate_texts(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    n_bytes: int,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> list[str]:
+    """Let a model write about `n_bytes` from its start token; seeded.
+
+    Returns fewer where the model keeps writing nothing, and none where it has no start token.
+    """
+    prefix = prefix_of(vocabulary)
+    if not prefix:
+        return []
+    length = min(256, (model.max_positions or 256) - len(prefix))
+    stop = [i for i in (vocabulary.eos_id,) if i is not None]
+    texts: list[str] = []
+    written = empty = 0
+    while written < n_bytes and empty < 3:
+        found = [
+            vocabulary.decode([i for i in ids if i not in stop])
+            for ids in model.generate(prefix, length, seed + len(texts), n=AT_ONCE, stop=stop)
+        ]
+        found = [text for text in found if text.strip()]
+        empty = 0 if found else empty + 1
+        texts += found
+        written += sum(len(text.encode("utf-8")) for text in found)
+        progress(min(written, n_bytes), n_bytes, "the source writes text")
+    return texts
+
+
+def _chunk_size(
+    model: LanguageModel, source: Vocabulary, target: Vocabulary, texts: Sequence[str]
+) -> int:
+    """Return the longest chunk length at which nearly all chunks fit the model."""
+    for size in CHUNK_SIZES:
+        chunks = chunk_documents([t for t in texts[:64] if t], max_bytes_per_chunk=size)[:400]
+        fits = [encode_chunks(v, chunks).fits(model.max_positions) for v in (source, target)]
+        if (fits[0] & fits[1]).mean() > 0.98:
+            break
+    return size
+
+
+def _drawn(texts: Sequence[str], size: int, most: int, rng: np.random.Generator) -> list[Chunk]:
+    """Return chunks of the first texts, of many times `most` bytes, in random order."""
+    spent = np.cumsum([len(text.encode("utf-8")) for text in texts])
+    near = [text for text in texts[: int(np.searchsorted(spent, SPREAD * most)) + 1] if text]
+    if not near:
+        return []
+    chunks = chunk_documents(near, max_bytes_per_chunk=size)
+    return [chunks[i] for i in rng.permutation(len(chunks))]
+
+
+def _first(chunks: Sequence[Chunk], most: int) -> list[Chunk]:
+    """Return the first chunks, up to `most` bytes, at least one where there is one."""
+    spent = np.cumsum([chunk.n_bytes for chunk in chunks])
+    return list(chunks[: max(1, int(np.searchsorted(spent, most, side="right")))])
+
+
+def _usable(
+    model: LanguageModel, source: Vocabulary, target: Vocabulary, chunks: Sequence[Chunk]
+) -> list[Chunk]:
+    """Return the chunks that both tokenizers spell and that fit the model."""
+    keep = np.ones(len(chunks), dtype=bool)
+    for vocabulary in (source, target):
+        encoded = encode_chunks(vocabulary, chunks)
+        keep &= encoded.fits(model.max_positions) & encoded.lossless
+    return [chunk for chunk, kept in zip(chunks, keep, strict=True) if kept]

@@ -1,0 +1,1 @@
+"""The stages of a calibration, one file per family."""

@@ -1,0 +1,147 @@
+"""Places for new tokens that a text hardly shows: where the source might have written them.
+
+Windows of the text end at borders of both tokenizers. A new token is set behind the windows after
+which the source finds its first piece likeliest; the source then reads its pieces there, and so
+says what probability the token would have in its own words. No text needs to hold the token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokensurgeon.calibration.contract import Doubles, Ids, Rows, blocks
+from tokensurgeon.calibration.data import LOGITS, Workbench
+
+WINDOW = 32
+"""Bytes, or the little more to the next border."""
+MOST_WINDOWS = 4_000
+PER_TOKEN = 16
+"""Places of one token, fewer where the tokens that may be run do not suffice for all."""
+FEWEST = 8
+"""Where they do not suffice for these either, the rarest tokens have none."""
+AT_ONCE = 1 << 17
+"""Tokens run before their states are dropped."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the source says of new tokens at places of its own choice, one entry each.
+
+    Attributes
+    ----------
+    tokens : int64 (n,)
+        Target ids, ascending.
+    states : float32 (n, width)
+        The source's final state before the token.
+    logprob : float64 (n,)
+        The source's log-probability of the token's pieces.
+    logsumexp : float64 (n,)
+        Of the source's logits before the token.
+    """
+
+    tokens: Ids
+    states: Rows
+    logprob: Doubles
+    logsumexp: Doubles
+
+
+def make_places(bench: Workbench) -> Places:
+    """Choose the places, run the source over them, and return what it says.
+
+    At most `bench.place_tokens` tokens are run. Where that is too few for all new tokens, those
+    that the text shows most and the source expects most come first.
+    """
+    context, model = bench.context, bench.model
+    windows = [(*context.prefix, *ids) for ids in _windows(bench) if context.prefix or ids]
+    of = dict(zip(context.missing.tolist(), context.pieces, strict=True))
+    room = np.inf
+    if windows and model.max_positions is not None:
+        room = model.max_positions - max(map(len, windows))
+    new = [int(i) for i in bench.new if int(i) in of and len(of[int(i)]) <= room]
+    empty = np.zeros((0, model.width), np.float32)
+    if not windows or not new:
+        return Places(np.zeros(0, np.int64), empty, np.zeros(0), np.zeros(0))
+    first, which = np.unique([of[i][0] for i in new], return_inverse=True)
+    scores = _scores(bench, windows, first)
+    lengths = np.array([len(of[i]) for i in new]) + np.mean([len(w) for w in windows])
+    able, n_each = _afforded(bench, new, scores.mean(axis=1)[which], lengths, len(windows))
+    best = {
+        k: np.sort(np.argpartition(-scores[k], n_each - 1)[:n_each]).tolist()
+        for k in np.unique(which[able]).tolist()
+    }
+    pairs = [(w, k) for k in able for w in best[which[k]]]
+    parts = []
+    size = max(1, int(AT_ONCE / lengths.mean()))
+    for part in blocks(len(pairs), size):
+        bench.context.progress(part.start, len(pairs), "the source reads new tokens")
+        parts.append(_read(bench, [(windows[w], of[new[k]]) for w, k in pairs[part]]))
+    return Places(
+        np.array([new[k] for _, k in pairs], dtype=np.int64),
+        *(np.concatenate(column) for column in zip(*parts, strict=True)),
+    )
+
+
+def _scores(bench: Workbench, windows: list[tuple[int, ...]], first: Ids) -> Rows:
+    """Return the log-probability of each piece after each window, float32 (n_first, n_windows)."""
+    context, model = bench.context, bench.model
+    states = model.states(windows, model.n_layers)
+    bench.forward_tokens += sum(map(len, windows))
+    scores = np.empty((len(first), len(windows)), np.float32)
+    for part in blocks(len(windows), max(1, LOGITS // context.n_source)):
+        found = bench.log_softmax(states[part], context.output_rows, context.output_bias)
+        scores[:, part] = found.T[first].cpu().numpy()
+    return scores
+
+
+def _windows(bench: Workbench) -> list[tuple[int, ...]]:
+    """Return the source's ids between two common borders, some evenly spaced ones of the text."""
+    source, target = bench.source_track, bench.target_track
+    common = np.intersect1d(source.boundaries, target.boundaries)
+    ends = common[:: max(1, -(-len(common) // MOST_WINDOWS))]
+    begins = common[np.searchsorted(common, ends - WINDOW)]
+    # A track has a gap after each chunk: a window must not reach over it.
+    begins = np.maximum(begins, _chunk_starts(bench, ends))
+    first = np.searchsorted(source.starts, begins)
+    last = np.searchsorted(source.ends, ends, side="right")
+    return [tuple(source.ids[a:b].tolist()) for a, b in zip(first, last, strict=True)]
+
+
+def _chunk_starts(bench: Workbench, offsets: Ids) -> Ids:
+    sizes = np.array([chunk.n_bytes + 1 for chunk in bench.texts.fit])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    found: Ids = starts[np.searchsorted(starts, offsets, side="right") - 1]
+    return found
+
+
+def _afforded(
+    bench: Workbench, new: list[int], expected: Rows, lengths: Doubles, most: int
+) -> tuple[list[int], int]:
+    """Return the positions in `new` of the tokens that get places, ascending, and how many each."""
+    whole = lengths.sum()
+    n_each = int(np.clip(bench.place_tokens / whole, FEWEST, PER_TOKEN))
+    shown = np.bincount(bench.target_track.ids, minlength=max(new) + 1)[new]
+    order = np.lexsort((-expected, -shown))
+    n = int(np.searchsorted(np.cumsum(lengths[order]) * n_each, bench.place_tokens)) + 1
+    return sorted(order[:n].tolist()), min(n_each, most)
+
+
+def _read(
+    bench: Workbench, pairs: list[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> tuple[Rows, Doubles, Doubles]:
+    """Run windows with the pieces behind them; return states, logprob and logsumexp."""
+    context, model = bench.context, bench.model
+    sequences = [(*window, *pieces) for window, pieces in pairs]
+    bench.forward_tokens += sum(map(len, sequences))
+    states = model.every_state([one[:-1] for one in sequences], model.n_layers)
+    n_pieces = np.array([len(pieces) for _, pieces in pairs])
+    flat = np.concatenate([own[-n:] for own, n in zip(states, n_pieces, strict=True)])
+    goals = np.concatenate([pieces for _, pieces in pairs])
+    logsumexp, found = np.empty(len(flat)), np.empty(len(flat))
+    for part in blocks(len(flat), max(1, LOGITS // context.n_source)):
+        logits = bench.logits(flat[part], context.output_rows, context.output_bias)
+        logsumexp[part] = logits.logsumexp(1).cpu().numpy()
+        found[part] = logits[range(len(logits)), goals[part]].cpu().numpy()
+    begin = np.concatenate([[0], np.cumsum(n_pieces)[:-1]])
+    return flat[begin], np.add.reduceat(found - logsumexp, begin), logsumexp[begin]

@@ -1,0 +1,1 @@
+"""Training of vocabulary rows by gradients, the body frozen."""

@@ -1,0 +1,219 @@
+"""A copy of a model whose vocabulary rows can be trained, and the step on a batch.
+
+The copy shares the frozen body with the model that was given and has rows of its own. A forward
+pass ends at the output matrix, whose loss and gradients `heal_steps` works out in bounded memory;
+only for a model whose logits are more than a product does autograd go through them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.calibration.training.steps import TrainedRows, head_gradients
+from tokensurgeon.errors import EvaluationError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokensurgeon.models.language_model import LanguageModel
+
+Rows = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+State = tuple["torch.Tensor", ...]
+
+
+class _ReachedError(Exception):
+    """Carries the states out of a forward pass; never leaves this module."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.states = states
+
+
+class Trainer:
+    """Trains the rows of a copy of a model.
+
+    Attributes
+    ----------
+    model : LanguageModel
+        The copy, as it stands.
+    any_rows : bool
+        Whether there is a row to train.
+
+    Parameters
+    ----------
+    train_input, train_output : bool (n_rows,)
+    tied : bool
+        One matrix serves both sides.
+    shared_map : bool
+        See `TrainedRows`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        train_input: Mask,
+        train_output: Mask,
+        *,
+        tied: bool,
+        shared_map: bool,
+    ) -> None:
+        given = model.model.get_output_embeddings()
+        bias = getattr(given, "bias", None)
+        first = _numbers(model.model.get_input_embeddings().weight)
+        self.model = model.patched(
+            first,
+            first if tied else _numbers(given.weight),
+            None if bias is None else _numbers(bias),
+        )
+        self._inner: Any = self.model.model.get_input_embeddings()
+        self._outer: Any = self.model.model.get_output_embeddings()
+        if tied:
+            self._outer.weight = self._inner.weight
+            train_input = train_output = train_input | train_output
+        # Where logits are not a plain product, autograd goes through the whole of the head.
+        self._plain = self.model._head_is_known
+        # A batch touches few input rows: their gradients alone are stored.
+        self._inner.sparse = self._plain
+        self._tied, self._masks = tied, (train_input, train_output)
+        self.any_rows = bool(train_input.any() or train_output.any())
+        self._output = TrainedRows(self._outer.weight, train_output, shared_map=shared_map)
+        self._input = self._output
+        if not tied:
+            self._input = TrainedRows(self._inner.weight, train_input, shared_map=shared_map)
+        self._bias = None
+        if bias is not None:
+            self._bias = TrainedRows(self._outer.bias, train_output, shared_map=False)
+
+    def write(self) -> None:
+        """Bring every trained row to the model; a step brings only the input rows it reads."""
+        self._input.write()
+
+    def state(self) -> State:
+        """Return a copy of the rows as they stand in the model."""
+        return tuple(tensor.detach().clone() for tensor in self._tensors())
+
+    def restore(self, state: State) -> None:
+        """Put rows back, to be returned or to start from."""
+        for tensor, kept in zip(self._tensors(), state, strict=True):
+            tensor.data.copy_(kept)
+        for side in (self._input, self._output, self._bias):
+            if side is not None:
+                side.restart()
+
+    def result(self) -> tuple[Rows, Rows, Rows | None]:
+        """Return input rows, output rows (the same object when tied) and output bias."""
+        first = _numbers(self._inner.weight)
+        second = first if self._tied else _numbers(self._outer.weight)
+        return first, second, None if self._bias is None else _numbers(self._outer.bias)
+
+    def _tensors(self) -> list[torch.Tensor]:
+        tensors = [self._inner.weight] if self._tied else [self._inner.weight, self._outer.weight]
+        return tensors if self._bias is None else [*tensors, self._outer.bias]
+
+    def step(self, ids: npt.NDArray[np.int64], real: Mask, rate: float) -> int:
+        """Take a step on one padded batch; return how many tokens were scored."""
+        import torch
+
+        batch = torch.from_numpy(ids).to(self._inner.weight.device)
+        scored = torch.from_numpy(real[:, 1:].copy()).to(batch.device)
+        n = int(real[:, 1:].sum())
+        touched: torch.Tensor = batch.unique()  # type: ignore[no-untyped-call]
+        if not self._tied:
+            self._input.write(touched)
+        # Of input rows that do not train no gradient is taken, nor of the body above them.
+        self._inner.weight.requires_grad_(bool(self._masks[0].any()))
+        try:
+            with torch.enable_grad():
+                of_output, of_bias = self._backward(batch, scored, n)
+            of_input = self._inner.weight.grad
+        finally:
+            self._inner.weight.requires_grad_(False)
+            self._inner.weight.grad = None
+        if self._tied:
+            self._output.step_all(of_output if of_input is None else of_output + of_input, rate)
+        else:
+            if of_input is not None and of_input.is_sparse:
+                of_input = of_input.coalesce()
+                ids_touched, rows = of_input.indices()[0], of_input.values()
+                self._input.step_some(ids_touched, rows.float(), rate)
+            elif of_input is not None:
+                self._input.step_some(touched, of_input[touched].float(), rate)
+            if self._masks[1].any():
+                self._output.step_all(of_output, rate)
+        if self._bias is not None and of_bias is not None:
+            self._bias.step_all(of_bias, rate)
+        return n
+
+    def _backward(
+        self, batch: torch.Tensor, scored: torch.Tensor, n: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the mean loss's gradients of output rows and bias; leave the input's in place."""
+        import torch
+
+        goals = batch[:, 1:][scored]
+        if not self._plain:
+            return self._through_the_head(batch, scored, goals)
+        states = self._states(batch)
+        bias = None if self._bias is None else self._outer.bias.detach().float()
+        head = head_gradients(
+            states.detach()[:, :-1][scored].float(),
+            self._outer.weight.detach().float(),
+            goals,
+            bias=bias,
+            scale=self.model.logit_scale,
+            softcap=self.model.softcap,
+        )
+        if states.requires_grad:
+            back = torch.zeros_like(states)
+            back[:, :-1][scored] = (head.states / n).to(states.dtype)
+            states.backward(back)  # type: ignore[no-untyped-call]
+        return head.rows / n, None if head.bias is None else head.bias / n
+
+    def _through_the_head(
+        self, batch: torch.Tensor, scored: torch.Tensor, goals: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        import torch
+
+        trained = [self._outer.weight, *([] if self._bias is None else [self._outer.bias])]
+        if self._tied:
+            trained = trained[1:]
+        for tensor in trained:
+            tensor.requires_grad_(True)
+        try:
+            scores = self.model.model(input_ids=batch, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(scores[:, :-1][scored].float(), goals)
+            loss.backward()  # type: ignore[no-untyped-call]
+            bias = None if self._bias is None else self._outer.bias.grad.float()
+            if self._tied:
+                return torch.zeros_like(self._outer.weight, dtype=torch.float32), bias
+            return self._outer.weight.grad.float(), bias
+        finally:
+            for tensor in trained:
+                tensor.requires_grad_(False)
+                tensor.grad = None
+
+    def _states(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return what the output matrix is given, with its graph."""
+
+        def catch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+            raise _ReachedError(args[0] if args else kwargs["input"])
+
+        handle = self._outer.register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            self.model.model(input_ids=batch, use_cache=False)
+        except _ReachedError as reached:
+            return reached.states
+        finally:
+            handle.remove()
+        raise EvaluationError(
+            f"the output matrix of {type(self.model.model).__name__} was never reached"
+        )
+
+
+def _numbers(tensor: torch.Tensor) -> Rows:
+    """Return a float32 copy."""
+    values: Rows = tensor.detach().float().cpu().numpy().copy()
+    return values

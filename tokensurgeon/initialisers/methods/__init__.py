@@ -1,0 +1,1 @@
+"""The built-in methods, one short file per family."""

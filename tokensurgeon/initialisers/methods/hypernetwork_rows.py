@@ -1,0 +1,84 @@
+"""Rows from a small network that was trained once for the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokensurgeon.errors import SettingError
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.registry import initialiser
+
+
+@initialiser("hypernetwork")
+@dataclass(frozen=True)
+class Hypernetwork:
+    """A network that makes rows from the rows of pieces, on top of the ridge composer.
+
+    A transformer encoder over the whitened input and output rows of at most eight pieces, with a
+    head for each side whose output is added to the ridge composer's row. It is trained on the
+    source's own tokens, each spelled with others and itself forbidden, and, where there is text
+    and the model can be run, through the frozen model on text cut by sampled Unigram vocabularies
+    (after ZeTT: Minixhofer et al., 2024, arXiv 2405.07883). Every rung is kept only if it beats
+    the one below; where none does, this is the ridge composer or the mean of the pieces.
+
+    Parameters
+    ----------
+    network : str or None
+        A file of ``tokensurgeon hypernet train``: further tokenizers for a source, and its
+        fine-tuned variants, then cost seconds. None trains one for this surgery alone.
+    minutes : float or None
+        Of training where there is no file; 0 is the ridge composer. One of the two is needed.
+
+    Notes
+    -----
+    Random by `context.seed`: spellings, batches, sampled vocabularies and the network's start.
+    With `minutes`, how far the training gets depends on the machine. Rows are clipped to the 99th
+    percentile of the trained rows' norms. Gradients pass through the model, into the network.
+    """
+
+    name: ClassVar[str]
+    network: str | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.network is None and self.minutes is None:
+            raise SettingError(
+                "hypernetwork needs a file of tokensurgeon hypernet train, as "
+                "hypernetwork.network=FILE, or time to train, as hypernetwork.minutes=5"
+            )
+        if self.minutes is not None and not 0 <= self.minutes <= 100_000:
+            raise SettingError(f"hypernetwork.minutes must be 0 to 100000; got {self.minutes}")
+        if self.network is not None and not Path(self.network).is_file():
+            raise SettingError(
+                f"hypernetwork.network: no file {self.network}; train one with tokensurgeon "
+                "hypernet train SOURCE -o FILE"
+            )
+
+    def __call__(self, context: InitContext) -> NewRows:
+        """Return dense rows of both sides."""
+        from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+        from tokensurgeon.initialisers.hypernetwork.staged_fit import PARTS, Ladder
+
+        if self.network is not None:
+            found, _ = Hypernet.load(self.network)
+            found.check(context)
+        else:
+            load = getattr(context.states, "language_model", None)
+            parts = [len(row) for row in context.pieces] or PARTS
+            minutes = self.minutes or 0.0
+            ladder = Ladder(
+                context,
+                60 * minutes,
+                steps=None if minutes else (0, 0),
+                model=load() if load is not None and context.texts and minutes else None,
+                parts=parts,
+            )
+            found = ladder.run()
+            train = getattr(context.states, "count_training", None)
+            if train is not None:
+                train(found.card["tokens"], found.card["gradient_steps"])
+        made = [SideRows(dense=rows) for rows in found.rows(context)]
+        return NewRows(input=made[0], output=made[-1])

@@ -1,0 +1,1 @@
+"""The arithmetic of the methods; it knows nothing of tokens, sides or checkpoints."""

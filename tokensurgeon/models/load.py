@@ -1,0 +1,99 @@
+"""A checkpoint loaded for forward passes, after its folder has been checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.layout import Layout
+from tokensurgeon.errors import CheckpointError
+from tokensurgeon.models.device_map import SPREAD, bring_rows_home, check_device, spread_options
+from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.models.other_kinds import CLASSES
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a checkpoint for forward passes.
+
+    The folder is opened and checked as `Checkpoint.open` does before transformers reads it.
+
+    Parameters
+    ----------
+    device : str
+        A torch device, or ``"auto"``: the model is spread over all devices, memory and disk.
+    dtype : str
+        Of the forward passes, whatever the file's.
+
+    Raises
+    ------
+    CheckpointError
+        As `Checkpoint.open`, and where the weights do not fit the model exactly.
+    """
+    import torch
+
+    check_device(device)
+    checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
+    spread = spread_options() if device == SPREAD else {}
+    model = load_checked(
+        checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code, **spread
+    )
+    if spread:
+        bring_rows_home(model, checkpoint, spread["offload_folder"])
+    else:
+        model = model.to(torch.device(device))
+    return as_model(model, checkpoint.layout)
+
+
+def as_model(model: Any, layout: Layout) -> LanguageModel:
+    """Wrap a loaded transformers model by its kind."""
+    kind = CLASSES[layout.kind]
+    return kind(model, logit_scale=layout.logit_scale, softcap=layout.softcap)
+
+
+def load_checked(
+    folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any
+) -> Any:
+    """Load a folder through transformers; nothing may be missing, unexpected or misshapen.
+
+    `options` are for transformers.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first tensor that does not fit.
+    """
+    import torch
+
+    try:
+        config = internals.load_config(folder, trust_remote_code=trust_remote_code)
+        with internals.quiet():
+            model, info = internals.model_class(config).from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                **options,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"transformers cannot load {folder}: {internals.first_line(error)}"
+        ) from error
+    for what in ("missing_keys", "mismatched_keys"):
+        names = sorted(map(str, info[what]))
+        if names:
+            raise CheckpointError(
+                f"{len(names)} tensors of {folder} are {what.split('_')[0]}, such as {names[0]}; "
+                "the checkpoint does not fit its configuration"
+            )
+    model.unexpected_tensors = tuple(sorted(map(str, info["unexpected_keys"])))
+    return model.eval()

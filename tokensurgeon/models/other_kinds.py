@@ -1,0 +1,164 @@
+"""Models that do not read from left to right: encoders, encoder–decoders, models without a head.
+
+What they have in common with a causal model (rows, patching, logits for a check) they inherit.
+Losses: an encoder's are pseudo-log-likelihoods, an encoder–decoder's those of its decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokensurgeon.checkpoint.embeddings import ENCODER_DECODER, HEADLESS, MASKED
+from tokensurgeon.errors import EvaluationError
+from tokensurgeon.models.language_model import TOKENS_PER_BATCH, LanguageModel
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class MaskedModel(LanguageModel):
+    """An encoder that fills gaps."""
+
+    kind = MASKED
+
+    def pseudo_nll(self, ids: Sequence[int], hidden: Mask, frame: tuple[int, int, int]) -> Floats:
+        """Return the loss in nats of each id of a text, it and others hidden.
+
+        Parameters
+        ----------
+        ids : sequence of int
+        hidden : bool (len(ids), len(ids))
+            Row i says which ids are masked while id i is asked for; itself always is.
+        frame : tuple of int
+            The ids of the start, the end and the mask.
+
+        Returns
+        -------
+        float64 (len(ids),)
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        start, end, mask = frame
+        whole = [start, *ids, end]
+        self._check([[*whole, mask]], None)
+        known = self._head_is_known
+        losses = np.zeros(len(ids))
+        step = max(1, TOKENS_PER_BATCH // len(whole))
+        text = self._tensor([whole])
+        for first in range(0, len(ids), step):
+            asked = torch.arange(first, min(first + step, len(ids)), device=text.device)
+            gaps = torch.from_numpy(hidden[first : first + step]).to(text.device)
+            batch = text.repeat(len(asked), 1)
+            batch[:, 1:-1][gaps] = mask
+            places = (torch.arange(len(asked), device=text.device), asked + 1)
+            with torch.inference_mode():
+                if known:
+                    scores = self._head(self._run_tensor(batch, self.n_layers, None)[places])
+                else:
+                    scores = self._forward(batch).logits[places].float()
+                found = cross_entropy(scores, text[0, 1:-1][asked], reduction="none")
+            losses[first : first + step] = found.double().cpu().numpy()
+        return losses
+
+    def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
+        import torch
+
+        found = self.model(input_ids=batch, attention_mask=torch.ones_like(batch))
+        if not hasattr(found, "logits"):  # a head beside this one has the name
+            found.logits = found.prediction_logits
+        return found
+
+
+class EncoderDecoderModel(LanguageModel):
+    """An encoder–decoder; `decoder_start` is the id that its decoder begins with."""
+
+    kind = ENCODER_DECODER
+
+    def __init__(self, model: Any, *, logit_scale: float = 1.0, softcap: float | None = None):
+        super().__init__(model, logit_scale=logit_scale, softcap=softcap)
+        told = getattr(model.config, "decoder_start_token_id", None)
+        if told is None and model.generation_config is not None:
+            told = model.generation_config.decoder_start_token_id
+        self.decoder_start: int | None = told
+
+    def decoder_nll(self, read: Sequence[int], written: Sequence[int]) -> Floats:
+        """Return the loss in nats of each id that the decoder writes after what the encoder reads.
+
+        A model that hears is given silence, and reads nothing.
+
+        Returns
+        -------
+        float64 (len(written),)
+
+        Raises
+        ------
+        EvaluationError
+            If nothing says which id the decoder starts with.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        if self.decoder_start is None:
+            raise EvaluationError(
+                "nothing says which id the decoder starts with, or the target lacks that token: "
+                "name one with --map, or leave the text out"
+            )
+        self._check([read, [self.decoder_start, *written]], None)
+        goal = self._tensor([written])
+        before = self._tensor([[self.decoder_start, *written[:-1]]])
+        with torch.inference_mode():
+            logits = self._write(self._tensor([read]), before).logits[0].float()
+            return cross_entropy(logits, goal[0], reduction="none").double().cpu().numpy()
+
+    def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
+        return self._write(batch, batch)
+
+    def _write(self, read: torch.Tensor, written: torch.Tensor) -> Any:
+        import torch
+
+        config = self.model.config
+        told: dict[str, Any] = {"decoder_input_ids": written, "use_cache": False}
+        if self.model.main_input_name == "input_features":
+            like = self.model.get_output_embeddings().weight
+            if hasattr(config, "num_mel_bins"):
+                shape = (len(written), config.num_mel_bins, 2 * config.max_source_positions)
+            else:
+                shape = (len(written), 8, config.input_feat_per_channel)
+            return self.model(input_features=like.new_zeros(shape), **told)
+        return self.model(input_ids=read, attention_mask=torch.ones_like(read), **told)
+
+
+class HeadlessModel(LanguageModel):
+    """A body, or a classifier: it has input rows only, and no loss on a text."""
+
+    kind = HEADLESS
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return what the model gives for one sequence, its states or its classes, float32."""
+        import torch
+
+        self._check([ids], None)
+        with torch.inference_mode():
+            found = self._forward(self._tensor([ids]))
+        values: npt.NDArray[np.float32] = found[0][0].float().cpu().numpy()
+        return values
+
+    def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
+        import torch
+
+        told = {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            told["decoder_input_ids"] = batch
+        return self.model(**told)
+
+
+CLASSES = {each.kind: each for each in (LanguageModel, MaskedModel, EncoderDecoderModel,
+                                        HeadlessModel)}  # fmt: skip

@@ -1,0 +1,344 @@
+"""Several methods on one pair, under one protocol, in one table.
+
+One method is in memory at a time: its rows are computed, scored on chunks that were fixed from the
+two tokenizers alone, and dropped. With a state folder what is done is kept, and a later run skips
+it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import TokensurgeonError, UsageError
+from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
+from tokensurgeon.evaluation.scoring import Scores
+from tokensurgeon.initialisers import get, load_plugin
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.studies.adapted_source import adapted_source, adapting, label
+from tokensurgeon.studies.compared_methods import (
+    DEFAULT,
+    Method,
+    make_rows,
+    other_seed,
+    parse_methods,
+    resolved,
+    rows_hash,
+    suggested,
+)
+from tokensurgeon.studies.comparison_state import SOURCE, State
+from tokensurgeon.studies.gap_closed import PLAIN, Floor, close_gaps
+from tokensurgeon.surgery.chosen_methods import default_methods
+from tokensurgeon.surgery.measure import evaluation_texts, patched_model
+from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.rows import PatchedRows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table.
+
+    Attributes
+    ----------
+    rows : tuple of dict
+        The source first, then by bits per byte; methods that could not work come last with their
+        reason under ``error``. Keys: method, bits_per_byte, gap (to the source), interval (95 %,
+        of the gap), closed (share of the recoverable gap, where a floor is given), gap_adapted
+        (to the source after the same calibration, where that is known), perplexity_ratio,
+        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, seconds, spread (bits
+        per byte at the best and the worst seed, of what is random), error.
+    evaluation : Evaluation
+        All of the figures, with their breakdown.
+    facts : dict
+        Source, target and donor, for a heading; the floor; notes on the text.
+    stages : dict
+        Of each fitted method, what its stages bought (`StageRecord.to_dict`).
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    evaluation: Evaluation
+    facts: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison for JSON."""
+        return {
+            "facts": self.facts,
+            "rows": list(self.rows),
+            "evaluation": self.evaluation.to_dict(),
+            "stages": self.stages,
+        }
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV with a header; pairs of numbers take two columns each."""
+        pairs = {
+            "interval": ("interval_low", "interval_high"),
+            "spread": ("spread_low", "spread_high"),
+        }
+        names = [each for key in self.rows[0] for each in pairs.get(key, (key,))]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            flat = {key: value for key, value in row.items() if key not in pairs}
+            for key, columns in pairs.items():
+                flat.update(zip(columns, row[key] or (None, None), strict=True))
+            writer.writerow(flat)
+        return buffer.getvalue()
+
+
+def compare(
+    recipe: Recipe,
+    methods: Sequence[str] = (),
+    *,
+    state: str | Path | None = None,
+    seeds: int = 1,
+    floor: Floor | None = None,
+    adapted: bool = False,
+    plugins: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure several methods on one pair; no checkpoint is written.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its `text.evaluation` is needed; its `output` and `baselines` are not used.
+    methods : sequence of str
+        See `Method.parse`. Default: a sensible few, and the default of the pair. When the
+        matrices are tied, a pair of different names is an error of its row.
+    state : path, optional
+        A folder in which each finished method is kept; what is there already is not measured
+        again. Methods that could not work are tried again.
+    seeds : int
+        Repeat what is random with so many seeds, the recipe's the first, and say the spread. A
+        method whose rows do not change with the seed is not random.
+    floor : Floor, optional
+        Of this pair, on the same text.
+    adapted : bool
+        Fit the source's own rows as each fitted method's were, and take its gap from there too.
+    plugins : sequence of path
+        Python files that register initialisers. Their code runs.
+    progress : callable(done, total, what), optional
+
+    Raises
+    ------
+    UsageError
+        Without a text, if a method is unknown or named twice, or if the floor is of another text.
+    """
+    if not recipe.text.evaluation:
+        raise UsageError("a comparison needs a text: give --text FILE")
+    asked = parse_methods(list(methods))
+    for plugin in plugins:
+        load_plugin(plugin)
+    for name in sorted({name for method in asked for name in (method.input, method.output)}):
+        if name not in (DEFAULT, "auto"):
+            get(name)
+    operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    texts = evaluation_texts(operation)
+    bench = _bench(operation, texts)
+    run = _Run(operation, bench, State(state, operation, bench), seeds)
+    source = run.source()
+    results = [EntryResult.from_dict(source["entry"])]
+    bench.table(results)  # before any method takes its time: the source must be comparable
+    rows: list[dict[str, Any]] = []
+    stages: dict[str, list[dict[str, Any]]] = {}
+    chosen = resolved(operation, asked) if asked else suggested(operation)
+    for done, method in enumerate(chosen):
+        operation.progress(done, len(chosen), "methods")
+        kept = run.method(method)
+        if adapted:
+            kept["row"]["gap_adapted"] = run.gap_adapted(kept)
+        rows.append(kept["row"])
+        if kept["entry"] is not None:
+            results.append(EntryResult.from_dict(kept["entry"]))
+        if kept.get("stages"):
+            stages[method.label] = kept["stages"]
+    operation.progress(len(chosen), len(chosen), "methods")
+    rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
+    if floor is not None and not close_gaps(rows, results[0], floor):
+        operation.warnings.append(
+            f"no share of the gap is said: the floor names no start, and '{PLAIN}' is not compared"
+        )
+    facts = _facts(operation, floor, seeds)
+    return Comparison((source["row"], *rows), bench.table(results), facts, stages)
+
+
+def _bench(operation: Operation, texts: Sequence[str]) -> Bench:
+    """Fix what is scored, from the tokenizers and the length of the model alone."""
+    longest = operation.checkpoint.max_positions
+    alignment = operation.alignment
+    return Bench.fix(
+        [(alignment.source, longest), (alignment.target, longest)],
+        texts,
+        max_bytes=operation.recipe.text.max_bytes,
+        seed=operation.recipe.seed,
+        kind=operation.checkpoint.layout.kind,
+    )
+
+
+class _Run:
+    """What the methods of one comparison share: the source's scores, once they are needed."""
+
+    def __init__(self, operation: Operation, bench: Bench, state: State, seeds: int) -> None:
+        self.operation, self.bench, self.state, self.seeds = operation, bench, state, seeds
+        self._scores: Scores | None = None
+        self._fitted: dict[int, tuple[Method, PatchedRows]] = {}
+
+    def source(self) -> dict[str, Any]:
+        """Return the source's row and entry."""
+        kept = self.state.load(SOURCE)
+        if kept is None:
+            result = self.bench.result(self._source_entry(), self._first())
+            kept = {"row": _row(SOURCE, result), "entry": result.to_dict()}
+            self.state.save(SOURCE, kept)
+        return kept
+
+    def method(self, method: Method) -> dict[str, Any]:
+        """Return a method's row and entry; one that cannot work has its reason and no entry."""
+        try:
+            kept = self.state.load(method)
+            if kept is None:
+                kept = self._measured(method)
+                self.state.save(method, kept)
+            if self.seeds > 1:
+                kept["row"]["spread"] = self._spread(method, kept)
+        except TokensurgeonError as error:
+            return {"row": {**_row(method.label, None), "error": str(error)}, "entry": None}
+        return kept
+
+    def _measured(self, method: Method) -> dict[str, Any]:
+        operation, first = self.operation, self._first()
+        patched = self._rows(operation, method)
+        result = self._result(operation, method, patched, first)
+        row = _row(method.label, result)
+        row["seconds"] = round(patched.seconds, 3)
+        row["donor"] = patched.used_donor
+        row["forward_tokens"] = patched.forward_tokens
+        row["gradient_steps"] = patched.gradient_steps
+        if patched.used_text:
+            row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
+        kept: dict[str, Any] = {
+            "row": row,
+            "entry": result.to_dict(),
+            "rows": rows_hash(patched),
+        }
+        if method.fitted:
+            kept["adapting"] = adapting(patched)
+            kept["stages"] = [record.to_dict() for record in patched.stages]
+        return kept
+
+    def _rows(self, operation: Operation, method: Method) -> PatchedRows:
+        """Return a method's rows; healing goes on from the seed's last fitted rows if its own."""
+        seed, base = operation.recipe.seed, None
+        if method.heal and seed in self._fitted:
+            one, rows = self._fitted[seed]
+            base = rows if one == dataclasses.replace(method, heal=0.0) else None
+        found = make_rows(operation, method, base)
+        if method.fitted and not method.heal:
+            self._fitted[seed] = method, found
+        return found
+
+    def gap_adapted(self, kept: dict[str, Any]) -> float | None:
+        """Return a fitted method's gap to the source that was fitted in the same way.
+
+        None for what is not fitted, and where the source cannot be.
+        """
+        if kept.get("adapting") is None:
+            return None
+        stages, heal = tuple(kept["adapting"][0]), kept["adapting"][1]
+        if not stages and not heal:
+            return float(kept["row"]["gap"])
+        name = label(stages, heal)
+        source = self.state.load(name)
+        if source is None:
+            try:
+                twin, rows = adapted_source(self.operation, stages, heal)
+            except TokensurgeonError as error:
+                self.operation.warnings.append(f"{name} could not be measured: {error}")
+                return None
+            entry = Entry(name, patched_model(twin, rows), self.operation.alignment.source)
+            result = self.bench.result(entry, self.bench.score(entry, self.operation.progress))
+            source = {"entry": result.to_dict()}
+            self.state.save(name, source)
+        return float(kept["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
+
+    def _source_entry(self) -> Entry:
+        return Entry(SOURCE, self.operation.model, self.operation.alignment.source)
+
+    def _first(self) -> Scores:
+        if self._scores is None:
+            self._scores = self.bench.score(self._source_entry(), self.operation.progress)
+        return self._scores
+
+    def _result(
+        self, operation: Operation, method: Method, rows: PatchedRows, first: Scores
+    ) -> EntryResult:
+        alignment = operation.alignment
+        model = patched_model(operation, rows)
+        entry = Entry(method.label, model, alignment.target, alignment=alignment)
+        return self.bench.result(entry, self.bench.score(entry, operation.progress), first)
+
+    def _spread(self, method: Method, kept: dict[str, Any]) -> list[float] | None:
+        """Repeat a random method with other seeds; None for one that is not."""
+        found = [kept["row"]["bits_per_byte"]]
+        for repeat in range(1, self.seeds):
+            again = self.state.load(method, repeat)
+            if again is None:
+                other = other_seed(self.operation, self.operation.recipe.seed + repeat)
+                rows = self._rows(other, method)
+                again = {"rows": rows_hash(rows), "bits_per_byte": found[0]}
+                if again["rows"] != kept["rows"]:
+                    result = self._result(other, method, rows, self._first())
+                    again["bits_per_byte"] = result.bits_per_byte
+                self.state.save(method, again, repeat)
+            if repeat == 1 and again["rows"] == kept["rows"]:
+                return None
+            found.append(again["bits_per_byte"])
+        known = [value for value in found if value is not None]
+        return [min(known), max(known)] if len(known) > 1 else None
+
+
+def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
+    gap = result.difference if result else None
+    return {
+        "method": name,
+        "bits_per_byte": result.bits_per_byte if result else None,
+        "gap": gap.estimate if gap else None,
+        "interval": [gap.low, gap.high] if gap else None,
+        "closed": None,
+        "gap_adapted": None,
+        "perplexity_ratio": result.perplexity_ratio if result else None,
+        "bytes_per_token": result.bytes_per_token if result else None,
+        "donor": False,
+        "text_bytes": 0,
+        "forward_tokens": 0,
+        "gradient_steps": 0,
+        "seconds": None,
+        "spread": None,
+        "error": None,
+    }
+
+
+def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, Any]:
+    recipe, layout = operation.recipe, operation.checkpoint.layout
+    return {
+        "source": recipe.source,
+        "target": recipe.target or "trained",
+        "donor": recipe.donor,
+        "tied": operation.tied,
+        "untied": layout.tied and recipe.untie,
+        "default": Method(*default_methods(operation)).label,
+        "missing": int(operation.alignment.missing.size),
+        "n_target": operation.alignment.target.n_rows,
+        "calibration_bytes": sum(len(text.encode()) for text in operation.calibration_texts),
+        "floor": floor and dict(vars(floor)),
+        "seeds": seeds,
+        "notes": list(operation.warnings),
+    }

@@ -1,0 +1,203 @@
+"""A comparison that can be killed: one small file per method and seed that is done.
+
+A file is found again by a hash of all that decides the figure: the source's weights, the target,
+the donor's rows, the method with its settings and its code, the texts, the seed, the versions.
+Files of other pairs may lie in the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import UnknownNameError, UsageError
+from tokensurgeon.evaluation import Bench
+from tokensurgeon.initialisers import get
+from tokensurgeon.report.model import versions
+from tokensurgeon.studies.compared_methods import Method
+from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.text.corpus import read_documents
+
+SCHEMA = 1
+SOURCE = "source"
+
+ELSEWHERE = {
+    "source", "tokenizer", "donor", "output", "init", "text", "baselines", "force", "memory_gib",
+    "trust_remote_code", "allow_autotokenizer_mismatch", "calibrate", "heal", "budget",
+}  # fmt: skip
+"""Keys of a recipe that decide no figure, or that are put into the hash by what they name."""
+
+VERSIONS = ("tokensurgeon", "torch", "transformers")
+
+
+class State:
+    """The folder of a comparison; without one nothing is kept.
+
+    Parameters
+    ----------
+    folder : path or None
+        Made if it is not there.
+    operation : Operation
+    bench : Bench
+
+    Raises
+    ------
+    UsageError
+        If the folder is a file.
+    """
+
+    def __init__(self, folder: str | Path | None, operation: Operation, bench: Bench) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._operation, self._bench = operation, bench
+        if self.folder is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"{self.folder} cannot hold what was measured ({error.strerror}): "
+                    "name another folder"
+                ) from error
+
+    def load(self, method: Method | str, repeat: int = 0) -> dict[str, Any] | None:
+        """Return what was kept of a method, or of the source by label; None where nothing is.
+
+        `repeat` counts seeds; 0 is the recipe's.
+        """
+        path = self._path(method, repeat)
+        if path is None:
+            return None
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):  # not there, or not whole: it is measured again
+            return None
+        right = isinstance(kept, dict) and kept.get("schema") == SCHEMA
+        return dict(kept["result"]) if right else None
+
+    def save(self, method: Method | str, result: dict[str, Any], repeat: int = 0) -> None:
+        """Keep what was found; the file is there whole or not at all."""
+        path = self._path(method, repeat)
+        if path is None:
+            return
+        data = {"schema": SCHEMA, "decided_by": self._decided_by(method, repeat), "result": result}
+        text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+
+    def _path(self, method: Method | str, repeat: int) -> Path | None:
+        if self.folder is None:
+            return None
+        label = method if isinstance(method, str) else method.label
+        key = json.dumps(self._decided_by(method, repeat), sort_keys=True)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return self.folder / f"{file_name(label)}-{digest[:16]}.json"
+
+    def _decided_by(self, method: Method | str, repeat: int) -> dict[str, Any]:
+        """Return all that decides a figure, as JSON values."""
+        operation = self._operation
+        recipe = operation.recipe
+        common: dict[str, Any] = {
+            "source": self._source,
+            "target": operation.alignment.target.fingerprint,
+            "evaluation": [self._bench.sha256, self._bench.chunk_bytes],
+            "seed": recipe.seed,
+            "device": recipe.device,
+            "dtype": recipe.dtype,
+            "versions": {name: found for name, found in versions().items() if name in VERSIONS},
+        }
+        if isinstance(method, str):
+            return common if method == SOURCE else {**common, "method": method, **self._fitting}
+        names = sorted({method.input, method.output})
+        settings = recipe.init.settings
+        decided = {
+            **common,
+            "method": method.label,
+            "settings": {name: settings.get(name, {}) for name in (*names, "*")},
+            "code": {name: code_hash(name) for name in names},
+            "recipe": recipe.model_dump(mode="json", exclude=ELSEWHERE),
+            "donor": self._donor,
+            "calibration": self._calibration,
+            "repeat": repeat,
+        }
+        return {**decided, **self._fitting} if method.fitted or "auto" in names else decided
+
+    @cached_property
+    def _fitting(self) -> dict[str, Any]:
+        """Return what decides how rows are fitted."""
+        recipe = self._operation.recipe
+        other = recipe.text.other
+        documents = (document.text for document in read_documents(other)) if other else ()
+        return {
+            "calibration": self._calibration,
+            "other": text_hash(documents),
+            "calibrate": recipe.calibrate,
+            "budget": recipe.budget,
+            "fitting": fitting_hash(),
+        }
+
+    @cached_property
+    def _calibration(self) -> str:
+        return text_hash(self._operation.calibration_texts)
+
+    @cached_property
+    def _source(self) -> str:
+        """Hash of the whole checkpoint: its fingerprint says nothing of the body's weights."""
+        checkpoint = self._operation.checkpoint
+        digest = hashlib.sha256(checkpoint.fingerprint.encode())
+        for name in sorted(checkpoint.tensors.files):
+            file = checkpoint.tensors.files[name]
+            for tensor in sorted(file.tensors):
+                for chunk in file.chunks(tensor):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @cached_property
+    def _donor(self) -> str | None:
+        donor = self._operation.donor
+        if donor is None:
+            return None
+        digest = hashlib.sha256()
+        for rows in (donor.input, donor.output):
+            digest.update(rows.tobytes())
+        return digest.hexdigest()
+
+
+def file_name(label: str) -> str:
+    """Return what the file of a method is called, its hash aside."""
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower())
+
+
+def text_hash(texts: Iterable[str]) -> str:
+    """Return the sha256 of texts, each ended by a byte that UTF-8 never holds."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8") + b"\xff")
+    return digest.hexdigest()
+
+
+def code_hash(name: str) -> str | None:
+    """Return the sha256 of the file that defines an initialiser; None where there is none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(get(name))).read_bytes()).hexdigest()
+    except (UnknownNameError, OSError, TypeError):
+        return None
+
+
+def fitting_hash() -> str:
+    """Return the sha256 of the files that choose and calibrate rows."""
+    package = Path(__file__).parent.parent
+    files = [package / "surgery" / name for name in ("choose.py", "calibrate.py")]
+    files += [*package.glob("calibration/**/*.py"), *package.glob("initialisers/**/*.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

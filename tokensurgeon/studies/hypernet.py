@@ -1,0 +1,90 @@
+"""Train a hypernetwork for a source, and keep it in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokensurgeon.errors import UsageError
+from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.limits import check_forward
+from tokensurgeon.surgery.prepare import prepare
+
+
+def train_hypernet(
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    minutes: float = 10.0,
+    size: int = 256,
+    layers: int = 1,
+    steps: tuple[int, int] | None = None,
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> Hypernet:
+    """Train a network that makes rows for any target tokenizer of a source.
+
+    A run that was broken off is gone on with: its state lies beside the file, as ``FILE.partial``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its source, `text.calibration` (none trains on rows alone), device, dtype and seed count;
+        a target does not.
+    path : str or Path
+        The safetensors file to write.
+    minutes : float
+        Of training; fitting the ridge composer comes on top.
+    size, layers : int
+        Width (a multiple of 4) and blocks of the network.
+    steps : tuple of two int, optional
+        Steps on rows and through the model, in the place of minutes: the same on every machine.
+    force : bool
+        Write over a file.
+
+    Returns
+    -------
+    Hypernet
+        What was written; its `card` has the figures of every rung.
+
+    Raises
+    ------
+    UsageError, InitialiserError, CheckpointError
+        On a path that is taken or cannot be written, a source that teaches nothing, a checkpoint
+        that cannot be read.
+    """
+    from tokensurgeon.initialisers.hypernetwork.staged_fit import Ladder
+
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists; give --force to write over it")
+    if size < 4 or size % 4 or layers < 1:
+        raise UsageError(f"a network of width {size} and {layers} blocks cannot be built")
+    # The source's own tokenizer: nothing is missing, and all that is wanted is read and checked.
+    operation = prepare(
+        recipe.model_copy(update={"tokenizer": recipe.source, "donor": None, "map": {}}), progress
+    )
+    context = operation.context
+    texts = operation.calibration_texts
+    if texts:
+        check_forward(operation, "--text", trains=True)
+    ladder = Ladder(
+        context,
+        60 * minutes,
+        size=size,
+        layers=layers,
+        steps=steps,
+        model=operation.model if texts else None,
+        partial=path.with_name(path.name + ".partial"),
+        card={"source": Path(str(recipe.source)).name, "text_bytes": sum(map(_n_bytes, texts))},
+    )
+    found = ladder.run()
+    found.save(path)
+    return found
+
+
+def _n_bytes(text: str) -> int:
+    return len(text.encode("utf-8"))

@@ -1,0 +1,258 @@
+"""Read texts: files, folders and globs become documents.
+
+A document is a string that came from one place. What ends a document depends on the file:
+
+============  =================================================================================
+``.jsonl``    each line is a document: a string, or an object with the text in a field
+``.json``     a list of such values, or one object
+``.parquet``  each row (extra ``parquet``)
+``.fasta``    each record's sequence, without its name; also ``.fa`` and ``.fna``
+others        the whole file; a line that holds only ``<|endoftext|>`` ends a document
+============  =================================================================================
+
+Any of them may be packed as ``.gz`` or, with the extra ``zstd``, ``.zst``. ``hf:NAME`` is a dataset
+of the Hugging Face hub or a local folder of that kind (extra ``datasets``). Text is taken as it is,
+line ends included: a byte order mark at the start of a file is dropped, what is not UTF-8 is
+replaced by U+FFFD and counted, and nothing else is changed. This module does not split text into
+chunks, normalise it or remove duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import CorpusError
+from tokensurgeon.text.formats import (
+    TEXT_SUFFIXES,
+    suffix_of,
+    texts_of,
+    texts_of_dataset,
+    without_surrogates,
+)
+
+DATASET = "hf:"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and the file it came from (``file:3`` for the third of several)."""
+
+    text: str
+    source: str
+    file: str = ""
+
+    @property
+    def n_bytes(self) -> int:
+        """Length in UTF-8."""
+        return len(self.text.encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents, and what a card needs to say about them.
+
+    Attributes
+    ----------
+    documents : tuple of Document
+        At least one; none is empty.
+    n_bytes : int
+        Their length in UTF-8.
+    n_replaced : int
+        Characters put in place of bytes that are not UTF-8 (or of lone surrogates).
+    sha256 : str
+        Of each document's UTF-8 followed by a byte 0xFF, which UTF-8 never holds.
+    files : tuple of str
+        The files read, in order.
+    """
+
+    documents: tuple[Document, ...]
+    n_bytes: int
+    n_replaced: int
+    sha256: str
+    files: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The documents' texts."""
+        return tuple(document.text for document in self.documents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts without the text."""
+        return {
+            "sha256": self.sha256,
+            "bytes": self.n_bytes,
+            "documents": len(self.documents),
+            "replaced_characters": self.n_replaced,
+            "files": list(self.files),
+        }
+
+
+def read_documents(
+    patterns: Sequence[str | Path], *, field: str = "text", max_bytes: int | None = None
+) -> list[Document]:
+    """Return the documents of `read_corpus` without its figures."""
+    return list(read_corpus(patterns, field=field, max_bytes=max_bytes).documents)
+
+
+def read_corpus(
+    patterns: Sequence[str | Path], *, field: str = "text", max_bytes: int | None = None
+) -> Corpus:
+    r"""Read documents from files, folders and globs.
+
+    Parameters
+    ----------
+    patterns : sequence of str or Path
+        A folder is searched for files with `TEXT_SUFFIXES`, hidden ones left out. Files come in
+        the order of the patterns, sorted within each; a file that several patterns find is read
+        once.
+    field : str
+        The key that holds the text in JSON objects.
+    max_bytes : int or None
+        Stop after the document that reaches this many bytes of UTF-8.
+
+    Raises
+    ------
+    CorpusError
+        If a file is missing, empty, unreadable, or not of the format its name says.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "a.jsonl").write_text('"one"\n{"text": "two"}\n')
+    >>> [document.text for document in read_documents([folder])]
+    ['one', 'two']
+    """
+    documents: list[Document] = []
+    files: dict[str, None] = {}
+    total = replaced = 0
+    for document, wrong in iter_documents(patterns, field=field):
+        documents.append(document)
+        files[document.file] = None
+        total += document.n_bytes
+        replaced += wrong
+        if max_bytes is not None and total >= max_bytes:
+            break
+    return _corpus(documents, replaced, list(files))
+
+
+def iter_documents(
+    patterns: str | Path | Sequence[str | Path],
+    *,
+    field: str = "text",
+    part_bytes: int | None = None,
+) -> Iterator[tuple[Document, int]]:
+    """Yield each document of `read_corpus`, with the number of characters replaced in it.
+
+    `part_bytes` cuts plain text at the line end after so many bytes, and each part then counts as
+    a document; so no file is held whole.
+
+    Raises
+    ------
+    CorpusError
+        As `read_corpus` does, when it comes to the file.
+    """
+    named = [patterns] if isinstance(patterns, str | Path) else patterns
+    datasets = [str(name) for name in named if str(name).startswith(DATASET)]
+    plain = [name for name in named if not str(name).startswith(DATASET)]
+    sources = [
+        (str(path), texts_of(path, field, part_bytes))
+        for path in (find_files(plain) if plain or not datasets else [])
+    ]
+    for name in datasets:
+        sources.append((name, texts_of_dataset(name.removeprefix(DATASET), field)))
+    for file, texts in sources:
+        number, replaced = 0, 0
+        first: tuple[Document, int] | None = None
+        for text, wrong in texts:
+            replaced += wrong
+            if not text:
+                continue
+            number += 1
+            if first is not None:
+                yield first
+                first = None
+            document = Document(text, f"{file}:{number}", file)
+            # The only document of a file is named like the file.
+            if number == 1:
+                first = (document, replaced)
+            else:
+                yield document, replaced
+            replaced = 0
+        if not number:
+            raise CorpusError(f"{file} holds no text; leave it out")
+        if first is not None:
+            yield Document(first[0].text, file, file), first[1]
+
+
+def corpus_of_texts(texts: Iterable[str], source: str = "text") -> Corpus:
+    """Return texts that are in memory already as a corpus; empty ones are left out."""
+    documents = []
+    replaced = 0
+    for number, text in enumerate(texts, start=1):
+        text, wrong = without_surrogates(text)
+        replaced += wrong
+        if text:
+            documents.append(Document(text, f"{source}:{number}"))
+    return _corpus(documents, replaced, [])
+
+
+def find_files(patterns: Sequence[str | Path]) -> list[Path]:
+    """Return the files that the patterns name, each once.
+
+    Raises
+    ------
+    CorpusError
+        If a pattern finds nothing.
+    """
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            paths = _files_in(path)
+            if not paths:
+                raise CorpusError(f"no text files in the folder {path}; name them, or use a glob")
+        elif path.is_file():
+            paths = [path]
+        elif any(mark in str(pattern) for mark in "*?["):
+            paths = [name for name in _glob(path) if name.is_file()]
+            if not paths:
+                raise CorpusError(f"no file matches {pattern}; check the pattern, and quote it")
+        else:
+            raise CorpusError(f"there is no text file {path}; check the path")
+        for name in paths:
+            found.setdefault(name.resolve(), name)
+    if not found:
+        raise CorpusError("no text was named; give files, folders or globs")
+    return list(found.values())
+
+
+def _glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.is_file() and suffix_of(path) in TEXT_SUFFIXES:
+            paths.append(path)
+    return paths
+
+
+def _corpus(documents: list[Document], replaced: int, files: list[str]) -> Corpus:
+    if not documents:
+        raise CorpusError("the texts given are empty; give at least one document")
+    digest = hashlib.sha256()
+    total = 0
+    for document in documents:
+        data = document.text.encode("utf-8")
+        digest.update(data + b"\xff")
+        total += len(data)
+    return Corpus(tuple(documents), total, replaced, digest.hexdigest(), tuple(files))

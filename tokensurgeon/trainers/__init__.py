@@ -1,0 +1,38 @@
+"""New vocabularies: what is counted, how they are learned and encoded, and what they do to text.
+
+The names below are imported when first used: the command line reads the lists of names alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokensurgeon.trainers.counting.pretokenizers import DIGITS as DIGITS
+    from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZERS as PRETOKENIZERS
+    from tokensurgeon.trainers.edits.extend import extend_vocabulary as extend_vocabulary
+    from tokensurgeon.trainers.edits.reduce import prune_vocabulary as prune_vocabulary
+    from tokensurgeon.trainers.plan import Shape as Shape
+    from tokensurgeon.trainers.train import train_vocabulary as train_vocabulary
+    from tokensurgeon.trainers.trained import TrainedVocabulary as TrainedVocabulary
+    from tokensurgeon.trainers.training_methods import METHODS as METHODS
+
+_HOMES = {
+    "DIGITS": "counting.pretokenizers",
+    "METHODS": "training_methods",
+    "PRETOKENIZERS": "counting.pretokenizers",
+    "Shape": "plan",
+    "TrainedVocabulary": "trained",
+    "extend_vocabulary": "edits.extend",
+    "prune_vocabulary": "edits.reduce",
+    "train_vocabulary": "train",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,1 @@
+"""From running text to counted segments: what every learner starts from."""

@@ -1,0 +1,232 @@
+"""Count the distinct segments of a corpus: what every trainer here starts from.
+
+Documents are read once, as a stream, and cut by one or more cutters; what is kept is how often each
+distinct segment occurs, or in how many documents. Batches of documents go to worker processes and
+come back in order, so the result does not depend on their number. Some documents are held out
+before anything is counted.
+
+Memory is bounded: where the tables outgrow it, the rarest segments are dropped, and the result says
+how many. A count that was cut off goes on from where it was last saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import CorpusError
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.corpus import Document
+from tokensurgeon.text.held_out import HeldOut
+from tokensurgeon.text.seen import Hashes, line_hashes
+from tokensurgeon.trainers.counting.counts import Counted, Table, load_counts, save_counts
+from tokensurgeon.trainers.counting.cutters import Cutter
+
+BATCH_BYTES = 4_000_000
+ALONE_BYTES = 16_000_000
+"""Up to this much text is counted in this process: workers take a second to start."""
+SAVE_BYTES = 256_000_000
+ENTRY_BYTES = 110
+"""Of memory, of an entry of a table beside its text: 78 to 92 with CPython 3.11, and more right
+after a table has grown."""
+
+
+def count_segments(
+    parts: Mapping[str, Iterable[tuple[Document, int]]],
+    cutters: Mapping[str, Cutter],
+    *,
+    held_out: HeldOut | None = None,
+    processes: int | None = None,
+    memory_gib: float = 2.0,
+    state: str | Path | None = None,
+    progress: Progress = no_progress,
+) -> Counted:
+    """Count the distinct segments of documents.
+
+    Parameters
+    ----------
+    parts : mapping of str to iterable of (Document, int)
+        By name, documents with the number of characters replaced in each; see `iter_documents`.
+    cutters : mapping of str to Cutter
+        How text is cut, by name of the table.
+    held_out : HeldOut or None
+        Which documents are left out, and kept; None counts all.
+    processes : int or None
+        Workers; None takes every processor. The result is the same for any number.
+    memory_gib : float
+        What the tables may take.
+    state : str, Path or None
+        A file to keep the counts in, saved as they grow. If it is there and of the same text and
+        cutters, counting goes on from it.
+    progress : callable(done, total, what)
+        Bytes counted; the total is not known and 0.
+
+    Raises
+    ------
+    CorpusError
+        If there is no text, or `state` is of other text or other cutters.
+    """
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    counted = Counted(
+        tuple(parts),
+        {name: [Counter() for _ in parts] for name in cutters},
+        n_bytes=[0] * len(parts),
+        n_documents=[0] * len(parts),
+        n_lines=[0] * len(parts),
+        dropped=dict.fromkeys(cutters, 0),
+    )
+    stream = _Stream(parts, counted, held_out, load_counts(state, cutters, counted))
+    limit = int(memory_gib * 2**30)
+    saved = sum(counted.n_bytes)
+
+    def take(batch: _Batch, found: tuple[dict[str, Table], Hashes]) -> None:
+        nonlocal saved
+        tables, hashes = found
+        counted.seen = counted.seen.plus(hashes)
+        for name, table in tables.items():
+            counted.tables[name][batch.part].update(table)
+        counted.n_bytes[batch.part] += batch.n_bytes
+        counted.n_documents[batch.part] += len(batch.texts)
+        counted.n_lines[batch.part] += sum(text.count("\n") for text in batch.texts)
+        counted.document_hashes += batch.hashes
+        _hold(counted, limit)
+        done = sum(counted.n_bytes)
+        progress(done, 0, "counting")
+        if state is not None and done - saved >= SAVE_BYTES:
+            save_counts(state, cutters, counted)
+            saved = done
+
+    batches = stream.batches()
+    jobs = effective_n_jobs(processes or -1)
+    done = 0
+    for batch in batches:
+        take(batch, cut_batch(cutters, batch.texts))
+        done += batch.n_bytes
+        if done >= ALONE_BYTES and jobs > 1:
+            break
+    sent: list[_Batch] = []
+
+    def send() -> Iterator[Any]:
+        for batch in batches:
+            sent.append(batch)
+            yield delayed(cut_batch)(cutters, batch.texts)
+
+    # In order, so what is dropped and saved does not depend on which worker is faster.
+    for found in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=2 * jobs)(send()):
+        take(sent.pop(0), found)
+    stream.close()
+    if state is not None and sum(counted.n_bytes) > saved:
+        save_counts(state, cutters, counted)
+    if not sum(counted.n_bytes):
+        raise CorpusError("no text is left to train on; give more")
+    return counted
+
+
+def cut_batch(cutters: Mapping[str, Cutter], texts: list[str]) -> tuple[dict[str, Table], Hashes]:
+    """Return the counted segments of texts, by cutter, and the hashes of their lines."""
+    found: dict[str, Table] = {}
+    for name, cutter in cutters.items():
+        table: Table = Counter()
+        for text in texts:
+            pieces = cutter.cut(text)
+            table.update(set(pieces) if cutter.once else pieces)
+        found[name] = table
+    return found, line_hashes(texts)
+
+
+def _hold(counted: Counted, limit: int) -> None:
+    """Drop the rarest segments until the tables fit."""
+    rarest = 1
+    while (size := _size(counted)) > limit:
+        for name, tables in counted.tables.items():
+            for table in tables:
+                rare = [segment for segment, n in table.items() if n <= rarest]
+                for segment in rare:
+                    counted.dropped[name] += table.pop(segment)
+        rarest = rarest * 2 if _size(counted) > 0.9 * size else rarest
+
+
+def _size(counted: Counted) -> int:
+    # Segments are about as long as the sample; exact sums would cost more than the counting.
+    total = 0
+    for tables in counted.tables.values():
+        for table in tables:
+            sample = [len(key) for key, _ in zip(table, range(1000), strict=False)]
+            mean = sum(sample) / len(sample) if sample else 0.0
+            total += int(len(table) * (ENTRY_BYTES + mean))
+    return total
+
+
+@dataclass
+class _Batch:
+    part: int
+    texts: list[str] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+    n_bytes: int = 0
+
+
+class _Stream:
+    """Documents in batches, without what is held out and what was counted before."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, Iterable[tuple[Document, int]]],
+        counted: Counted,
+        held_out: HeldOut | None,
+        skip: list[str],
+    ) -> None:
+        self._parts = parts
+        self._counted = counted
+        self._held_out = held_out
+        self._skip = iter(skip)
+        self._n_skip = len(skip)
+        self._digest = hashlib.sha256()
+        self._files: dict[str, None] = {}
+
+    def batches(self) -> Iterator[_Batch]:
+        for number, (name, documents) in enumerate(self._parts.items()):
+            read = self._read(documents)
+            kept = read if self._held_out is None else self._held_out.split(name, read)
+            batch = _Batch(number)
+            for document in kept:
+                data = document.text.encode("utf-8")
+                key = document_hash(data)
+                if self._n_skip:
+                    self._n_skip -= 1
+                    if next(self._skip) != key:
+                        raise CorpusError("the counts kept are of other text; remove their file")
+                    continue
+                batch.texts.append(document.text)
+                batch.hashes.append(key)
+                batch.n_bytes += len(data)
+                if batch.n_bytes >= BATCH_BYTES:
+                    yield batch
+                    batch = _Batch(number)
+            if batch.texts:
+                yield batch
+
+    def _read(self, documents: Iterable[tuple[Document, int]]) -> Iterator[Document]:
+        for document, replaced in documents:
+            self._counted.n_replaced += replaced
+            self._digest.update(document.text.encode("utf-8") + b"\xff")
+            if document.file:
+                self._files[document.file] = None
+            yield document
+
+    def close(self) -> None:
+        if self._n_skip:
+            raise CorpusError("the counts kept are of more text than this; remove their file")
+        self._counted.sha256 = self._digest.hexdigest()
+        self._counted.files = list(self._files)
+        if self._held_out is not None:
+            self._counted.held_out = self._held_out.documents
+
+
+def document_hash(data: bytes) -> str:
+    """Return 16 hexadecimal digits that tell a document from any other."""
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""What was counted, in memory and in a file, so that a cut-off count goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import CorpusError
+from tokensurgeon.text.corpus import Document
+from tokensurgeon.text.seen import NOTHING, Seen
+from tokensurgeon.trainers.counting.cutters import Cutter
+
+Table = Counter[str]
+
+
+@dataclass
+class Counted:
+    """What was counted, and what of.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Names of the parts of the corpus.
+    tables : dict of str to list of Counter
+        By name of the cutter, a table for each part: how often each segment occurs, or how many
+        documents have it.
+    n_bytes, n_documents, n_lines : list of int
+        Of the text that was counted, by part.
+    held_out : dict of str to list of Document
+        By part; not counted.
+    sha256 : str
+        Of all documents read, each with a byte 0xFF behind it.
+    document_hashes : list of str
+        The first 16 hexadecimal digits of the sha256 of each document counted.
+    files : list of str
+    n_replaced : int
+        Characters put in place of bytes that are not UTF-8.
+    dropped : dict of str to int
+        By cutter, occurrences of segments that were dropped to keep within memory.
+    seen : Seen
+        Hashes of lines counted.
+    """
+
+    parts: tuple[str, ...]
+    tables: dict[str, list[Table]]
+    n_bytes: list[int]
+    n_documents: list[int]
+    n_lines: list[int]
+    held_out: dict[str, list[Document]] = field(default_factory=dict)
+    sha256: str = ""
+    document_hashes: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    n_replaced: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    seen: Seen = NOTHING
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a card says of the text."""
+        held = [each for documents in self.held_out.values() for each in documents]
+        return {
+            "sha256": self.sha256,
+            "bytes": sum(self.n_bytes) + sum(each.n_bytes for each in held),
+            "documents": sum(self.n_documents) + len(held),
+            "replaced_characters": self.n_replaced,
+            "files": self.files,
+            "parts": {
+                name: {"bytes": n_bytes, "documents": n}
+                for name, n_bytes, n in zip(self.parts, self.n_bytes, self.n_documents, strict=True)
+            },
+            "dropped_occurrences": self.dropped,
+        }
+
+
+def load_counts(
+    path: str | Path | None, cutters: Mapping[str, Cutter], counted: Counted
+) -> list[str]:
+    """Fill `counted` from a file if it is there; return the hashes of what it counted."""
+    if path is None or not Path(path).exists():
+        return []
+    try:
+        kept = json.loads(Path(path).read_text("utf-8"))
+        same = kept["cutters"] == _names(cutters) and tuple(kept["parts"]) == counted.parts
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{path} holds no counts; take another file") from error
+    if not same:
+        raise CorpusError(
+            f"the counts in {path} are of another method, cut or mixture; remove the file"
+        )
+    counted.tables = {
+        name: [Counter(table) for table in tables] for name, tables in kept["tables"].items()
+    }
+    counted.n_bytes, counted.n_documents = kept["bytes"], kept["documents"]
+    counted.n_lines = kept["lines"]
+    counted.dropped, counted.document_hashes = kept["dropped"], kept["hashes"]
+    counted.seen = Seen.of_text(kept["seen"])
+    return list(counted.document_hashes)
+
+
+def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counted) -> None:
+    """Write the file whole, or leave the one before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(
+            {
+                "cutters": _names(cutters),
+                "parts": counted.parts,
+                "tables": counted.tables,
+                "bytes": counted.n_bytes,
+                "documents": counted.n_documents,
+                "lines": counted.n_lines,
+                "dropped": counted.dropped,
+                "hashes": counted.document_hashes,
+                "seen": counted.seen.to_text(),
+            },
+            file,
+            ensure_ascii=False,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _names(cutters: Mapping[str, Cutter]) -> dict[str, str]:
+    return {name: repr(cutter) for name, cutter in cutters.items()}

@@ -1,0 +1,1 @@
+"""A tokenizer that exists, extended or pruned; its ids stay."""

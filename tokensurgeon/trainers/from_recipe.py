@@ -1,0 +1,101 @@
+"""Train the target tokenizer that a recipe describes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokensurgeon.errors import RecipeError
+from tokensurgeon.progress import Progress
+from tokensurgeon.recipe import TrainSpec
+from tokensurgeon.text.mixture import Part, parse_mixture
+from tokensurgeon.trainers import Shape, extend_vocabulary, prune_vocabulary, train_vocabulary
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+
+SOURCE = "source"
+"""What a recipe calls its own source's tokenizer."""
+
+
+def train_target(
+    spec: TrainSpec, source: str | Path, force: bool, progress: Progress
+) -> Vocabulary:
+    """Train and load a tokenizer; it is kept where the recipe says so.
+
+    Raises
+    ------
+    UsageError, CorpusError, TokenizerError
+        As training raises them.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
+        text: dict[str, Part] | Sequence[str]
+        text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus
+        if spec.base is not None:
+            base = source if spec.base == SOURCE else spec.base
+            _edit(spec, base, text, folder, force, progress)
+        else:
+            train_vocabulary(
+                text,
+                method=spec.method,
+                size=spec.size,
+                pretokenizer=spec.pretokenizer,
+                digits=spec.digits,
+                shape=Shape(
+                    encoder=spec.encoder,
+                    transition=spec.transition,
+                    most_words=spec.max_words,
+                    no_cross=spec.no_cross,
+                    max_pieces=spec.max_pieces,
+                    longest=spec.longest,
+                    terms=_lines(spec.list),
+                    parallel=spec.parallel,
+                ),
+                output=folder,
+                force=force,
+                progress=progress,
+            )
+        return load_vocabulary(folder)
+
+
+def patterns_of(spec: TrainSpec) -> list[str]:
+    """Return the files, globs and datasets that a tokenizer is trained on."""
+    parts = parse_mixture(spec.mixture)
+    return [*spec.corpus, *(pattern for part in parts.values() for pattern in part.patterns)]
+
+
+def _edit(
+    spec: TrainSpec,
+    base: str | Path,
+    text: dict[str, Part] | Sequence[str],
+    folder: Path,
+    force: bool,
+    progress: Progress,
+) -> None:
+    if spec.method == "prune":
+        prune_vocabulary(base, text, output=folder, force=force, progress=progress)
+        return
+    if spec.size is None:
+        raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
+    extend_vocabulary(
+        base,
+        text,
+        size=spec.size,
+        across=spec.across,
+        most_words=spec.max_words,
+        no_cross=spec.no_cross,
+        longest=spec.longest,
+        output=folder,
+        force=force,
+        progress=progress,
+    )
+
+
+def _lines(name: str | None) -> tuple[str, ...]:
+    if name is None:
+        return ()
+    try:
+        return tuple(Path(name).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise RecipeError(f"cannot read the list {name}: {reason}") from error

@@ -1,0 +1,1 @@
+"""What a vocabulary does to texts, as figures."""

@@ -1,0 +1,196 @@
+"""A trained vocabulary, and the folder it is written to.
+
+The folder holds a stock ``tokenizer.json`` and ``tokenizer_config.json`` that transformers loads as
+they are, ``training.json`` with every fact, ``seen.txt`` with hashes of lines it was trained on,
+and ``README.md``, which says the facts in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokensurgeon
+from tokensurgeon.errors import OutputExistsError, TokenizerError
+from tokensurgeon.text.seen import SEEN_FILE, Seen
+from tokensurgeon.trainers.vocabulary_card import card
+from tokensurgeon.vocabulary.hard_text import hard_texts
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TrainedVocabulary:
+    """A tokenizer that was trained here, and what is known of it.
+
+    Attributes
+    ----------
+    tokenizer : tokenizers.Tokenizer
+    settings : dict
+        Method, encoder, size, pre-tokenizer, digits, control tokens and the rest.
+    corpus : dict
+        Hash, bytes, documents, parts and files of the text given.
+    figures : dict
+        ``bytes_per_token`` on held-out text, beside ``stock_bpe_bytes_per_token`` of equal size;
+        ``held_out_bytes``; ``hard_texts`` that came back unchanged; ``unused``, the share of tokens
+        that the held-out text never uses; ``longest_token`` in bytes; ``seconds``;
+        ``held_out_lines_seen``, the share of its longer lines that were trained on too;
+        ``held_out``, all figures of `measure_vocabulary` on that text, and ``stock_bpe``, the same
+        of the stock BPE.
+    versions : dict
+    seen : Seen or None
+        Hashes of lines trained on.
+    chat_template : str or None
+    base_config, base_files : dict or None
+        Of the tokenizer that this one was made from: its tokenizer_config.json, and other files.
+    path : Path or None
+        Where it was written.
+    """
+
+    tokenizer: Tokenizer
+    settings: dict[str, Any]
+    corpus: dict[str, Any]
+    figures: dict[str, Any]
+    versions: dict[str, str]
+    seen: Seen | None = None
+    chat_template: str | None = None
+    base_config: dict[str, Any] | None = None
+    base_files: dict[str, str] | None = None
+    path: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of ids, control tokens included."""
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of tokenizer.json."""
+        return hashlib.sha256(self._json().encode("utf-8")).hexdigest()
+
+    def _json(self) -> str:
+        return str(self.tokenizer.to_str(pretty=True)) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every fact as plain values: what ``training.json`` holds."""
+        return {
+            "schema_version": 2,
+            "sha256": self.fingerprint,
+            "settings": self.settings,
+            "corpus": self.corpus,
+            "figures": self.figures,
+            "versions": self.versions,
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Return what ``tokenizer_config.json`` holds."""
+        if self.base_config is not None:
+            return self.base_config
+        roles = {f"{role}_token": token for role, token in self.settings["controls"].items()}
+        return {
+            "tokenizer_class": "TokenizersBackend",
+            **roles,
+            "clean_up_tokenization_spaces": False,
+        }
+
+    def write(self, output: str | Path, *, force: bool = False) -> TrainedVocabulary:
+        """Write the folder: all of it, or nothing.
+
+        Raises
+        ------
+        OutputExistsError
+            If it is there already and `force` is not given.
+        """
+        output = Path(output)
+        check_output(output, force)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        files = {
+            **(self.base_files or {}),
+            "tokenizer.json": self._json(),
+            "tokenizer_config.json": _json(self.config()),
+            "training.json": _json(self.to_dict()),
+            "README.md": card(output.resolve().name, self.to_dict()),
+        }
+        if self.seen is not None:
+            files[SEEN_FILE] = self.seen.to_text()
+        if self.chat_template is not None:
+            files["chat_template.jinja"] = self.chat_template
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        try:
+            for name, text in files.items():
+                (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+            temporary.chmod(0o755)
+            _put(temporary, output, force)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return replace(self, path=output)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains."""
+    import tokenizers
+
+    return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}
+
+
+def round_trips(tokenizer: Tokenizer) -> int:
+    """Return how many hard texts come back unchanged, which is all of them.
+
+    Raises
+    ------
+    TokenizerError
+        If one does not: a tokenizer that loses text is never written.
+    """
+    for text in hard_texts():
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        if tokenizer.decode(ids, skip_special_tokens=False) != text:
+            raise TokenizerError(
+                f"the trained tokenizer loses text: {text[:20]!r} does not come back; "
+                "take another pre-tokenizer"
+            )
+    return len(hard_texts())
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse an output that exists, unless it may be replaced.
+
+    Raises
+    ------
+    OutputExistsError
+    """
+    if output.exists() or output.is_symlink():
+        if not force:
+            raise OutputExistsError(f"{output} exists; give --force to replace it")
+        if not output.is_dir() or output.is_symlink():
+            raise OutputExistsError(f"{output} is no folder; remove it, or take another output")
+        foreign = not (output / "tokenizer.json").exists() and any(output.iterdir())
+        if foreign:
+            raise OutputExistsError(
+                f"{output} holds no tokenizer.json and is not replaced; take another output"
+            )
+
+
+def _put(temporary: Path, output: Path, force: bool) -> None:
+    if not output.exists():
+        temporary.rename(output)
+        return
+    check_output(output, force)
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent)) / "old"
+    output.rename(old)
+    try:
+        temporary.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

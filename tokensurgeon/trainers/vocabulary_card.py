@@ -1,0 +1,159 @@
+"""What a trained vocabulary's README.md and the command line say of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
+
+_DIGITS = {
+    "left-3": "digits in groups of up to three from the left",
+    "right-3": "digits in groups of three from the right (from the left after a decimal point)",
+    "single": "each digit alone",
+    "any": "digit runs as the trainer likes",
+}
+_ENCODERS = {"min-tokens": ", spelled with the fewest tokens"}
+
+
+def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values of the figures that a method has."""
+    if settings["method"] == "prune":
+        return [
+            ("tokens before", f"{settings['base_size']:,}"),
+            ("used by the text", f"{figures['used']:,}"),
+            ("documents spelled otherwise", f"{figures['documents_changed']:,}"),
+        ]
+    if settings["method"] == "extend":
+        return [
+            ("tokens before", f"{settings['base_size']:,}"),
+            ("bytes per token, held out", f"{figures['bytes_per_token']:.3f}"),
+            ("before", f"{figures['base_bytes_per_token']:.3f}"),
+            (
+                "lines without a new token",
+                f"{figures['lines_without_new']:,} of {figures['lines']:,}, of which "
+                f"{figures['lines_changed']:,} are spelled otherwise than before",
+            ),
+        ]
+    total = figures["held_out"]["total"]
+    stock = figures["stock_bpe"]["total"] if figures["stock_bpe"] else None
+    size = figures["held_out"]["text_tokens"]
+    rows = [("bytes per token, held out", total["bytes_per_token"], "bytes_per_token", ".3f")]
+    sources = figures["held_out"]["sources"]
+    lines = []
+    for name, value, key, form in [
+        *rows,
+        ("Rényi efficiency, α 2.5", total["renyi"]["2.5"], "renyi", ".3f"),
+        ("tokens per word", total["fertility"], "fertility", ".3f"),
+    ]:
+        beside = None if stock is None else stock[key]
+        if key == "renyi" and beside is not None:
+            beside = beside["2.5"]
+        lines.append((name, _beside(value, beside, form)))
+        if key == "bytes_per_token" and len(sources) > 1:
+            others = figures["stock_bpe"]["sources"] if stock else [None] * len(sources)
+            lines += [
+                (f"  {one['name']}", _beside(one[key], other and other[key], form))
+                for one, other in zip(sources, others, strict=True)
+            ]
+    parity = figures["held_out"]["parity"]
+    if parity and parity["unit"] != "byte":
+        plain = figures["stock_bpe"]["parity"]["gini"] if stock else None
+        lines.append(("parity (Gini)", _beside(parity["gini"], plain, ".4f")))
+    several = figures["held_out"]["multi_word_tokens"]
+    speed = figures["held_out"]["megabytes_per_cpu_second"]
+    plain_speed = figures["stock_bpe"]["megabytes_per_cpu_second"] if stock else None
+    return [
+        *lines,
+        ("tokens of several words", f"{several:,} ({several / size:.1%})"),
+        ("not used on held-out text", f"{figures['unused']:.1%} of the tokens"),
+        ("longest token", f"{figures['longest_token']} bytes"),
+        ("boilerplate suspects", f"{len(figures['held_out']['boilerplate'])}"),
+        (
+            "held out",
+            f"{figures['held_out_bytes']:,} bytes; {figures['held_out_lines_seen']:.1%} of its "
+            "longer lines were trained on too",
+        ),
+        ("hard texts that come back", f"{figures['hard_texts']} of {figures['hard_texts']}"),
+        ("encoding, MB/CPU-second", _beside(speed, plain_speed, ".1f")),
+        ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.1f} GiB"),
+    ]
+
+
+def _beside(value: float, plain: float | None, form: str) -> str:
+    return f"{value:{form}} (plain BPE {'–' if plain is None else format(plain, form)})"
+
+
+def card(name: str, facts: dict[str, Any]) -> str:
+    """Return the card of a vocabulary from the facts of ``training.json``."""
+    settings, corpus, figures = facts["settings"], facts["corpus"], facts["figures"]
+    versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
+    lines = [f"# {name}", "", _says(settings), "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {value} |" for what, value in figure_lines(settings, figures)]
+    lines += [
+        "",
+        "Fewer tokens do not make a better model: what a vocabulary costs in bits per byte only an "
+        "evaluation of the model says.",
+        "",
+        "## Trained on",
+        "",
+        f"{corpus['documents']:,} documents, {corpus['bytes']:,} bytes of UTF-8"
+        + (f", sha256 `{corpus['sha256']}`." if "sha256" in corpus else "."),
+    ]
+    parts = corpus.get("parts", {})
+    if len(parts) > 1:
+        shares = corpus.get("shares") or [None] * len(parts)
+        lines += ["", "| part | bytes | share asked |", "|---|---|---|"]
+        lines += [
+            f"| {part} | {facts['bytes']:,} | {'–' if share is None else f'{share:g}'} |"
+            for (part, facts), share in zip(parts.items(), shares, strict=True)
+        ]
+    if corpus.get("replaced_characters"):
+        replaced = corpus["replaced_characters"]
+        lines += ["", f"{replaced:,} characters stand for bytes that were not UTF-8."]
+    for table, count in corpus.get("dropped_occurrences", {}).items():
+        if count:
+            lines += ["", f"{count:,} occurrences of rare {table} were dropped to fit in memory."]
+    if settings["method"] != "bytes":
+        lines += [
+            "",
+            "`seen.txt` has hashes of lines of it, so that an evaluation can refuse text that the "
+            "vocabulary has seen.",
+        ]
+    lines += [
+        "",
+        "## Made with",
+        "",
+        f"{versions}; sha256 of tokenizer.json `{facts['sha256']}`. "
+        "Every setting and figure is in training.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _says(settings: dict[str, Any]) -> str:
+    method = settings["method"]
+    if method == "prune":
+        return (
+            f"`{settings['base']}` without the tokens that a text never used: "
+            f"{settings['size']:,} of {settings['base_size']:,}. That text is spelled as before; "
+            "`old_ids` in training.json has each token's old id."
+        )
+    if method == "extend":
+        added = settings["size"] - settings["base_size"]
+        several = ", some of several words" if settings["across"] else ""
+        return f"`{settings['base']}` with all its ids and {added:,} new tokens{several}."
+    cut = settings["pretokenizer"]
+    roles: dict[str, list[str]] = {}
+    for role, token in settings["controls"].items():
+        roles.setdefault(token, []).append(role)
+    controls = ", ".join(f"`{token}` ({', '.join(names)})" for token, names in roles.items())
+    controls += "".join(f", `{token}`" for token in settings["extra_controls"])
+    if settings["reserved"]:
+        controls += f", {settings['reserved']} reserved"
+    return (
+        f"A vocabulary of {settings['size']:,} tokens: {METHODS_BY_NAME[method].says}"
+        f"{_ENCODERS.get(settings['encoder'], '')}; "
+        f"{'no pre-tokenizer' if cut == 'none' else f'pre-tokenizer `{cut}`'}, "
+        f"{_DIGITS[settings['digits']]}. Control tokens: {controls}. It is lossless: all 256 bytes "
+        "are in it and there is no unknown token."
+    )
