@@ -55,12 +55,16 @@ def copy_tokenizer(folder: Path) -> None:
 
 
 def tied_source(folder: Path) -> Path:
-    """Return the shipped source with one matrix for both sides."""
+    """Return the shipped source with its input matrix on both sides."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    given = AutoModelForCausalLM.from_pretrained(DATA / "source")
     config = AutoConfig.from_pretrained(DATA / "source")
     config.tie_word_embeddings = True
-    model = AutoModelForCausalLM.from_pretrained(DATA / "source", config=config)
+    model = AutoModelForCausalLM.from_config(config, dtype=given.dtype)
+    weights = {k: v for k, v in given.state_dict().items() if k != "lm_head.weight"}
+    model.load_state_dict(weights, strict=False)
+    model.tie_weights()
     model.save_pretrained(folder)
     copy_tokenizer(folder)
     return folder
@@ -207,6 +211,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="names of surgeries")
     arguments = parser.parse_args()
     found: dict[str, dict[str, str]] = {}
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     with tempfile.TemporaryDirectory() as scratch:
         for name, write in surgeries(Path(scratch)).items():
             if arguments.only and name not in arguments.only:

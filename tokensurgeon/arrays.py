@@ -1,0 +1,37 @@
+"""The array types of the house, the size of a value, and blocks of rows.
+
+One name, one meaning, in every room. Shapes in docstrings come from one glossary: `n_source`,
+`n_target`, `n_shared`, `n_missing`, `width`, `donor_width`, `n_docs`, `n_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+"""Rows of vocabulary matrices and hidden states."""
+Float64 = npt.NDArray[np.float64]
+"""Losses, and whatever a small system is solved in."""
+Ids = npt.NDArray[np.int64]
+"""Token ids, and indices into arrays."""
+Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+"""Bytes of one value, by the name of its dtype in a checkpoint."""
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` (at least one) that cover ``range(n)``.
+
+    Examples
+    --------
+    >>> [(part.start, part.stop) for part in blocks(5, 2)]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    size = max(1, size)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

@@ -1,0 +1,113 @@
+"""From final hidden states to logits: the one place that knows bias, scale and softcap.
+
+Logits are ``softcap · tanh(scale · (states · rowsᵀ + bias) / softcap)``, without a softcap
+``scale · (states · rowsᵀ + bias)``. Whoever has the final states of a text can try other output
+rows on them with a matrix product: no forward pass is needed while the input rows stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+
+if TYPE_CHECKING:
+    import torch
+
+LOGITS_AT_ONCE = 1 << 24
+"""Most logits held at once: 64 MiB, small beside a model and large enough for a fast product."""
+NEARLY = 0.999
+"""Share of the softcap that a logit may reach when the softcap is undone: at 1 it has no inverse."""
+
+
+def shape_logits(raw: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
+    """Return final logits from what the output matrix gives; `raw` may be used up."""
+    import torch
+
+    if scale != 1.0:
+        raw = raw * scale
+    return raw if softcap is None else softcap * torch.tanh(raw / softcap)
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """The output side of a language model.
+
+    Attributes
+    ----------
+    rows : float32 (n_rows, width)
+    bias : float32 (n_rows,) or None
+    scale : float
+    softcap : float or None
+    device : str
+        Where products are computed; states are brought there.
+    """
+
+    rows: Float32
+    bias: Float32 | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+    device: str = "cpu"
+
+    def with_rows(self, rows: Float32, bias: Float32 | None) -> OutputHead:
+        """Return the same head over other rows."""
+        return replace(self, rows=rows, bias=bias)
+
+    def blocks(self, n_states: int) -> Iterator[slice]:
+        """Yield slices of states whose logits fit into memory together."""
+        return blocks(n_states, LOGITS_AT_ONCE // max(1, len(self.rows)))
+
+    def logits(self, states: Float32) -> torch.Tensor:
+        """Return final logits, float32 (n_states, n_rows), on `device`."""
+        import torch
+
+        raw = torch.from_numpy(states).to(self.device) @ self._rows.T
+        if self.bias is not None:
+            raw += torch.from_numpy(self.bias).to(self.device)
+        return shape_logits(raw, self.scale, self.softcap)
+
+    def log_softmax(self, states: Float32) -> torch.Tensor:
+        """Return log-probabilities, float32 (n_states, n_rows), on `device`."""
+        logits = self.logits(states)
+        logits -= logits.logsumexp(1, keepdim=True)
+        return logits
+
+    def logsumexp(self, states: Float32) -> Float64:
+        """Return the logsumexp of the logits at each state, float64 (n_states,)."""
+        sums = np.empty(len(states))
+        for part in self.blocks(len(states)):
+            sums[part] = self.logits(states[part]).logsumexp(1).cpu().numpy()
+        return sums
+
+    def nll(self, states: Float32, tokens: Ids) -> Float64:
+        """Return the loss in nats of the token that follows each state, float64 (n_states,)."""
+        import torch
+
+        losses = np.empty(len(states))
+        for part in self.blocks(len(states)):
+            goals = torch.from_numpy(tokens[part]).to(self.device)
+            found = torch.nn.functional.cross_entropy(
+                self.logits(states[part]), goals, reduction="none"
+            )
+            losses[part] = found.double().cpu().numpy()
+        return losses
+
+    def inverse(self, logits: Float64) -> Float64:
+        """Return what ``state · row + bias`` must be for these final logits.
+
+        A logit that the softcap cannot reach becomes the nearest that it nearly can.
+        """
+        if self.softcap is not None:
+            logits = self.softcap * np.arctanh(np.clip(logits / self.softcap, -NEARLY, NEARLY))
+        return np.asarray(logits / self.scale)
+
+    @cached_property
+    def _rows(self) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self.rows).to(self.device)
