@@ -1,4 +1,4 @@
-"""Write docs/cli.md: the help page of every command. ``--check`` only says whether it is right."""
+"""Write docs/reference/cli.md: every command's help. ``--check`` only says whether it is right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from tokensurgeon.cli.main import main
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "cli.md"
 WIDTH = 90
 
 

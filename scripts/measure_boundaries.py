@@ -1,6 +1,6 @@
 """Does a target that cuts text as the source does lose less? Measured over many pairs.
 
-    python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o docs/methods.md]
+    python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o docs/results/boundaries.md]
 
 For each source and each tokenizer that loses none of its text: how far the two cut the text at the
 same places, the share of the text's tokens that are missing, and the gap of two methods right after

@@ -1,4 +1,4 @@
-"""Infer mixtures that are known: the table of docs/inspect.md.
+"""Infer mixtures that are known: the table of docs/reference/inspection.md.
 
     python scripts/measure_mixture.py FOLDER-OF-TEXTS
 
