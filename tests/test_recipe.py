@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.recipe import InitSpec, Recipe, TextSpec, TrainSpec
@@ -61,6 +62,44 @@ def test_relative_paths_count_from_the_folder_of_the_recipe(tmp_path: Path) -> N
     assert recipe.tokenizer == str(tmp_path / "new")
     assert recipe.output == str(tmp_path / "out")
     assert recipe.text.evaluation[0] == str(tmp_path / "*.txt")
+
+
+NO_FILES = {
+    "device", "dtype", "method", "pretokenizer", "digits", "encoder", "no_cross", "baselines",
+    "calibrate", "input", "map", "settings",
+}  # fmt: skip
+"""Keys of text that name no file; `input` and `output` of `init` name methods."""
+
+
+def test_every_key_that_names_files_counts_from_the_folder(tmp_path: Path) -> None:
+    """A key that is added and forgotten here or in `resolved` fails."""
+
+    def dotted(part: BaseModel) -> dict[str, object]:
+        """Return a value that names a file for each key that takes text."""
+        given: dict[str, object] = {}
+        for key, field in type(part).model_fields.items():
+            if key in NO_FILES or isinstance(part, InitSpec):
+                continue
+            if "tuple[str" in str(field.annotation):
+                given[key] = (f"./{key}",)
+            elif "str" in str(field.annotation):
+                given[key] = f"./{key}"
+        return given
+
+    training = TrainSpec(method="bpe", size=300, corpus=("c",))
+    trained = training.model_copy(update={**dotted(training), "mixture": ("en=2:./mixture",)})
+    text = TextSpec(**dotted(TextSpec()))
+    plain = Recipe(source="a", tokenizer="b")
+    recipe = plain.model_copy(update={**dotted(plain), "tokenizer": trained, "text": text})
+    found = recipe.resolved(tmp_path)
+    assert isinstance(found.tokenizer, TrainSpec)
+    assert found.tokenizer.mixture == (f"en=2:{tmp_path / 'mixture'}",)
+    for part in (found, found.text, found.tokenizer.model_copy(update={"mixture": ()})):
+        for key in dotted(part):
+            value = getattr(part, key)
+            for name in value if isinstance(value, tuple) else (value,):
+                if isinstance(name, str):
+                    assert name == str(tmp_path / key), key
 
 
 def test_a_model_id_stays_a_model_id(tmp_path: Path) -> None:

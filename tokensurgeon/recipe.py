@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -216,66 +216,56 @@ class Recipe(_Model):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def resolved(self, folder: Path) -> Recipe:
-        """Return the recipe with relative paths that exist in `folder` taken from there."""
+        """Return the recipe with relative paths that exist in `folder` taken from there.
 
-        def take(name: str) -> str:
-            """Take `name` from the folder, unless it can only be a model id."""
-            candidate = folder / name
-            explicit = name.startswith((".", "/")) or any(c in name for c in "*?[")
-            try:
-                found = candidate.exists() or any(True for _ in _glob(candidate))
-            except (OSError, ValueError):  # no name of a file: too long, or with a zero byte
-                found = False
-            return str(candidate) if explicit or found else name
-
-        def take_all(names: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(take(name) for name in names)
-
-        def take_part(entry: str) -> str:
-            name, colon, pattern = entry.partition(":")
-            return f"{name}{colon}{take(pattern)}"
-
-        tokenizer = self.tokenizer
-        if isinstance(tokenizer, TrainSpec):
-            base = tokenizer.base
-            tokenizer = tokenizer.model_copy(
-                update={
-                    "corpus": take_all(tokenizer.corpus),
-                    "mixture": tuple(take_part(entry) for entry in tokenizer.mixture),
-                    "base": base if base == "source" else base and take(base),
-                    "list": tokenizer.list and take(tokenizer.list),
-                    "save": tokenizer.save and str(folder / tokenizer.save),
-                }
-            )
-        elif tokenizer is not None:
-            tokenizer = take(tokenizer)
-        text = self.text.model_copy(
-            update={
-                "calibration": take_all(self.text.calibration),
-                "evaluation": take_all(self.text.evaluation),
-            }
-        )
-        template = self.chat_template
-        return self.model_copy(
-            update={
-                "source": take(self.source),
-                "tokenizer": tokenizer,
-                "donor": self.donor and take(self.donor),
-                "for_draft": self.for_draft and take(self.for_draft),
-                "output": self.output and str(folder / self.output),
-                "export_map": self.export_map and str(folder / self.export_map),
-                "text": text,
-                "chat_template": template if template in ("source", "target") else take(template),
-            }
-        )
+        What is written goes below the folder in any case; a name that is no file of it, and does
+        not start with ``.`` or ``/`` or hold a wildcard, stays: it can be a model id.
+        """
+        return _resolved(self, folder)
 
 
-def _glob(pattern: Path) -> Any:
-    parts = pattern.parts
-    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
-    if first is None:
-        return iter(())
-    return Path(*parts[:first]).glob(str(Path(*parts[first:])))
+_READ = {
+    "source", "tokenizer", "donor", "for_draft", "chat_template",
+    "calibration", "evaluation", "other", "corpus", "base", "list",
+}  # fmt: skip
+_WRITTEN = {"output", "export_map", "save"}
+"""Keys that name files or folders, of any part of a recipe; besides them `mixture`."""
+_NO_FILES = {"base": ("source",), "chat_template": ("source", "target")}
+"""Values of these keys that name no file."""
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _resolved(part: _M, folder: Path) -> _M:
+    """Return a part of a recipe with the paths of all its keys taken from the folder."""
+    changed: dict[str, Any] = {}
+    for key in type(part).model_fields:
+        value = getattr(part, key)
+        if isinstance(value, BaseModel):
+            changed[key] = _resolved(value, folder)
+        elif key == "mixture":
+            entries = [entry.partition(":") for entry in value]
+            changed[key] = tuple(f"{n}{colon}{_taken(p, folder)}" for n, colon, p in entries)
+        elif not value or value in _NO_FILES.get(key, ()):
+            continue
+        elif key in _WRITTEN:
+            changed[key] = str(folder / value)
+        elif key in _READ and isinstance(value, tuple):
+            changed[key] = tuple(_taken(name, folder) for name in value)
+        elif key in _READ:
+            changed[key] = _taken(value, folder)
+    return part.model_copy(update=changed)
+
+
+def _taken(name: str, folder: Path) -> str:
+    """Take `name` from the folder, unless it can only be a model id."""
+    candidate = folder / name
+    if name.startswith((".", "/")) or any(c in name for c in "*?["):
+        return str(candidate)
+    try:
+        return str(candidate) if candidate.exists() else name
+    except (OSError, ValueError):  # no name of a file: too long, or with a zero byte
+        return name
 
 
 def _as_text(value: Any) -> Any:
