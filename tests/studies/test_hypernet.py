@@ -137,7 +137,7 @@ def test_trained_on_the_fly_it_says_what_it_took(pair, tmp_path):
 def test_the_command_trains_and_resumes_and_refuses(pair, tmp_path, capsys):
     source, _, text = pair
     net = tmp_path / "net"
-    words = ["hypernet", "train", str(source), "--text", str(text), "--size", "16"]
+    words = ["hypernet", "train", str(source), "--train-text", str(text), "--size", "16"]
     words += ["--steps", "4", "4", "-o", str(net)]
     with pytest.raises(SystemExit) as left:
         main([*words, "--json"])

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from tiny_tokenizers import TINY
 
 from tokensurgeon.alignment import align
-from tokensurgeon.cli.align import command, parse_pair
+from tokensurgeon.cli.align import command
+from tokensurgeon.cli.recipe_options import parse_pair
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.vocabulary import load_vocabulary
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tokensurgeon.cli import console
+from tokensurgeon.cli.recipe_options import export_map_option, map_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,13 +37,7 @@ FACTS = {
 @click.command(short_help="What two tokenizers share, and what is missing.")
 @click.argument("source")
 @click.argument("target")
-@click.option(
-    "--map",
-    "mapping",
-    multiple=True,
-    metavar="TARGET=SOURCE",
-    help="Match a target token with a source token by spelling; may be repeated.",
-)
+@map_option
 @click.option(
     "--text",
     "texts",
@@ -57,16 +52,12 @@ FACTS = {
     show_default=True,
     help="Missing tokens to show.",
 )
-@click.option(
-    "--export-map",
-    metavar="FILE",
-    help="Write which source tokens stand for each target token: .jsonl, or .npz weights.",
-)
+@export_map_option
 @console.json_option
 def command(
     source: str,
     target: str,
-    mapping: tuple[str, ...],
+    map: dict[str, str],
     texts: tuple[str, ...],
     examples: int,
     export_map: str | None,
@@ -80,8 +71,7 @@ def command(
     from tokensurgeon.alignment import align
     from tokensurgeon.vocabulary import load_vocabulary
 
-    pairs = [parse_pair(each) for each in mapping]
-    alignment = align(load_vocabulary(source), load_vocabulary(target), dict(pairs))
+    alignment = align(load_vocabulary(source), load_vocabulary(target), map)
     if export_map is not None:
         from tokensurgeon.surgery.prepare import spell
         from tokensurgeon.surgery.token_map import check_map_path, write_token_map
@@ -112,17 +102,6 @@ def command(
         )
     for warning in alignment.warnings:
         out.print(f"Warning: {warning}", markup=False, soft_wrap=True)
-
-
-def parse_pair(text: str) -> tuple[str, str]:
-    """Return (target spelling, source spelling) of a --map value; neither may be empty."""
-    cut = text.find("=", 1)
-    if cut < 0 or not text[cut + 1 :]:
-        raise click.BadParameter(
-            f"{text!r} is not TARGET=SOURCE; give two spellings, such as '<pad>=</s>'",
-            param_hint="--map",
-        )
-    return text[:cut], text[cut + 1 :]
 
 
 def measure(alignment: Alignment, files: tuple[str, ...]) -> dict[str, float]:

@@ -7,15 +7,27 @@ from pathlib import Path
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, parse_stages
+from tokensurgeon.cli.recipe_options import takes_recipe
+from tokensurgeon.recipe import Recipe
 
 
 @click.command(short_help="Several methods on one pair, in one table.")
-@click.argument("source", required=False)
-@click.option("--tokenizer", metavar="TARGET", help="The new tokenizer; the donor's if not given.")
-@click.option("--text", multiple=True, metavar="FILE", help="Text to measure on (needed).")
-@click.option(
-    "--donor", metavar="MODEL", help="A model that has the new tokenizer; only its rows are read."
+@takes_recipe(
+    "tokenizer",
+    "donor",
+    "init.settings",
+    "text.evaluation",
+    "text.calibration",
+    "text.other",
+    "calibrate",
+    "budget",
+    "untie",
+    "map",
+    "device",
+    "dtype",
+    "seed",
+    "trust_remote_code",
+    "allow_seen_text",
 )
 @click.option(
     "--methods",
@@ -24,21 +36,6 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
     "calibration text afterwards, +heal=5 trains them for five minutes. A sensible few if not "
     "given.",
 )
-@click.option(
-    "--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="A setting: omp.k=32."
-)
-@click.option(
-    "--calibration-text",
-    multiple=True,
-    metavar="FILE",
-    help="Text that methods may look at; never the one it is measured on.",
-)
-@console.other_text_option
-@console.calibrate_option
-@console.budget_option
-@click.option("--untie", is_flag=True, help="Patch two matrices where the source has one.")
-@click.option("--map", "mapping", multiple=True, metavar="TARGET=SOURCE", help="As in transplant.")
-@click.option("--recipe", metavar="FILE", help="A YAML recipe; options override its keys.")
 @click.option(
     "-o",
     "--state",
@@ -50,12 +47,15 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Repeat what is random with so many seeds, and say the spread.",
+    help="Repeat what is random with so many seeds, and say the best and the worst.",
 )
 @click.option(
+    "--trained-limit",
     "--floor",
+    "limit",
     metavar="BPB|FILE",
-    help="The reachable floor of the pair, to say what share of the recoverable gap is closed.",
+    help="What `tokensurgeon trained-limit` reached on the pair (its JSON, or bits per byte), to "
+    "say what share of the recoverable gap is closed; --floor is the older name.",
 )
 @click.option(
     "--adapted",
@@ -66,41 +66,20 @@ from tokensurgeon.cli.recipes import build_recipe, parse_map, parse_settings, pa
 @click.option(
     "--plot", metavar="FILE", help="Write a picture (.png, .svg) or a page with it (.html)."
 )
-@console.device_option
-@console.dtype_option
-@console.seed_option
 @console.force_option
 @console.plugin_option
-@console.trust_option
-@console.seen_option
 @console.json_option
 def command(
-    source: str | None,
-    tokenizer: str | None,
-    text: tuple[str, ...],
-    donor: str | None,
+    recipe: Recipe,
     methods: str | None,
-    settings: tuple[str, ...],
-    calibration_text: tuple[str, ...],
-    other_text: tuple[str, ...],
-    calibrate: str | None,
-    budget: float | None,
-    untie: bool,
-    mapping: tuple[str, ...],
-    recipe: str | None,
     state: str | None,
     seeds: int,
-    floor: str | None,
+    limit: str | None,
     adapted: bool,
     csv_file: str | None,
     plot: str | None,
-    device: str | None,
-    dtype: str | None,
-    seed: int | None,
     force: bool,
     plugins: tuple[str, ...],
-    trust_remote_code: bool,
-    allow_seen_text: bool,
     as_json: bool,
 ) -> None:
     """Measure several methods on SOURCE and one tokenizer; no checkpoint is written.
@@ -108,28 +87,7 @@ def command(
     The source is measured beside them on the same text. A method that cannot work on the pair is
     a line with its reason. With -o a comparison that was stopped goes on where it was.
     """
-    asked = build_recipe(
-        recipe,
-        {
-            "source": source,
-            "tokenizer": tokenizer,
-            "donor": donor,
-            "init.settings": parse_settings(settings),
-            "text.evaluation": text,
-            "text.calibration": calibration_text,
-            "text.other": other_text,
-            "calibrate": parse_stages(calibrate),
-            "budget": budget,
-            "untie": untie,
-            "map": parse_map(mapping),
-            "device": device,
-            "dtype": dtype,
-            "seed": seed,
-            "trust_remote_code": trust_remote_code,
-            "allow_seen_text": allow_seen_text,
-        },
-    ).model_copy(update={"output": None})
-    if not asked.text.evaluation:
+    if not recipe.text.evaluation:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = _split(methods)
     for file in (csv_file, plot):
@@ -145,11 +103,11 @@ def command(
         check_path(plot)
     with console.progress() as progress:
         comparison = compare(
-            asked,
+            recipe,
             names,
             state=state,
             seeds=seeds,
-            floor=None if floor is None else Floor.parse(floor),
+            floor=None if limit is None else Floor.parse(limit),
             adapted=adapted,
             plugins=plugins,
             progress=progress,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
-"""Called as ``progress(done, total, what)``; a total of 0 means "not known"."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 device_option = click.option(
@@ -35,26 +34,6 @@ seed_option = click.option(
     "--seed", type=click.IntRange(min=0), help="Of whatever is random.  [default: 0]"
 )
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
-other_text_option = click.option(
-    "--other-text",
-    multiple=True,
-    metavar="FILE",
-    help="Text of another domain, on which calibration must lose nothing; the source writes some "
-    "if not given.",
-)
-calibrate_option = click.option(
-    "--calibrate",
-    metavar="STAGE,…|none",
-    help="Calibration stages, each kept only if it helps. All of them if not given and the "
-    "methods are chosen for you, none where they are named.",
-)
-budget_option = click.option(
-    "--budget",
-    type=click.FloatRange(min=0),
-    metavar="MINUTES",
-    help="For the choice of methods and their calibration; 0 runs no forward pass for either.  "
-    "[default: 10]",
-)
 plugin_option = click.option(
     "--plugin",
     "plugins",

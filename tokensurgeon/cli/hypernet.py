@@ -7,7 +7,13 @@ from typing import Any
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipes import build_recipe
+from tokensurgeon.cli.recipe_options import build_recipe
+
+
+def _renamed(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> None:
+    """Refuse the older name: elsewhere --text is text to measure on."""
+    if value:
+        raise click.UsageError("the text to train on is --train-text here: --text is to measure on")
 
 
 @click.group(short_help="Train a network that makes rows for any tokenizer.")
@@ -18,10 +24,18 @@ def command() -> None:
 @command.command(short_help="Train a network for a source.")
 @click.argument("source")
 @click.option(
-    "--text",
+    "--train-text",
     multiple=True,
     metavar="FILE",
     help="Text to train on through the model; without it the network learns from rows alone.",
+)
+@click.option(
+    "--text",
+    multiple=True,
+    hidden=True,
+    expose_value=False,
+    callback=_renamed,
+    help="An older name of --train-text, refused.",
 )
 @click.option(
     "--minutes",
@@ -53,7 +67,7 @@ def command() -> None:
 @console.json_option
 def train(
     source: str,
-    text: tuple[str, ...],
+    train_text: tuple[str, ...],
     minutes: float,
     steps: tuple[int, int] | None,
     size: int,
@@ -77,7 +91,7 @@ def train(
         {
             "source": source,
             "tokenizer": source,
-            "text.calibration": text,
+            "text.calibration": train_text,
             "untie": untie,
             "device": device,
             "dtype": dtype,

@@ -26,7 +26,7 @@ COMMANDS = {
     "transplant": "Move a model to another tokenizer.",
     "compare": "Several methods on one pair of model and tokenizer, in one table.",
     "hypernet": "Train a network that makes rows for any tokenizer of a source.",
-    "floor": "What trained vocabulary rows can reach on a pair, the body frozen.",
+    "trained-limit": "What trained vocabulary rows can reach on a pair, the body frozen.",
     "align": "What two tokenizers share, and what is missing.",
     "train": "Train a new vocabulary.",
     "inspect": "What a tokenizer does to text, and how it came about.",
@@ -38,6 +38,9 @@ COMMANDS = {
 }
 """Every command by name, in the order of the help page; its module is `tokensurgeon.cli.NAME`."""
 
+OLDER_NAMES = {"floor": "trained-limit"}
+"""Names that commands had, and still go by."""
+
 
 class Group(click.Group):
     """A group that imports a command when it is named, and ends every error in one line."""
@@ -48,16 +51,18 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
-        if cmd_name not in COMMANDS:
+        name = OLDER_NAMES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"tokensurgeon.cli.{cmd_name}").command
+        module = importlib.import_module(f"tokensurgeon.cli.{name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or name the nearest one."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
             ctx.fail(f"no command '{args[0]}'; {hint}")

@@ -186,7 +186,7 @@ def _text(context: InitContext, where: Place, name: str) -> Space:
     if not texts:
         raise InitialiserError(
             f"'{name}' with space 'co-occurrence' counts neighbours in a text. Give one with "
-            "--calibration, or choose another space."
+            "--calibration-text, or choose another space."
         )
     key = ("co-occurrence", where.dim, where.window)
     if key not in context.cache:

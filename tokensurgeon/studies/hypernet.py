@@ -70,7 +70,7 @@ def train_hypernet(
     context = operation.context
     texts = operation.calibration_texts
     if texts:
-        check_forward(operation, "--text", trains=True)
+        check_forward(operation, "--train-text", trains=True)
     ladder = Ladder(
         context,
         60 * minutes,

@@ -1,4 +1,4 @@
-"""``tokensurgeon floor``: what trained vocabulary rows can reach on a pair."""
+"""``tokensurgeon trained-limit``: what trained vocabulary rows can reach on a pair."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipes import build_recipe, parse_map
+from tokensurgeon.cli.recipe_options import takes_recipe
+from tokensurgeon.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="What trained rows can reach on a pair.")
-@click.argument("source", required=False)
-@click.option("--tokenizer", metavar="TARGET", help="The new tokenizer; the donor's if not given.")
-@click.option("--text", multiple=True, metavar="FILE", help="Text to measure on (needed).")
-@click.option(
-    "--calibration-text",
-    multiple=True,
-    metavar="FILE",
-    help="Text to train on (needed); never the one it is measured on.",
+@takes_recipe(
+    "tokenizer",
+    "donor",
+    "text.evaluation",
+    "text.calibration",
+    "untie",
+    "map",
+    "device",
+    "dtype",
+    "seed",
+    "trust_remote_code",
+    "allow_seen_text",
 )
 @click.option(
     "--minutes",
@@ -37,68 +42,24 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Most tokens for each of the two trainings.",
 )
-@click.option(
-    "--donor", metavar="MODEL", help="A model that has the new tokenizer; only its rows are read."
-)
-@click.option("--untie", is_flag=True, help="Train two matrices where the source has one.")
-@click.option("--map", "mapping", multiple=True, metavar="TARGET=SOURCE", help="As in transplant.")
-@click.option("--recipe", metavar="FILE", help="A YAML recipe; options override its keys.")
-@console.device_option
-@console.dtype_option
-@console.seed_option
-@console.trust_option
-@console.seen_option
 @console.json_option
-def command(
-    source: str | None,
-    tokenizer: str | None,
-    text: tuple[str, ...],
-    calibration_text: tuple[str, ...],
-    minutes: float,
-    max_tokens: int | None,
-    donor: str | None,
-    untie: bool,
-    mapping: tuple[str, ...],
-    recipe: str | None,
-    device: str | None,
-    dtype: str | None,
-    seed: int | None,
-    trust_remote_code: bool,
-    allow_seen_text: bool,
-    as_json: bool,
-) -> None:
+def command(recipe: Recipe, minutes: float, max_tokens: int | None, as_json: bool) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
 
     The rows are calibrated first. Training stops when text set aside falls no further. The
-    source's own rows are trained in the same way: what it gains is adaptation to the text. Nothing
-    is written; keep the JSON for compare --floor.
+    source's own rows are trained in the same way: what it gains is adaptation to the text. Needs
+    --calibration-text to train on and --text to measure on. Nothing is written; keep the JSON for
+    compare --trained-limit. An older name of this command is 'floor'.
     """
-    asked = build_recipe(
-        recipe,
-        {
-            "source": source,
-            "tokenizer": tokenizer,
-            "donor": donor,
-            "text.evaluation": text,
-            "text.calibration": calibration_text,
-            "untie": untie,
-            "map": parse_map(mapping),
-            "device": device,
-            "dtype": dtype,
-            "seed": seed,
-            "trust_remote_code": trust_remote_code,
-            "allow_seen_text": allow_seen_text,
-        },
-    )
-    if not asked.text.calibration:
+    if not recipe.text.calibration:
         raise click.UsageError("no text to train on: give --calibration-text FILE")
-    if not asked.text.evaluation:
+    if not recipe.text.evaluation:
         raise click.UsageError("no text to measure on: give --text FILE")
 
     from tokensurgeon.studies.trained_limit import floor
 
     with console.progress() as progress:
-        result = floor(asked, minutes=minutes, max_tokens=max_tokens, progress=progress)
+        result = floor(recipe, minutes=minutes, max_tokens=max_tokens, progress=progress)
     if as_json:
         console.write_json(result.to_dict())
         return

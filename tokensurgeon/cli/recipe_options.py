@@ -1,0 +1,307 @@
+"""From options to a `Recipe`: what transplant, compare and trained-limit share.
+
+Options override the keys of a recipe file; what the command line does not say is left to the file,
+else to the recipe's defaults.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import click
+import yaml
+from click.core import ParameterSource
+
+from tokensurgeon.cli import console
+from tokensurgeon.recipe import Recipe
+
+ANY = "init"
+"""In ``--set init.k=32``: the setting goes to whichever chosen method has it."""
+SIDES = ("init.input", "init.output")
+"""The keys that the option --init sets."""
+
+
+def build_recipe(file: str | None, given: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a file with options laid over it.
+
+    Parameters
+    ----------
+    file : str or None
+        A YAML recipe; its paths count from its folder.
+    given : mapping
+        By key of the recipe, dotted for nested ones (``init.input``). None means "not given"; an
+        empty tuple means none. ``init.settings`` is merged, every other key replaced.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        data = Recipe.from_yaml(file).model_dump(mode="json")
+    for dotted, value in given.items():
+        if value is None:
+            continue
+        *outer, key = dotted.split(".")
+        part = data
+        for name in outer:
+            part = part.setdefault(name, {})
+        if dotted == "init.settings":
+            for method, settings in value.items():
+                part.setdefault(key, {}).setdefault(method, {}).update(settings)
+        else:
+            part[key] = value
+    if "source" not in data:
+        raise click.UsageError("no SOURCE: give a checkpoint folder, or --recipe FILE")
+    return Recipe.parse(data, where="options" if file is None else f"{file} with options")
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Turn ``omp.k=32`` into ``{"omp": {"k": 32}}``; values are read as YAML."""
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        left, equals, value = pair.partition("=")
+        method, dot, key = left.rpartition(".")
+        if not (equals and dot and method and key and value):
+            raise click.BadParameter(
+                f"'{pair}' is not METHOD.KEY=VALUE, such as omp.k=32 or init.k=32",
+                param_hint="--set",
+            )
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        settings.setdefault("*" if method == ANY else method, {})[key] = parsed
+    return settings
+
+
+def parse_stages(stages: str | None) -> tuple[str, ...] | None:
+    """Turn ``prior,readout`` into a tuple, ``none`` into an empty one; None means "not given"."""
+    if stages is None:
+        return None
+    names = tuple(name.strip() for name in stages.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter(
+            "names no stage; say none to calibrate nothing", param_hint="--calibrate"
+        )
+    return () if names == ("none",) else names
+
+
+def parse_pair(pair: str) -> tuple[str, str]:
+    """Return the target and the source token of ``TARGET=SOURCE``; neither may be empty.
+
+    The first ``=`` separates them. Where the pair starts with several, the last of these does, so
+    that ``=`` and ``==`` can be targets. The key `map` of a recipe takes any two spellings.
+
+    Examples
+    --------
+    >>> parse_pair("<|im_start|>=<s>"), parse_pair("a==")
+    (('<|im_start|>', '<s>'), ('a', '='))
+    >>> parse_pair("==</s>"), parse_pair("===</s>"), parse_pair("===")
+    (('=', '</s>'), ('==', '</s>'), ('=', '='))
+    """
+    leading = len(pair) - len(pair.lstrip("="))
+    cut = leading - 1 if leading > 1 else pair.find("=", 1)
+    cut -= leading > 1 and leading == len(pair)
+    target, source = pair[: max(cut, 0)], pair[cut + 1 :]
+    if not (target and source):
+        raise click.BadParameter(
+            f"'{pair}' is not TARGET=SOURCE; give two spellings, such as '<pad>=</s>'",
+            param_hint="--map",
+        )
+    return target, source
+
+
+def parse_map(pairs: Iterable[str]) -> dict[str, str]:
+    """Return the source token of each target token; see `parse_pair`."""
+    mapping: dict[str, str] = {}
+    for target, source in map(parse_pair, pairs):
+        if mapping.setdefault(target, source) != source:
+            raise click.BadParameter(f"'{target}' is mapped twice", param_hint="--map")
+    return mapping
+
+
+OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "device": console.device_option,
+    "dtype": console.dtype_option,
+    "seed": console.seed_option,
+    "force": console.force_option,
+    "trust_remote_code": console.trust_option,
+    "allow_seen_text": console.seen_option,
+}
+"""Decorators by the key of the recipe that they set."""
+
+
+def _option(key: str, *flags: str, parse: Any = None, **attributes: Any) -> Callable[[Any], Any]:
+    """Add an option whose parameter is named after a key of the recipe."""
+    if parse is not None:
+        attributes["callback"] = lambda context, option, value: parse(value)
+    OPTIONS[key] = click.option(*flags, key.replace(".", "__"), **attributes)
+    return OPTIONS[key]
+
+
+def _files(key: str, flag: str, text: str) -> None:
+    _option(key, flag, multiple=True, metavar="FILE", help=text)
+
+
+def _flag(key: str, text: str) -> None:
+    _option(key, "--" + key.replace("_", "-"), is_flag=True, help=text)
+
+
+_option(
+    "tokenizer",
+    "--tokenizer",
+    metavar="TARGET",
+    help="The new tokenizer; the donor's if not given.",
+)
+_option("output", "-o", "--output", metavar="DIR", help="Where the patched checkpoint goes.")
+_option(
+    "donor",
+    "--donor",
+    metavar="MODEL",
+    help="A model that has the new tokenizer; only its vocabulary rows are read.",
+)
+_option(
+    "for_draft",
+    "--for-draft",
+    metavar="MODEL",
+    help="Draft for MODEL: take its tokenizer and its number of rows.",
+)
+_option(
+    "init",
+    "--init",
+    metavar="NAME",
+    help="The method that makes missing rows, both sides; auto measures what loses least.  "
+    "[default: auto]",
+)
+_option(
+    "init.input",
+    "--init-input",
+    metavar="NAME",
+    help="The method of the input rows (embedding).",
+)
+_option(
+    "init.output",
+    "--init-output",
+    metavar="NAME",
+    help="The method of the output rows (lm_head).",
+)
+_option(
+    "init.settings",
+    "--set",
+    parse=parse_settings,
+    multiple=True,
+    metavar="METHOD.KEY=VALUE",
+    help="A setting: omp.k=32, or init.k=32 for whichever method is chosen.",
+)
+_files("text.evaluation", "--text", "Text to measure source and result on.")
+_files(
+    "text.calibration",
+    "--calibration-text",
+    "Text that methods, calibration and training may look at; never the one it is measured on. "
+    "transplant and compare let the source write some if not given.",
+)
+_files(
+    "text.other",
+    "--other-text",
+    "Text of another domain, on which calibration must lose nothing; the source writes some if "
+    "not given.",
+)
+_option(
+    "calibrate",
+    "--calibrate",
+    parse=parse_stages,
+    metavar="STAGE,…|none",
+    help="Calibration stages, each kept only if it helps: context-rows, match, match-shared, "
+    "shrunk, prior, readout, fold, unigram, unigram-shared, refit. All of them if not given and "
+    "the methods are chosen for you, none where they are named.",
+)
+_option(
+    "heal",
+    "--heal",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="Train the vocabulary rows for so long, the body frozen.",
+)
+_option(
+    "budget",
+    "--budget",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="For the choice of methods and their calibration; 0 runs no forward pass for either.  "
+    "[default: 10]",
+)
+_option(
+    "clip",
+    "--clip",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    metavar="PERCENTILE",
+    help="Shorten new rows to this percentile of the trained rows' norms.",
+)
+_option(
+    "baselines", "--baseline", multiple=True, metavar="NAME", help="A method to measure beside."
+)
+_flag("untie", "Two matrices where the source has one.")
+_option(
+    "pad_to_multiple_of",
+    "--pad-to-multiple-of",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Pad the rows.",
+)
+_flag("trim_rows", "Drop rows past the last id.")
+map_option = _option(
+    "map",
+    "--map",
+    parse=parse_map,
+    multiple=True,
+    metavar="TARGET=SOURCE",
+    help="Take the row of one token for another, by spelling; may be repeated. The first = "
+    "separates the two; of several at the start the last, so that ===</s> maps == to </s>.",
+)
+export_map_option = _option(
+    "export_map",
+    "--export-map",
+    metavar="FILE",
+    help="Write which source tokens stand for each target token: .jsonl, or .npz weights.",
+)
+_option(
+    "chat_template",
+    "--chat-template",
+    metavar="source|target|FILE",
+    help="Whose template to write.",
+)
+_flag("allow_nonfinite", "Accept source rows with NaN or Inf.")
+_flag(
+    "allow_autotokenizer_mismatch",
+    "Accept that AutoTokenizer loads the new tokenizer with other ids.",
+)
+
+
+def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command SOURCE, the options of these keys and --recipe.
+
+    The command is called with the `Recipe` they make, and with its own options by name.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            context = click.get_current_context()
+            given = {}
+            for key in ("source", *keys):
+                name = key.replace(".", "__")
+                value = values.pop(name)
+                if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                    given[key] = value
+            both = given.pop("init", None)
+            given = {**dict.fromkeys(SIDES, both), **given}
+            return function(build_recipe(values.pop("recipe"), given), **values)
+
+        return console.options(
+            click.argument("source", required=False),
+            *(OPTIONS[key] for key in keys),
+            click.option(
+                "--recipe", metavar="FILE", help="A YAML recipe; options override its keys."
+            ),
+        )(command)
+
+    return decorate
