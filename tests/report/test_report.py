@@ -252,6 +252,16 @@ def test_the_terminal_shows_figures_and_warnings() -> None:
         assert word in text, word
 
 
+def test_rows_that_were_copied_and_then_calibrated_are_both() -> None:
+    side = make_report().output.model_copy(update={"copied": 1, "recalibrated": 3_221})
+    report = make_report(output=side)
+    assert "3,222 copied (52 %), of them 3,221 then calibrated, 2,100 made by" in shown(report)
+    card = model_card(report)
+    assert "| 3,222 (52 %), of them 3,221 then calibrated | 2,100 |" in card
+    assert "bit for bit, but for those that calibration then changed. " in card
+    assert "then calibrated" not in model_card(make_report()) + shown(make_report())
+
+
 def test_a_dry_run_says_what_it_would_take() -> None:
     estimate = {"seconds": 300.0, "memory_bytes": 2.5e9, "output_bytes": 5e6}
     text = shown(make_report(evaluation=None, dry_run=True, estimate=estimate, written_to=None))

@@ -55,7 +55,7 @@ def model_card(report: SurgeryReport) -> str:
         alignment=list(_flat(report.alignment)),
         recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True),
         short=words.short,
-        share=words.share,
+        copied=words.copied,
         settings=words.settings,
         tokens=words.tokens,
     )

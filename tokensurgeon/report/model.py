@@ -163,6 +163,11 @@ class SideReport(_Model):
     recalibrated: int = 0
     audit: RowAudit = RowAudit()
 
+    @property
+    def from_source(self) -> int:
+        """Rows that were copied from the source, those that calibration then changed among them."""
+        return self.copied + self.recalibrated
+
 
 class StageFact(_Model):
     """What a stage of calibration did; see `tokensurgeon.calibration.StageRecord`."""

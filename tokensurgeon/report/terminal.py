@@ -94,8 +94,7 @@ def side(report: SideReport, total: int, planned: bool = False) -> str:
     """Say in one line where a side's rows came from."""
     made = "to be made by" if planned else "made by"
     parts = [
-        f"{words.count(total, 'row')}: {report.copied:,} copied "
-        f"({words.share(report.copied, total)})",
+        f"{words.count(total, 'row')}: {words.copied(report, total, ' copied')}",
         f"{report.initialised:,} {made} {report.method}",
     ]
     if report.unspellable:

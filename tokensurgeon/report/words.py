@@ -192,6 +192,14 @@ def audit(report: SurgeryReport) -> list[str]:
     return lines
 
 
+def copied(side: SideReport, total: int, verb: str = "") -> str:
+    """Say how many rows were copied, and how many of them calibration then changed."""
+    said = f"{side.from_source:,}{verb} ({share(side.from_source, total)})"
+    if side.recalibrated:
+        said += f", of them {side.recalibrated:,} then calibrated"
+    return said
+
+
 def settings(side: SideReport) -> str:
     """Say a side's settings, as in "k = 64, centre = true"; what is off or zero is left out."""
     return ", ".join(
