@@ -1,16 +1,17 @@
-"""Measure every method on pairs of real models and tokenizers, and write docs/methods.md.
+"""Measure every method on pairs of real models and tokenizers, and write a page for each pair.
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
                                     [--once KEYS] [--adapted KEYS] [--kept]
-                                    [-o docs/methods.md]
+                                    [-o docs/results/pairs]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
 repository; the model that ships is measured too, fitted to the calibration text that
 `scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
 goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
-where a pair has one. With -o the tables replace what stands between the marks `pairs` on the page.
+where a pair has one. With -o each pair's page is written into that folder; then run
+`scripts/results_pages.py`, which takes the summaries from the pages.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ from tokensurgeon.studies.gap_closed import Floor
 from tokensurgeon.text.corpus import read_documents
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
-BASELINES = ("subword-mean", "omp-published")
-"""What the default is held against: the strong plain floor, and the published state of the art."""
 AUTO = "auto+calibration"
 """What users get who name nothing."""
 HEALED = f"{AUTO}+heal=5"
@@ -246,7 +245,7 @@ def section(pair: Pair, table: Comparison) -> str:
     """Return the table of a pair."""
     facts = table.facts
     lines = [
-        f"### {pair.title}",
+        f"# {pair.title}",
         "",
         f"{pair.trained.capitalize()}. {facts['missing']:,} of {facts['n_target']:,} target tokens "
         f"are missing. Measured on {table.evaluation.n_bytes:,} bytes of `{pair.text.name}`, "
@@ -254,7 +253,7 @@ def section(pair: Pair, table: Comparison) -> str:
         "",
     ]
     if facts["floor"]:
-        lines += [f"The reachable floor is {facts['floor']['floor']:.3f} bits per byte.", ""]
+        lines += [f"The trained limit is {facts['floor']['floor']:.3f} bits per byte.", ""]
     lines += [
         "| method | bits per byte | gap | 95 % interval | closed | gap, adapted | perplexity ratio "
         "| bytes per token | donor | text bytes | tokens run | gradient steps | seconds |",
@@ -286,7 +285,7 @@ def section(pair: Pair, table: Comparison) -> str:
     lines += ["", *refused, *([""] if refused else [])]
     spreads = words.notes([words.figure_of(row) for row in table.rows])
     lines += [*(f"- {note}" for note in [*facts["notes"], *spreads]), ""]
-    lines += stages(pair, table)
+    lines += [*seed_range(table), *stages(pair, table)]
     best = next((row["method"] for row in table.rows if row["gap"] is not None), None)
     if best is not None:
         largest = gap.largest(gap.parts(table.evaluation[best].to_dict()))
@@ -314,72 +313,17 @@ def stages(pair: Pair, table: Comparison) -> list[str]:
     return [*lines, ""]
 
 
-def summary(done: list[tuple[Pair, Comparison]]) -> str:
-    """Return one line a pair: the default beside the better of the baselines."""
-    lines = [
-        "| pair | better of `subword-mean` and `omp-published` | the same calibration of "
-        "`subword-mean` | of `omp-published` | `auto`, calibrated | of the better baseline "
-        "| to the source, calibrated alike | five minutes of healing | of the better baseline "
-        "| steps |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    shares: dict[str, list[tuple[float, str]]] = {AUTO: [], HEALED: []}
-    for pair, table in done:
-        rows = {row["method"]: row for row in table.rows if row["gap"] is not None}
-        base = min(((rows[name]["gap"], name) for name in BASELINES if name in rows), default=None)
-        if base is None:
-            continue
-
-        def cell(name: str, key: str = "gap", rows: dict[str, Any] = rows) -> str:
-            return words.number(rows.get(name, {}).get(key), 3, sign=True)
-
-        cells = [pair.title, f"{base[0]:+.3f} (`{base[1]}`)"]
-        cells += [cell(f"{name}+calibration") for name in BASELINES]
-        for name, figures in shares.items():
-            cells.append(cell(name) + spread(rows.get(name)))
-            if name in rows and not pair.tied:
-                figures.append((rows[name]["gap"] / base[0], pair.title))  # a tie is beside it
-            share = rows[name]["gap"] / base[0] if name in rows else None
-            cells.append(words.number(share, 2))
-            if name == AUTO:
-                cells.append(cell(AUTO, "gap_adapted"))
-        cells.append(words.number(rows.get(HEALED, {}).get("gradient_steps"), 0))
-        lines.append("| " + " | ".join(cells) + " |")
-    for name, figures in shares.items():
-        if figures:
-            ratio, title = max(figures)
-            middle = statistics.median(each for each, _ in figures)
-            lines += ["", f"`{name}`, untied: median {middle:.2f}, worst {ratio:.2f} ({title})."]
-    return "\n".join([*lines, ""])
-
-
-def spread(row: dict[str, Any] | None) -> str:
-    """Return the gaps at the best and the worst seed, in brackets."""
-    if row is None or row["spread"] is None:
-        return ""
-    source = row["bits_per_byte"] - row["gap"]
-    return " ({:+.3f} … {:+.3f})".format(*(figure - source for figure in row["spread"]))
-
-
-def page(done: list[tuple[Pair, Comparison]], n_bytes: int) -> str:
-    """Return all tables."""
-    parts = [
-        f"On the first {n_bytes:,} bytes or so of held-out text; random methods with three seeds. "
-        "Made by `scripts/measure_pairs.py`.",
-        "",
-        summary(done),
-        *(section(pair, table) for pair, table in done),
-    ]
-    return "\n".join(parts)
-
-
-def put(file: Path, text: str) -> None:
-    """Put a text between the two marks of a page."""
-    marks = re.compile(r"(<!-- pairs -->\n).*?(<!-- /pairs -->)", re.DOTALL)
-    old = file.read_text("utf-8")
-    if not marks.search(old):
-        sys.exit(f"{file} has no marks <!-- pairs --> and <!-- /pairs -->")
-    file.write_text(marks.sub(lambda found: f"{found[1]}{text}{found[2]}", old), "utf-8")
+def seed_range(table: Comparison) -> list[str]:
+    """Return the gaps of what is random at the best and at the worst seed, as one paragraph."""
+    parts = []
+    for row in table.rows:
+        if row["method"] in (AUTO, HEALED) and row["spread"] is not None:
+            source = row["bits_per_byte"] - row["gap"]
+            low, high = (figure - source for figure in row["spread"])
+            parts.append(f"`{row['method']}` {low:+.3f} … {high:+.3f}")
+    return (
+        [f"Gap at the best and at the worst seed: {', '.join(sorted(parts))}.", ""] if parts else []
+    )
 
 
 def main() -> None:
@@ -397,23 +341,19 @@ def main() -> None:
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="folder of the pages")
     arguments = parser.parse_args()
     keys = arguments.only.split(",") if arguments.only else None
     wanted = arguments.methods.split(",") if arguments.methods else None
-    done: list[tuple[Pair, Any]] = []
     for pair in pairs(arguments.assets, arguments.corpus):
         if keys is None or pair.key in keys:
             names = methods(pair, wanted)
             if arguments.kept:
                 names = kept(names, arguments.state / pair.key)
-            table = measure(pair, names, arguments)
-            done.append((pair, table))
-            print(section(*done[-1]), flush=True)
-    if not arguments.output:
-        print(summary(done))
-    else:
-        put(arguments.output, page(done, arguments.bytes))
+            text = section(pair, measure(pair, names, arguments))
+            print(text, flush=True)
+            if arguments.output:
+                (arguments.output / f"{pair.key}.md").write_text(text.rstrip() + "\n", "utf-8")
 
 
 if __name__ == "__main__":
