@@ -19,12 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
