@@ -18,7 +18,7 @@ import sys
 import time
 
 from tokensurgeon.text.corpus import read_documents
-from tokensurgeon.text.mixture import Part, documents_of
+from tokensurgeon.trainers.mixture import Part, documents_of
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import pattern, pretokenizer
 from tokensurgeon.trainers.counting.weighted import Text

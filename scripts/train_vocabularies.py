@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measure_parity import languages
 
-from tokensurgeon.text.mixture import Part
+from tokensurgeon.trainers.mixture import Part
 from tokensurgeon.trainers import Shape, train_vocabulary
 
 SIZE = 8192

@@ -1,14 +1,14 @@
 """Which target row is which source row, and how we know.
 
-Text is matched by exact bytes, first within its kind (a byte-fallback token is never taken for a
-letter while a letter is there), then by what the tokenizer itself emits. Controls are matched by
-spelling and role, never by bytes. Nothing here looks at a row.
+Tokens of text are matched by exact bytes. Of several source ids with these bytes, ids of the same
+kind come first (a letter before a byte-fallback token), then the id that the tokenizer emits.
+Controls are matched by spelling and role, never by bytes. The rows themselves are not read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import Ids
 from tokensurgeon.errors import AlignmentError
 from tokensurgeon.vocabulary import Kind, Vocabulary
 from tokensurgeon.vocabulary.controls import match_controls, silence_aliases, split_roles
 
-Ids = npt.NDArray[np.int64]
-
 _N_EXAMPLES = 5
+"""Duplicates that a report shows of each side."""
 
 
 class Match(IntEnum):
-    """How a target token was found in the source."""
+    """How a target token was matched with a source token."""
 
     NONE = 0
     EXACT = 1
@@ -37,14 +37,14 @@ class Match(IntEnum):
     CONTROL = 3
     """A control of the same spelling or role."""
     NORMALISED = 4
-    """Equal only once the source has normalised the token: other case, accents or space."""
+    """Equal only after the source's normalisation: other case, accents or space."""
     MAP = 5
-    """The user said so."""
+    """By the mapping of the user."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Ids that share their bytes within one vocabulary.
+    """Ids of equal bytes within one vocabulary.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class Alignment:
     ----------
     source, target : Vocabulary
     source_ids : int64 (n_target,)
-        Source row for the input side of each target id, -1 where none. For an identity, holes
-        have their own id.
+        Source row for the input side of each target id, -1 where there is none. For an identity,
+        holes have their own id.
     output_source_ids : int64 (n_target,)
-        The same for the output side. It differs where several target ids have one source row:
-        of those with equal bytes (and of controls) only the one that is emitted keeps it, the
-        others have -1, to be made quiet; and
-        where one target id is both bos and eos and the source has two ids: input from bos, output
-        from eos.
+        The same for the output side. It differs in two cases. Where several target ids of equal
+        bytes (or several controls) have one source row, only the one that is emitted keeps it; the
+        others have -1, and their output rows will be suppressed. Where one target id is both bos
+        and eos and the source has two ids, the input row is that of bos, the output row that of
+        eos.
     match : uint8 (n_target,)
         A `Match` per target id.
     shared : int64
@@ -88,7 +88,7 @@ class Alignment:
     duplicates : tuple of Duplicates
         One per side.
     collisions : mapping of int to tuple of int
-        Source ids that more than one target id has.
+        Source ids that several target ids are matched with.
     warnings : tuple of str
     is_identity : bool
         The same table with the same ids.
@@ -142,9 +142,9 @@ class Alignment:
         return np.flatnonzero(self.target.kinds == Kind.PADDING).astype(np.int64)
 
     def with_matches(self, source_ids: Ids, match: npt.NDArray[np.uint8], note: str) -> Alignment:
-        """Return the alignment with some matches taken away, and a warning that says so.
+        """Return the alignment with some matches removed, and a warning that says so.
 
-        Where `source_ids` is -1 the output side is too.
+        Where `source_ids` is -1, the output side becomes -1 too.
         """
         return replace(
             self,
@@ -175,7 +175,7 @@ class Alignment:
             "is_identity": self.is_identity,
             "is_permutation": self.is_permutation,
             "collisions": len(self.collisions),
-            "duplicates": {each.side: each.count for each in self.duplicates},
+            "duplicates": {side.side: side.count for side in self.duplicates},
             "number_schemes": {
                 "source": self.source.number_scheme,
                 "target": self.target.number_scheme,
@@ -187,20 +187,20 @@ class Alignment:
 def align(
     source: Vocabulary, target: Vocabulary, mapping: Mapping[str, str] | None = None
 ) -> Alignment:
-    """Say which source row each target id has, and how that is known.
+    """Match each target id with a source row.
 
     Parameters
     ----------
     source, target : Vocabulary
     mapping : mapping of str to str, optional
-        Target spelling → source spelling. It outranks everything else.
+        Target spelling → source spelling. It takes precedence over every other match.
 
     Raises
     ------
     UnknownNameError
-        If `mapping` names a spelling that does not exist; the nearest one is named.
+        If `mapping` names a spelling that does not exist; the message suggests the nearest one.
     AlignmentError
-        If `mapping` names an id that stands for nothing.
+        If `mapping` names an id without a token.
 
     Examples
     --------
@@ -253,7 +253,7 @@ def _frozen(array: _Array) -> _Array:
 
 
 def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArray[np.uint8]] | None:
-    """Return ids and matches where both vocabularies are one, in whatever order."""
+    """Return ids and matches if both vocabularies have the same tokens, in any order; else None."""
 
     def entries(vocabulary: Vocabulary) -> dict[tuple[Any, ...], list[int]]:
         table: dict[tuple[Any, ...], list[int]] = {}
@@ -269,16 +269,16 @@ def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArra
         return None
     if set(source.spellings) != set(target.spellings):
         return None
-    ours = entries(source)
-    theirs = entries(target)
-    if ours.keys() != theirs.keys():
+    in_source = entries(source)
+    in_target = entries(target)
+    if in_source.keys() != in_target.keys():
         return None
     source_ids = np.full(target.n_rows, -1, dtype=np.int64)
     match = np.zeros(target.n_rows, dtype=np.uint8)
-    for key, ids in theirs.items():
-        if len(ours[key]) != len(ids):
+    for key, ids in in_target.items():
+        if len(in_source[key]) != len(ids):
             return None
-        source_ids[ids] = ours[key]
+        source_ids[ids] = in_source[key]
         match[ids] = Match.EXACT
     tokens = np.flatnonzero(match)
     if source.n_rows == target.n_rows and np.array_equal(source_ids[tokens], tokens):
@@ -289,30 +289,29 @@ def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArra
 def _match_text(
     source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
 ) -> None:
-    """Match ordinary and byte tokens by bytes: within the kind first, then what is emitted."""
-    kinds = source.kinds.tolist()
-    ours = target.kinds.tolist()
+    """Match ordinary and byte tokens by bytes: ids of the same kind first, then the one emitted."""
+    source_kinds, target_kinds = source.kinds.tolist(), target.kinds.tolist()
     for i, data in enumerate(target.token_bytes):
-        found = source.ids_of_bytes(data) if data is not None else ()
-        if data is None or not found:
+        candidates = source.ids_of_bytes(data) if data is not None else ()
+        if data is None or not candidates:
             continue
-        twins = [j for j in found if kinds[j] == ours[i]]
-        spelled = [j for j in twins if source.spellings[j] == target.spellings[i]]
-        if spelled:
-            source_ids[i], match[i] = spelled[0], Match.EXACT
+        same_kind = tuple(j for j in candidates if source_kinds[j] == target_kinds[i])
+        same_spelling = [j for j in same_kind if source.spellings[j] == target.spellings[i]]
+        if same_spelling:
+            source_ids[i], match[i] = same_spelling[0], Match.EXACT
             continue
-        if len(twins or found) > 1:
-            ranked = source.preferred_ids(data)
-            twins = [j for j in ranked if not twins or j in twins]
-        source_ids[i], match[i] = (twins or found)[0], Match.BYTE
+        candidates = same_kind or candidates
+        if len(candidates) > 1:
+            candidates = tuple(j for j in source.preferred_ids(data) if j in candidates)
+        source_ids[i], match[i] = candidates[0], Match.BYTE
 
 
 def _match_normalised(
     source: Vocabulary, target: Vocabulary, source_ids: Ids, match: npt.NDArray[np.uint8]
 ) -> None:
-    """Match what equals a source token only once the source has normalised it."""
-    open_ids = (match == Match.NONE) & (target.kinds == Kind.ORDINARY)
-    for i in np.flatnonzero(open_ids).tolist():
+    """Match what equals a source token only after the source's normalisation."""
+    unmatched = (match == Match.NONE) & (target.kinds == Kind.ORDINARY)
+    for i in np.flatnonzero(unmatched).tolist():
         data = target.token_bytes[i] or b""
         near = source.near_pieces_of(data)
         if near is not None and len(near) == 1 and source.token_bytes[near[0]] != data:
@@ -320,14 +319,14 @@ def _match_normalised(
 
 
 def _mapped_id(vocabulary: Vocabulary, spelling: str, side: str) -> int:
-    found = vocabulary.require_id(spelling)
-    if vocabulary.kinds[found] == Kind.PADDING:
+    token = vocabulary.require_id(spelling)
+    if vocabulary.kinds[token] == Kind.PADDING:
         raise AlignmentError(f"--map names {spelling!r}, a {side} id without a token")
-    return found
+    return token
 
 
 def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tuple[int, ...]]:
-    """Return the source ids that more than one target id has."""
+    """Return the source ids that several target ids are matched with, with those target ids."""
     matched = np.flatnonzero(match != Match.NONE)
     order = matched[np.argsort(source_ids[matched], kind="stable")]
     values, starts, counts = np.unique(source_ids[order], return_index=True, return_counts=True)
@@ -339,14 +338,14 @@ def _collisions(source_ids: Ids, match: npt.NDArray[np.uint8]) -> dict[int, tupl
 
 
 def _duplicates(vocabulary: Vocabulary, side: str) -> Duplicates:
-    several = sorted(vocabulary.repeated_bytes().items())
-    return Duplicates(side, len(several), tuple(several[:_N_EXAMPLES]))
+    repeated = sorted(vocabulary.repeated_bytes().items())
+    return Duplicates(side, len(repeated), tuple(repeated[:_N_EXAMPLES]))
 
 
 def _warnings(
     source: Vocabulary, target: Vocabulary, match: npt.NDArray[np.uint8]
 ) -> tuple[str, ...]:
-    """Return what a user should know of the pair, one line each."""
+    """Return one line for each fact about the pair that a user should know."""
     lines: list[str] = []
     if source.number_scheme != target.number_scheme:
         lines.append(
@@ -368,28 +367,3 @@ def _warnings(
             "(case, accents or space)"
         )
     return tuple(lines)
-
-
-def boundary_share(alignment: Alignment, texts: Iterable[str]) -> float:
-    """Return the share of the source's token boundaries that the target keeps on these texts.
-
-    A target that cuts where the source cuts loses far less. Boundaries are byte offsets inside a
-    text; its two ends do not count.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; 1 where the source has no boundary at all.
-    """
-    documents = list(texts)
-    kept = total = 0
-    for ours, theirs in zip(
-        alignment.source.encode_many(documents),
-        alignment.target.encode_many(documents),
-        strict=True,
-    ):
-        inner = np.unique(ours.ends)
-        inner = inner[(inner > 0) & (inner < ours.n_bytes)]
-        total += len(inner)
-        kept += int(np.isin(inner, theirs.ends).sum())
-    return kept / total if total else 1.0

@@ -14,8 +14,7 @@ from tokensurgeon.cli.main import main
 from tokensurgeon.errors import RecipeError, UsageError
 from tokensurgeon.progress import no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
-from tokensurgeon.text.overlap import refuse_seen
-from tokensurgeon.text.seen import Seen, line_hashes
+from tokensurgeon.text.seen import Seen, line_hashes, refuse_seen
 from tokensurgeon.trainers.from_recipe import patterns_of, train_target
 from tokensurgeon.vocabulary import load_vocabulary
 

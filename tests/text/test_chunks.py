@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation import chunk_documents, evaluate
+from tokensurgeon.text import chunk_documents
 
 text = st.text(alphabet=st.sampled_from("ab é日😀 \n\r\t."), max_size=300)
 
@@ -64,24 +63,3 @@ def test_a_first_document_beyond_the_budget_gives_its_first_chunks():
 def test_no_text_is_an_error_that_says_so():
     with pytest.raises(EvaluationError, match="2 documents give no text"):
         chunk_documents(["", ""])
-
-
-def test_chunks_are_as_long_as_fits_every_model(source, texts):
-    class Short:
-        kind = "causal"
-        max_positions = 70
-
-        def nll(self, batch):
-            return source.model.nll(batch)
-
-    long = [" ".join(texts) * 3]
-    entries = [source, replace(source, name="short", model=Short())]
-    alone, beside = evaluate(entries[:1], long), evaluate(entries, long)
-    assert alone.chunk_bytes > beside.chunk_bytes
-    assert beside.n_too_long <= 0.01 * beside.n_chunks
-    # A length that is asked for is taken; what does not fit is left out for all, and counted.
-    asked = evaluate(entries, long, chunk_bytes=beside.chunk_bytes * 2)
-    assert asked.chunk_bytes == beside.chunk_bytes * 2
-    assert asked.n_too_long > 0
-    with pytest.raises(EvaluationError, match="too short"):
-        evaluate(entries, long, chunk_bytes=2)

@@ -9,14 +9,14 @@ import pytest
 
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.text.corpus import corpus_of_texts
-from tokensurgeon.text.held_out import HeldOut
-from tokensurgeon.text.mixture import Part, documents_of, parse_mixture, shares
 from tokensurgeon.text.seen import Seen, line_hashes
 from tokensurgeon.trainers.counting import count as room
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Chunks, Pieces
+from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern, joined_pattern
 from tokensurgeon.trainers.counting.weighted import Text, multipliers
+from tokensurgeon.trainers.mixture import Part, documents_of, parse_mixture, shares
 
 WORDS = Pieces(counted_pattern("cl100k", "left-3"))
 RUNS = Pieces(joined_pattern("cl100k", "left-3"), once=True)

@@ -17,8 +17,8 @@ from tokensurgeon.cli.main import main
 from tokensurgeon.cli.train import EDITS
 from tokensurgeon.errors import CorpusError, OutputExistsError, SettingError, UnknownNameError
 from tokensurgeon.text.corpus import corpus_of_texts
-from tokensurgeon.text.held_out import EVERY, HeldOut
 from tokensurgeon.trainers import DIGITS, METHODS, PRETOKENIZERS, Shape, train_vocabulary
+from tokensurgeon.trainers.counting.held_out import EVERY, HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import pattern, pretokenizer
 from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
 from tokensurgeon.vocabulary.hard_text import hard_texts

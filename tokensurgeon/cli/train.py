@@ -156,7 +156,7 @@ def command(
     with .gz or .zst or not, and hf:NAME[:SPLIT] for a dataset. Some of the text is held out to
     measure bytes per token, beside a plain BPE of equal size.
     """
-    from tokensurgeon.text.mixture import parse_mixture
+    from tokensurgeon.trainers.mixture import parse_mixture
 
     if bool(corpus) == bool(mixture):
         raise SettingError("give either files to train on or --mixture, one of them")

@@ -20,7 +20,7 @@ from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import fitting_chunks
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
-from tokensurgeon.text.overlap import refuse_seen
+from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:

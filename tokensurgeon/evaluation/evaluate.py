@@ -22,7 +22,7 @@ from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
-from tokensurgeon.text.overlap import refuse_seen
+from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import load_vocabulary
 
 
@@ -132,7 +132,7 @@ def evaluate_checkpoint(
     path : str or Path
         A checkpoint with its own tokenizer.
     texts : sequence of str or Path, or Corpus
-        Files, folders or globs; see `tokensurgeon.trainers.read_corpus`.
+        Files, folders or globs; see `tokensurgeon.text.read_corpus`.
     against : str, Path or None
         Another checkpoint, mostly the source of `path`; it comes first in the table, and tokens
         of `path` are split into those it has and those it lacks.

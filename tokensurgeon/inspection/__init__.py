@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokensurgeon.inspection.inspect import Inspected, Inspection, inspect_tokenizer, read_sources
-from tokensurgeon.inspection.mixture import Mixture, infer_mixture
+from tokensurgeon.inspection.mixture_inference import Mixture, infer_mixture
 from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible

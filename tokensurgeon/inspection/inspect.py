@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import CorpusError, UsageError
-from tokensurgeon.inspection.mixture import MERGES, Mixture, infer_mixture
+from tokensurgeon.inspection.mixture_inference import MERGES, Mixture, infer_mixture
 from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, excerpt

@@ -1,9 +1,9 @@
 """Cut documents into the chunks that every model of a table is scored on.
 
-Chunks of a given length come from the text alone: no tokenizer is asked where to cut. A chunk ends
-at a paragraph, else a line, else a space, and never inside a character. The blank where a document
-is cut (one space, line end or run of blank lines) belongs to neither chunk and is scored for
-nobody: tokenizers disagree on its side.
+Where to cut depends on the text and the length alone, never on a tokenizer. A chunk ends at a
+paragraph, else at a line, else at a space, and never inside a character. The white space at a cut
+(one space, one line end or a run of blank lines) belongs to neither chunk and is not scored:
+tokenizers disagree whether it belongs to the left or to the right.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from tokensurgeon.errors import EvaluationError
 
 CHUNK_SIZES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 32, 16)
-"""Chunk lengths in bytes; a table takes the longest that fits its models, and prints it."""
-
+"""Chunk lengths in bytes. A table takes the longest that fits its models, and prints it; steps of a
+factor 1.3 to 2 waste little of a model's context."""
 SMALLEST_CHUNK_BYTES = CHUNK_SIZES[-1]
 
 _PARAGRAPH = re.compile(rb"\r?\n(?:[ \t]*\r?\n)+")
@@ -26,13 +26,13 @@ _SPACE = re.compile(rb"[ \t]")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of one document.
+    """A part of one document.
 
     Attributes
     ----------
     text : str
     document : int
-        The number of its document among the texts given.
+        Index of its document in the texts given.
     """
 
     text: str
@@ -55,13 +55,12 @@ def chunk_documents(
     Parameters
     ----------
     texts : sequence of str
-        The documents. Empty ones give no chunk.
+        Documents; empty ones give no chunk.
     max_bytes_per_chunk : int
-        No chunk is longer in UTF-8.
+        Upper bound of a chunk's length in UTF-8.
     max_bytes_total : int or None
-        Take whole documents while they fit into this many bytes. The document that does not fit
-        ends the text; only where less than half of the bytes are used by then are its first
-        chunks taken.
+        Take whole documents until one does not fit into this many bytes. If less than half of the
+        bytes are used by then, take the first chunks of that document too.
 
     Raises
     ------
@@ -77,8 +76,8 @@ def chunk_documents(
         raise EvaluationError(f"a chunk of {max_bytes_per_chunk} bytes cannot hold a character")
     chunks: list[Chunk] = []
     total = 0
-    for number, text in enumerate(texts):
-        parts = [Chunk(part, number) for part in _cut(text.encode("utf-8"), max_bytes_per_chunk)]
+    for document, text in enumerate(texts):
+        parts = [Chunk(part, document) for part in _cut(text.encode("utf-8"), max_bytes_per_chunk)]
         size = sum(part.n_bytes for part in parts)
         if max_bytes_total is not None and total + size > max_bytes_total:
             if total * 2 < max_bytes_total:
@@ -99,9 +98,9 @@ def chunk_documents(
 def _cut(data: bytes, limit: int) -> Iterator[str]:
     start = 0
     while len(data) - start > limit:
-        end, following = _border(data, start, limit)
+        end, next_start = _border(data, start, limit)
         yield data[start:end].decode("utf-8")
-        start = following
+        start = next_start
     if start < len(data):
         yield data[start:].decode("utf-8")
 
@@ -110,7 +109,7 @@ def _border(data: bytes, start: int, limit: int) -> tuple[int, int]:
     """Return where a chunk ends and where the next one starts."""
     stop = start + limit
     for pattern in (_PARAGRAPH, _LINE, _SPACE):
-        # A chunk is at least half full, so that few are short; the blank may lie behind its end.
+        # At least half of the limit, so that few chunks are short. The blank may follow the limit.
         last = None
         for match in pattern.finditer(data, start + limit // 2, min(len(data), stop + 1)):
             last = match
@@ -122,12 +121,13 @@ def _border(data: bytes, start: int, limit: int) -> tuple[int, int]:
 
 
 FEW_DOCUMENTS = 20
+"""With fewer documents, single ones would decide what lands on either side of a split."""
 BLOCK = 4096
-"""Bytes: where there are few documents, blocks of one are set apart as if they were documents."""
+"""Bytes of the blocks that few documents are cut into: a few paragraphs."""
 
 
 def separable(texts: Sequence[str]) -> list[str]:
-    """Return the documents, or blocks of them where they are too few to be parted in two.
+    """Return the documents, or blocks of them where they are too few to be split in two.
 
     Examples
     --------

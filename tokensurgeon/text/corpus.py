@@ -1,6 +1,6 @@
 """Read texts: files, folders and globs become documents.
 
-A document is a string that came from one place. What ends a document depends on the file:
+A document is one string of a file. What ends a document depends on the kind of file:
 
 ============  =================================================================================
 ``.jsonl``    each line is a document: a string, or an object with the text in a field
@@ -10,10 +10,10 @@ A document is a string that came from one place. What ends a document depends on
 others        the whole file; a line that holds only ``<|endoftext|>`` ends a document
 ============  =================================================================================
 
-Any of them may be packed as ``.gz`` or, with the extra ``zstd``, ``.zst``. ``hf:NAME`` is a dataset
+A file may be compressed as ``.gz`` or, with the extra ``zstd``, ``.zst``. ``hf:NAME`` is a dataset
 of the Hugging Face hub or a local folder of that kind (extra ``datasets``). Text is taken as it is,
-line ends included: a byte order mark at the start of a file is dropped, what is not UTF-8 is
-replaced by U+FFFD and counted, and nothing else is changed. This module does not split text into
+line ends included, with two exceptions: a byte order mark at the start of a file is dropped, and
+bytes that are not UTF-8 are replaced by U+FFFD and counted. This module does not split text into
 chunks, normalise it or remove duplicates.
 """
 
@@ -53,7 +53,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents, and what a card needs to say about them.
+    """Documents, and the facts that a card states about them.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class Corpus:
     n_bytes : int
         Their length in UTF-8.
     n_replaced : int
-        Characters put in place of bytes that are not UTF-8 (or of lone surrogates).
+        Number of U+FFFD that replace bytes outside UTF-8 or lone surrogates.
     sha256 : str
-        Of each document's UTF-8 followed by a byte 0xFF, which UTF-8 never holds.
+        Hash of the documents' UTF-8, each followed by a byte 0xFF, which UTF-8 never contains.
     files : tuple of str
         The files read, in order.
     """
@@ -106,9 +106,9 @@ def read_corpus(
     Parameters
     ----------
     patterns : sequence of str or Path
-        A folder is searched for files with `TEXT_SUFFIXES`, hidden ones left out. Files come in
-        the order of the patterns, sorted within each; a file that several patterns find is read
-        once.
+        A folder is searched for files with `TEXT_SUFFIXES`; hidden ones are left out. Files are
+        read in the order of the patterns, sorted within each. A file that several patterns match
+        is read once.
     field : str
         The key that holds the text in JSON objects.
     max_bytes : int or None
@@ -130,11 +130,11 @@ def read_corpus(
     documents: list[Document] = []
     files: dict[str, None] = {}
     total = replaced = 0
-    for document, wrong in iter_documents(patterns, field=field):
+    for document, n_replaced in iter_documents(patterns, field=field):
         documents.append(document)
         files[document.file] = None
         total += document.n_bytes
-        replaced += wrong
+        replaced += n_replaced
         if max_bytes is not None and total >= max_bytes:
             break
     return _corpus(documents, replaced, list(files))
@@ -148,28 +148,27 @@ def iter_documents(
 ) -> Iterator[tuple[Document, int]]:
     """Yield each document of `read_corpus`, with the number of characters replaced in it.
 
-    `part_bytes` cuts plain text at the line end after so many bytes, and each part then counts as
-    a document; so no file is held whole.
+    With `part_bytes`, plain text is cut at the first line end after so many bytes, and each part
+    counts as a document. So no file is held in memory as a whole.
 
     Raises
     ------
     CorpusError
-        As `read_corpus` does, when it comes to the file.
+        As `read_corpus` does, when it reaches the file.
     """
-    named = [patterns] if isinstance(patterns, str | Path) else patterns
-    datasets = [str(name) for name in named if str(name).startswith(DATASET)]
-    plain = [name for name in named if not str(name).startswith(DATASET)]
+    names = [patterns] if isinstance(patterns, str | Path) else patterns
+    datasets = [str(name) for name in names if str(name).startswith(DATASET)]
+    paths = [name for name in names if not str(name).startswith(DATASET)]
     sources = [
         (str(path), texts_of(path, field, part_bytes))
-        for path in (find_files(plain) if plain or not datasets else [])
+        for path in (find_files(paths) if paths or not datasets else [])
     ]
-    for name in datasets:
-        sources.append((name, texts_of_dataset(name.removeprefix(DATASET), field)))
+    sources += [(name, texts_of_dataset(name.removeprefix(DATASET), field)) for name in datasets]
     for file, texts in sources:
         number, replaced = 0, 0
         first: tuple[Document, int] | None = None
-        for text, wrong in texts:
-            replaced += wrong
+        for text, n_replaced in texts:
+            replaced += n_replaced
             if not text:
                 continue
             number += 1
@@ -177,7 +176,7 @@ def iter_documents(
                 yield first
                 first = None
             document = Document(text, f"{file}:{number}", file)
-            # The only document of a file is named like the file.
+            # The first document waits: the only document of a file is named like the file.
             if number == 1:
                 first = (document, replaced)
             else:
@@ -190,26 +189,26 @@ def iter_documents(
 
 
 def corpus_of_texts(texts: Iterable[str], source: str = "text") -> Corpus:
-    """Return texts that are in memory already as a corpus; empty ones are left out."""
+    """Return texts in memory as a corpus; empty ones are left out."""
     documents = []
     replaced = 0
     for number, text in enumerate(texts, start=1):
-        text, wrong = without_surrogates(text)
-        replaced += wrong
+        text, n_replaced = without_surrogates(text)
+        replaced += n_replaced
         if text:
             documents.append(Document(text, f"{source}:{number}"))
     return _corpus(documents, replaced, [])
 
 
 def find_files(patterns: Sequence[str | Path]) -> list[Path]:
-    """Return the files that the patterns name, each once.
+    """Return the files that the patterns match, each once.
 
     Raises
     ------
     CorpusError
-        If a pattern finds nothing.
+        If a pattern matches nothing.
     """
-    found: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
@@ -225,10 +224,10 @@ def find_files(patterns: Sequence[str | Path]) -> list[Path]:
         else:
             raise CorpusError(f"there is no text file {path}; check the path")
         for name in paths:
-            found.setdefault(name.resolve(), name)
-    if not found:
+            files.setdefault(name.resolve(), name)
+    if not files:
         raise CorpusError("no text was named; give files, folders or globs")
-    return list(found.values())
+    return list(files.values())
 
 
 def _glob(pattern: Path) -> list[Path]:

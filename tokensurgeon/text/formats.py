@@ -1,6 +1,6 @@
-"""How a file becomes texts: plain text, JSON, JSON lines and Parquet, packed or not.
+"""How a file becomes texts: plain text, JSON, JSON lines, Parquet and FASTA, compressed or not.
 
-Nothing is split into chunks, normalised or made distinct here; see `corpus` for what a document is.
+See `corpus` for what a document is.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _SUFFIXES = (
     ".fa .fasta .fna"
 )
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
-"""What is read from a folder; a file that is named, or found by a glob, may end as it likes."""
+"""What is read from a folder. A file that is named or matched by a glob may have any suffix."""
 
 FASTA = {".fa", ".fasta", ".fna"}
 _SEPARATOR = re.compile(rb"<\|endoftext\|>\r?\n?")
-_PACKED = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
-_UNPACKED = (".gz", ".zst")
+_UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
+_COMPRESSED = (".gz", ".zst")
 _ROWS = 256
-"""Rows of a Parquet file that are held at once."""
+"""Rows of a Parquet file held in memory at once: a row may be a whole book."""
 
 
 def suffix_of(path: Path) -> str:
-    """Return what a file's name ends with, its packing left out."""
+    """Return the suffix of a file's name, that of its compression left out."""
     name = path.name.lower()
-    for packing in _UNPACKED:
-        name = name.removesuffix(packing)
+    for compression in _COMPRESSED:
+        name = name.removesuffix(compression)
     return Path(name).suffix
 
 
@@ -50,8 +50,8 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
     field : str
         The key (or column) that holds the text.
     part_bytes : int or None
-        Cut plain text at the line end after this many bytes, so that a large file is never held
-        whole.
+        Cut plain text at the first line end after this many bytes, so that a large file is never
+        held in memory as a whole.
 
     Raises
     ------
@@ -59,21 +59,21 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
         If the file cannot be read, or is not of the format its name says.
     """
     suffix = suffix_of(path)
-    if suffix in _PACKED or path.suffix.lower() in _PACKED:
+    if suffix in _UNREADABLE or path.suffix.lower() in _UNREADABLE:
         raise CorpusError(f"{path}: {suffix} files are not read; unpack it to .txt, .jsonl or .gz")
     if suffix in (".jsonl", ".ndjson"):
         for number, line in enumerate(_lines(path), start=1):
             if line.strip():
-                text, wrong = _decode(line, path)
-                yield text_of_value(_parse(text, f"{path}, line {number}"), field, path, wrong)
+                text, n_replaced = _decode(line, path)
+                yield text_of_value(_parse(text, f"{path}, line {number}"), field, path, n_replaced)
     elif suffix == ".parquet":
         yield from _rows(path, field)
     elif suffix == ".json":
-        text, wrong = _decode(b"".join(_lines(path)), path)
+        text, n_replaced = _decode(b"".join(_lines(path)), path)
         data = _parse(text, str(path)) if text.strip() else []
         for value in data if isinstance(data, list) else [data]:
-            yield text_of_value(value, field, path, wrong)
-            wrong = 0
+            yield text_of_value(value, field, path, n_replaced)
+            n_replaced = 0
     elif suffix in FASTA:
         yield from _records(path)
     else:
@@ -81,31 +81,29 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
 
 
 def _plain(path: Path, part_bytes: int | None) -> Iterator[tuple[str, int]]:
-    held: list[bytes] = []
+    lines: list[bytes] = []
     size = 0
     for line in _lines(path):
-        if line.startswith(b"<|endoftext|>") and _SEPARATOR.fullmatch(line):
-            yield _decode(b"".join(held), path)
-            held, size = [], 0
-            continue
-        held.append(line)
-        size += len(line)
-        if part_bytes is not None and size >= part_bytes:
-            yield _decode(b"".join(held), path)
-            held, size = [], 0
-    yield _decode(b"".join(held), path)
+        separates = line.startswith(b"<|endoftext|>") and _SEPARATOR.fullmatch(line)
+        if not separates:
+            lines.append(line)
+            size += len(line)
+        if separates or (part_bytes is not None and size >= part_bytes):
+            yield _decode(b"".join(lines), path)
+            lines, size = [], 0
+    yield _decode(b"".join(lines), path)
 
 
 def _records(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the sequence of each record, its lines put together; names are left out."""
-    held: list[bytes] = []
+    """Yield the sequence of each record, its lines joined; names are left out."""
+    lines: list[bytes] = []
     for line in _lines(path):
         if line.startswith((b">", b";")):
-            yield _decode(b"".join(held), path)
-            held = []
+            yield _decode(b"".join(lines), path)
+            lines = []
         else:
-            held.append(line.strip())
-    yield _decode(b"".join(held), path)
+            lines.append(line.strip())
+    yield _decode(b"".join(lines), path)
 
 
 def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
@@ -135,7 +133,7 @@ def texts_of_dataset(name: str, field: str) -> Iterator[tuple[str, int]]:
     Raises
     ------
     CorpusError
-        If the library is missing, the dataset cannot be had, or it has no such field.
+        If the library is missing, the dataset cannot be loaded, or it has no such field.
     """
     try:
         from datasets import load_dataset
@@ -155,10 +153,10 @@ def texts_of_dataset(name: str, field: str) -> Iterator[tuple[str, int]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    packing = path.suffix.lower()
-    if packing == ".gz":
+    compression = path.suffix.lower()
+    if compression == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
-    if packing == ".zst":
+    if compression == ".zst":
         return _open_zstd(path)
     return path.open("rb")
 
@@ -175,7 +173,7 @@ def _open_zstd(path: Path) -> BinaryIO:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, unpacked, each with its line end."""
+    """Yield the lines of a file, decompressed, each with its line end."""
     try:
         with _open(path) as file:
             yield from file
@@ -184,7 +182,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             raise CorpusError(f"{path} is not a whole gzip file: pack it again") from error
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
-        # zstd's own error is of a module that may not be installed.
+        # The class of zstd's error is in a module that may not be installed.
         if isinstance(error, EOFError | zlib.error) or type(error).__name__ == "ZstdError":
             kind = "zstd" if path.suffix.lower() == ".zst" else "gzip"
             raise CorpusError(f"{path} is not a whole {kind} file: pack it again") from error
@@ -195,8 +193,8 @@ def _decode(data: bytes, path: Path) -> tuple[str, int]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise CorpusError(f"{path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
     text = data.decode("utf-8", errors="replace")
-    wrong = text.count("�") - data.count("�".encode())
-    return text.removeprefix("\ufeff"), wrong
+    n_replaced = text.count("�") - data.count("�".encode())
+    return text.removeprefix("\ufeff"), n_replaced
 
 
 def _parse(text: str, where: str) -> Any:
@@ -206,8 +204,10 @@ def _parse(text: str, where: str) -> Any:
         raise CorpusError(f"{where} is not JSON ({error}); mend it, or name it .txt") from error
 
 
-def text_of_value(value: Any, field: str, path: Path | str, wrong: int) -> tuple[str, int]:
-    """Return the text that a value of JSON or a row holds, and the characters replaced in it.
+def text_of_value(value: Any, field: str, path: Path | str, n_replaced: int) -> tuple[str, int]:
+    """Return the text in a value of JSON or a row, and the number of characters replaced in it.
+
+    `n_replaced` were replaced in decoding; lone surrogates are added.
 
     Raises
     ------
@@ -223,14 +223,13 @@ def text_of_value(value: Any, field: str, path: Path | str, wrong: int) -> tuple
         kind = type(value).__name__
         raise CorpusError(f"{path}: a document is a string or an object with one, not {kind}")
     text, surrogates = without_surrogates(value)
-    return text, wrong + surrogates
+    return text, n_replaced + surrogates
 
 
 def without_surrogates(text: str) -> tuple[str, int]:
-    """Replace lone surrogates, which JSON can spell and UTF-8 cannot."""
+    """Replace lone surrogates, which JSON can spell and UTF-8 cannot; return their number too."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        wrong = sum("\ud800" <= character <= "\udfff" for character in text)
-        return re.sub("[\ud800-\udfff]", "�", text), wrong
+        return re.subn("[\ud800-\udfff]", "�", text)
     return text, 0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokensurgeon.trainers.counting.pretokenizers import DIGITS as DIGITS
     from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZERS as PRETOKENIZERS
     from tokensurgeon.trainers.edits.extend import extend_vocabulary as extend_vocabulary
-    from tokensurgeon.trainers.edits.reduce import prune_vocabulary as prune_vocabulary
+    from tokensurgeon.trainers.edits.prune import prune_vocabulary as prune_vocabulary
     from tokensurgeon.trainers.plan import Shape as Shape
     from tokensurgeon.trainers.train import train_vocabulary as train_vocabulary
     from tokensurgeon.trainers.trained import TrainedVocabulary as TrainedVocabulary
@@ -25,7 +25,7 @@ _HOMES = {
     "Shape": "plan",
     "TrainedVocabulary": "trained",
     "extend_vocabulary": "edits.extend",
-    "prune_vocabulary": "edits.reduce",
+    "prune_vocabulary": "edits.prune",
     "train_vocabulary": "train",
 }
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
-from tokensurgeon.text.mixture import Part, parse_mixture
 from tokensurgeon.trainers import Shape, extend_vocabulary, prune_vocabulary, train_vocabulary
+from tokensurgeon.trainers.mixture import Part, parse_mixture
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SOURCE = "source"

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, Document, read_documents
-from tokensurgeon.text.held_out import HeldOut
-from tokensurgeon.text.mixture import ALL, CorpusLike, Part, as_parts, documents_of, shares
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.counts import Counted
 from tokensurgeon.trainers.counting.cutters import Pieces
+from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern
 from tokensurgeon.trainers.counting.weighted import Text, multipliers
 from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
@@ -29,6 +28,7 @@ from tokensurgeon.trainers.measures.figures import (
     measure_vocabulary,
     peak_memory,
 )
+from tokensurgeon.trainers.mixture import ALL, CorpusLike, Part, as_parts, documents_of, shares
 from tokensurgeon.trainers.plan import Plan, Shape, distinct_controls, make_plan, settings_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips, versions
 

@@ -6,40 +6,30 @@ Controls are matched by spelling and role, never by bytes. Text is `tokensurgeon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Ids
 from tokensurgeon.vocabulary.kinds import STANDARD_ROLES, Kind
+from tokensurgeon.vocabulary.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from tokensurgeon.vocabulary.vocabulary import Vocabulary
-
-Ids = npt.NDArray[np.int64]
-
-# Which of several roles of one id says where its output row comes from: eos is what models emit.
 _OUTPUT_ORDER = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
+"""Where one id has several roles, its output row is that of the first of these: models emit eos."""
 
 
 def match_controls(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
     """Return target id → source id: by spelling, then by role, then by the marker's name.
 
-    Spelling goes first: <|im_end|> stays itself where a chat tokenizer makes it the eos.
+    Spelling comes first, so that <|im_end|> matches itself where a chat tokenizer makes it the eos.
     """
     matches: dict[int, int] = {}
     for i in np.flatnonzero(np.isin(target.kinds, (Kind.CONTROL, Kind.UNUSED))).tolist():
-        found = source.id_of(target.spellings[i] or "")
-        if found is None or source.kinds[found] not in (Kind.CONTROL, Kind.UNUSED):
-            found = None
-            names = target.role_of.get(i, ())
-            for role in sorted(names, key=_role_rank):
-                candidate = source.roles.get(role)
-                if candidate is not None:
-                    found = candidate
-                    break
-        if found is not None:
-            matches[i] = found
+        match = source.id_of(target.spellings[i] or "")
+        if match is None or source.kinds[match] not in (Kind.CONTROL, Kind.UNUSED):
+            roles = sorted(target.role_of.get(i, ()), key=_role_rank)
+            match = next((source.roles[role] for role in roles if role in source.roles), None)
+        if match is not None:
+            matches[i] = match
     return matches
 
 
@@ -50,18 +40,24 @@ def _role_rank(role: str) -> int:
 def split_roles(
     source: Vocabulary, target: Vocabulary, source_ids: Ids, output_ids: Ids
 ) -> list[str]:
-    """Give an id with several roles the output row of the role that is emitted; note it."""
+    """Give an id with several roles the output row of the role that models emit.
+
+    Writes into `output_ids`; returns one note for each such id.
+    """
     notes = []
     for i, roles in target.role_of.items():
-        standard = [role for role in roles if role in STANDARD_ROLES]
-        theirs = {role: source.roles[role] for role in standard if role in source.roles}
-        if len(set(theirs.values())) < 2 or source_ids[i] not in theirs.values():
+        id_of_role = {
+            role: source.roles[role]
+            for role in roles
+            if role in STANDARD_ROLES and role in source.roles
+        }
+        if len(set(id_of_role.values())) < 2 or source_ids[i] not in id_of_role.values():
             continue
-        emitted = next(role for role in _OUTPUT_ORDER if role in theirs)
-        if theirs[emitted] != source_ids[i] and emitted == "eos":
-            output_ids[i] = theirs[emitted]
-        names = " = ".join(theirs)
-        spelled = ", ".join(repr(source.spellings[theirs[role]]) for role in theirs)
+        emitted = next(role for role in _OUTPUT_ORDER if role in id_of_role)
+        if id_of_role[emitted] != source_ids[i] and emitted == "eos":
+            output_ids[i] = id_of_role[emitted]
+        names = " = ".join(id_of_role)
+        spelled = ", ".join(repr(source.spellings[token]) for token in id_of_role.values())
         notes.append(
             f"the target's {target.spellings[i]!r} is {names}, separate ids in the source "
             f"({spelled}): input row of {source.spellings[int(source_ids[i])]!r}, output row of "
@@ -84,19 +80,20 @@ def silence_aliases(
     collisions: Mapping[int, tuple[int, ...]],
     output_ids: Ids,
 ) -> None:
-    """Leave the output row to one of several ids that mean the same, or mass would be doubled.
+    """Leave the output row to one of several ids of equal bytes: else its probability would double.
 
-    Ids of different bytes that only normalisation made one (" The" and " the") all keep it.
+    Ids whose bytes differ before normalisation (" The" and " the") all keep it. Writes -1 into
+    `output_ids` for the others.
     """
     for source_id, ids in collisions.items():
-        owner = _owner(source, target, source_id, ids)
+        emitted = _emitted(source, target, source_id, ids)
         for i in ids:
-            same = target.token_bytes[i] == target.token_bytes[owner]
-            if i != owner and same and output_ids[i] == source_id:
+            same_bytes = target.token_bytes[i] == target.token_bytes[emitted]
+            if i != emitted and same_bytes and output_ids[i] == source_id:
                 output_ids[i] = -1
 
 
-def _owner(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[int, ...]) -> int:
+def _emitted(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[int, ...]) -> int:
     """Return the target id that is emitted where the source emits `source_id`."""
     data = source.token_bytes[source_id]
     if data is not None:
@@ -107,11 +104,12 @@ def _owner(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[in
         return min(ids, key=lambda i: (target.spellings[i] or "", i))
 
     def rank(i: int) -> tuple[int, int, str]:
-        roles = [r for r in _OUTPUT_ORDER if r in target.role_of.get(i, ())]
-        theirs = source.role_of.get(source_id, ())
-        same = [r for r in roles if r in theirs]
-        spelled = target.spellings[i] == source.spellings[source_id]
-        position = min((_OUTPUT_ORDER.index(r) for r in same), default=len(_OUTPUT_ORDER))
-        return (position, int(not spelled), target.spellings[i] or "")
+        common = {*target.role_of.get(i, ())} & {*source.role_of.get(source_id, ())}
+        position = min(
+            (n for n, role in enumerate(_OUTPUT_ORDER) if role in common),
+            default=len(_OUTPUT_ORDER),
+        )
+        other_spelling = target.spellings[i] != source.spellings[source_id]
+        return (position, int(other_spelling), target.spellings[i] or "")
 
     return min(ids, key=rank)

@@ -1,4 +1,4 @@
-"""Text to ids with the byte offset at which each token ends.
+"""From text to ids, with the byte offset at which each token ends.
 
 Where the ids' bytes spell the text, offsets are sums of token lengths: exact even inside a
 character that several byte-level tokens share. Elsewhere the tokenizer's own character offsets are
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
 from tokenizers import Tokenizer
 
+from tokensurgeon.arrays import Ids
 from tokensurgeon.vocabulary.parts import guarded
 
 _BATCH = 256
+"""Texts of one call to the library: enough to occupy its threads, few enough to be held."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Encoding:
     ids : list of int
         No special token is added, and none in the text is parsed.
     ends : int64 (len(ids),)
-        Byte offset in the text's UTF-8 at which each token ends; never falls. The last one is
+        Byte offset in the text's UTF-8 at which each token ends; ascending. The last one is
         `n_bytes`.
     lossless : bool
         Whether decoding gives the text back byte for byte, up to a space that the tokenizer puts
@@ -40,7 +41,7 @@ class Encoding:
     """
 
     ids: list[int]
-    ends: npt.NDArray[np.int64]
+    ends: Ids
     lossless: bool
     n_bytes: int
 
@@ -82,7 +83,7 @@ class Encoder:
         self._strips_back = not byte_level and self._strips(spellings, front=False)
 
     def _strips(self, spellings: Sequence[str | None], front: bool) -> bool:
-        """Return whether decoding a whole text takes a space off one of its ends."""
+        """Return whether decoding a whole text removes a space from one of its ends."""
         for spelling, data in zip(spellings, self._token_bytes, strict=True):
             if data is None or spelling is None or len(data) < 2 or not data.strip(b" ").isalpha():
                 continue
@@ -102,7 +103,7 @@ class Encoder:
         )
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
-        """Return the ids' bytes in a row; controls have none."""
+        """Return the concatenated bytes of ids; controls have none."""
         table = self._token_bytes
         return b"".join([table[i] or b"" for i in ids])
 
@@ -111,7 +112,7 @@ class Encoder:
         return self._ids(text)
 
     def encode_with_bytes(self, text: str) -> Encoding:
-        """Return the ids of a text and where each ends, in bytes."""
+        """Return the ids of a text and the byte offset at which each ends."""
         encoded = self._encode(text)
         return self._exact(text, encoded.ids) or self._by_offsets(text, encoded)
 
@@ -127,8 +128,8 @@ class Encoder:
                 ),
             )
             results.extend(
-                self._exact(text, each.ids) or self._by_offsets(text, each)
-                for text, each in zip(batch, encoded, strict=True)
+                self._exact(text, encoding.ids) or self._by_offsets(text, encoding)
+                for text, encoding in zip(batch, encoded, strict=True)
             )
         return results
 
@@ -136,14 +137,14 @@ class Encoder:
         """Return the encoding from token lengths; None where the ids do not spell the text."""
         data = text.encode()
         table = self._token_bytes
-        found = [table[i] for i in ids]
-        if any(each is None for each in found):
+        parts = [part for i in ids if (part := table[i]) is not None]
+        if len(parts) < len(ids):
             return None
-        joined = b"".join([each for each in found if each is not None])
+        joined = b"".join(parts)
         lossless = True
         offset = 0
         if joined == data:
-            # "the" and " the" have the same ids where the decoder strips what it never added.
+            # Where the decoder strips a space that encoding did not add, two texts share their ids.
             lossless = not (
                 (self._strips_front and data.startswith(b" "))
                 or (self._strips_back and data.endswith(b" "))

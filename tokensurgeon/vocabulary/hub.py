@@ -1,4 +1,4 @@
-"""Models of the hub by name, at a revision if one is named: the local cache first."""
+"""Names of models on the hub, with or without a revision, and the folder of their files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REVISION = re.compile(r"[\w][\w./-]*\Z")
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Return a name and its revision, a branch, tag or commit behind an @; None where none is.
+    """Return a name and its revision (a branch, tag or commit after an @), or None without one.
 
     Examples
     --------
@@ -35,12 +35,12 @@ def snapshot(name: str, patterns: Sequence[str], *, local_only: bool) -> Path:
     Raises
     ------
     OSError, ValueError, huggingface_hub.errors.HfHubHTTPError
-        As huggingface_hub raises them, where the model is not within reach.
+        As huggingface_hub raises them, if the model can be neither found nor downloaded.
     """
     import huggingface_hub
 
     model, revision = split_revision(name)
-    found = huggingface_hub.snapshot_download(
+    folder = huggingface_hub.snapshot_download(
         model, revision=revision, allow_patterns=list(patterns), local_files_only=local_only
     )
-    return Path(found)
+    return Path(folder)

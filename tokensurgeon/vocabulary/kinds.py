@@ -1,7 +1,7 @@
 """What each id is: text, a byte, a control token, unused or a hole; and which role a control has.
 
-Added tokens are judged by their flag, by what the configuration calls them, and by their spelling;
-model tokens only by the configuration, the model's unknown token and reserved spellings.
+An added token is judged by its flag, by the configuration and by its spelling. A token of the model
+is judged by the configuration alone, but for the model's unknown token and reserved spellings.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ _SPELLED_ROLES = {
 
 
 def looks_like_marker(spelling: str) -> bool:
-    """Return whether an added token's spelling says that it is a marker rather than text.
+    """Return whether an added token is spelled like a marker rather than like text.
 
     HTML tags are text: vocabularies for code and the web add them.
     """
-    found = _MARKER.match(spelling)
-    if found is None:
+    marker = _MARKER.match(spelling)
+    if marker is None:
         return False
-    tag = found.group("tag")
+    tag = marker.group("tag")
     return tag is None or tag.strip("/").lower() not in _HTML
 
 
 def looks_unused(spelling: str) -> bool:
-    """Return whether a spelling says that the id is reserved: [unused12], <|reserved_3|>."""
+    """Return whether a token is spelled like a reserved one: [unused12], <|reserved_3|>."""
     return _UNUSED.match(spelling) is not None
 
 
@@ -166,7 +166,7 @@ def find_kinds(
 ) -> npt.NDArray[np.uint8]:
     """Return the kind of every id, uint8 (n_rows,)."""
     kinds = np.zeros(len(spellings), dtype=np.uint8)
-    # Most spellings cannot be reserved ones: only these are held against the pattern.
+    # Spellings that begin otherwise cannot be reserved ones; the pattern costs time.
     openings = ("<", "[", "m", "M")
     with_role = set(roles.values())
     for i, spelling in enumerate(spellings):
@@ -186,7 +186,7 @@ def find_kinds(
 def name_markers(
     roles: dict[str, int], spellings: Sequence[str | None], kinds: npt.NDArray[np.uint8]
 ) -> None:
-    """Add to `roles` the names that controls have from their spelling: 'im_start'."""
+    """Add to `roles` the names in the spellings of controls: 'im_start' for <|im_start|>."""
     taken = set(roles.values())
     for i in np.flatnonzero(kinds == Kind.CONTROL).tolist():
         spelling = spellings[i] or ""

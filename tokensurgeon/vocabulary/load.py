@@ -1,7 +1,7 @@
 """Loads a vocabulary from a folder, a tokenizer.json or the hub's cache.
 
-The file is checked as JSON before the tokenizers library sees it, and the loaded ids are compared
-with those in the file: that library renumbers added tokens without a word.
+The file is checked as JSON before the tokenizers library reads it. The loaded ids are compared with
+those in the file, because that library renumbers added tokens without a warning.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     Parameters
     ----------
     path : str or Path
-        A folder with tokenizer.json, such a file itself, or a hub id (the local cache first),
-        which may name a revision: ``org/model@v2``. A
-        SentencePiece model or a tiktoken file is rebuilt and compared with its own library, and
-        `Vocabulary.notes` says what differs; a folder of vocab files is converted by transformers.
+        A folder with tokenizer.json, such a file itself, or a hub id (the local cache is searched
+        first), which may name a revision: ``org/model@v2``. A SentencePiece model or a tiktoken
+        file is rebuilt and compared with its own library, and `Vocabulary.notes` says what differs.
+        A folder of vocab files is converted by transformers.
 
     Raises
     ------
@@ -73,8 +73,8 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     file = location / "tokenizer.json"
     if file.is_file():
         return _from_file(file, location)
-    plain = any((location / name).is_file() for name in ("vocab.json", "vocab.txt"))
-    if plain or original_of(location) is not None:
+    has_lists = any((location / name).is_file() for name in ("vocab.json", "vocab.txt"))
+    if has_lists or original_of(location) is not None:
         return _converted(location)
     raise TokenizerError(
         f"{location} has no tokenizer.json; save one there with tokenizer.save_pretrained(folder)"
@@ -97,8 +97,7 @@ def vocabulary_from_tokenizer(
     TokenizerError
         If it has no tokens or its ids are inconsistent.
     """
-    text = guarded("the tokenizer cannot be copied", tokenizer.to_str)
-    copy = guarded("the tokenizer cannot be copied", lambda: Tokenizer.from_str(text))
+    copy = guarded("the tokenizer cannot be copied", lambda: Tokenizer.from_str(tokenizer.to_str()))
     return guarded("the tokenizer cannot be used", lambda: Vocabulary(copy, config))
 
 
@@ -138,7 +137,7 @@ def _optional_json(file: Path) -> dict[str, Any]:
 
 
 def check_document(document: Mapping[str, Any], name: str) -> None:
-    """Refuse a tokenizer.json whose ids cannot be meant.
+    """Refuse a tokenizer.json with ids that cannot be right.
 
     Raises
     ------
@@ -154,7 +153,7 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     if not isinstance(added, list):
         raise TokenizerError(f"{name} has added tokens that are no list; restore the file")
     if isinstance(table, list) and not all(
-        isinstance(one, list) and one and isinstance(one[0], str) for one in table
+        isinstance(piece, list) and piece and isinstance(piece[0], str) for piece in table
     ):
         raise TokenizerError(f"{name} has a piece without text; restore the file")
     ids: dict[int, str] = {}
@@ -163,15 +162,14 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
         raise TokenizerError(f"{name} has {len(table)} tokens; at most {MAX_ROWS} are supported")
     in_list = {entry[0]: i for i, entry in enumerate(table)} if isinstance(table, list) else {}
     for token in added:
-        spelled = token.get("content") if isinstance(token, dict) else None
-        if not isinstance(spelled, str) or not spelled:
+        spelling = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(spelling, str) or not spelling:
             raise TokenizerError(f"{name} has an added token without content; remove it")
-        spelling: str = token["content"]
         token_id: Any = token.get("id")
-        inside = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
-        if isinstance(table, list) and inside is None and token_id in range(len(table)):
+        model_id = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
+        if isinstance(table, list) and model_id is None and token_id in range(len(table)):
             raise _collision(name, token_id, str(table[token_id][0]), spelling)
-        if inside is None or inside != token_id:
+        if model_id is None or model_id != token_id:
             entries.append((spelling, token_id))
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
@@ -196,7 +194,7 @@ def _collision(name: str, token_id: Any, first: str, second: str) -> TokenizerEr
 
 
 def _check_ids(tokenizer: Tokenizer, document: Mapping[str, Any], name: str) -> None:
-    """Compare the ids of added tokens in the file with those the library gave them."""
+    """Compare the ids of added tokens in the file with the ids that the library gave them."""
     for token in document.get("added_tokens") or []:
         loaded = tokenizer.token_to_id(token["content"])
         if loaded != token["id"]:
@@ -225,10 +223,10 @@ def _from_hub(name: str) -> Path:
 
 
 def _converted(folder: Path) -> Vocabulary:
-    """Load a folder without tokenizer.json: from its maker's file, or through transformers.
+    """Load a folder without tokenizer.json: from its original file, or through transformers.
 
-    A class that the folder names may have ids of its own, so transformers converts for it; what
-    comes out is compared with SentencePiece by its pieces.
+    If the folder names a tokenizer class, that class may have ids of its own. Then transformers
+    converts it, and its pieces instead of its ids are compared with SentencePiece.
     """
     config, original = _optional_json(folder / CONFIG), original_of(folder)
     named = "tokenizer_class" in config or (folder / "config.json").is_file()
@@ -246,9 +244,8 @@ def _converted(folder: Path) -> Vocabulary:
         raise TokenizerError(
             f"{folder} holds a slow tokenizer only; convert it to tokenizer.json first"
         )
-    text = guarded(f"{folder} cannot be copied", backend.to_str)
     vocabulary = Vocabulary(
-        guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(text)),
+        guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(backend.to_str())),
         config,
         special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
         folder=folder,

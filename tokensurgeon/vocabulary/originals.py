@@ -1,7 +1,7 @@
-"""Tokenizers in their makers' own files: SentencePiece models and tiktoken's tables of ranks.
+"""Tokenizers in files of other libraries: SentencePiece models and tiktoken's tables of ranks.
 
-They are rebuilt as the tokenizers library has them, and compared with the original library on
-texts that part such things. What still differs is said, never hidden.
+Each is rebuilt for the tokenizers library, and compared with its own library on difficult texts.
+Remaining differences are reported.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm")
 SUFFIXES = (".model", ".spm", ".tiktoken")
 MOST_BYTES = 256 << 20
-
+"""A larger file is refused unread: tables of a quarter of a million tokens have a few megabytes."""
 PLAIN = (
     "The quick brown fox jumps over the lazy dog.",
     " A  line  with  two  spaces, and a tab\there.\n",
     "In 2024, 1,234 people paid $5.99 (or 3 % more).",
     "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.",
 )
-"""Beside the hard texts, some that all read alike."""
+"""Ordinary texts, compared besides the hard ones."""
 
 NEVER = -1e9
-"""The score of a piece that no text is cut into."""
+"""The score of a piece that no text may be cut into: far below any sum of log probabilities."""
 
 Reader = Callable[[str], Sequence[Any]]
 
 
 def original_of(folder: Path) -> Path | None:
     """Return the original file of a folder, or None."""
-    found = [folder / name for name in NAMES if (folder / name).is_file()]
-    return next(iter([*found, *sorted(folder.glob("*.tiktoken"))]), None)
+    models = [folder / name for name in NAMES if (folder / name).is_file()]
+    return next(iter([*models, *sorted(folder.glob("*.tiktoken"))]), None)
 
 
 def is_tiktoken(file: Path) -> bool:
-    """Tell a table of ranks from a SentencePiece model, whatever the suffix."""
+    """Return whether a file is a table of ranks, not a SentencePiece model, whatever its suffix."""
     with file.open("rb") as stream:
         return re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", stream.read(400)) is not None
 
 
 def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = None) -> Vocabulary:
-    """Rebuild a tokenizer from its maker's file, and compare the two.
+    """Rebuild a tokenizer from its original file, and compare the two.
 
     Parameters
     ----------
     config : mapping
         tokenizer_config.json, if there is one; for tiktoken its `pattern` says how text is cut.
     folder : Path, optional
-        Where its other files are.
+        Folder of its other files.
 
     Raises
     ------
     TokenizerError
-        If the file is not what it should be, or of a kind that cannot be rebuilt.
+        If the file is damaged, or of a kind that cannot be rebuilt.
     MissingExtraError
         If the library that reads it is not installed.
     """
     if file.stat().st_size > MOST_BYTES:
         raise TokenizerError(f"{file} has {file.stat().st_size >> 20} MiB; no tokenizer has")
     if is_tiktoken(file):
-        made, roles, read, notes = from_tiktoken(file, config)
+        tokenizer, roles, read, notes = from_tiktoken(file, config)
     else:
-        made, roles, read, notes = from_sentencepiece(file)
+        tokenizer, roles, read, notes = from_sentencepiece(file)
     vocabulary = guarded(
-        f"{file} cannot be used", lambda: Vocabulary(made, {**roles, **config}, folder=folder)
+        f"{file} cannot be used", lambda: Vocabulary(tokenizer, {**roles, **config}, folder=folder)
     )
     if read is not None:
         notes += differences(vocabulary, read, file.name)
@@ -86,7 +86,7 @@ def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = N
 
 
 def differences(vocabulary: Vocabulary, read: Reader, name: str, pieces: bool = False) -> list[str]:
-    """Say on how many texts the original library gives other ids, or pieces; nothing if on none."""
+    """Return a note if the original library gives other ids (or pieces) on some texts."""
     first, count, texts = "", 0, (*hard_texts(), *PLAIN)
     for text in texts:
         ours: list[Any] = vocabulary.encode(text)
@@ -110,10 +110,8 @@ def differences(vocabulary: Vocabulary, read: Reader, name: str, pieces: bool = 
     return [f"{name}: its own library gives other {what} on {count} of {len(texts)} texts, {first}"]
 
 
-def from_sentencepiece(
-    file: Path,
-) -> tuple[Tokenizer, dict[str, Any], Reader, list[str]]:
-    """Rebuild a SentencePiece model: its tokenizer, its roles, its own reader, notes."""
+def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, list[str]]:
+    """Rebuild a SentencePiece model; return its tokenizer, its roles, its own reader and notes."""
     model, reader = open_sentencepiece(file)
     trainer, rules = model.trainer_spec, model.normalizer_spec
     kinds = type(model).SentencePiece
@@ -131,8 +129,8 @@ def from_sentencepiece(
         ids = {text: i for i, (text, _, _) in enumerate(pieces)}
         scores = {t: -s for t, s, kind in pieces if kind == kinds.NORMAL}
         merges = _merges(scores) if trainer.model_type == 2 else []
-        told = None if unknown is None else pieces[unknown][0]
-        bpe = models.BPE(ids, merges, unk_token=told, fuse_unk=True, byte_fallback=fallback)
+        unk = None if unknown is None else pieces[unknown][0]
+        bpe = models.BPE(ids, merges, unk_token=unk, fuse_unk=True, byte_fallback=fallback)
         tokenizer = Tokenizer(bpe)
         if any(kind == kinds.USER_DEFINED for _, _, kind in pieces):
             notes.append(f"{file.name}: symbols that its maker defined are cut out of text first")
@@ -157,13 +155,14 @@ def from_sentencepiece(
 
 
 def open_sentencepiece(file: Path) -> tuple[Any, Any]:
-    """Return a SentencePiece model as its message and as its own reader.
+    """Return a SentencePiece model as its protobuf message and as its own processor.
 
     Raises
     ------
     TokenizerError
-        If the file is none.
+        If the file is no SentencePiece model.
     MissingExtraError
+        If sentencepiece or protobuf is not installed.
     """
     lacking = [name for name in ("sentencepiece", "google.protobuf") if not installed(name)]
     if lacking:
@@ -186,9 +185,9 @@ def open_sentencepiece(file: Path) -> tuple[Any, Any]:
 
 
 def _score(text: str, score: float, kind: int, highest: float, kinds: Any) -> float:
-    """Return what a piece counts, as SentencePiece does.
+    """Return the score of a piece, as SentencePiece computes it.
 
-    Its maker's own symbols count by their length; controls and bytes are not found in a text.
+    A user-defined symbol scores by its length; controls and bytes are never found in a text.
     """
     if kind == kinds.NORMAL:
         return score
@@ -198,7 +197,7 @@ def _score(text: str, score: float, kind: int, highest: float, kinds: Any) -> fl
 
 
 def _normalizers(rules: Any) -> list[Any]:
-    """Return the steps that SentencePiece takes before it cuts."""
+    """Return the normalisation that SentencePiece applies before it cuts."""
     steps: list[Any] = []
     if rules.precompiled_charsmap:
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
@@ -215,15 +214,15 @@ def _normalizers(rules: Any) -> list[Any]:
 
 
 def _merges(ranks: Mapping[Any, float]) -> list[tuple[Any, Any]]:
-    """Return every way to put a token together from two others, the lowest rank first."""
-    found = []
+    """Return every pair of tokens that join to a third, ordered by the rank of that one."""
+    merges = []
     for token, rank in ranks.items():
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in ranks and right in ranks:
-                found.append((rank, ranks[left], ranks[right], left, right))
-    found.sort(key=lambda each: each[:3])
-    return [(left, right) for *_, left, right in found]
+                merges.append((rank, ranks[left], ranks[right], left, right))
+    merges.sort(key=lambda merge: merge[:3])
+    return [(left, right) for *_, left, right in merges]
 
 
 def from_tiktoken(
@@ -243,8 +242,8 @@ def from_tiktoken(
         raise TokenizerError(f"{file} gives one rank to two tokens")
     pattern, notes = config.get("pattern"), []
     if not isinstance(pattern, str):
-        known = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
-        name = next((name for name in PATTERNS if known.startswith(name)), "")
+        stem = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
+        name = next((name for name in PATTERNS if stem.startswith(name)), "")
         pattern = PATTERNS[name or "cl100k"]
         if not name:
             notes.append(
@@ -262,8 +261,8 @@ def from_tiktoken(
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
     added = config.get("added_tokens_decoder")
-    for i, told in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
-        content = told.get("content") if isinstance(told, dict) else None
+    for i, entry in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
+        content = entry.get("content") if isinstance(entry, dict) else None
         if not isinstance(content, str) or not content:
             raise TokenizerError(f"the added token {i} of {file.parent} has no content")
         tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])

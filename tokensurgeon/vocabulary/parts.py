@@ -1,8 +1,8 @@
 """The parts of a `tokenizers.Tokenizer` as JSON, and copies of it with some parts changed.
 
-Two copies are made, both sharing the model: one that encodes *text* (no special tokens parsed, no
-truncation, no padding), and one that encodes a token *in the middle of* a text (besides, nothing
-is prepended and nothing stripped). This module does not look at any token.
+Two copies are made; both share the model. One encodes a whole *text*: it parses no special tokens,
+and neither truncates nor pads. The other encodes the *middle of* a text: besides, it neither
+prepends nor strips. This module does not look at single tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a tokenizer is made of, without its tables.
+    """The components of a tokenizer, without its tables.
 
     Attributes
     ----------
@@ -97,21 +97,21 @@ def walk(part: Any) -> Iterator[Json]:
 
 
 def regexes(part: Any) -> Iterator[str]:
-    """Yield every regular expression of a component, however deep it lies."""
-    inside = [part]
-    while inside:
-        here = inside.pop()
-        if isinstance(here, dict):
-            found = here.get("Regex")
-            if isinstance(found, str):
-                yield found
-            inside += here.values()
-        elif isinstance(here, list):
-            inside += here
+    """Yield every regular expression of a component, at any depth."""
+    stack = [part]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            pattern = value.get("Regex")
+            if isinstance(pattern, str):
+                yield pattern
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value
 
 
 def has_type(part: Json | None, name: str) -> bool:
-    """Return whether a component of that type is anywhere in `part`."""
+    """Return whether `part` is or contains a component of that type."""
     return any(inner.get("type") == name for inner in walk(part))
 
 
@@ -130,20 +130,20 @@ def is_edge(part: Json) -> bool:
 
 
 def rewrite(part: Json | None, drop: Callable[[Json], bool]) -> Json | None:
-    """Return a normalizer without the components that `drop` names; None where nothing stays."""
+    """Return a normalizer without the components that `drop` selects; None if none is left."""
     if part is None or drop(part):
         return None
     if part.get("type") == "Sequence":
-        inner = [rewrite(each, drop) for each in part.get("normalizers", [])]
-        kept = [each for each in inner if each is not None]
-        return {**part, "normalizers": kept} if kept else None
+        rewritten = (rewrite(normalizer, drop) for normalizer in part.get("normalizers", []))
+        left = [normalizer for normalizer in rewritten if normalizer is not None]
+        return {**part, "normalizers": left} if left else None
     return part
 
 
 def without_prefix(part: Any) -> Any:
     """Return a pre-tokenizer that puts no space in front of a text."""
     if isinstance(part, list):
-        return [without_prefix(each) for each in part]
+        return [without_prefix(value) for value in part]
     if not isinstance(part, dict):
         return part
     changed = {key: without_prefix(value) for key, value in part.items()}
@@ -172,9 +172,9 @@ def shell(normalizer: Json | None, pre_tokenizer: Json | None) -> Tokenizer:
 
 
 def text_copy(tokenizer: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tokenizer:
-    """Return a copy that encodes text as text: markers in it are spelled, not parsed.
+    """Return a copy that spells markers in a text instead of parsing them.
 
-    The copy shares the model. Added tokens that are text, such as runs of spaces, stay.
+    The copy shares the model. Added tokens that are text, such as runs of spaces, are kept.
     """
     copy = Tokenizer(tokenizer.model)
     copy.normalizer = tokenizer.normalizer
@@ -206,7 +206,7 @@ def _flagged(token: AddedToken, special: bool) -> AddedToken:
 
 
 def _copy_by_json(tokenizer: Tokenizer, controls: frozenset[int]) -> Tokenizer:
-    """Return a full copy: ids that cannot be had by adding tokens one after the other."""
+    """Return a full copy, for ids that adding tokens one after the other would not reproduce."""
     document = json.loads(tokenizer.to_str())
     document["truncation"] = document["padding"] = document["post_processor"] = None
     for token in document["added_tokens"]:
@@ -215,7 +215,7 @@ def _copy_by_json(tokenizer: Tokenizer, controls: frozenset[int]) -> Tokenizer:
 
 
 def midtext_copy(text: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tokenizer:
-    """Return a copy of the text tokenizer that takes what it is given as the middle of a text."""
+    """Return a copy of the text tokenizer that encodes its input as the middle of a text."""
     copy = text_copy(text, parts, controls)
     middle = shell(rewrite(parts.normalizer, is_edge), without_prefix(parts.pre_tokenizer))
     if middle.normalizer is not None or copy.normalizer is not None:
@@ -226,7 +226,7 @@ def midtext_copy(text: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tok
 
 
 def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
-    """Return what the normalizer does to the text itself: no prefix, no space marks."""
+    """Return the normalizer without its prefix and its space marks."""
 
     def drop(part: Json) -> bool:
         return is_edge(part) or is_space_mark(part) or part.get("type") == "ByteLevel"
@@ -238,15 +238,13 @@ def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
 
 
 def guarded(what: str, call: Callable[[], T]) -> T:
-    """Return call(), any failure of the tokenizers library turned into a TokenizerError.
+    """Return call(); turn any failure of the tokenizers library into a TokenizerError.
 
-    A Rust panic is a BaseException that `except Exception` misses.
+    A Rust panic is a BaseException, which `except Exception` misses.
     """
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except TokenizerError:
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TokenizerError):
         raise
     except BaseException as error:
         reason = " ".join(str(error).split())[:200]

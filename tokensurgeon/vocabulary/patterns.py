@@ -1,4 +1,4 @@
-"""Published ways to cut text before merges count, and the names that llama.cpp has for them."""
+"""Published patterns of pre-tokenizers, and the names that llama.cpp has for them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PATTERNS = {
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
-"""By the beginning of a tiktoken file's name, which does not say how text is cut; r50k and p50k cut
-as gpt2 does, llama3 as cl100k."""
+"""By the first letters of a tiktoken file's name: the file itself does not say how text is cut.
+r50k and p50k cut as gpt2 does, llama3 as cl100k."""
 
 GGUF = {"cl100k": "llama-bpe", "gpt2": "gpt-2", "qwen": "qwen2"}
 
 
 def gguf_name(parts: Parts) -> str | None:
-    """Return what llama.cpp calls the way a tokenizer cuts text, or None where it has no such.
+    """Return llama.cpp's name for the way a tokenizer cuts text, or None if it has none.
 
-    Its converter tells a tokenizer by a checksum of the ids of one text, so it knows none that was
-    trained for the occasion ("pre-tokenizer was not recognized"); this is the name to give it then,
-    as `tokenizer.ggml.pre`. Only the ways of the most used vocabularies are told apart.
+    Its converter identifies a tokenizer by a checksum of the ids of one text, so it cannot know a
+    newly trained one ("pre-tokenizer was not recognized"): give it this name as
+    `tokenizer.ggml.pre` then. Only the patterns of the most used vocabularies are distinguished.
     """
     if parts.model_type == "Unigram" or (parts.byte_fallback and not parts.byte_level):
         return "SentencePiece"
@@ -34,9 +34,10 @@ def gguf_name(parts: Parts) -> str | None:
         return "WordPiece"
     if parts.model_type != "BPE" or not parts.byte_level:
         return None
-    found = set(regexes(parts.pre_tokenizer))
-    plain = [e for e in walk(parts.pre_tokenizer) if e["type"] == "ByteLevel" and e["use_regex"]]
-    if plain and not found:
-        return GGUF["gpt2"]
-    names = [name for name, pattern in PATTERNS.items() if found == {pattern}]
-    return GGUF[names[0]] if names and not plain else None
+    own = set(regexes(parts.pre_tokenizer))
+    as_gpt2 = any(
+        part["type"] == "ByteLevel" and part["use_regex"] for part in walk(parts.pre_tokenizer)
+    )
+    if as_gpt2:
+        return None if own else GGUF["gpt2"]
+    return next((GGUF[name] for name, pattern in PATTERNS.items() if own == {pattern}), None)

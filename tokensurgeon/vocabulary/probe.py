@@ -1,25 +1,30 @@
-"""Facts about how a tokenizer cuts text, found by trying it.
+"""Facts about how a tokenizer cuts text, found by encoding short texts with it.
 
-How digit runs are cut, which bytes can be written, whether case survives. Facts, no judgement:
-`tokensurgeon.alignment` says where two tokenizers disagree.
+How digit runs are cut, which bytes can be written, whether case survives. `tokensurgeon.alignment`
+compares these facts of two tokenizers.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tokenizers import Tokenizer
+
+from tokensurgeon.vocabulary.encode import Encoder
 from tokensurgeon.vocabulary.parts import Parts, walk
 from tokensurgeon.vocabulary.patterns import gguf_name
-
-if TYPE_CHECKING:
-    from tokensurgeon.vocabulary.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.segment import Segmenter
 
 _N_PROBES = 48
+"""Numbers tried: six of each length from 2 to 9, twice in each of three surroundings."""
 
 
-def number_scheme(vocabulary: Vocabulary) -> str:
+def number_scheme(
+    tokenizer: Tokenizer, encoder: Encoder, token_bytes: Sequence[bytes | None]
+) -> str:
     """Return how digit runs are cut.
 
     'single' (each digit its own token), 'left-3' (groups of three from the left: 123|456|7),
@@ -34,13 +39,13 @@ def number_scheme(vocabulary: Vocabulary) -> str:
         digits = str(generator.randrange(10 ** (length - 1), 10**length))
         head = ("abc ", "x = ", "in ")[n % 3]
         text = f"{head}{digits} more"
-        encoding = vocabulary.encode_with_bytes(text)
-        inside = [end - len(head) for end in encoding.ends.tolist()]
-        covering = [i for i, end in zip(encoding.ids, inside, strict=True) if 0 < end <= length]
-        if not covering or any(vocabulary.token_bytes[i] is None for i in covering):
+        encoding = encoder.encode_with_bytes(text)
+        ends = [end - len(head) for end in encoding.ends.tolist()]
+        covering = [i for i, end in zip(encoding.ids, ends, strict=True) if 0 < end <= length]
+        if not covering or any(token_bytes[i] is None for i in covering):
             return "none"
-        single = single and len({end for end in inside if 0 < end < length}) == length - 1
-        groups.append((length, _pre_token_cuts(vocabulary, text, digits)))
+        single = single and len({end for end in ends if 0 < end < length}) == length - 1
+        groups.append((length, _pre_token_cuts(tokenizer, text, digits)))
     if single:
         return "single"
     for size in (2, 3, 4):
@@ -51,9 +56,8 @@ def number_scheme(vocabulary: Vocabulary) -> str:
     return "any"
 
 
-def _pre_token_cuts(vocabulary: Vocabulary, text: str, digits: str) -> set[int]:
+def _pre_token_cuts(tokenizer: Tokenizer, text: str, digits: str) -> set[int]:
     """Return where the pre-tokenizer cuts a run of digits, as offsets into the run."""
-    tokenizer = vocabulary.tokenizer
     if tokenizer.normalizer is not None:
         text = tokenizer.normalizer.normalize_str(text)
     if tokenizer.pre_tokenizer is None:
@@ -64,9 +68,10 @@ def _pre_token_cuts(vocabulary: Vocabulary, text: str, digits: str) -> set[int]:
     return {end - start for end in ends if 0 < end - start < len(digits)}
 
 
-def segmentation_facts(vocabulary: Vocabulary, parts: Parts, adds_prefix: bool) -> dict[str, Any]:
-    """Return short facts for people and reports; all values are JSON."""
-    covered = sum(vocabulary.pieces_of(bytes([byte])) is not None for byte in range(256))
+def segmentation_facts(
+    tokenizer: Tokenizer, parts: Parts, encoder: Encoder, segmenter: Segmenter, numbers: str
+) -> dict[str, Any]:
+    """Return short facts on how text is cut, as JSON values; `numbers` is the `number_scheme`."""
     return {
         "model": parts.model_type,
         "pre_tokenizer": _types(parts.pre_tokenizer),
@@ -75,22 +80,22 @@ def segmentation_facts(vocabulary: Vocabulary, parts: Parts, adds_prefix: bool) 
         "gguf": gguf_name(parts),
         "byte_level": parts.byte_level,
         "byte_fallback": parts.byte_fallback,
-        "byte_coverage": covered,
-        "prefix_space": adds_prefix,
-        "joins_with_space": vocabulary.joins_with_space,
-        "lower_cases": _normalises(vocabulary, "WORD", "word"),
-        "strips_accents": _normalises(vocabulary, "caf\u00e9", "cafe"),
-        "numbers": vocabulary.number_scheme,
-        "longest_token": max((len(d) for d in vocabulary.token_bytes if d is not None), default=0),
-        "lossless": vocabulary.encode_with_bytes("Plain  text,\n\tkept? 1.\n").lossless,
+        "byte_coverage": sum(segmenter.pieces_of(bytes([i])) is not None for i in range(256)),
+        "prefix_space": encoder.adds_prefix,
+        "joins_with_space": segmenter.joins_with_space,
+        "lower_cases": _normalises(tokenizer, "WORD", "word"),
+        "strips_accents": _normalises(tokenizer, "caf\u00e9", "cafe"),
+        "numbers": numbers,
+        "longest_token": segmenter.longest,
+        "lossless": encoder.encode_with_bytes("Plain  text,\n\tkept? 1.\n").lossless,
     }
 
 
 def _types(part: dict[str, Any] | None) -> list[str]:
-    return [str(each["type"]) for each in walk(part) if each["type"] != "Sequence"]
+    return [str(inner["type"]) for inner in walk(part) if inner["type"] != "Sequence"]
 
 
-def _normalises(vocabulary: Vocabulary, text: str, result: str) -> bool:
+def _normalises(tokenizer: Tokenizer, text: str, result: str) -> bool:
     """Return whether the normalizer turns one word into another."""
-    normalizer = vocabulary.tokenizer.normalizer
+    normalizer = tokenizer.normalizer
     return normalizer is not None and result in str(normalizer.normalize_str(text))

@@ -1,8 +1,8 @@
-"""Tokenizer files that could hang or fill memory are tried in a process of their own first.
+"""Tokenizer files that could hang or exhaust memory are first loaded in a child process.
 
-A regular expression that backtracks without end cannot be interrupted once the tokenizers library
-runs it, and neither can what takes all memory. So a file that has something of the kind is opened
-in a child with a clock and bounded memory, and reads a few texts that bring it out.
+Once the tokenizers library runs a regular expression that backtracks without end, it cannot be
+interrupted. So a suspicious file is loaded in a child process with bounded time and memory, which
+encodes a few texts on which such patterns backtrack.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary.parts import regexes
 
 CLOCK = 60
-"""Seconds that the child may take, by the wall and of processor time."""
+"""Seconds of real and of processor time that the child may take; a tokenizer loads in a few."""
 MEMORY = 6 << 30
+"""Bytes of address space of the child: ample for any tokenizer, and within a small machine."""
 MOST_BYTES = 64 << 20
-"""A larger file is tried in the child, and so is one with more added tokens than this:"""
+"""A larger file is tried in the child. Gemma 3's, with 262,144 tokens, has 33 MB."""
 MOST_ADDED = 10_000
+"""A file with more added tokens is tried in the child; published ones have up to a few thousand."""
 
 CHILD = """
 import resource, sys
@@ -41,53 +43,54 @@ for one in letters:
         tokenizer.encode(one * 40 + other, add_special_tokens=False)
         tokenizer.encode((one + other) * 20 + "!", add_special_tokens=False)
 """
-"""What backtracks without end does so on a run of one character, or of two in turn, and then
-another: forty are 2^40 steps."""
+"""Patterns that backtrack exponentially do so on a run of one character, or of two in turn, before
+another one: forty characters take 2^40 steps."""
 
 
 def try_apart(file: Path, document: Mapping[str, Any]) -> None:
-    """Try an unusual tokenizer.json in a child; others are not tried.
+    """Load an unusual tokenizer.json in a child process; others are not tried.
 
     Parameters
     ----------
     file : Path
     document : mapping
-        What is in it.
+        The content of the file.
 
     Raises
     ------
     TokenizerError
-        If the child does not come to an end in time and within its memory.
+        If the child does not end in time and within its memory.
     """
     stat = file.stat()
-    what = unusual(document, stat.st_size)
-    if what is None:
+    feature = unusual(document, stat.st_size)
+    if feature is None:
         return
     reason = _tried(str(file), stat.st_size, stat.st_mtime_ns)
     if reason:
         raise TokenizerError(
-            f"{file} was tried in a process of its own, for it has {what}: {reason}; it is refused"
+            f"{file} was tried in a process of its own, for it has {feature}: {reason}; "
+            "it is refused"
         )
 
 
 @lru_cache(maxsize=256)
 def _tried(file: str, size: int, changed: int) -> str:
-    """Return why a file is refused, or nothing; each state of a file is tried once."""
+    """Return why a file is refused, or ''; each version of a file is tried once."""
     command = [sys.executable, "-P", "-c", CHILD, str(CLOCK), str(MEMORY), file]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=CLOCK, check=False)
+        child = subprocess.run(command, capture_output=True, timeout=CLOCK, check=False)
     except subprocess.TimeoutExpired:
         return f"it took more than {CLOCK} seconds"
-    if done.returncode < 0:
+    if child.returncode < 0:
         return f"it took more than {CLOCK} seconds or {MEMORY >> 30} GiB"
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    if child.returncode:
+        lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
         return f"it failed ({(lines or ['no reason'])[-1][:150]})"
     return ""
 
 
 def unusual(document: Mapping[str, Any], size: int) -> str | None:
-    """Say what about a tokenizer.json makes it worth a trial, or None."""
+    """Return why a tokenizer.json should be tried in the child, or None."""
     if size > MOST_BYTES:
         return f"{size >> 20} MiB"
     added = document.get("added_tokens") or []
@@ -101,12 +104,12 @@ def unusual(document: Mapping[str, Any], size: int) -> str | None:
 
 
 _ATOM = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
-"""What holds no group and no repeat: an escape, a class of characters."""
+"""An escape or a class of characters: neither contains a group or a repeat."""
 _REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
 def may_backtrack(pattern: str) -> bool:
-    r"""Say whether a pattern may take exponential time: it repeats a repeat, or refers back.
+    r"""Return whether a pattern may take exponential time: repeats in repeats, or back references.
 
     Examples
     --------
@@ -116,16 +119,16 @@ def may_backtrack(pattern: str) -> bool:
     if re.search(r"\\[1-9kg]", pattern):
         return True
     plain = _ATOM.sub("a", re.sub(r"\\[pP]\{[^}]*\}", "a", pattern))
-    open_repeats = [False]  # by group that is open: whether a repeat or a choice is in it
+    varies = [False]  # for each open group, whether it contains a repeat or a choice
     for at, letter in enumerate(plain):
         if letter == "(":
-            open_repeats.append(False)
+            varies.append(False)
         elif letter == ")":
-            inside = len(open_repeats) > 1 and open_repeats.pop()
+            inner_varies = len(varies) > 1 and varies.pop()
             repeated = _REPEAT.match(plain, at + 1) is not None
-            if inside and repeated:
+            if inner_varies and repeated:
                 return True
-            open_repeats[-1] |= inside
+            varies[-1] |= inner_varies
         elif letter == "|" or _REPEAT.match(plain, at) is not None:
-            open_repeats[-1] = True
+            varies[-1] = True
     return False

@@ -1,9 +1,9 @@
 """From bytes to the ids that spell them.
 
-The natural route asks the tokenizer itself, as if the bytes stood in the middle of a text: no
-dummy prefix, no BOS, its own pre-tokenizer and merges. It counts only where the ids' bytes,
-concatenated, are exactly what was asked for. Elsewhere the fewest ids that spell the bytes are
-found by dynamic programming. Nothing here looks at the token that the bytes came from.
+The natural route asks the tokenizer itself, as if the bytes were in the middle of a text: no dummy
+prefix, no BOS, its own pre-tokenizer and merges. Its answer is taken if the concatenated bytes of
+the ids are exactly the bytes asked for. Otherwise dynamic programming finds the fewest ids that
+spell the bytes. Which token the bytes came from plays no part.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tokensurgeon.vocabulary.parts import Parts, guarded, plain_normalizer
 from tokensurgeon.vocabulary.token_bytes import to_alphabet
 
 _CACHE_LIMIT = 1 << 18
+"""Natural routes kept in memory: as many as a large vocabulary has tokens."""
 
 Pieces = tuple[int, ...]
 
@@ -30,7 +31,7 @@ class Segmenter:
     Parameters
     ----------
     tokenizer : Tokenizer
-        The copy that takes a text as the middle of a text.
+        The copy that encodes its input as the middle of a text.
     parts : Parts
     spellings, token_bytes, kinds
         The vocabulary's tables, by id.
@@ -52,11 +53,13 @@ class Segmenter:
         self._token_bytes = token_bytes
         self._spellings = spellings
         self._kinds = kinds
+        self.joins_with_space = joins_with_space
         self._loose_edges = joins_with_space or bool(parts.model.get("end_of_word_suffix"))
         self._normalizer = plain_normalizer(parts)
         self._natural: dict[bytes, Pieces | None] = {}
-        self._settled: dict[bytes, Pieces] = {}
-        self._longest = max((len(data) for data in token_bytes if data), default=0)
+        self._preferred: dict[bytes, Pieces] = {}
+        self.longest = max((len(data) for data in token_bytes if data), default=0)
+        """Bytes of the longest token."""
         table: dict[bytes, list[int]] = {}
         for i, data in enumerate(token_bytes):
             if data is not None:
@@ -77,28 +80,28 @@ class Segmenter:
         return self._ids.get(data, ())
 
     def repeated(self) -> dict[bytes, Pieces]:
-        """Return the bytes that more than one id stands for, with those ids."""
+        """Return the bytes that several ids have, with those ids."""
         return {data: ids for data, ids in self._ids.items() if len(ids) > 1}
 
     def preferred(self, data: bytes) -> Pieces:
-        """Return all ids with these bytes, the one that the tokenizer emits first."""
+        """Return all ids with these bytes; first comes the one that the tokenizer emits."""
         ids = self._ids.get(data, ())
         if len(ids) < 2:
             return ids
-        if data not in self._settled:
+        if data not in self._preferred:
             emitted = self.emits(data)
             if emitted is not None:
                 ids = (emitted, *(i for i in ids if i != emitted))
-            self._settled[data] = ids
-        return self._settled[data]
+            self._preferred[data] = ids
+        return self._preferred[data]
 
     def emits(self, data: bytes) -> int | None:
-        """Return the one id that the tokenizer emits for these bytes amid a text, else None."""
+        """Return the single id that the tokenizer emits for these bytes amid a text, or None."""
         pieces = self.natural(data)
         return pieces[0] if pieces is not None and len(pieces) == 1 else None
 
     def pieces_of(self, data: bytes, forbid: Collection[int] = ()) -> Pieces | None:
-        """Return ids that spell exactly these bytes, or None where nothing can."""
+        """Return ids that spell exactly these bytes, or None if there are none."""
         if not data:
             return ()
         banned = forbid if isinstance(forbid, (set, frozenset)) else frozenset(forbid)
@@ -112,11 +115,11 @@ class Segmenter:
         return self._fewest(data, banned)
 
     def near_pieces_of(self, data: bytes) -> Pieces | None:
-        """Return the ids the tokenizer gives once it has normalised the bytes.
+        """Return the ids that the tokenizer gives for the bytes after its normalisation.
 
-        They spell the normalised bytes, up to a space at either end where the tokenizer has no
-        token with the other state (word-initial for continuing, or the reverse). None where the
-        tokenizer normalises nothing here, or an unknown token would be needed.
+        They spell the normalised bytes, except for a space at either end where the tokenizer has
+        the token in one state only (word-initial or continuing). None if the tokenizer normalises
+        nothing here, or needs an unknown token.
         """
         if self._normalizer is None and not self._loose_edges:
             return None
@@ -131,8 +134,8 @@ class Segmenter:
         if any(self._token_bytes[i] is None for i in ids):
             return None
         spelled = b"".join(self._token_bytes[i] or b"" for i in ids)
-        aim = wanted.encode()
-        if spelled == aim or (self._loose_edges and _trim(spelled) == _trim(aim)):
+        goal = wanted.encode()
+        if spelled == goal or (self._loose_edges and _trim(spelled) == _trim(goal)):
             return ids
         return None
 
@@ -142,7 +145,7 @@ class Segmenter:
     # The natural route
 
     def natural(self, data: bytes) -> Pieces | None:
-        """Return the tokenizer's own ids for these bytes amid a text, if they spell them."""
+        """Return the tokenizer's own ids for these bytes amid a text, if these spell them."""
         known = self._natural.get(data, False)
         if known is not False:
             return known  # type: ignore[return-value]
@@ -163,24 +166,21 @@ class Segmenter:
         if not ids:
             return None
         table = self._token_bytes
-        n_rows = len(table)
-        found = [table[i] if i < n_rows else None for i in ids]
-        if any(each is None for each in found):
-            return None
-        return ids if b"".join(each for each in found if each is not None) == data else None
+        parts = [part for i in ids if i < len(table) and (part := table[i]) is not None]
+        return ids if len(parts) == len(ids) and b"".join(parts) == data else None
 
     def _encode(self, text: str) -> Pieces | None:
-        """Return the ids of a text amid a text; None where the tokenizer has no way."""
+        """Return the ids of a text amid a text, or None if the tokenizer cannot write it."""
         try:
             encoded = guarded(
                 "encoding", lambda: self._tokenizer.encode(text, add_special_tokens=False)
             )
-        except TokenizerError:  # A Unigram model without unknown token meets what it cannot write.
+        except TokenizerError:  # a Unigram model without unknown token cannot write it
             return None
         return tuple(encoded.ids)
 
     def _natural_of_broken(self, data: bytes) -> Pieces | None:
-        """Return ids of bytes that are not whole UTF-8."""
+        """Return ids of bytes that are not valid UTF-8."""
         if self._parts.byte_level:
             spelled = to_alphabet(data)
             try:
@@ -215,14 +215,14 @@ class Segmenter:
         return None
 
     def _greedy(self, data: bytes, banned: Collection[int]) -> Pieces | None:
-        """Return the longest token first, and so on: what a WordPiece model does to a word."""
+        """Take the longest token again and again, as a WordPiece model does."""
         pieces: list[int] = []
         start = 0
         while start < len(data):
-            for end in range(min(len(data), start + self._longest), start, -1):
-                found = self._allowed(data[start:end], banned)
-                if found is not None:
-                    pieces.append(found)
+            for end in range(min(len(data), start + self.longest), start, -1):
+                token = self._allowed(data[start:end], banned)
+                if token is not None:
+                    pieces.append(token)
                     start = end
                     break
             else:
@@ -230,13 +230,13 @@ class Segmenter:
         return tuple(pieces)
 
     def _fewest(self, data: bytes, banned: Collection[int]) -> Pieces | None:
-        """Return the fewest ids; among equals fewer byte tokens, then the longest first piece."""
+        """Return the fewest ids; among equals, fewer byte tokens, then the longest first piece."""
         n = len(data)
         # best[s] = (count, byte tokens, end of the first piece, its id) for data[s:]
         best: list[tuple[int, int, int, int] | None] = [None] * n + [(0, 0, n, -1)]
         for start in range(n - 1, -1, -1):
             winner: tuple[int, int, int, int] | None = None
-            for end in range(min(n, start + self._longest), start, -1):
+            for end in range(min(n, start + self.longest), start, -1):
                 rest = best[end]
                 if rest is None or (winner is not None and rest[0] + 1 > winner[0]):
                     continue
@@ -264,18 +264,18 @@ def _trim(data: bytes) -> bytes:
 
 
 def _stretches(data: bytes) -> list[bytes | int]:
-    """Cut bytes into whole-UTF-8 stretches and single bytes that belong to none.
+    """Cut bytes into stretches of valid UTF-8 and single bytes that are in none.
 
     >>> _stretches(bytes([65, 66, 0xE3, 67]))
     [b'AB', 227, b'C']
     """
-    cut: list[bytes | int] = []
+    stretches: list[bytes | int] = []
     for character in data.decode("utf-8", "surrogateescape"):
         code = ord(character)
         if 0xDC80 <= code <= 0xDCFF:
-            cut.append(code - 0xDC00)
-        elif cut and isinstance(cut[-1], bytes):
-            cut[-1] += character.encode()
+            stretches.append(code - 0xDC00)
+        elif stretches and isinstance(stretches[-1], bytes):
+            stretches[-1] += character.encode()
         else:
-            cut.append(character.encode())
-    return cut
+            stretches.append(character.encode())
+    return stretches

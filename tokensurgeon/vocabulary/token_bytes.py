@@ -2,13 +2,14 @@
 
 A token's bytes are what it adds between two other tokens: " the" for SentencePiece's ▁the, " the"
 for WordPiece's `the` and "the" for its `##the`, "the " for `the</w>`. A space that a decoder puts
-between two words belongs to the right one. What happens at the edges of a text (a stripped first
-space, a missing last one) is not a token's business.
+between two words belongs to the right one. What a decoder does at the ends of a text (it may strip
+the first or last space) is not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,17 @@ def byte_alphabet() -> dict[int, str]:
     >>> byte_alphabet()[32]
     'Ġ'
     """
-    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {byte: chr(byte) for byte in kept}
-    moved = [byte for byte in range(256) if byte not in table]
-    table.update({byte: chr(256 + n) for n, byte in enumerate(moved)})
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {byte: chr(byte) for byte in printable}
+    others = [byte for byte in range(256) if byte not in table]
+    table.update({byte: chr(256 + n) for n, byte in enumerate(others)})
     return table
+
+
+@lru_cache(maxsize=1)
+def byte_order() -> tuple[int, ...]:
+    """Return the 256 bytes in the order of the characters that stand for them."""
+    return tuple(byte for _, byte in sorted((c, b) for b, c in byte_alphabet().items()))
 
 
 _TO_CHARACTER = byte_alphabet()
@@ -41,7 +48,7 @@ def to_alphabet(data: bytes) -> str:
 
 
 def from_alphabet(spelling: str) -> bytes:
-    """Read a token written in the byte alphabet; one that is not is taken as its own UTF-8."""
+    """Read a token written in the byte alphabet; return any other token as UTF-8."""
     try:
         return bytes([_TO_BYTE[character] for character in spelling])
     except KeyError:
@@ -49,7 +56,7 @@ def from_alphabet(spelling: str) -> bytes:
 
 
 class Speller:
-    """Says which bytes a model token stands for."""
+    """Spells tokens of a model as bytes."""
 
     def __init__(self, tokenizer: Tokenizer, parts: Parts) -> None:
         self._decoder = tokenizer.decoder
@@ -66,8 +73,8 @@ class Speller:
             self._right = self._decode(["x", "y"])[1:]
             self.joins_with_space = self._right == " y"
         else:
-            # Without a decoder tokens are joined with spaces; yet where the pre-tokenizer keeps
-            # the spaces of the text, the tokens hold them already.
+            # Without a decoder, tokens are joined with spaces, unless the pre-tokenizer keeps the
+            # spaces of the text: then the tokens contain them already.
             pre_tokenizer = tokenizer.pre_tokenizer
             cut = pre_tokenizer.pre_tokenize_str("x y") if pre_tokenizer is not None else None
             self.joins_with_space = (
@@ -87,7 +94,7 @@ class Speller:
             text = spelling.replace(SPACE_MARK, " ") if self._marks_spaces else spelling
             return (" " + text if self.joins_with_space else text).encode("utf-8", "surrogatepass")
         if BYTE_TOKEN.match(spelling):
-            # Not a byte token of this model, so the text <0x41> is what it was learnt from.
+            # This model has no byte fallback, so the token stands for the text <0x41> itself.
             return spelling.encode()
         between = self._decode(["x", spelling, "y"])
         if not between.startswith("x") or not between.endswith("y"):
@@ -104,14 +111,14 @@ def find_bytes(
 ) -> tuple[list[bytes | None], bool]:
     """Return each id's bytes (None for controls, unused ids and holes).
 
-    Ids that add nothing at all are made `UNUSED` in `kinds`. The second value says whether plain
-    tokens are joined with spaces.
+    Ids without any bytes become `UNUSED` in `kinds`. The second value says whether decoding joins
+    plain tokens with spaces.
     """
     speller = Speller(tokenizer, parts)
     table: list[bytes | None] = []
-    text, byte = int(Kind.ORDINARY), int(Kind.BYTE)
+    ordinary, byte = int(Kind.ORDINARY), int(Kind.BYTE)
     for i, (spelling, kind) in enumerate(zip(spellings, kinds.tolist(), strict=True)):
-        if spelling is None or kind not in (text, byte):
+        if spelling is None or kind not in (ordinary, byte):
             table.append(None)
             continue
         if kind == byte:

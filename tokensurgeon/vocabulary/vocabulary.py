@@ -1,4 +1,4 @@
-"""The `Vocabulary`: what the rest of the package knows of a tokenizer."""
+"""The `Vocabulary`: what the rest of the package knows about a tokenizer."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tokensurgeon.vocabulary.segment import Segmenter
 from tokensurgeon.vocabulary.token_bytes import find_bytes
 
 MAX_ROWS = 10_000_000
+"""Most ids: forty times Gemma 3's. Beyond, an id is a mistake that would fill the memory."""
 
 
 class Vocabulary:
@@ -34,7 +35,7 @@ class Vocabulary:
     spellings : tuple of str or None, by id
         How the tokenizer writes each token; None for holes.
     token_bytes : tuple of bytes or None, by id
-        The exact bytes an id stands for amid a text; None for controls, unused ids and holes.
+        The exact bytes of each token amid a text; None for controls, unused ids and holes.
     kinds : uint8 (n_rows,)
         A `Kind` per id.
     roles : mapping of str to int
@@ -52,7 +53,7 @@ class Vocabulary:
     folder : Path or None
         Where it was loaded from.
     notes : tuple of str
-        What differs from the tokenizer's own library, where it was rebuilt from that one's file.
+        Differences from the original library, for a tokenizer that was rebuilt from its file.
     """
 
     notes: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Vocabulary:
         roles, special = find_roles(named, self._parts, self._id_of)
         in_model = tokenizer.get_vocab(with_added_tokens=False)
         kinds = find_kinds(self.spellings, self._parts, roles, special, in_model)
-        # Of two ids with one spelling the tokenizer emits the last.
+        # Of two ids with one spelling, the tokenizer emits the last.
         kinds[[i for i, s in enumerate(self.spellings) if s and self._id_of[s] != i]] = Kind.UNUSED
         table, self.joins_with_space = find_bytes(tokenizer, self._parts, self.spellings, kinds)
         self.token_bytes: tuple[bytes | None, ...] = tuple(table)
@@ -116,7 +117,7 @@ class Vocabulary:
 
     @property
     def start_id(self) -> int | None:
-        """The id that a text starts with: bos, else eos, else None."""
+        """Id that a text starts with: bos, else eos, else None."""
         return self.bos_id if self.bos_id is not None else self.eos_id
 
     @property
@@ -126,7 +127,7 @@ class Vocabulary:
 
     @property
     def unk_id(self) -> int | None:
-        """Id of the token for what cannot be written."""
+        """Id of the unknown token."""
         return self.roles.get("unk")
 
     def id_of(self, spelling: str) -> int | None:
@@ -141,9 +142,9 @@ class Vocabulary:
         UnknownNameError
             If there is none; the message names the nearest spelling.
         """
-        found = self._id_of.get(spelling)
-        if found is not None:
-            return found
+        token = self._id_of.get(spelling)
+        if token is not None:
+            return token
         from difflib import get_close_matches
 
         near = [s for s in self._id_of if abs(len(s) - len(spelling)) <= 3]
@@ -153,39 +154,39 @@ class Vocabulary:
         raise UnknownNameError(f"no token {spelling!r} among {len(self._id_of)} spellings; {hint}")
 
     def ids_of_bytes(self, data: bytes) -> tuple[int, ...]:
-        """Return all ids that stand for these bytes: ordinary ones before byte tokens."""
+        """Return all ids with these bytes: ordinary ones before byte tokens."""
         return self._segmenter.ids_of_bytes(data)
 
     def preferred_ids(self, data: bytes) -> tuple[int, ...]:
-        """Return all ids that stand for these bytes, the one that the tokenizer emits first."""
+        """Return all ids with these bytes; first comes the one that the tokenizer emits."""
         return self._segmenter.preferred(data)
 
     def repeated_bytes(self) -> dict[bytes, tuple[int, ...]]:
-        """Return the bytes that more than one id stands for, with those ids."""
+        """Return the bytes that several ids have, with those ids."""
         return self._segmenter.repeated()
 
     def emits(self, data: bytes) -> int | None:
-        """Return the one id that the tokenizer emits for these bytes amid a text, else None."""
+        """Return the single id that the tokenizer emits for these bytes amid a text, or None."""
         return self._segmenter.emits(data)
 
     def pieces_of(self, data: bytes, forbid: Collection[int] = ()) -> tuple[int, ...] | None:
         """Return ids that spell exactly these bytes amid a text, none of them in `forbid`.
 
-        The tokenizer's own segmentation (without a dummy prefix) where it spells the bytes and
-        keeps off forbidden ids; else the fewest ids that do. No control is ever used.
+        The tokenizer's own segmentation (without a dummy prefix), if it spells the bytes without
+        forbidden ids; else the fewest ids that do. Controls are never used.
 
         Returns
         -------
         tuple of int, or None
-            None where no sequence of ids spells these bytes.
+            None if no sequence of ids spells these bytes.
         """
         return self._segmenter.pieces_of(data, forbid)
 
     def near_pieces_of(self, data: bytes) -> tuple[int, ...] | None:
-        """Return ids for these bytes once normalised as the tokenizer does (lower case, ...).
+        """Return ids for these bytes after the tokenizer's normalisation (lower case, ...).
 
-        Their bytes differ from `data`: by normalisation, or by a space at either end. None where
-        an unknown token would be needed.
+        Their bytes differ from `data` by normalisation, or by a space at either end. None if the
+        tokenizer normalises nothing here, or needs an unknown token.
         """
         return self._segmenter.near_pieces_of(data)
 
@@ -212,7 +213,7 @@ class Vocabulary:
         )
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
-        """Return the ids' bytes in a row; controls have none."""
+        """Return the concatenated bytes of ids; controls have none."""
         return b"".join([self.token_bytes[i] or b"" for i in ids])
 
     # Facts
@@ -220,14 +221,19 @@ class Vocabulary:
     @cached_property
     def number_scheme(self) -> str:
         """How digit runs are cut: see `probe.number_scheme`."""
-        return guarded("the tokenizer fails on digits", lambda: number_scheme(self))
+        return guarded(
+            "the tokenizer fails on digits",
+            lambda: number_scheme(self.tokenizer, self._encoder, self.token_bytes),
+        )
 
     @cached_property
     def segmentation(self) -> dict[str, Any]:
         """Short facts on how text is cut; JSON values."""
         return guarded(
             "the tokenizer fails on a short text",
-            lambda: segmentation_facts(self, self._parts, self._encoder.adds_prefix),
+            lambda: segmentation_facts(
+                self.tokenizer, self._parts, self._encoder, self._segmenter, self.number_scheme
+            ),
         )
 
     @cached_property
@@ -238,7 +244,7 @@ class Vocabulary:
             digest.update(repr((i, int(self.kinds[i]), spelling, data)).encode())
         return digest.hexdigest()
 
-    # Parts made when first wanted
+    # Made when first used
 
     @cached_property
     def _controls(self) -> frozenset[int]:
@@ -285,7 +291,7 @@ def _spellings(tokenizer: Tokenizer) -> tuple[str | None, ...]:
     for spelling, token in ids.items():
         table[token] = spelling
     if len(ids) <= largest:
-        # A Unigram list may hold one spelling twice; only the last of them is in the mapping.
+        # A Unigram list may contain a spelling twice; only the last of the two is in the mapping.
         for token, known in enumerate(table):
             if known is None:
                 table[token] = tokenizer.id_to_token(token)

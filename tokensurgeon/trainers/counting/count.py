@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokensurgeon.arrays import Hashes
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Document
-from tokensurgeon.text.held_out import HeldOut
-from tokensurgeon.text.seen import Hashes, line_hashes
+from tokensurgeon.text.seen import line_hashes
 from tokensurgeon.trainers.counting.counts import Counted, Table, load_counts, save_counts
 from tokensurgeon.trainers.counting.cutters import Cutter
+from tokensurgeon.trainers.counting.held_out import HeldOut
 
 BATCH_BYTES = 4_000_000
 ALONE_BYTES = 16_000_000

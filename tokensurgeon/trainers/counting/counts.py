@@ -12,7 +12,7 @@ from typing import Any
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.text.corpus import Document
-from tokensurgeon.text.seen import NOTHING, Seen
+from tokensurgeon.text.seen import NOTHING_SEEN, Seen
 from tokensurgeon.trainers.counting.cutters import Cutter
 
 Table = Counter[str]
@@ -57,7 +57,7 @@ class Counted:
     files: list[str] = field(default_factory=list)
     n_replaced: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    seen: Seen = NOTHING
+    seen: Seen = NOTHING_SEEN
 
     def facts(self) -> dict[str, Any]:
         """Return what a card says of the text."""

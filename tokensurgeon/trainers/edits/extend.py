@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.held_out import HeldOut
-from tokensurgeon.text.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.counting.count import count_segments
+from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import (
     DIGITS,
     NO_CROSS,
@@ -35,6 +34,7 @@ from tokensurgeon.trainers.counting.weighted import Text
 from tokensurgeon.trainers.edits.base import Base, spelled_merges
 from tokensurgeon.trainers.encoders import spell
 from tokensurgeon.trainers.learners.merging import Merger, Merges
+from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MOST_WORDS
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
 from tokensurgeon.vocabulary.parts import SPACE_MARK

@@ -1,0 +1,95 @@
+"""Corpora of several parts, each with a share of what a vocabulary is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokensurgeon.errors import SettingError
+from tokensurgeon.text.corpus import Corpus, Document, iter_documents
+
+PART_BYTES = 1_000_000
+"""Plain text is cut at the line end after so many bytes: a document, to a trainer."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some files of a corpus.
+
+    Attributes
+    ----------
+    patterns : tuple of str
+        Files, folders, globs, ``hf:`` datasets.
+    share : float or None
+        Of the bytes trained on, relative to the other parts; None leaves the text as it is.
+    """
+
+    patterns: tuple[str, ...]
+    share: float | None = None
+
+
+def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
+    """Return the parts that ``NAME=SHARE:PATTERN`` or ``NAME:PATTERN`` says; a name may come again.
+
+    Raises
+    ------
+    SettingError
+        If an entry is not of this form, or some parts have a share and others none.
+
+    Examples
+    --------
+    >>> parse_mixture(["de=0.5:de/*.txt", "en=0.5:a.txt", "en=0.5:b.txt"])["en"].patterns
+    ('a.txt', 'b.txt')
+    """
+    parts: dict[str, Part] = {}
+    for entry in entries:
+        head, colon, pattern = entry.partition(":")
+        name, equals, number = head.partition("=")
+        try:
+            share = float(number) if equals else None
+        except ValueError:
+            share = -1.0
+        if not (colon and name and pattern) or (share is not None and not 0 < share < 1e9):
+            raise SettingError(f"'{entry}' is no part of a mixture; write de=0.5:de/*.txt")
+        before = parts.get(name)
+        if before is not None and before.share != share:
+            raise SettingError(f"part '{name}' has two shares, {before.share} and {share}")
+        parts[name] = Part((*(before.patterns if before else ()), pattern), share)
+    if len({part.share is None for part in parts.values()}) > 1:
+        raise SettingError(
+            "some parts of the mixture have a share and others none; give all or none"
+        )
+    return parts
+
+
+def shares(parts: Mapping[str, Part]) -> list[float] | None:
+    """Return the share of each part, or None where none is given."""
+    found = [part.share for part in parts.values()]
+    return None if None in found else [float(share or 0) for share in found]
+
+
+def documents_of(part: Part | Corpus, field: str) -> Iterator[tuple[Document, int]]:
+    """Yield a part's documents with the characters replaced in each."""
+    if isinstance(part, Corpus):
+        for number, document in enumerate(part.documents):
+            yield document, 0 if number else part.n_replaced
+    else:
+        yield from iter_documents(part.patterns, field=field, part_bytes=PART_BYTES)
+
+
+CorpusLike = Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part | Corpus]
+"""Files, folders or globs; a corpus in memory; or the parts of a mixture."""
+
+
+def as_parts(
+    corpus: CorpusLike,
+) -> dict[str, Part | Corpus]:
+    """Return what a corpus may be given as in parts."""
+    if isinstance(corpus, Corpus):
+        return {ALL: corpus}
+    if isinstance(corpus, Mapping):
+        return dict(corpus)
+    named = [corpus] if isinstance(corpus, str | Path) else corpus
+    return {ALL: Part(tuple(str(name) for name in named))}
