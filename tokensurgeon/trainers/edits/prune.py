@@ -17,9 +17,9 @@ from typing import Any
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.mixture import CorpusLike, as_parts, documents_of
-from tokensurgeon.text.seen import NOTHING, line_hashes
+from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
 from tokensurgeon.trainers.edits.base import Base, spelled_merges
+from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
 
@@ -63,7 +63,7 @@ def prune_vocabulary(
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     n_bytes = n_documents = 0
-    seen = NOTHING
+    seen = NOTHING_SEEN
     for texts in _batches(corpus, field):
         for encoding in found.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             uses.update(encoding.ids)

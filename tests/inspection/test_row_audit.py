@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from tokensurgeon.report.model import HeavyFact, LoudFact, RowAudit, SideReport
 
 from tokensurgeon.report import audit, heavy_rows, loud_rows, weight_norms
-from tokensurgeon.report.model import HeavyFact, LoudFact, RowAudit, SideReport
 from tokensurgeon.report.words import audit as lines_of
 
 N_ROWS, WIDTH = 60, 16
