@@ -213,7 +213,7 @@ def readme(pages: list[Page]) -> str:
     rows = [
         [words[name], page.cell(name), page.cell(name, "donor")] for name in reversed(IN_README)
     ]
-    return "\n".join(table(["new rows from", "bits per byte above the source", "donor"], rows))
+    return "\n".join(table(["new rows from", "bits per byte above the source", "uses the donor"], rows))
 
 
 def put(file: Path, mark: str, text: str, check: bool) -> None:
