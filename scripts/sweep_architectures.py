@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Patch a tiny model of every family that transformers builds, and write the table.
 
-    python scripts/sweep_architectures.py [--only FAMILY …] [-o docs/architectures.md]
+    python scripts/sweep_architectures.py [--only FAMILY …] [-o docs/reference/model-families.md]
 
 For each family of causal models, and for other models by their class, a model of two small layers
 is made from its configuration class, tied and untied, with random weights and the byte-level
@@ -258,6 +258,7 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
     from tokensurgeon.checkpoint.embeddings import HEADLESS
     from tokensurgeon.errors import TokensurgeonError
     from tokensurgeon.models.load import load_model
+    from tokensurgeon.models.reload import reload_check
     from tokensurgeon.vocabulary import load_vocabulary
 
     source = folder / "source"
@@ -287,7 +288,7 @@ def try_family(family: str, tied: bool, folder: Path) -> Outcome:
                 copied_output=taken.astype(np.int64),
                 id_map={int(i): place for place, i in enumerate(taken)},
             )
-            write_checkpoint(plan, out, allow_autotokenizer_mismatch=True)
+            write_checkpoint(plan, out, check=reload_check(plan), allow_autotokenizer_mismatch=True)
 
         patch(source, np.arange(N_ROWS), folder / "same")
         weights = [path.name for path in source.glob("*.safetensors")]

@@ -21,15 +21,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import align
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, round_rows, write_checkpoint
 from tokensurgeon.checkpoint.files import read_json
+from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.checkpoint.manifest import NAME as MANIFEST
 from tokensurgeon.errors import CheckpointError, OutputExistsError
-from tokensurgeon.initialisers.contract import Ids, Rows
+from tokensurgeon.models.reload import reload_check
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.row_records import npz_bytes
-from tokensurgeon.surgery.token_map import id_map
 from tokensurgeon.vocabulary import load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
@@ -72,9 +73,9 @@ class _Side:
     copied: Ids
     weights: sp.csr_array
     remainder_ids: Ids
-    remainder: Rows
+    remainder: Float32
 
-    def rows(self, source: Rows, dtype: str) -> Rows:
+    def rows(self, source: Float32, dtype: str) -> Float32:
         """Return the rows for a source, rounded as they will be written."""
         made = np.asarray(self.weights @ source[: self.weights.shape[1]], dtype=np.float32)
         made[self.remainder_ids] += self.remainder
@@ -272,13 +273,16 @@ def apply_patch(
             extra_files=records,
             recipe_yaml=facts["recipe"],
             probe_texts=hard_texts(),
+            check=reload_check(plan),
             allow_autotokenizer_mismatch=allow_autotokenizer_mismatch,
         )
     progress(3, 3, "written")
     return output
 
 
-def _take_apart(copied: Ids, weights: sp.csr_array, source: Rows, made: Rows, dtype: str) -> _Side:
+def _take_apart(
+    copied: Ids, weights: sp.csr_array, source: Float32, made: Float32, dtype: str
+) -> _Side:
     """Return the sums, and the remainders of the rows that the sums do not give."""
     sums = np.asarray(weights @ source[: weights.shape[1]], dtype=np.float32)
     other = (copied < 0) & (round_rows(sums, dtype) != made).any(axis=1)

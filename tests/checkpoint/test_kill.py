@@ -20,6 +20,7 @@ from tests.families import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, verify_manifest, write_checkpoint
 from tokensurgeon.checkpoint.atomic import staged
 from tokensurgeon.errors import CheckpointError, OutputExistsError
+from tokensurgeon.models.reload import reload_check
 from tokensurgeon.vocabulary import load_vocabulary
 
 SCRIPT = """
@@ -29,11 +30,12 @@ import torch
 torch.set_num_threads(1)
 from tests.families import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, write_checkpoint
+from tokensurgeon.models.reload import reload_check
 from tokensurgeon.vocabulary import load_vocabulary
 source, output, force = sys.argv[1:]
 plan = plan_of(Checkpoint.open(source), load_vocabulary(source), np.arange(N_ROWS))
 print("ready", flush=True)
-write_checkpoint(plan, output, force=force == "force")
+write_checkpoint(plan, output, force=force == "force", check=reload_check(plan))
 print("done", flush=True)
 """
 
@@ -62,7 +64,7 @@ def write_and_die(plan: PatchPlan, output: Path, force: bool, at: int) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
-        write_checkpoint(plan, output, force=force)
+        write_checkpoint(plan, output, force=force, check=reload_check(plan))
         os._exit(0)
     finally:
         os._exit(1)
@@ -77,7 +79,7 @@ def test_kill_9_before_every_step(
     output = tmp_path / "folder" / "out"
     output.parent.mkdir()
     if existing:
-        write_checkpoint(plan, output)
+        write_checkpoint(plan, output, check=reload_check(plan))
     killed = 0
     for step in range(1, STEPS_AT_MOST):
         status = write_and_die(plan, output, existing, step)
@@ -123,7 +125,7 @@ def write_where_it_ends(plan: PatchPlan, output: Path, most_bytes: int) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         try:
-            write_checkpoint(plan, output)
+            write_checkpoint(plan, output, check=reload_check(plan))
         except OSError as error:
             os._exit(2 if error.errno == errno.EFBIG else 3)
         except CheckpointError:  # a library beneath has said it in its own words
@@ -162,7 +164,7 @@ def test_a_full_disk_leaves_nothing(model_of: Callable[..., Path], tmp_path: Pat
         if subprocess.run(size, check=False, capture_output=True).returncode:
             pytest.skip("no file system of a chosen size can be mounted here")
         try:
-            write_checkpoint(plan, disk / "out")
+            write_checkpoint(plan, disk / "out", check=reload_check(plan))
             assert verify_manifest(disk / "out") == []
             break
         except (OSError, CheckpointError):
@@ -204,5 +206,5 @@ def test_kill_9_at_any_moment(
             shutil.rmtree(output)
     assert ended < len(moments)
     plan = plan_of(Checkpoint.open(arguments[0]), load_vocabulary(arguments[0]), np.arange(N_ROWS))
-    write_checkpoint(plan, output, force=True)
+    write_checkpoint(plan, output, force=True, check=reload_check(plan))
     assert verify_manifest(output) == []

@@ -1,4 +1,4 @@
-"""The sweep over families that docs/architectures.md is made of."""
+"""The sweep over families that docs/reference/model-families.md is made of."""
 
 from __future__ import annotations
 

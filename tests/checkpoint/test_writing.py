@@ -22,7 +22,14 @@ from tests.families import (
     permuted_plan,
     plan_of,
 )
-from tokensurgeon.checkpoint import Checkpoint, round_rows, verify_manifest, write_checkpoint
+from tokensurgeon.checkpoint import (
+    Checkpoint,
+    PatchPlan,
+    WriteResult,
+    round_rows,
+    verify_manifest,
+    write_checkpoint,
+)
 from tokensurgeon.checkpoint import write as writer
 from tokensurgeon.errors import (
     CheckpointError,
@@ -30,7 +37,9 @@ from tokensurgeon.errors import (
     TokenizerError,
     UnsafeCheckpointError,
 )
+from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.load import load_model
+from tokensurgeon.models.reload import reload_check
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 # the tiny tokenizer is not of Qwen2's form, and AutoTokenizer insists on that form
@@ -39,6 +48,13 @@ OTHER_CLASS = ("qwen2",)
 
 def _identity(folder: Path, **changes: object):  # type: ignore[no-untyped-def]
     return plan_of(Checkpoint.open(folder), load_vocabulary(folder), np.arange(N_ROWS), **changes)
+
+
+def write_and_run(
+    plan: PatchPlan, output: Path, expected: LanguageModel | None = None, **options: object
+) -> WriteResult:
+    """Write a checkpoint that is loaded and run before it is published."""
+    return write_checkpoint(plan, output, check=reload_check(plan, expected), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("family", "tied"), CASES)
@@ -53,7 +69,10 @@ def test_an_identity_transplant_gives_the_same_files(
     folder = model_of(family, tied, **options)
     plan = _identity(folder)
     write_checkpoint(
-        plan, tmp_path / "out", allow_autotokenizer_mismatch=True, reload_check=not options
+        plan,
+        tmp_path / "out",
+        allow_autotokenizer_mismatch=True,
+        check=None if options else reload_check(plan),
     )
     for path in folder.iterdir():
         if path.name != "tokenizer_config.json":
@@ -73,7 +92,7 @@ def test_a_permuted_vocabulary_gives_permuted_logits(
     plan = permuted_plan(folder, permuted_vocabulary, permutation)
     model = load_model(folder)
     patched = model.patched(plan.input_rows, plan.output_rows, plan.output_bias)
-    result = write_checkpoint(
+    result = write_and_run(
         plan,
         tmp_path / "out",
         probe_texts=TEXTS,
@@ -112,7 +131,7 @@ def test_untying_writes_a_head_and_the_flag(
         source, plan.target, np.arange(N_ROWS), output_rows=head, copied_output=changed, untie=True
     )
     expected = load_model(folder).patched(plan.input_rows, plan.output_rows)
-    write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS, expected=expected)
+    write_and_run(plan, tmp_path / "out", probe_texts=TEXTS, expected=expected)
     written = Checkpoint.open(tmp_path / "out")
     assert not written.layout.tied
     assert not written.layout.tied_flag
@@ -132,7 +151,7 @@ def test_a_flag_that_the_tensors_belie_is_corrected(
     config = json.loads((folder / "config.json").read_text())
     config["tie_word_embeddings"] = True
     (folder / "config.json").write_text(json.dumps(config))
-    write_checkpoint(_identity(folder), tmp_path / "out", probe_texts=TEXTS)
+    write_and_run(_identity(folder), tmp_path / "out", probe_texts=TEXTS)
     written = tmp_path / "out"
     assert json.loads((written / "config.json").read_text())["tie_word_embeddings"] is False
     name = "model.safetensors"
@@ -145,7 +164,7 @@ def test_rows_that_differ_are_refused_while_tied(
     folder = model_of("llama", True)
     rows = Checkpoint.open(folder).input_rows() * 2
     with pytest.raises(CheckpointError, match="tied"):
-        write_checkpoint(_identity(folder, output_rows=rows), tmp_path / "out")
+        write_and_run(_identity(folder, output_rows=rows), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +185,7 @@ def test_rows_grow_and_shrink_in_the_files_dtype(
     ids = np.where(np.arange(n_new) < n_tokens, np.arange(n_new) % N_ROWS, -1)
     plan = plan_of(source, target, ids)
     expected = load_model(folder).patched(plan.input_rows, plan.output_rows)
-    write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS, expected=expected)
+    write_and_run(plan, tmp_path / "out", probe_texts=TEXTS, expected=expected)
     written = Checkpoint.open(tmp_path / "out")
     assert (written.layout.n_rows, written.dtype) == (n_new, options["dtype"])
     np.testing.assert_array_equal(written.input_rows(), plan.input_rows)
@@ -187,9 +206,9 @@ def test_copied_rows_keep_their_bits_even_where_float32_would_not(
     tensors["lm_head.weight"].view(torch.int16)[5, 0] = 0x7F81
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UnsafeCheckpointError, match=r"id 5.*allow-nonfinite"):
-        write_checkpoint(_identity(folder), tmp_path / "out")
+        write_and_run(_identity(folder), tmp_path / "out")
     plan = _identity(folder, allow_nonfinite=True)
-    write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS)
+    write_and_run(plan, tmp_path / "out", probe_texts=TEXTS)
     found = load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"]
     assert found.view(torch.int16)[5, 0] == 0x7F81
 
@@ -203,7 +222,7 @@ def test_a_new_row_is_never_written_if_it_is_not_finite(
     copied = np.where(np.arange(N_ROWS) == 7, -1, np.arange(N_ROWS))
     plan = _identity(folder, input_rows=rows, copied_input=copied, allow_nonfinite=True)
     with pytest.raises(UnsafeCheckpointError, match="id 7"):
-        write_checkpoint(plan, tmp_path / "out")
+        write_and_run(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -227,7 +246,7 @@ def test_users_get_the_targets_tokenizer_and_nothing_of_the_sources(
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_x.X"}
     (folder / "config.json").write_text(json.dumps(config))
     plan = permuted_plan(folder, permuted_vocabulary, permutation)
-    result = write_checkpoint(
+    result = write_and_run(
         plan, tmp_path / "out", probe_texts=TEXTS, extra_files={"README.md": "ours"}
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -262,7 +281,7 @@ def test_the_chat_template_is_chosen_and_copied(
     plan = plan_of(
         Checkpoint.open(folder), load_vocabulary(other), np.arange(N_ROWS), chat_template=named
     )
-    write_checkpoint(plan, tmp_path / "out", reload_check=False)
+    write_checkpoint(plan, tmp_path / "out")
     path = tmp_path / "out" / "chat_template.jinja"
     wanted = {
         "source": "from the source {% while",
@@ -287,9 +306,9 @@ def test_a_tokenizer_that_autotokenizer_changes_is_an_error_unless_allowed(
     (folder / "tokenizer.json").write_text(json.dumps(stored))
     plan = _identity(folder)
     with pytest.raises(TokenizerError, match=r"TokenizersBackend\.from_pretrained"):
-        write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS)
+        write_and_run(plan, tmp_path / "out", probe_texts=TEXTS)
     assert not (tmp_path / "out").exists()
-    result = write_checkpoint(
+    result = write_and_run(
         plan, tmp_path / "out", probe_texts=TEXTS, allow_autotokenizer_mismatch=True
     )
     assert any("AutoTokenizer" in warning for warning in result.warnings)
@@ -301,7 +320,7 @@ class _Stop(BaseException):
 
 @pytest.mark.parametrize(
     "step", ["write_tensors", "_write_configs", "tokenizer_files", "check_autotokenizer",
-             "check_reload", "_write_extra"],
+             "check", "_write_extra"],
 )  # fmt: skip
 @pytest.mark.parametrize("error", [_Stop, OSError, CheckpointError])
 @pytest.mark.parametrize("existing", [False, True])
@@ -322,11 +341,14 @@ def test_a_failure_at_any_step_leaves_the_output_as_it_was(
     def fail(*args: object, **options: object) -> None:
         raise error("no space left")
 
-    for name in ("check_reload", "check_autotokenizer"):  # they have their own tests
-        monkeypatch.setattr(writer, name, lambda *args, **options: None)
-    monkeypatch.setattr(writer, step, fail)
+    def passes(*args: object, **options: object) -> None:
+        """Stand for the checks, which have their own tests."""
+
+    monkeypatch.setattr(writer, "check_autotokenizer", passes)
+    if step != "check":
+        monkeypatch.setattr(writer, step, fail)
     with pytest.raises(_Stop if error is _Stop else CheckpointError):
-        write_checkpoint(plan, output, force=existing)
+        write_checkpoint(plan, output, force=existing, check=fail if step == "check" else passes)
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if existing else [])
     if existing:
         assert (output / "config.json").read_text() == "old"
@@ -336,12 +358,12 @@ def test_an_existing_output_is_replaced_by_force_only(
     model_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     plan, output = _identity(model_of()), tmp_path / "out"
-    write_checkpoint(plan, output, reload_check=False)
+    write_checkpoint(plan, output)
     (output / "old.txt").write_text("old")
     with pytest.raises(OutputExistsError, match="--force"):
-        write_checkpoint(plan, output, reload_check=False)
+        write_checkpoint(plan, output)
     assert (output / "old.txt").exists()
-    write_checkpoint(plan, output, force=True, reload_check=False)
+    write_checkpoint(plan, output, force=True)
     assert not (output / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert verify_manifest(output) == []
@@ -354,7 +376,7 @@ def test_force_replaces_checkpoints_and_nothing_else(
     output.mkdir()
     (output / "letters.txt").write_text("dear")
     with pytest.raises(OutputExistsError, match="no checkpoint"):
-        write_checkpoint(_identity(model_of()), output, force=True)
+        write_and_run(_identity(model_of()), output, force=True)
     assert (output / "letters.txt").exists()
 
 
@@ -366,13 +388,13 @@ def test_the_output_and_the_source_may_not_lie_in_each_other(
     (tmp_path / "a" / "config.json").write_text("{}")
     for output in (folder, folder / "out", tmp_path / "a"):
         with pytest.raises(CheckpointError, match="lie in each other"):
-            write_checkpoint(plan, output, force=True)
+            write_and_run(plan, output, force=True)
 
 
 def test_the_manifest_finds_one_flipped_byte(model_of: Callable[..., Path], tmp_path: Path) -> None:
     output = tmp_path / "out"
     extra = {"report.json": "{}", "surgery/tokens.json": b"[]"}
-    result = write_checkpoint(
+    result = write_and_run(
         _identity(model_of()), output, extra_files=extra, recipe_yaml="source: x\n", seed=3
     )
     assert verify_manifest(output) == []
@@ -394,16 +416,14 @@ def test_extra_files_stay_inside_and_replace_nothing(
     model_of: Callable[..., Path], tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(CheckpointError, match="extra file"):
-        write_checkpoint(
-            _identity(model_of()), tmp_path / "out", extra_files={name: "x"}, reload_check=False
-        )
+        write_checkpoint(_identity(model_of()), tmp_path / "out", extra_files={name: "x"})
     assert not list(tmp_path.iterdir())
 
 
 def test_the_same_plan_gives_the_same_bytes(model_of: Callable[..., Path], tmp_path: Path) -> None:
     plan = _identity(model_of())
-    first = write_checkpoint(plan, tmp_path / "a", reload_check=False)
-    second = write_checkpoint(plan, tmp_path / "b", reload_check=False)
+    first = write_checkpoint(plan, tmp_path / "a")
+    second = write_checkpoint(plan, tmp_path / "b")
     assert first.manifest == second.manifest
 
 
@@ -414,7 +434,7 @@ def test_a_model_that_computes_something_else_is_not_published(
     plan = _identity(folder)
     other = load_model(folder).patched(plan.input_rows, plan.output_rows * 1.01)
     with pytest.raises(CheckpointError, match="other logits"):
-        write_checkpoint(plan, tmp_path / "out", probe_texts=TEXTS, expected=other)
+        write_and_run(plan, tmp_path / "out", probe_texts=TEXTS, expected=other)
     assert not list(tmp_path.iterdir())
 
 
@@ -435,7 +455,7 @@ def test_copies_that_the_model_does_not_load_are_patched_too(
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     layout = Checkpoint.open(folder).layout
     assert len(layout.names) == 3 + (not tied)
-    write_checkpoint(permuted_plan(folder, permuted_vocabulary, permutation), tmp_path / "out")
+    write_and_run(permuted_plan(folder, permuted_vocabulary, permutation), tmp_path / "out")
     made = load_file(tmp_path / "out" / "model.safetensors")
     copies = ("model.layers.2.embed_tokens.weight", "model.layers.2.shared_head.head.weight")
     wanted = (

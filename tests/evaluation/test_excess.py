@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from tests.evaluation.conftest import UniformBytes
 from tokensurgeon.alignment import align
-from tokensurgeon.evaluation import Bench, Entry, EntryResult, evaluate, kind_of, loss_on_spans
+from tokensurgeon.evaluation import (
+    Entry,
+    EntryResult,
+    EvaluationProtocol,
+    evaluate,
+    kind_of,
+    loss_on_spans,
+)
 
 
 @given(
@@ -64,11 +71,11 @@ def test_results_read_back_from_plain_values(source, other, texts):
         assert EntryResult.from_dict(entry.to_dict()) == entry
 
 
-def test_a_bench_scores_one_model_at_a_time_as_a_table_does(source, other, texts):
+def test_a_protocol_scores_one_model_at_a_time_as_a_table_does(source, other, texts):
     together = evaluate([source, other], texts)
     limits = [(e.vocabulary, e.model.max_positions) for e in (source, other)]
-    bench = Bench.fix(limits, texts)
-    first = bench.score(source)
-    alone = bench.result(other, bench.score(other), first)
+    protocol = EvaluationProtocol.fix(limits, texts)
+    first = protocol.score(source)
+    alone = protocol.result(other, protocol.score(other), first)
     assert alone == together["other"]
-    assert bench.sha256 == together.sha256
+    assert protocol.sha256 == together.sha256

@@ -13,13 +13,12 @@ from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation import (
     Entry,
     chunk_documents,
-    encode_chunks,
     evaluate,
     left_out_bytes,
-    prefix_of,
     score,
     scoring,
 )
+from tokensurgeon.text.encoding import encode_chunks, prefix_of
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
 

@@ -28,7 +28,7 @@ def test_states_are_transformers_hidden_states_at_every_layer(
             told = model.model(torch.tensor([one]), output_hidden_states=True)
             wanted = told.hidden_states[layer][0, -1].numpy()
             np.testing.assert_allclose(state, wanted, atol=1e-5)
-    final = model.final_states(IDS[0])
+    final = model.every_state(IDS[:1], model.n_layers)[0]
     np.testing.assert_allclose(final[-1], model.states(IDS[:1], model.n_layers)[0], atol=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_logits_scales_and_softcaps_are_in_the_losses(tmp_path: Path) -> None:
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
         model = load_model(tmp_path / name)
-        assert model._head_is_known
+        assert model.plain_head
         layout = Checkpoint.open(tmp_path / name).layout
         assert layout.embedding_multiplier == {"gemma": 4.0, "granite": 3.0}[name]
         assert layout.softcap == {"gemma": 2.0, "granite": None}[name]

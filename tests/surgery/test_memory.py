@@ -44,8 +44,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object, **more: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("tokensurgeon.checkpoint.load_model", never)
-    monkeypatch.setattr("tokensurgeon.checkpoint.verify.load_checked", never)
+    monkeypatch.setattr("tokensurgeon.models.load.load_model", never)
+    monkeypatch.setattr("tokensurgeon.models.reload.load_checked", never)
 
 
 def test_free_memory_is_told_and_a_small_model_fits(checkpoints) -> None:

@@ -124,51 +124,6 @@ def position_offset(model: nn.Module) -> int:
     return 0
 
 
-def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None:
-    """Give a model other matrices, under every name that they have; it is changed.
-
-    Parameters
-    ----------
-    inputs, outputs, bias : torch.nn.Parameter or None
-        None where the model has no such.
-    """
-    source: Any = model
-    inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
-    old_input = inner.weight
-    if outer is not None:
-        old_output, old_bias = outer.weight, getattr(outer, "bias", None)
-        outer.weight = outputs  # first: where the sides were one, the others are input rows
-        if old_output is not old_input:
-            _swap(model, old_output, outputs)
-        if old_bias is not None:
-            _swap(model, old_bias, bias)
-        elif bias is not None:
-            setattr(model, FINAL_BIAS, bias.detach()[None])
-        outer.out_features = len(outputs)
-    _swap(model, old_input, inputs)
-
-
-def _swap(model: nn.Module, old: Any, new: Any) -> None:
-    from torch import nn
-
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter is old:
-                setattr(module, name, new)
-                if isinstance(module, nn.Embedding):
-                    module.num_embeddings = len(new)
-                    module.padding_idx = None  # of the old vocabulary; it matters to gradients only
-
-
-def has_output_bias(model: nn.Module) -> bool:
-    """Say whether something by id is added to the logits."""
-    source: Any = model
-    outer = source.get_output_embeddings()
-    return getattr(outer, "bias", None) is not None or (
-        outer is not None and hasattr(model, FINAL_BIAS)
-    )
-
-
 def check_architecture(config: Any, model: nn.Module) -> None:
     """Refuse a checkpoint of a class that transformers does not have.
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokensurgeon.alignment import Alignment
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
 
 ROLE_OF_KEY = {
@@ -250,3 +251,17 @@ def _flat(value: Any) -> Iterator[int]:
             yield from _flat(one)
     elif _is_id(value):
         yield value
+
+
+def id_map(alignment: Alignment) -> dict[int, int]:
+    """Return source id → target id for every source token that a target token takes over.
+
+    Where several do, the one of the same spelling counts, else the first.
+    """
+    mapped: dict[int, int] = {}
+    for target_id in alignment.shared.tolist():
+        source_id = int(alignment.source_ids[target_id])
+        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
+        if source_id not in mapped or same:
+            mapped[source_id] = target_id
+    return mapped

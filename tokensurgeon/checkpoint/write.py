@@ -18,14 +18,8 @@ from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
-from tokensurgeon.checkpoint.verify import (
-    check_autotokenizer,
-    check_headers,
-    check_reload,
-    probe_ids,
-)
+from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
-from tokensurgeon.models.language_model import LanguageModel
 
 _KEPT = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
          "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
@@ -33,6 +27,7 @@ _DEFAULTS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 Extra = Mapping[str, bytes | str]
 MakeExtra = Callable[[dict[str, list[Any]], Sequence[str]], Extra]
+Check = Callable[[Path, Sequence[Sequence[int]]], None]
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,8 @@ def write_checkpoint(
     seed: int = 0,
     probe_texts: Sequence[str] = (),
     probes: Sequence[Sequence[int]] = (),
-    expected: LanguageModel | None = None,
+    check: Check | None = None,
     allow_autotokenizer_mismatch: bool = False,
-    reload_check: bool = True,
 ) -> WriteResult:
     """Write a patched checkpoint folder.
 
@@ -87,10 +81,9 @@ def write_checkpoint(
         Texts on which AutoTokenizer is compared with the target, and the model is tried.
     probes : sequence of ids
         Further sequences of target ids to try the model on.
-    expected : LanguageModel, optional
-        A model patched in memory; the written one must compute the same logits.
-    reload_check : bool
-        False where the model is too large to be loaded once: its headers alone are checked then.
+    check : callable(folder, probes), or None
+        Raises `CheckpointError` if the written folder is not sound; `models.reload.reload_check`
+        makes one that runs the model. With None the headers alone are checked.
 
     Raises
     ------
@@ -124,10 +117,10 @@ def write_checkpoint(
             if not allow_autotokenizer_mismatch:
                 raise TokenizerError(difference)
             warnings.append(difference)
-        if reload_check:
-            check_reload(folder, plan, probe_ids(plan, probe_texts, probes), expected)
-        else:
+        if check is None:
             check_headers(folder, plan)
+        else:
+            check(folder, probe_ids(plan, probe_texts, probes))
         made = extra_files(remapped.changes, warnings) if callable(extra_files) else extra_files
         _write_extra(folder, made or {})
         fingerprint = plan.checkpoint.fingerprint

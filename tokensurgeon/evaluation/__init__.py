@@ -12,28 +12,26 @@ from tokensurgeon.evaluation.metrics import (
     bytes_per_token,
     perplexity,
 )
-from tokensurgeon.evaluation.model_kinds import prefix_of
-from tokensurgeon.evaluation.protocol import Bench, Entry
+from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import (
-    Encoded,
     Scorer,
     Scores,
-    encode_chunks,
     left_out_bytes,
     score,
+    score_states,
+    scored_chunks,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents
 
 __all__ = [
-    "Bench",
     "CHUNK_SIZES",
     "DraftResult",
     "Chunk",
-    "Encoded",
     "Entry",
     "EntryResult",
     "Evaluation",
+    "EvaluationProtocol",
     "Excess",
     "Generation",
     "Interval",
@@ -46,7 +44,6 @@ __all__ = [
     "by_match",
     "bytes_per_token",
     "chunk_documents",
-    "encode_chunks",
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_draft",
@@ -56,6 +53,7 @@ __all__ = [
     "loss_on_spans",
     "measure_generation",
     "perplexity",
-    "prefix_of",
     "score",
+    "score_states",
+    "scored_chunks",
 ]

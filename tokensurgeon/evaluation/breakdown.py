@@ -15,8 +15,9 @@ from functools import lru_cache
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Mask
 from tokensurgeon.evaluation.metrics import LN2
-from tokensurgeon.evaluation.scoring import Mask, Scores
+from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
 
 _WORD_AND_MORE = re.compile(r"\S\s+\S")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.scoring import fitting_chunks
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
+from tokensurgeon.text.encoding import fitting_chunks
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 DRAFTED = (2, 3, 4, 5, 6, 7, 8)
 """Tokens drafted at once."""
 DEFAULT_BYTES = 50_000
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,8 @@ def measure_draft(
         vocabulary, texts, min(limits, default=None), max_bytes=max_bytes
     )
     chosen = np.flatnonzero(fits).tolist()
-    overlaps: list[Doubles] = []
-    agreements: list[Doubles] = []
+    overlaps: list[Float64] = []
+    agreements: list[Float64] = []
     for done, i in enumerate(chosen):
         ids = [*encoded.prefix, *encoded.ids[i].tolist()]
         if len(ids) < 2:
@@ -170,7 +168,7 @@ def measure_draft(
     )
 
 
-def expected_accepted(chances: Sequence[Doubles], drafted: int) -> float:
+def expected_accepted(chances: Sequence[Float64], drafted: int) -> float:
     """Return how many of `drafted` tokens are accepted on average, started anywhere.
 
     A token is accepted only if all before it were: the sum over k of the product of the first k
@@ -194,7 +192,7 @@ def expected_accepted(chances: Sequence[Doubles], drafted: int) -> float:
     return float(np.concatenate(found).mean()) if found else float("nan")
 
 
-def _probabilities(logits: npt.NDArray[np.float32]) -> Doubles:
+def _probabilities(logits: Float32) -> Float64:
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
     np.exp(values, out=values)

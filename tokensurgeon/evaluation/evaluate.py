@@ -17,7 +17,7 @@ from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.model_kinds import kind_of_all
-from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Bench, Entry
+from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
@@ -61,7 +61,7 @@ def evaluate(
         If there is nothing to score: no entry, no text, no chunk that fits all models.
     """
     check_names(entries)
-    bench = Bench.fix(
+    protocol = EvaluationProtocol.fix(
         [(entry.vocabulary, entry.model.max_positions) for entry in entries],
         texts,
         max_bytes=max_bytes,
@@ -72,15 +72,15 @@ def evaluate(
     results: list[EntryResult] = []
     first: Scores | None = None
     for entry in entries:
-        scores = bench.score(entry, progress)
-        results.append(bench.result(entry, scores, first))
+        scores = protocol.score(entry, progress)
+        results.append(protocol.result(entry, scores, first))
         first = first or scores
     if generate:
         results = [
             _with_generation(entry, result, generate, seed, progress)
             for entry, result in zip(entries, results, strict=True)
         ]
-    return bench.table(results)
+    return protocol.table(results)
 
 
 def check_names(entries: Sequence[Entry]) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.evaluation.breakdown import bytes_of, kind_of
 from tokensurgeon.evaluation.metrics import LN2
-from tokensurgeon.evaluation.scoring import Floats, Ids, Scores
+from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
 
 N_EXAMPLES = 5
@@ -87,7 +88,7 @@ class _Sum:
     members: list[tuple[float, int, int]] = field(default_factory=list)
 
 
-def loss_on_spans(nll: Floats, ends: Ids, start: int, spans: Ids) -> Floats:
+def loss_on_spans(nll: Float64, ends: Ids, start: int, spans: Ids) -> Float64:
     """Return how much of some tokens' loss falls on other tokens' bytes, float64 (n_spans,).
 
     Parameters

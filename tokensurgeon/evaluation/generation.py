@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.model_kinds import prefix_of
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_NEW_TOKENS = 128

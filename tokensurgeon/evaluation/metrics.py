@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.scoring import Floats, Ids, Mask, Scores
+from tokensurgeon.evaluation.scoring import Scores
 
 LN2 = math.log(2.0)
 FEWEST_DOCUMENTS = 10
@@ -125,7 +126,7 @@ def bootstrap_ratio(
     )
 
 
-def _by_unit(difference: Floats, n_bytes: Ids, document: Ids) -> tuple[Floats, Floats, str]:
+def _by_unit(difference: Float64, n_bytes: Ids, document: Ids) -> tuple[Float64, Float64, str]:
     """Sum over documents, or leave the chunks where documents are few."""
     sizes = n_bytes.astype(np.float64)
     names, place = np.unique(document, return_inverse=True)

@@ -10,17 +10,15 @@ for the second, which its decoder writes. What has no output rows has no loss.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, HEADLESS, MASKED
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.text.encoding import Encoded, Frame, prefix_of
 from tokensurgeon.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from tokensurgeon.evaluation.scoring import Encoded
 
 PROTOCOLS = {
     CAUSAL: (
@@ -39,12 +37,7 @@ PROTOCOLS = {
 """What a figure is, by the kind of the models."""
 
 
-def prefix_of(vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Return the ids a sequence starts with: BOS, else EOS, else none."""
-    return () if vocabulary.start_id is None else (vocabulary.start_id,)
-
-
-def frame_of(vocabulary: Vocabulary, kind: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def frame_of(vocabulary: Vocabulary, kind: str) -> Frame:
     """Return the ids before and after a text, for a kind of model.
 
     Raises
@@ -77,15 +70,15 @@ def _role(vocabulary: Vocabulary, *roles: str) -> int | None:
 
 def masked_losses(
     model: Any, vocabulary: Vocabulary, text: str, encoded: Encoded, i: int
-) -> npt.NDArray[np.float64]:
+) -> Float64:
     """Return the pseudo-loss of each token of chunk `i` under an encoder, in nats."""
     frame = (encoded.prefix[0], encoded.suffix[0], vocabulary.roles["mask"])
     hidden = hidden_with(text.encode("utf-8"), encoded.ends[i])
-    found: npt.NDArray[np.float64] = model.pseudo_nll(encoded.ids[i].tolist(), hidden, frame)
-    return found
+    losses: Float64 = model.pseudo_nll(encoded.ids[i].tolist(), hidden, frame)
+    return losses
 
 
-def hidden_with(data: bytes, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def hidden_with(data: bytes, ends: Ids) -> Mask:
     """Return which tokens are hidden while each is asked for, bool (n_tokens, n_tokens).
 
     Itself, and those to its right that begin within a word that it has a part of; words are what
@@ -111,7 +104,7 @@ def hidden_with(data: bytes, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool
     return np.asarray((later & (first[None, :] == last[:, None])) | np.eye(n, dtype=np.bool_))
 
 
-def decoder_losses(model: Any, encoded: Encoded, i: int, skip: int) -> npt.NDArray[np.float64]:
+def decoder_losses(model: Any, encoded: Encoded, i: int, skip: int) -> Float64:
     """Return the loss of each token of chunk `i` past its first `skip` bytes; 0 before them."""
     ids, ends = encoded.ids[i].tolist(), encoded.ends[i]
     n_read = int(np.searchsorted(ends, skip, side="right"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import by_kind, by_match
@@ -24,19 +25,12 @@ from tokensurgeon.evaluation.metrics import (
     perplexity,
     totals,
 )
-from tokensurgeon.evaluation.scoring import (
-    Encoded,
-    Ids,
-    Mask,
-    Scorer,
-    Scores,
-    encode_chunks,
-    left_out_bytes,
-    score,
-)
+from tokensurgeon.evaluation.model_kinds import frame_of
+from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
+from tokensurgeon.text.encoding import Encoded, encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_MAX_BYTES = 500_000
@@ -54,7 +48,7 @@ class Entry:
     ----------
     name : str
     model : Scorer
-        A model in memory; `tokensurgeon.checkpoint.LanguageModel` is one.
+        A model in memory; `tokensurgeon.models.LanguageModel` is one.
     vocabulary : Vocabulary
         The model's own.
     alignment : Alignment or None
@@ -68,7 +62,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationProtocol:
     """Chunks and their tokens under every tokenizer of a table.
 
     Attributes
@@ -106,7 +100,7 @@ class Bench:
         chunk_bytes: int | None = None,
         seed: int = 0,
         kind: str = CAUSAL,
-    ) -> Bench:
+    ) -> EvaluationProtocol:
         """Cut a text for models that have these vocabularies and longest sequences.
 
         Raises
@@ -124,7 +118,7 @@ class Bench:
         sizes = [size for size in CHUNK_SIZES if size <= longest]
         for size in sizes if chunk_bytes is None else (chunk_bytes,):
             chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
-            encoded = {key: encode_chunks(v, chunks, kind) for key, v in own.items()}
+            encoded = {key: encode_chunks(v, chunks, frame_of(v, kind)) for key, v in own.items()}
             fits = np.ones(len(chunks), dtype=np.bool_)
             for vocabulary, max_positions in tokenizers:
                 tokens = encoded[id(vocabulary)]
@@ -146,7 +140,7 @@ class Bench:
         return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)
 
     def score(self, entry: Entry, progress: Progress = no_progress) -> Scores:
-        """Run one model over the chunks; its vocabulary is one of those the bench was cut for."""
+        """Run one model over the chunks; its vocabulary is one of those given to `fix`."""
         return score(
             entry.model,
             entry.vocabulary,

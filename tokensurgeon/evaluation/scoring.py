@@ -1,84 +1,47 @@
 """Score chunks under one model: the negative log-likelihood of every token, and of every chunk.
 
 A chunk is tokenised whole and scored whole after the prefix (BOS, else EOS, else nothing); the end
-of the text is not scored. Models of other kinds are asked as `kinds` says. Losses are in nats. What
-is *compared* (bits per byte, intervals) is computed from `Scores` elsewhere; this module knows one
-model at a time.
+of the text is not scored. Models of other kinds are asked as `model_kinds` says. Losses are in
+nats. What is *compared* (bits per byte, intervals) is computed from `Scores` elsewhere; this module
+knows one model at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.model_kinds import decoder_losses, frame_of, masked_losses
+from tokensurgeon.models.head import OutputHead
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents
+from tokensurgeon.text.chunks import Chunk
+from tokensurgeon.text.encoding import Encoded, encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
-Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
 TOKENS_PER_CALL = 16_384
-"""Handed to the model at once; it sees to its own memory."""
+"""Handed to the model at once, between two reports of progress; it sees to its own memory."""
 
 
 class Scorer(Protocol):
-    """What is asked of a model; `tokensurgeon.checkpoint.LanguageModel` is one."""
+    """What is asked of a model; `tokensurgeon.models.LanguageModel` is one."""
 
     @property
     def kind(self) -> str:
-        """As `tokensurgeon.checkpoint.layout.Layout.kind`; what is asked of others than causal
-        models stands in `kinds`.
-        """
+        """As `Layout.kind`; `model_kinds` says what is asked of others than causal models."""
 
     @property
     def max_positions(self) -> int | None:
         """The longest sequence it takes, or None."""
 
-    def nll(self, batch: Sequence[Sequence[int]]) -> Sequence[npt.NDArray[Any]]:
+    def nll(self, batch: Sequence[Sequence[int]]) -> Sequence[Float64]:
         """Return for each list the loss in nats of each id but the first, given those before."""
         ...
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The chunks under one tokenizer.
-
-    Attributes
-    ----------
-    ids : tuple of int64 (n_tokens,), len n_chunks
-    ends : tuple of int64 (n_tokens,), len n_chunks
-        Where in the chunk's UTF-8 each token ends.
-    lossless : bool (n_chunks,)
-        Where the tokens spell the chunk.
-    prefix : tuple of int
-        Ids that stand before every chunk: BOS, else EOS, else none; of an encoder its start; -1
-        of an encoder–decoder, for its decoder's own start, whatever that is.
-    suffix : tuple of int
-        Ids that stand after it, for an encoder.
-    """
-
-    ids: tuple[Ids, ...]
-    ends: tuple[Ids, ...]
-    lossless: Mask
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...] = ()
-
-    def fits(self, max_positions: int | None) -> Mask:
-        """Return where prefix, chunk and suffix fit a model, bool (n_chunks,)."""
-        around = len(self.prefix) + len(self.suffix)
-        lengths = np.array([around + len(ids) for ids in self.ids], dtype=np.int64)
-        if max_positions is None:
-            return np.ones(len(lengths), dtype=np.bool_)
-        return np.asarray(lengths <= max_positions)
 
 
 @dataclass(frozen=True)
@@ -107,59 +70,16 @@ class Scores:
         The byte of the chunk at which the first scored token begins.
     """
 
-    nll: Floats
+    nll: Float64
     n_bytes: Ids
     n_tokens: Ids
     document: Ids
     comparable: Mask
     lost: Mask
     token_ids: tuple[Ids, ...]
-    token_nll: tuple[Floats, ...]
+    token_nll: tuple[Float64, ...]
     token_ends: tuple[Ids, ...] = ()
     start: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-
-def encode_chunks(vocabulary: Vocabulary, chunks: Sequence[Chunk], kind: str = CAUSAL) -> Encoded:
-    """Tokenise each chunk whole, for a kind of model."""
-    prefix, suffix = frame_of(vocabulary, kind)
-    encodings = vocabulary.encode_many([chunk.text for chunk in chunks])
-    return Encoded(
-        ids=tuple(np.asarray(one.ids, dtype=np.int64) for one in encodings),
-        ends=tuple(np.asarray(one.ends, dtype=np.int64) for one in encodings),
-        lossless=np.array([bool(one.lossless) for one in encodings], dtype=np.bool_),
-        prefix=prefix,
-        suffix=suffix,
-    )
-
-
-def fitting_chunks(
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    max_positions: int | None,
-    *,
-    longest: int = CHUNK_SIZES[0],
-    max_bytes: int | None = None,
-) -> tuple[list[Chunk], Encoded, Mask]:
-    """Cut texts into the longest chunks that all fit a model; where none does, the shortest.
-
-    Parameters
-    ----------
-    longest : int
-        Bytes of a chunk at most.
-    max_bytes : int or None
-        Of text.
-
-    Returns
-    -------
-    chunks, their tokens, and which fit
-    """
-    for size in (size for size in CHUNK_SIZES if size <= longest):
-        chunks = chunk_documents(texts, max_bytes_per_chunk=size, max_bytes_total=max_bytes)
-        encoded = encode_chunks(vocabulary, chunks)
-        fits = encoded.fits(max_positions)
-        if fits.all():
-            break
-    return chunks, encoded, fits
 
 
 def left_out_bytes(table: Sequence[Encoded], chunks: Sequence[Chunk], kind: str = CAUSAL) -> Ids:
@@ -221,13 +141,89 @@ def score(
         If the model lacks a row for an id, returns a loss that is not finite, or a wrong shape.
     """
     if encoded is None:
-        encoded = encode_chunks(vocabulary, chunks, model.kind)
+        encoded = encode_chunks(vocabulary, chunks, frame_of(vocabulary, model.kind))
     if skip is None:
         skip = left_out_bytes([encoded], chunks, model.kind)
-    fits = encoded.fits(model.max_positions)
-    wanted = fits if keep is None else keep & fits
-    # A chunk that loses text is not worth a forward pass: its loss belongs to another text.
-    wanted = wanted & encoded.lossless & np.array([len(ids) > 0 for ids in encoded.ids], np.bool_)
+    chosen = scored_chunks(encoded, model.max_positions, keep)
+    losses: dict[int, Float64] = {}
+    for batch in _batches(encoded, chosen, model.kind):
+        of_batch = ask(model, vocabulary, chunks, encoded, skip, batch)
+        for i, loss in zip(batch, of_batch, strict=True):
+            losses[i] = _checked(loss, encoded, i, name)
+        progress(len(losses), len(chosen), f"scoring {name}")
+    return _scores(chunks, encoded, skip, losses)
+
+
+def score_states(
+    head: OutputHead,
+    states: Float32,
+    chunks: Sequence[Chunk],
+    encoded: Encoded,
+    chosen: Ids,
+    *,
+    name: str = "model",
+) -> Scores:
+    """Score chunks of a causal model from its final states, without a forward pass.
+
+    Gives what `score` gives, for a model whose logits are those of its head (`plain_head`).
+
+    Parameters
+    ----------
+    head : OutputHead
+    states : float32 (n_tokens, width)
+        At all positions of ``encoded.sequences(chosen)``, one after another; see `FinalStates`.
+    encoded : Encoded
+        The chunks under the model's vocabulary.
+    chosen : int64
+        Chunks to score; see `scored_chunks`.
+
+    Raises
+    ------
+    EvaluationError
+        If a loss is not finite.
+    """
+    sequences = encoded.sequences(chosen)
+    tokens = np.array([token for sequence in sequences for token in sequence], dtype=np.int64)
+    nll = head.nll(states[:-1], tokens[1:])
+    losses, end = {}, 0
+    for i, sequence in zip(chosen.tolist(), sequences, strict=True):
+        start, end = end, end + len(sequence)
+        # The last state of a chunk would predict the first id of the next.
+        losses[i] = _checked(nll[start : end - 1], encoded, i, name)
+    return _scores(chunks, encoded, left_out_bytes([encoded], chunks), losses)
+
+
+def scored_chunks(encoded: Encoded, max_positions: int | None, keep: Mask | None = None) -> Ids:
+    """Return the chunks, of those in `keep`, that fit a model and are worth a forward pass.
+
+    Where a tokenizer loses text, the loss belongs to another text.
+    """
+    chosen = encoded.fits(max_positions) & encoded.lossless
+    chosen &= np.array([len(ids) > 0 for ids in encoded.ids], np.bool_)
+    return np.flatnonzero(chosen if keep is None else chosen & keep)
+
+
+def _checked(loss: Float64, encoded: Encoded, i: int, name: str) -> Float64:
+    """Return the losses of a chunk's tokens, one each and all finite."""
+    ids = encoded.ids[i][0 if encoded.prefix else 1 :]
+    values = np.asarray(loss, dtype=np.float64)
+    if values.shape != ids.shape:
+        raise EvaluationError(
+            f"{name} gave {values.size} losses for {ids.size} tokens; "
+            "its nll must leave out the first id only"
+        )
+    if not np.isfinite(values).all():
+        raise EvaluationError(
+            f"{name} gives a loss that is not finite for token "
+            f"{int(ids[~np.isfinite(values)][0])}; look for NaN or infinities in its rows"
+        )
+    return values
+
+
+def _scores(
+    chunks: Sequence[Chunk], encoded: Encoded, skip: Ids, losses: Mapping[int, Float64]
+) -> Scores:
+    """Return the scores from the losses of chunks, without their first `skip` bytes."""
     n = len(chunks)
     nll = np.zeros(n)
     n_bytes = np.zeros(n, dtype=np.int64)
@@ -235,31 +231,15 @@ def score(
     token_ids = [np.zeros(0, dtype=np.int64)] * n
     token_nll = [np.zeros(0)] * n
     token_ends = [np.zeros(0, dtype=np.int64)] * n
-    done = 0
-    for batch in _batches(encoded, np.flatnonzero(wanted), model.kind):
-        losses = ask(model, vocabulary, chunks, encoded, skip, batch)
-        for i, loss in zip(batch, losses, strict=True):
-            first = 0 if encoded.prefix else 1
-            ids, ends = encoded.ids[i][first:], encoded.ends[i][first:]
-            values = np.asarray(loss, dtype=np.float64)
-            if values.shape != ids.shape:
-                raise EvaluationError(
-                    f"{name} gave {values.size} losses for {ids.size} tokens; "
-                    "its nll must leave out the first id only"
-                )
-            if not np.isfinite(values).all():
-                raise EvaluationError(
-                    f"{name} gives a loss that is not finite for token "
-                    f"{int(ids[~np.isfinite(values)][0])}; look for NaN or infinities in its rows"
-                )
-            scored = ends > skip[i]
-            token_ids[i], token_nll[i] = ids[scored], values[scored]
-            token_ends[i] = ends[scored]
-            nll[i] = values[scored].sum()
-            n_tokens[i] = scored.sum()
-            n_bytes[i] = max(0, chunks[i].n_bytes - int(skip[i]))
-        done += len(batch)
-        progress(done, int(wanted.sum()), f"scoring {name}")
+    first = 0 if encoded.prefix else 1
+    for i, values in losses.items():
+        ends = encoded.ends[i][first:]
+        scored = ends > skip[i]
+        token_ids[i], token_nll[i] = encoded.ids[i][first:][scored], values[scored]
+        token_ends[i] = ends[scored]
+        nll[i] = values[scored].sum()
+        n_tokens[i] = scored.sum()
+        n_bytes[i] = max(0, chunks[i].n_bytes - int(skip[i]))
     return Scores(
         nll=nll,
         n_bytes=n_bytes,
@@ -281,10 +261,10 @@ def ask(
     encoded: Encoded,
     skip: Ids,
     batch: Sequence[int],
-) -> Sequence[npt.NDArray[Any]]:
+) -> Sequence[Float64]:
     """Return the losses of some chunks' tokens, as the kind of the model is asked for them."""
     if model.kind == CAUSAL:
-        return model.nll([[*encoded.prefix, *encoded.ids[i].tolist()] for i in batch])
+        return model.nll(encoded.sequences(np.array(batch)))
     if model.kind == MASKED:
         return [masked_losses(model, vocabulary, chunks[i].text, encoded, i) for i in batch]
     return [decoder_losses(model, encoded, i, int(skip[i])) for i in batch]

@@ -5,7 +5,8 @@ Nothing here imports torch or transformers at the top level; functions do when t
 
 from __future__ import annotations
 
+from tokensurgeon.models.head import OutputHead
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.load import load_model
 
-__all__ = ["LanguageModel", "load_model"]
+__all__ = ["LanguageModel", "OutputHead", "load_model"]

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows
-from tokensurgeon.checkpoint.embeddings import FINAL_BIAS, replace_rows
+from tokensurgeon.checkpoint.embeddings import FINAL_BIAS
 from tokensurgeon.errors import MissingExtraError, UsageError
+from tokensurgeon.models.row_replacement import replace_rows
 
 if TYPE_CHECKING:
     import torch

@@ -21,17 +21,23 @@ if TYPE_CHECKING:
 
 LOGITS_AT_ONCE = 1 << 24
 """Most logits held at once: 64 MiB, small beside a model and large enough for a fast product."""
+LOSS_LOGITS = 1 << 23
+"""Most logits held at once where their loss is taken, which needs as much memory again.
+
+These are 32 MiB: the C library keeps freed blocks up to that size for the next.
+"""
 NEARLY = 0.999
-"""Share of the softcap that a logit may reach when the softcap is undone: at 1 it has no inverse."""
+"""Share of the softcap that a logit may reach when the softcap is undone; at 1 there is no inverse.
+
+It bounds the inverse at 3.8 softcaps, beyond what a model computes.
+"""
 
 
 def shape_logits(raw: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
-    """Return final logits from what the output matrix gives; `raw` may be used up."""
-    import torch
-
+    """Return final logits from what the output matrix gives, in its place."""
     if scale != 1.0:
-        raw = raw * scale
-    return raw if softcap is None else softcap * torch.tanh(raw / softcap)
+        raw = raw.mul_(scale)
+    return raw if softcap is None else raw.div_(softcap).tanh_().mul_(softcap)
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,27 @@ class OutputHead:
             sums[part] = self.logits(states[part]).logsumexp(1).cpu().numpy()
         return sums
 
+    def logits_of(self, states: Float32, tokens: Ids) -> Float64:
+        """Return the final logit of one token at each state, float64 (n_states,)."""
+        raw = np.einsum("ij,ij->i", states, self.rows[tokens]).astype(np.float64)
+        if self.bias is not None:
+            raw += self.bias[tokens]
+        raw *= self.scale
+        if self.softcap is not None:
+            raw = self.softcap * np.tanh(raw / self.softcap)
+        return np.asarray(raw)
+
     def nll(self, states: Float32, tokens: Ids) -> Float64:
         """Return the loss in nats of the token that follows each state, float64 (n_states,)."""
         import torch
 
         losses = np.empty(len(states))
-        for part in self.blocks(len(states)):
+        for part in blocks(len(states), LOSS_LOGITS // max(1, len(self.rows))):
             goals = torch.from_numpy(tokens[part]).to(self.device)
-            found = torch.nn.functional.cross_entropy(
+            loss = torch.nn.functional.cross_entropy(
                 self.logits(states[part]), goals, reduction="none"
             )
-            losses[part] = found.double().cpu().numpy()
+            losses[part] = loss.double().cpu().numpy()
         return losses
 
     def inverse(self, logits: Float64) -> Float64:

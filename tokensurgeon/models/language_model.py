@@ -1,44 +1,35 @@
 """A causal language model to be run, never trained: states, losses, logits, samples.
 
-A thin wrapper over a transformers model in eval mode. Sequences are batched by length and never
-padded. States are what the blocks and the output rows really see, caught by hooks, so no family's
-scaling is repeated here. It does not tokenise.
+A thin wrapper over a transformers model in eval mode. States are what the blocks and the output
+rows really see, caught by hooks, so no family's scaling is repeated here. It does not tokenise.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.checkpoint.checkpoint import Rows, max_positions
-from tokensurgeon.checkpoint.embeddings import (
-    CAUSAL,
-    has_output_bias,
-    position_offset,
-    replace_rows,
-)
+from tokensurgeon.arrays import Float32, Float64, blocks
+from tokensurgeon.checkpoint.checkpoint import max_positions
+from tokensurgeon.checkpoint.embeddings import CAUSAL, position_offset
 from tokensurgeon.errors import CheckpointError, EvaluationError
+from tokensurgeon.models.batches import (
+    TOKENS_PER_BATCH,
+    batches_of_one_length,
+    padded_batches,
+)
 from tokensurgeon.models.device_map import shared_with_copies
+from tokensurgeon.models.early_exit import states_before
+from tokensurgeon.models.head import LOSS_LOGITS, OutputHead, shape_logits
+from tokensurgeon.models.row_replacement import output_bias_of, replace_rows
 from tokensurgeon.models.sampling import sample
 
 if TYPE_CHECKING:
     import torch
-
-TOKENS_PER_BATCH = 4096
-LOGIT_BYTES = 32 << 20
-"""Bound of one block of float32 logits: the C library keeps blocks of this size for the next."""
-
-
-class _ReachedError(Exception):
-    """Carries a state out of a forward pass that need not go on; never leaves this module."""
-
-    def __init__(self, state: torch.Tensor) -> None:
-        self.state = state
 
 
 class LanguageModel:
@@ -59,8 +50,7 @@ class LanguageModel:
     device : str
     logit_scale : float
     softcap : float or None
-        Logits are softcap * tanh(logit_scale * head(state) / softcap), without a softcap
-        logit_scale * head(state).
+        As in `OutputHead`.
     kind : str
         As in `Layout`.
     """
@@ -78,12 +68,17 @@ class LanguageModel:
         self.max_positions = max_positions(model.config, position_offset(model))
         self.device = str(model.get_input_embeddings().weight.device)
 
+    @property
+    def dtype(self) -> str:
+        """The dtype that the model computes in, as torch names it."""
+        return str(self.model.dtype).removeprefix("torch.")
+
     def __call__(
         self,
         ids: Sequence[Sequence[int]],
         layer: int,
         position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Rows:
+    ) -> Float32:
         """Return `states(ids, layer, position_ids)`."""
         return self.states(ids, layer, position_ids)
 
@@ -92,7 +87,7 @@ class LanguageModel:
         ids: Sequence[Sequence[int]],
         layer: int,
         position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Rows:
+    ) -> Float32:
         """Return the state after the last id of each sequence, float32 (len(ids), width).
 
         Layer 0 is what the first block sees (embeddings, with positions where the model adds
@@ -108,33 +103,34 @@ class LanguageModel:
             raise EvaluationError(f"layer {layer} asked of a model with {self.n_layers} layers")
         self._check(ids, position_ids)
         states = np.zeros((len(ids), self.width), dtype=np.float32)
-        for members in self._batches(ids):
-            positions = None if position_ids is None else [position_ids[i] for i in members]
-            state = self._run([ids[i] for i in members], layer, positions)
+        for members in batches_of_one_length(ids):
+            positions = None
+            if position_ids is not None:
+                positions = self._tensor([position_ids[i] for i in members])
+            state = self._run(self._tensor([ids[i] for i in members]), layer, positions)
             states[members] = state[:, -1].float().cpu().numpy()
         return states
 
-    def every_state(self, ids: Sequence[Sequence[int]], layer: int) -> list[Rows]:
-        """Return the states at all positions, one (len(ids[i]), width) array per sequence.
+    def all_states(self, ids: Sequence[Sequence[int]], layer: int) -> Float32:
+        """Return the states at all positions, one sequence after another, (n_tokens, width).
 
-        `layer` as in `states`. Sequences share a forward pass padded on the right, where a causal
-        model's earlier positions cannot look.
+        `layer` as in `states`.
         """
         self._check(ids, None)
-        found = [np.zeros((len(one), self.width), dtype=np.float32) for one in ids]
-        for members in self._padded_batches(ids, TOKENS_PER_BATCH, shortest=1):
-            longest = len(ids[members[-1]])
-            batch = [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
-            states = self._run(batch, layer, None).float().cpu().numpy()
-            for i, state in zip(members, states, strict=True):
-                found[i][:] = state[: len(ids[i])]
-        return found
+        ends = np.cumsum([0, *map(len, ids)])
+        states = np.empty((int(ends[-1]), self.width), dtype=np.float32)
+        for members, batch in padded_batches(ids):
+            of_batch = self._run(self._tensor(batch), layer, None).float().cpu().numpy()
+            for i, own in zip(members, of_batch, strict=True):
+                states[ends[i] : ends[i + 1]] = own[: len(ids[i])]
+        return states
 
-    def final_states(self, ids: Sequence[int]) -> Rows:
-        """Return what the output rows see at each position of one sequence, (len(ids), width)."""
-        return self.every_state([ids], self.n_layers)[0]
+    def every_state(self, ids: Sequence[Sequence[int]], layer: int) -> list[Float32]:
+        """Return the states at all positions, one (len(ids[i]), width) array per sequence."""
+        ends = np.cumsum([len(sequence) for sequence in ids])
+        return np.split(self.all_states(ids, layer), ends[:-1]) if len(ids) else []
 
-    def logits(self, ids: Sequence[int]) -> Rows:
+    def logits(self, ids: Sequence[int]) -> Float32:
         """Return the logits at each position of one sequence, float32 (len(ids), n_rows)."""
         import torch
 
@@ -142,11 +138,10 @@ class LanguageModel:
         if not len(ids):
             return np.zeros((0, self.n_rows), dtype=np.float32)
         with torch.inference_mode():
-            result = self._forward(self._tensor([ids])).logits[0].float()
-            values: Rows = result.cpu().numpy()
-        return values
+            logits: Float32 = self._forward(self._tensor([ids])).logits[0].float().cpu().numpy()
+        return logits
 
-    def nll(self, ids: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
+    def nll(self, ids: Sequence[Sequence[int]]) -> list[Float64]:
         """Return the loss in nats of each id given those before it, the first left out.
 
         Returns
@@ -158,33 +153,30 @@ class LanguageModel:
         from torch.nn.functional import cross_entropy
 
         self._check(ids, None)
-        losses = [np.zeros(max(len(one) - 1, 0)) for one in ids]
-        whole = not self._head_is_known
-        step = max(1, LOGIT_BYTES // (4 * self.n_rows))
-        for members in self._padded_batches(ids, step if whole else TOKENS_PER_BATCH):
-            longest = len(ids[members[-1]])
-            # Padded on the right, where a causal model's earlier positions cannot look.
-            batch = self._tensor(
-                [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
-            )
+        losses = [np.zeros(max(len(sequence) - 1, 0)) for sequence in ids]
+        whole, step = not self.plain_head, max(1, LOSS_LOGITS // self.n_rows)
+        for members, padded in padded_batches(ids, step if whole else TOKENS_PER_BATCH, shortest=2):
+            batch = self._tensor(padded)
             lengths = torch.tensor([len(ids[i]) for i in members], device=batch.device)
-            real = torch.arange(1, longest, device=batch.device) < lengths[:, None]
+            real = torch.arange(1, batch.shape[1], device=batch.device) < lengths[:, None]
             with torch.inference_mode():
                 if whole:
-                    blocks = self._forward(batch).logits[:, :-1].float()
+                    given = self._forward(batch).logits[:, :-1].float()[real]
                 else:
-                    blocks = self._run_tensor(batch, self.n_layers, None)[:, :-1]
-                flat, targets = blocks[real], batch[:, 1:][real]
-                parts = []
-                for start in range(0, flat.shape[0], step):
-                    part = flat[start : start + step]
-                    scores = part if whole else self._head(part)
-                    goal = targets[start : start + step]
-                    parts.append(cross_entropy(scores, goal, reduction="none"))
-            found = torch.cat(parts).double().cpu().numpy()
+                    given = self._run(batch, self.n_layers, None)[:, :-1][real]
+                goals = batch[:, 1:][real]
+                parts = [
+                    cross_entropy(
+                        given[block] if whole else self._head(given[block]),
+                        goals[block],
+                        reduction="none",
+                    )
+                    for block in blocks(len(goals), step)
+                ]
             ends = np.cumsum([len(ids[i]) - 1 for i in members])
-            for i, values in zip(members, np.split(found, ends[:-1]), strict=True):
-                losses[i] = values
+            of_batch = np.split(torch.cat(parts).double().cpu().numpy(), ends[:-1])
+            for i, own in zip(members, of_batch, strict=True):
+                losses[i] = own
         return losses
 
     def generate(
@@ -212,7 +204,7 @@ class LanguageModel:
         return sample(self.model, batch, max_new_tokens, seed, stop, temperature, top_k)
 
     def patched(
-        self, input_rows: Rows, output_rows: Rows, output_bias: Rows | None = None
+        self, input_rows: Float32, output_rows: Float32, output_bias: Float32 | None = None
     ) -> LanguageModel:
         """Return another model with this body and these rows; this one is not touched.
 
@@ -228,32 +220,80 @@ class LanguageModel:
         CheckpointError
             If the shapes do not fit, or the bias is missing or too much.
         """
-        import torch
-
-        kept = [*self.model.parameters(), *self.model.buffers()]
-        # parameters and buffers are named as already copied, so the copy shares their memory
-        shared = {id(tensor): tensor for tensor in kept} | shared_with_copies(self.model)
-        model: Any = copy.deepcopy(self.model, shared)
-        inner, has_bias = model.get_input_embeddings(), has_output_bias(model)
+        has_bias = self._output_bias is not None
         if has_bias != (output_bias is not None):
             raise CheckpointError(
                 f"the model has {'an' if has_bias else 'no'} output bias, "
                 f"and {'none' if has_bias else 'one'} was given"
             )
-        if input_rows.shape != output_rows.shape or input_rows.shape[1] != inner.weight.shape[1]:
+        weight = self.model.get_input_embeddings().weight
+        if input_rows.shape != output_rows.shape or input_rows.shape[1] != weight.shape[1]:
             raise CheckpointError(
                 f"rows of shape {input_rows.shape} and {output_rows.shape} do not fit a model "
-                f"of width {inner.weight.shape[1]}"
+                f"of width {weight.shape[1]}"
             )
+        import torch
 
-        def parameter(values: Rows) -> torch.nn.Parameter:
-            tensor = torch.tensor(np.ascontiguousarray(values))
-            tensor = tensor.to(inner.weight.device, inner.weight.dtype)
+        def parameter(values: Float32) -> torch.nn.Parameter:
+            tensor = torch.tensor(np.ascontiguousarray(values)).to(weight.device, weight.dtype)
             return torch.nn.Parameter(tensor, requires_grad=False)
 
+        # parameters and buffers are named as already copied, so the copy shares their memory
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        shared = {id(tensor): tensor for tensor in tensors} | shared_with_copies(self.model)
+        model: Any = copy.deepcopy(self.model, shared)
+        inputs = parameter(input_rows)
+        outputs = inputs if output_rows is input_rows else parameter(output_rows)
         bias = None if output_bias is None else parameter(output_bias)
-        replace_rows(model, parameter(input_rows), parameter(output_rows), bias)
+        replace_rows(model, inputs, outputs, bias)
         return type(self)(model, logit_scale=self.logit_scale, softcap=self.softcap)
+
+    def with_input_rows(self, input_rows: Float32) -> LanguageModel:
+        """Return another model with this body and these input rows, for its states alone."""
+        bias = None if self._output_bias is None else np.zeros(len(input_rows), np.float32)
+        return self.patched(input_rows, input_rows, bias)
+
+    @property
+    def head(self) -> OutputHead:
+        """The output side, over the rows and the bias as they are now.
+
+        Raises
+        ------
+        EvaluationError
+            If the model has no output rows.
+        """
+        outer, bias = self.model.get_output_embeddings(), self._output_bias
+        if outer is None:
+            raise EvaluationError(f"{type(self.model).__name__} has no output rows")
+
+        def numbers(tensor: torch.Tensor) -> Float32:
+            values: Float32 = tensor.detach().float().cpu().numpy()
+            return values
+
+        return OutputHead(
+            numbers(outer.weight),
+            None if bias is None else numbers(bias),
+            self.logit_scale,
+            self.softcap,
+            self.device,
+        )
+
+    @cached_property
+    def plain_head(self) -> bool:
+        """Whether logits are those of `head` at the final state, tried once on the model itself."""
+        import torch
+
+        probe = self._tensor([[i % self.n_rows for i in range(3)]])
+        with torch.inference_mode():
+            told = self._forward(probe).logits.float()
+            ours = self._head(self._run(probe, self.n_layers, None)[0])[None]
+        if told.shape != ours.shape or not bool(torch.isfinite(told).all()):
+            return False
+        return bool(torch.allclose(told, ours, rtol=1e-5, atol=1e-5))
+
+    @property
+    def _output_bias(self) -> torch.Tensor | None:
+        return output_bias_of(self.model)
 
     @cached_property
     def _blocks(self) -> Any:
@@ -267,28 +307,10 @@ class LanguageModel:
             "can be had"
         )
 
-    @cached_property
-    def _head_is_known(self) -> bool:
-        """Whether logits are softcap(scale * head(state)), tried once against the model itself."""
-        import torch
-
-        probe = self._tensor([[i % self.n_rows for i in range(3)]])
-        with torch.inference_mode():
-            told = self._forward(probe).logits.float()
-            ours = self._head(self._run_tensor(probe, self.n_layers, None)[0])[None]
-        if told.shape != ours.shape or not bool(torch.isfinite(told).all()):
-            return False
-        return bool(torch.allclose(told, ours, rtol=1e-5, atol=1e-5))
-
     def _head(self, states: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        scores: torch.Tensor = self.model.get_output_embeddings()(states).float()
-        if self.logit_scale != 1.0:
-            scores = scores * self.logit_scale
-        if self.softcap is not None:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        return scores
+        """Return final logits, in float32, of what the output matrix gives in its own dtype."""
+        raw = self.model.get_output_embeddings()(states).float()
+        return shape_logits(raw, self.logit_scale, self.softcap)
 
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         extra: dict[str, Any] = {}
@@ -299,83 +321,40 @@ class LanguageModel:
             extra = {"position_ids": positions, "attention_mask": torch.ones_like(batch)}
         return self.model(input_ids=batch, use_cache=False, **extra)
 
-    def _run(
-        self, ids: Sequence[Sequence[int]], layer: int, positions: Sequence[Sequence[int]] | None
-    ) -> torch.Tensor:
-        placed = None if positions is None else self._tensor(positions)
-        return self._run_tensor(self._tensor(ids), layer, placed)
-
-    def _run_tensor(
-        self, batch: torch.Tensor, layer: int, positions: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _run(self, batch: torch.Tensor, layer: int, positions: torch.Tensor | None) -> torch.Tensor:
         """Run until what block `layer`, or the output matrix, is given; nothing beyond is run."""
         import torch
 
         last = layer == self.n_layers
         module = self.model.get_output_embeddings() if last else self._blocks[layer]
-
-        def catch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            raise _ReachedError(args[0] if args else kwargs["hidden_states"])
-
-        handle = module.register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            with torch.inference_mode():
-                self._forward(batch, positions)
-        except _ReachedError as reached:
-            return reached.state.to(batch.device)  # of a model that is spread, a block's elsewhere
-        finally:
-            handle.remove()
-        raise EvaluationError(f"layer {layer} of {type(self.model).__name__} was never reached")
+        what = f"layer {layer} of {type(self.model).__name__}"
+        with torch.inference_mode():
+            states = states_before(module, lambda: self._forward(batch, positions), what)
+        return states.to(batch.device)  # where blocks lie on several devices, that of the rows
 
     def _tensor(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         import torch
 
         return torch.tensor(np.asarray(ids, dtype=np.int64), device=self.device)
 
-    @staticmethod
-    def _batches(
-        ids: Sequence[Sequence[int]], limit: int = TOKENS_PER_BATCH
-    ) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield members of equal length, at most `limit` tokens at once; empty ones never."""
-        lengths = np.array([len(one) for one in ids], dtype=np.int64)
-        for length in np.unique(lengths[lengths > 0]):
-            members = np.flatnonzero(lengths == length)
-            step = max(1, limit // int(length))
-            for start in range(0, len(members), step):
-                yield members[start : start + step]
-
-    @staticmethod
-    def _padded_batches(
-        ids: Sequence[Sequence[int]], limit: int, shortest: int = 2
-    ) -> Iterator[list[int]]:
-        """Yield members by length, shortest first, at most `limit` tokens with their padding."""
-        members: list[int] = []
-        for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-            if members and len(ids[i]) * (len(members) + 1) > limit:
-                yield members
-                members = []
-            if len(ids[i]) >= shortest:
-                members.append(i)
-        if members:
-            yield members
-
     def _check(
         self, ids: Sequence[Sequence[int]], position_ids: Sequence[Sequence[int]] | None
     ) -> None:
         """Check ids and positions before the model indexes anything with them."""
         longest = 0
-        for one in ids:
-            if len(one) and not 0 <= min(one) <= max(one) < self.n_rows:
+        for sequence in ids:
+            if len(sequence) and not 0 <= min(sequence) <= max(sequence) < self.n_rows:
                 raise EvaluationError(
-                    f"ids from {min(one)} to {max(one)} given to a model of {self.n_rows} rows"
+                    f"ids from {min(sequence)} to {max(sequence)} given to a model of "
+                    f"{self.n_rows} rows"
                 )
-            longest = max(longest, len(one))
+            longest = max(longest, len(sequence))
         if position_ids is not None:
-            if [len(one) for one in position_ids] != [len(one) for one in ids]:
+            if [len(own) for own in position_ids] != [len(sequence) for sequence in ids]:
                 raise EvaluationError("position_ids and ids differ in length")
-            if any(min(one, default=0) < 0 for one in position_ids):
+            if any(min(own, default=0) < 0 for own in position_ids):
                 raise EvaluationError("a position is negative")
-            longest = max((max(one) + 1 for one in position_ids if len(one)), default=0)
+            longest = max((max(own) + 1 for own in position_ids if len(own)), default=0)
         if self.max_positions is not None and longest > self.max_positions:
             raise EvaluationError(
                 f"a sequence needs {longest} positions and the model has {self.max_positions}; "

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Mask, blocks
 from tokensurgeon.checkpoint.embeddings import ENCODER_DECODER, HEADLESS, MASKED
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.models.language_model import TOKENS_PER_BATCH, LanguageModel
+from tokensurgeon.models.batches import TOKENS_PER_BATCH
+from tokensurgeon.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
     import torch
-
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 class MaskedModel(LanguageModel):
@@ -28,7 +26,7 @@ class MaskedModel(LanguageModel):
 
     kind = MASKED
 
-    def pseudo_nll(self, ids: Sequence[int], hidden: Mask, frame: tuple[int, int, int]) -> Floats:
+    def pseudo_nll(self, ids: Sequence[int], hidden: Mask, frame: tuple[int, int, int]) -> Float64:
         """Return the loss in nats of each id of a text, it and others hidden.
 
         Parameters
@@ -49,32 +47,30 @@ class MaskedModel(LanguageModel):
         start, end, mask = frame
         whole = [start, *ids, end]
         self._check([[*whole, mask]], None)
-        known = self._head_is_known
         losses = np.zeros(len(ids))
-        step = max(1, TOKENS_PER_BATCH // len(whole))
         text = self._tensor([whole])
-        for first in range(0, len(ids), step):
-            asked = torch.arange(first, min(first + step, len(ids)), device=text.device)
-            gaps = torch.from_numpy(hidden[first : first + step]).to(text.device)
+        for block in blocks(len(ids), TOKENS_PER_BATCH // len(whole)):
+            asked = torch.arange(block.start, block.stop, device=text.device)
+            gaps = torch.from_numpy(hidden[block]).to(text.device)
             batch = text.repeat(len(asked), 1)
             batch[:, 1:-1][gaps] = mask
-            places = (torch.arange(len(asked), device=text.device), asked + 1)
+            index = (torch.arange(len(asked), device=text.device), asked + 1)
             with torch.inference_mode():
-                if known:
-                    scores = self._head(self._run_tensor(batch, self.n_layers, None)[places])
+                if self.plain_head:
+                    logits = self._head(self._run(batch, self.n_layers, None)[index])
                 else:
-                    scores = self._forward(batch).logits[places].float()
-                found = cross_entropy(scores, text[0, 1:-1][asked], reduction="none")
-            losses[first : first + step] = found.double().cpu().numpy()
+                    logits = self._forward(batch).logits[index].float()
+                loss = cross_entropy(logits, text[0, 1:-1][asked], reduction="none")
+            losses[block] = loss.double().cpu().numpy()
         return losses
 
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         import torch
 
-        found = self.model(input_ids=batch, attention_mask=torch.ones_like(batch))
-        if not hasattr(found, "logits"):  # a head beside this one has the name
-            found.logits = found.prediction_logits
-        return found
+        output = self.model(input_ids=batch, attention_mask=torch.ones_like(batch))
+        if not hasattr(output, "logits"):  # a head beside this one has the name
+            output.logits = output.prediction_logits
+        return output
 
 
 class EncoderDecoderModel(LanguageModel):
@@ -89,7 +85,7 @@ class EncoderDecoderModel(LanguageModel):
             told = model.generation_config.decoder_start_token_id
         self.decoder_start: int | None = told
 
-    def decoder_nll(self, read: Sequence[int], written: Sequence[int]) -> Floats:
+    def decoder_nll(self, read: Sequence[int], written: Sequence[int]) -> Float64:
         """Return the loss in nats of each id that the decoder writes after what the encoder reads.
 
         A model that hears is given silence, and reads nothing.
@@ -141,15 +137,14 @@ class HeadlessModel(LanguageModel):
 
     kind = HEADLESS
 
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def logits(self, ids: Sequence[int]) -> Float32:
         """Return what the model gives for one sequence, its states or its classes, float32."""
         import torch
 
         self._check([ids], None)
         with torch.inference_mode():
-            found = self._forward(self._tensor([ids]))
-        values: npt.NDArray[np.float32] = found[0][0].float().cpu().numpy()
-        return values
+            output: Float32 = self._forward(self._tensor([ids]))[0][0].float().cpu().numpy()
+        return output
 
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         import torch

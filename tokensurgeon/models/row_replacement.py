@@ -1,0 +1,58 @@
+"""A model in memory is given other vocabulary matrices, under every name that they have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.checkpoint.embeddings import FINAL_BIAS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None:
+    """Give a model other matrices, under every name that they have; it is changed.
+
+    Parameters
+    ----------
+    inputs, outputs, bias : torch.nn.Parameter or None
+        None where the model has no such.
+    """
+    source: Any = model
+    inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
+    old_input = inner.weight
+    if outer is not None:
+        old_output, old_bias = outer.weight, getattr(outer, "bias", None)
+        outer.weight = outputs  # first: where the sides were one, the others are input rows
+        if old_output is not old_input:
+            _swap(model, old_output, outputs)
+        if old_bias is not None:
+            _swap(model, old_bias, bias)
+        elif bias is not None:
+            setattr(model, FINAL_BIAS, bias.detach()[None])
+        outer.out_features = len(outputs)
+    _swap(model, old_input, inputs)
+
+
+def _swap(model: nn.Module, old: Any, new: Any) -> None:
+    from torch import nn
+
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter is old:
+                setattr(module, name, new)
+                if isinstance(module, nn.Embedding):
+                    module.num_embeddings = len(new)
+                    module.padding_idx = None  # of the old vocabulary; it matters to gradients only
+
+
+def output_bias_of(model: nn.Module) -> torch.Tensor | None:
+    """Return what is added to the logits by id, (n_rows,); None where nothing is."""
+    source: Any = model
+    outer = source.get_output_embeddings()
+    if outer is None:
+        return None
+    bias: torch.Tensor | None = getattr(outer, "bias", None)
+    final = getattr(model, FINAL_BIAS, None)
+    return final[0] if bias is None and final is not None else bias
