@@ -38,8 +38,11 @@ WRITTEN = [page for page in PAGES if not is_generated(page)]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    text = re.sub(r"^ {3}", "", page.read_text("utf-8"), flags=re.M)  # also inside a list
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.M)
+    """Return the code blocks of a page, those inside a list too."""
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^\1```", page.read_text("utf-8"), flags=re.DOTALL | re.M
+    )
+    return [re.sub(f"^{indent}", "", block, flags=re.M) for indent, block in found]
 
 
 # -- Python --------------------------------------------------------------------------------------
