@@ -75,8 +75,8 @@ def test_a_copied_row_names_its_source_token(patched: Path) -> None:
     assert "+" not in result.stdout
 
 
-def test_a_floor_row_says_so(patched: Path) -> None:
-    assert "a floor row: a control token without a counterpart" in run(str(patched), "1").stdout
+def test_a_fallback_row_says_so(patched: Path) -> None:
+    assert "a fallback row: a control token without a counterpart" in run(str(patched), "1").stdout
 
 
 def test_an_id_a_spelling_and_a_text_name_the_same_token(patched: Path) -> None:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from tokensurgeon.report.model import HeavyFact, LoudFact, RowAudit, SideReport
 
-from tokensurgeon.report import audit, heavy_rows, loud_rows, weight_norms
+from tokensurgeon.inspection.row_audit import (
+    heavy_rows,
+    long_rows,
+    over_predicted_rows,
+    percentiles,
+    row_norms,
+    weight_norms,
+)
+from tokensurgeon.models import head as output_head
+from tokensurgeon.models.head import OutputHead
+from tokensurgeon.report.surgery_report import HeavyFact, OverPredictedFact, RowAudit, SideReport
 from tokensurgeon.report.words import audit as lines_of
 
 N_ROWS, WIDTH = 60, 16
 NEW = np.arange(40, N_ROWS)
-LOUD = 47
+PLANTED = 47
 
 
 @pytest.fixture
@@ -24,9 +33,15 @@ def planted():
     states = (3 * common + rng.standard_normal((90, WIDTH))).astype(np.float32)
     rows = rng.standard_normal((N_ROWS, WIDTH)).astype(np.float32)
     rows[:, 0] = 0.0
-    rows[LOUD] = 4 * common
+    rows[PLANTED] = 4 * common
     counts = np.full(N_ROWS, 10)
     return rows, states, counts
+
+
+def named(rows, states, counts, bias=None):
+    """Return the ids of the rows that are named."""
+    found = over_predicted_rows(OutputHead(rows, bias), states, NEW, counts)
+    return [row.id for row in found]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -36,36 +51,40 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def test_a_row_that_every_state_prefers_is_named_with_its_probability(planted):
     rows, states, counts = planted
-    (found, *rest) = loud_rows(rows, None, states, NEW, counts)
+    (found, *rest) = over_predicted_rows(OutputHead(rows), states, NEW, counts)
     share = softmax(states.astype(np.float64) @ rows.T.astype(np.float64))
-    assert found.id == LOUD
-    assert found.probability == pytest.approx(share[:, LOUD].mean(), rel=1e-4)
+    assert found.id == PLANTED
+    assert found.probability == pytest.approx(share[:, PLANTED].mean(), rel=1e-4)
     assert found.frequency == pytest.approx(1 / N_ROWS)
-    assert found.first == pytest.approx((share.argmax(axis=1) == LOUD).mean())
+    assert found.first == pytest.approx((share.argmax(axis=1) == PLANTED).mean())
     assert found.reach > 0
     assert not rest
 
 
-def test_a_loud_row_of_the_source_is_not_a_new_one(planted):
+def test_an_over_predicted_row_of_the_source_is_not_a_new_one(planted):
     rows, states, counts = planted
-    assert loud_rows(rows, None, states, np.setdiff1d(NEW, [LOUD]), counts) == []
+    assert over_predicted_rows(OutputHead(rows), states, np.setdiff1d(NEW, [PLANTED]), counts) == []
 
 
-def test_a_token_that_the_text_is_full_of_is_not_loud(planted):
+def test_a_token_that_the_text_is_full_of_is_not_over_predicted(planted):
     rows, states, counts = planted
-    counts[LOUD] = 10 * counts.sum()
-    assert LOUD not in [row.id for row in loud_rows(rows, None, states, NEW, counts)]
+    counts[PLANTED] = 10 * counts.sum()
+    assert PLANTED not in [
+        row.id for row in over_predicted_rows(OutputHead(rows), states, NEW, counts)
+    ]
 
 
 def test_bias_scale_and_softcap_count(planted):
     rows, states, counts = planted
     bias = np.zeros(N_ROWS, np.float32)
-    bias[LOUD] = -50.0
+    bias[PLANTED] = -50.0
     bias[55] = 50.0
-    assert [row.id for row in loud_rows(rows, bias, states, NEW, counts)] == [55]
-    capped = loud_rows(rows, bias, states, NEW, None, softcap=0.01)
+    assert [row.id for row in over_predicted_rows(OutputHead(rows, bias), states, NEW, counts)] == [
+        55
+    ]
+    capped = over_predicted_rows(OutputHead(rows, bias, softcap=0.01), states, NEW, None)
     assert capped == []
-    scaled = loud_rows(rows, bias, states, NEW, None, softcap=8.0, scale=0.5)
+    scaled = over_predicted_rows(OutputHead(rows, bias, 0.5, 8.0), states, NEW, None)
     logits = states.astype(np.float64) @ rows.T.astype(np.float64) + bias
     share = softmax(8.0 * np.tanh(0.5 * logits / 8.0))[:, 55].mean()
     assert scaled[0].id == 55
@@ -75,9 +94,9 @@ def test_bias_scale_and_softcap_count(planted):
 
 def test_blocks_of_states_give_the_same_answer(planted, monkeypatch):
     rows, states, counts = planted
-    whole = loud_rows(rows, None, states, NEW, counts)
-    monkeypatch.setattr(audit, "_LOGIT_BYTES", 1)
-    small = loud_rows(rows, None, states, NEW, counts)
+    whole = over_predicted_rows(OutputHead(rows), states, NEW, counts)
+    monkeypatch.setattr(output_head, "LOGITS_AT_ONCE", 1)
+    small = over_predicted_rows(OutputHead(rows), states, NEW, counts)
     assert [row.id for row in small] == [row.id for row in whole]
     assert small[0].probability == pytest.approx(whole[0].probability, rel=1e-5)
     assert small[0].reach == pytest.approx(whole[0].reach, rel=1e-5)
@@ -87,9 +106,11 @@ def test_broken_states_and_none_are_survived(planted):
     rows, states, counts = planted
     broken = states.copy()
     broken[3] = np.nan
-    assert [row.id for row in loud_rows(rows, None, broken, NEW, counts)] == [LOUD]
-    assert loud_rows(rows, None, states[:0], NEW, counts) == []
-    assert loud_rows(rows, None, states, NEW[:0], counts) == []
+    assert [row.id for row in over_predicted_rows(OutputHead(rows), broken, NEW, counts)] == [
+        PLANTED
+    ]
+    assert over_predicted_rows(OutputHead(rows), states[:0], NEW, counts) == []
+    assert over_predicted_rows(OutputHead(rows), states, NEW[:0], counts) == []
 
 
 def test_large_weights_are_found_and_rows_without_any_are_not():
@@ -105,6 +126,17 @@ def test_large_weights_are_found_and_rows_without_any_are_not():
     assert heavy_rows(np.array([np.nan])).size == 0
 
 
+def test_rows_longer_than_any_trained_one_are_found() -> None:
+    trained = row_norms(np.eye(4, dtype=np.float32))
+    new = np.array([[1, 0, 0, 0], [0, 9, 0, 0], [0, 0, 12, 0], [np.nan, 0, 0, 0]], np.float32)
+    norms = row_norms(new)
+    assert long_rows(norms, trained).tolist() == [2, 1]
+    assert long_rows(norms, trained[:0]).size == 0
+    assert percentiles(trained)["max"] == 1
+    assert percentiles(norms)["max"] == 12
+    assert percentiles(norms[:0]) == {}
+
+
 def test_the_lines_name_the_worst_with_their_figures():
     from tests.report.test_report import make_report
 
@@ -114,9 +146,11 @@ def test_the_lines_name_the_worst_with_their_figures():
         initialised=2,
         audit=RowAudit(
             weights={"p1": 0.1, "p50": 0.5, "p99": 1.0, "max": 50.0},
-            loud=(LoudFact(id=4, spelling="boo", probability=0.25, first=0.5, reach=2.0),),
+            over_predicted=(
+                OverPredictedFact(id=4, spelling="boo", probability=0.25, first=0.5, reach=2.0),
+            ),
             heavy=(HeavyFact(id=5, spelling="lead", norm=50.0),),
-            n_loud=1,
+            n_over_predicted=1,
             n_heavy=1,
             states=90,
             clipped=3,

@@ -92,7 +92,7 @@ def comparison(*names: str) -> dict[str, Any]:
     entries = [{**measured(PARTS)["entries"][1], "name": name} for name in names]
     facts = {
         "source": "/a/model", "target": "b/tokenizer", "donor": None, "tied": False,
-        "untied": True, "missing": 10, "n_target": 100, "floor": {"floor": 1.45},
+        "untied": True, "missing": 10, "n_target": 100, "trained_limit": {"limit": 1.45},
         "notes": ["2 of 9 documents are left out"],
     }  # fmt: skip
     text = {"bytes": 1000, "documents": 9}
@@ -114,7 +114,7 @@ def test_a_picture_shows_every_method_and_is_the_same_each_time(tmp_path: Path) 
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     svg = ElementTree.parse(tmp_path / "a.svg")
     texts = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
-    for word in ("omp & co", "zero", "+0.100", "+1.100", "source, 1.400", "reachable floor, 1.450",
+    for word in ("omp & co", "zero", "+0.100", "+1.100", "source, 1.400", "trained limit, 1.450",
                  "model (untied) → b/tokenizer", "given donor rows", "given text"):  # fmt: skip
         assert word in texts, word
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tokensurgeon.inspection import Inspection, inspect_tokenizer
-from tokensurgeon.report import inspection as said
+from tokensurgeon.report import inspection_words as said
 from tokensurgeon.report.inspection_views import page, print_inspection, write_page
 
 NASTY = "if a < b && c > \"d\": '</pre><script>alert(1)</script>' {{ 7 * 7 }}\n  größer 日本\n"

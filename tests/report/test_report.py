@@ -7,7 +7,6 @@ import json
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -22,7 +21,6 @@ from tokensurgeon.report import (
     SurgeryReport,
     TokenFact,
     TokenizerFacts,
-    audit_rows,
     model_card,
     words,
 )
@@ -312,22 +310,15 @@ def test_no_figure_is_cut_on_a_narrow_terminal(width: int) -> None:
     assert ("23.5" in buffer.getvalue()) == (width >= 110)
 
 
-def test_the_audit_finds_rows_longer_than_any_trained_one() -> None:
-    trained = np.eye(4, dtype=np.float32)
-    new = np.array([[1, 0, 0, 0], [0, 9, 0, 0], [0, 0, 5, 0], [np.nan, 0, 0, 0]], np.float32)
-    audit = audit_rows(
-        new, np.array([10, 11, 12, 13]), trained, [None] * 11 + ["loud", "less", "x"]
-    )
-    assert [(fact.id, fact.spelling) for fact in audit.long] == [(11, "loud"), (12, "less")]
-    assert audit.nonfinite == 1
-    assert audit.trained["max"] == 1
-    assert audit.new["max"] == 9
-
-
-def test_the_audit_of_nothing_is_empty() -> None:
-    nothing = np.zeros((0, 4), np.float32)
-    audit = audit_rows(nothing, np.zeros(0, np.int64), nothing, [])
-    assert audit == RowAudit()
+def test_a_report_of_an_earlier_version_is_read() -> None:
+    data = json.loads(make_report().to_json())
+    audit = data["output"]["audit"]
+    fact = {"id": 4, "spelling": "boo", "probability": 0.25, "first": 0.5, "reach": 2.0}
+    del audit["over_predicted"], audit["n_over_predicted"]
+    audit |= {"loud": [fact], "n_loud": 1}
+    read = SurgeryReport.from_json(json.dumps(data)).output.audit
+    assert read.over_predicted[0].spelling == "boo"
+    assert read.n_over_predicted == 1
 
 
 def test_what_rounds_to_zero_has_no_minus() -> None:

@@ -16,10 +16,10 @@ Checkpoints = Callable[..., Path]
 
 
 @dataclass(frozen=True)
-class OneLoudRow:
+class OneOverPredictedRow:
     """Mean rows, but the third along the direction that all final states have in common."""
 
-    name: ClassVar[str] = "one-loud-row"
+    name: ClassVar[str] = "one-over-predicted-row"
 
     def __call__(self, context: InitContext) -> NewRows:
         mean = context.output_rows[context.anchors].mean(axis=0)
@@ -32,19 +32,21 @@ class OneLoudRow:
         return NewRows(output=SideRows(dense=rows))
 
 
-def test_the_loud_row_is_named_and_mean_rows_are_not(checkpoints: Checkpoints, world: Path) -> None:
+def test_the_over_predicted_row_is_named_and_mean_rows_are_not(
+    checkpoints: Checkpoints, world: Path
+) -> None:
     source, target = str(checkpoints()), str(world / "target")
-    found = transplant(source=source, tokenizer=target, initialiser=OneLoudRow()).report
-    loud = found.output.audit.loud
+    found = transplant(source=source, tokenizer=target, initialiser=OneOverPredictedRow()).report
+    over = found.output.audit.over_predicted
     assert found.output.audit.states > 0
-    assert [fact.id for fact in loud][:1] == [fact.id for fact in found.output.audit.long][:1]
-    assert loud[0].probability > 0.1
-    assert repr(loud[0].spelling) in "\n".join(audit(found))
-    assert not found.input.audit.loud
+    assert [fact.id for fact in over][:1] == [fact.id for fact in found.output.audit.long][:1]
+    assert over[0].probability > 0.1
+    assert repr(over[0].spelling) in "\n".join(audit(found))
+    assert not found.input.audit.over_predicted
 
     plain = transplant(
         source=source,
         tokenizer=target,
         init={"input": "subword-mean", "output": "subword-mean"},
     ).report
-    assert not plain.output.audit.loud
+    assert not plain.output.audit.over_predicted

@@ -91,13 +91,12 @@ def command(
         raise click.UsageError("no text to compare on: give --text FILE")
     names = _split(methods)
     for file in (csv_file, plot):
-        _check_output(file, force)
+        console.check_writable(file, force)
 
-    from tokensurgeon.report import gap
     from tokensurgeon.report.plot import check_path, write_plot
-    from tokensurgeon.report.terminal import comparison_table
+    from tokensurgeon.report.terminal import print_comparison
     from tokensurgeon.studies.compare import compare
-    from tokensurgeon.studies.gap_closed import Floor
+    from tokensurgeon.studies.gap_closed import KnownLimit
 
     if plot is not None:
         check_path(plot)
@@ -107,7 +106,7 @@ def command(
             names,
             state=state,
             seeds=seeds,
-            floor=None if limit is None else Floor.parse(limit),
+            trained_limit=None if limit is None else KnownLimit.parse(limit),
             adapted=adapted,
             plugins=plugins,
             progress=progress,
@@ -119,26 +118,8 @@ def command(
         write_plot(plot, data)
     if as_json:
         console.write_json(data)
-        return
-    screen = console.stdout()
-    screen.print(comparison_table(comparison.rows, screen.width))
-    notes = [str(note) for note in data["facts"]["notes"]]
-    best = next((row["method"] for row in comparison.rows if row["gap"] is not None), None)
-    if best is not None:
-        worst = gap.largest(gap.parts(comparison.evaluation[best].to_dict()))
-        notes += [f"{best}: {worst}"] if worst else []
-    for note in notes:
-        screen.print(note, markup=False, soft_wrap=True)
-
-
-def _check_output(file: str | None, force: bool) -> None:
-    """Refuse a file that cannot be written, before anything is measured."""
-    if file is None:
-        return
-    if not Path(file).parent.is_dir():
-        raise click.UsageError(f"no folder {Path(file).parent}: make it first")
-    if Path(file).exists() and not force:
-        raise click.UsageError(f"{file} exists already: choose another or add --force")
+    else:
+        print_comparison(console.stdout(), data)
 
 
 def _split(methods: str | None) -> tuple[str, ...]:

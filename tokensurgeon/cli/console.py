@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -22,16 +23,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 device_option = click.option(
     "--device",
-    help="A torch device, such as cpu or cuda:0; auto spreads a model over all devices, "
-    "memory and disk (needs accelerate).  [default: cpu]",
+    default="cpu",
+    show_default=True,
+    help="A torch device, such as cuda:0; auto divides a model between all devices, memory and "
+    "disk (needs accelerate).",
 )
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of forward passes; rows are computed in float32.  [default: float32]",
+    default="float32",
+    show_default=True,
+    help="Of forward passes; rows are computed in float32.",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), help="Of whatever is random.  [default: 0]"
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of whatever is random.",
+)
+field_option = click.option(
+    "--field",
+    default="text",
+    show_default=True,
+    help="The key that holds the text in JSON objects.",
 )
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
 plugin_option = click.option(
@@ -64,6 +79,19 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return put
 
 
+def check_writable(file: str | None, force: bool) -> None:
+    """Refuse a file that cannot be written, before anything is measured; None is no file."""
+    if file is None:
+        return
+    path = Path(file)
+    if not path.parent.is_dir():
+        raise click.UsageError(f"no folder {path.parent}: make it first")
+    if path.is_dir():
+        raise click.UsageError(f"{file} is a folder: name a file in it")
+    if path.exists() and not force:
+        raise click.UsageError(f"{file} exists already: choose another or add --force")
+
+
 def stdout() -> Console:
     """Return a console for results; 120 columns where stdout is no terminal."""
     from rich.console import Console
@@ -76,7 +104,7 @@ def stdout() -> Console:
 
 def write_json(value: Any) -> None:
     """Write a value to stdout as JSON; NaN and infinities become null."""
-    from tokensurgeon.report.model import finite
+    from tokensurgeon.report.surgery_report import finite
 
     click.echo(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
 

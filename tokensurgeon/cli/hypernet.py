@@ -58,7 +58,7 @@ def command() -> None:
     "--layers", type=click.IntRange(min=1), default=1, show_default=True, help="Its blocks."
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
-@click.option("--force", is_flag=True, help="Write over a file.")
+@console.force_option
 @click.option("--untie", is_flag=True, help="For surgeries with --untie: one matrix is both.")
 @console.device_option
 @console.dtype_option
@@ -68,25 +68,21 @@ def command() -> None:
 def train(
     source: str,
     train_text: tuple[str, ...],
-    minutes: float,
-    steps: tuple[int, int] | None,
-    size: int,
-    layers: int,
     output: str,
-    force: bool,
     untie: bool,
-    device: str | None,
-    dtype: str | None,
-    seed: int | None,
+    device: str,
+    dtype: str,
+    seed: int,
     trust_remote_code: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train a network on the vocabulary rows of SOURCE, then through the frozen model on text.
 
     Use it with transplant --init hypernetwork --set hypernetwork.network=FILE, for SOURCE or a
     fine-tuned variant. A run that is broken off goes on where it was when it is given again.
     """
-    asked = build_recipe(
+    recipe = build_recipe(
         None,
         {
             "source": source,
@@ -99,46 +95,17 @@ def train(
             "trust_remote_code": trust_remote_code,
         },
     )
+    from tokensurgeon.report.evaluation_tables import print_network
     from tokensurgeon.studies.hypernet import train_hypernet
 
     with console.progress() as progress:
-        found = train_hypernet(
-            asked,
-            output,
-            minutes=minutes,
-            size=size,
-            layers=layers,
-            steps=steps,
-            force=force,
-            progress=progress,
-        )
+        card = train_hypernet(recipe, output, progress=progress, **settings).card
     if as_json:
-        console.write_json({"output": output, **found.card})
+        console.write_json({"output": output, **card})
         return
     screen = console.stdout()
-    screen.print(_table(found.card))
+    print_network(screen, card)
     screen.print(
-        f"{output}: {found.card['gradient_steps']:,} steps in {found.card['seconds']:.0f} s; "
+        f"{output}: {card['gradient_steps']:,} steps in {card['seconds']:.0f} s; "
         "use it with --init hypernetwork --set hypernetwork.network=" + output
     )
-
-
-def _table(card: dict[str, Any]) -> Any:
-    """Return the rungs, and which were kept."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rung")
-    for heading in ("error on held-out tokens", "bits per byte", "steps", "seconds", ""):
-        table.add_column(heading, justify="right")
-    for rung in card["rungs"]:
-        bits = rung["bits_per_byte"]
-        table.add_row(
-            rung["name"],
-            f"{rung['held_out']:.4f}",
-            "" if bits is None else f"{bits:.4f}",
-            f"{rung['steps']:,}" if rung["steps"] else "",
-            f"{rung['seconds']:.1f}",
-            "kept" if rung["kept"] else "no better",
-        )
-    return table

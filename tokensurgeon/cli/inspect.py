@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,6 +48,7 @@ from tokensurgeon.cli import console
 )
 @click.option(
     "--show",
+    "shown_bytes",
     type=click.IntRange(min=0),
     default=240,
     show_default=True,
@@ -55,29 +56,18 @@ from tokensurgeon.cli import console
     help="How many bytes of a file are shown token by token.",
 )
 @click.option("--html", metavar="FILE", help="Write everything as one page, too.")
-@click.option(
-    "--field",
-    default="text",
-    show_default=True,
-    help="The key that holds the text in JSON objects.",
-)
+@console.field_option
 @console.force_option
 @console.trust_option
 @console.json_option
 def command(
     tokenizer: str,
     text: tuple[str, ...],
-    against: tuple[str, ...],
-    checkpoint: str | None,
     mixture: tuple[str, ...],
-    merges: int,
-    sample_bytes: int,
-    show: int,
     html: str | None,
-    field: str,
     force: bool,
-    trust_remote_code: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Inspect TOKENIZER, on TEXT where it is given.
 
@@ -86,25 +76,16 @@ def command(
     never emits, whether it gives hard texts back. On TEXT: bytes per token, Rényi efficiency,
     tokens per word, parity over the files, unused tokens, boilerplate, speed.
     """
-    samples = parse_mixture(mixture)
-    _check_page(html, force)
+    samples = parse_mixture(mixture) or None
+    console.check_writable(html, force)
 
     from tokensurgeon.inspection import inspect_tokenizer
     from tokensurgeon.report.inspection_views import print_inspection, write_page
 
+    settings["text_field"] = settings.pop("field")
     with console.progress() as progress:
         inspection = inspect_tokenizer(
-            tokenizer,
-            text,
-            against=against,
-            checkpoint=checkpoint,
-            mixture=samples or None,
-            merges=merges,
-            sample_bytes=sample_bytes,
-            shown_bytes=show,
-            text_field=field,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
+            tokenizer, text, mixture=samples, progress=progress, **settings
         )
     if html is not None:
         write_page(html, inspection)
@@ -126,16 +107,3 @@ def parse_mixture(values: tuple[str, ...]) -> dict[str, list[str]]:
             )
         samples.setdefault(name, []).append(pattern)
     return samples
-
-
-def _check_page(file: str | None, force: bool) -> None:
-    """Refuse a page that cannot be written, before anything is measured."""
-    if file is None:
-        return
-    path = Path(file)
-    if not path.parent.is_dir():
-        raise click.UsageError(f"no folder {path.parent}: make it first")
-    if path.is_dir():
-        raise click.UsageError(f"{file} is a folder: name a file in it for --html")
-    if path.exists() and not force:
-        raise click.UsageError(f"{file} exists already: choose another or add --force")

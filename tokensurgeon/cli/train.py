@@ -11,9 +11,9 @@ from tokensurgeon.cli import console
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
 from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
-from tokensurgeon.trainers.vocabulary_card import figure_lines
 
 if TYPE_CHECKING:
+    from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers import TrainedVocabulary
 
 EDITS = ("extend", "prune")
@@ -116,12 +116,7 @@ EDITS = ("extend", "prune")
     help="Reserve control tokens up to such a number of ids.",
 )
 @click.option("--chat-template", metavar="FILE", help="A Jinja template to write beside.")
-@click.option(
-    "--field",
-    default="text",
-    show_default=True,
-    help="The key that holds the text in JSON objects.",
-)
+@console.field_option
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="[default: all cores]")
 @click.option(
     "--memory-gib",
@@ -172,7 +167,7 @@ def command(
     if as_json:
         console.write_json({"path": str(trained.path), **trained.to_dict()})
     else:
-        _print(trained)
+        print_trained(console.stdout(), trained)
 
 
 def _train(
@@ -241,26 +236,3 @@ def _read(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise CorpusError(f"cannot read {name}: {reason}") from error
-
-
-def _print(trained: TrainedVocabulary) -> None:
-    from rich.table import Table
-
-    figures, corpus = trained.figures, trained.corpus
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("tokens", f"{trained.size:,}")
-    for name, value in figure_lines(trained.settings, figures):
-        table.add_row(name, value)
-    table.add_row("text", f"{corpus['documents']:,} documents, {corpus['bytes']:,} bytes")
-    if corpus.get("replaced_characters"):
-        table.add_row("not UTF-8", f"{corpus['replaced_characters']:,} characters replaced")
-    for name, count in corpus.get("dropped_occurrences", {}).items():
-        if count:
-            table.add_row("dropped for memory", f"{count:,} occurrences of rare {name}")
-    table.add_row("written to", str(trained.path))
-    console.stdout().print(table)
-    console.stdout().print(
-        "Fewer tokens is not a better model: the report of a transplant says what a vocabulary "
-        "costs.",
-        style="dim",
-    )

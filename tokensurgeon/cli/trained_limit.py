@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from tokensurgeon.cli import console
 from tokensurgeon.cli.recipe_options import takes_recipe
 from tokensurgeon.recipe import Recipe
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from tokensurgeon.studies.trained_limit import FloorResult
 
 
 @click.command(short_help="What trained rows can reach on a pair.")
@@ -56,48 +49,14 @@ def command(recipe: Recipe, minutes: float, max_tokens: int | None, as_json: boo
     if not recipe.text.evaluation:
         raise click.UsageError("no text to measure on: give --text FILE")
 
-    from tokensurgeon.studies.trained_limit import floor
+    from tokensurgeon.report.evaluation_tables import print_limit
+    from tokensurgeon.studies.trained_limit import trained_limit
 
     with console.progress() as progress:
-        result = floor(recipe, minutes=minutes, max_tokens=max_tokens, progress=progress)
+        limit = trained_limit(
+            recipe, minutes=minutes, max_tokens=max_tokens, progress=progress
+        ).to_dict()
     if as_json:
-        console.write_json(result.to_dict())
-        return
-    screen = console.stdout()
-    screen.print(_table(result))
-    for name, training in (
-        ("target", result.target_training),
-        ("source", result.source_training),
-    ):
-        end = "the loss falls no further" if training.converged else "the time or the text was up"
-        screen.print(
-            f"{name}: {training.n_tokens:,} tokens in {training.cpu_seconds:.0f} s of processor "
-            f"time; {end}"
-        )
-    for note in result.facts["notes"]:
-        screen.print(note, markup=False, soft_wrap=True)
-
-
-def _table(result: FloorResult) -> Table:
-    """Return the figures, each with its gap to the source as it was and as it was trained."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for heading in ("bits per byte", "gap", "gap, adapted", "closed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, figure in (
-        ("source", result.source),
-        ("source, trained alike", result.source_trained),
-        (f"start ({result.start_method})", result.start),
-        ("floor", result.floor),
-    ):
-        closed = None if name.startswith("source") else result.closed(figure)
-        table.add_row(
-            name,
-            f"{figure:.4f}",
-            f"{figure - result.source:+.4f}",
-            f"{figure - result.source_trained:+.4f}",
-            "" if closed is None else f"{closed:.0%}",
-        )
-    return table
+        console.write_json(limit)
+    else:
+        print_limit(console.stdout(), limit)

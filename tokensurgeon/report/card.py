@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tokensurgeon.report import decisions, gap, words
-from tokensurgeon.report.model import SurgeryReport
+from tokensurgeon.report.surgery_report import SurgeryReport
 
 
 class _Row(str):

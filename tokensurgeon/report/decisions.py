@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokensurgeon.report import words
-from tokensurgeon.report.model import SurgeryReport
+from tokensurgeon.report.surgery_report import SurgeryReport
 
 CHOICE_HEADINGS = ("side", "method", "error on hidden tokens", "bits per byte", "chosen")
 STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokensurgeon.report.model import SurgeryReport
+from tokensurgeon.report.surgery_report import SurgeryReport
 
 SMALL = 0.01
 """Parts under this share of the gap, on either side of zero, are taken together."""

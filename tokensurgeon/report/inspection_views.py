@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokensurgeon.report import inspection as said
+from tokensurgeon.report import inspection_words as said
 
 if TYPE_CHECKING:
     from rich.console import Console

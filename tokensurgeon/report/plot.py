@@ -164,10 +164,11 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     axes.axvline(0.0, color="#111111", linewidth=1.2)
     lines = [f"source, {words.number(source.bits_per_byte, 3)}"]
     marks = [Line2D([], [], color="#111111", linewidth=1.2)]
-    floor = _floor(comparison)
-    if floor is not None and source.bits_per_byte is not None:
-        axes.axvline(floor - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
-        lines.append(f"reachable floor, {floor:.3f}")
+    known = comparison["facts"].get("trained_limit")
+    if known is not None and source.bits_per_byte is not None:
+        limit = float(known["limit"])
+        axes.axvline(limit - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
+        lines.append(f"trained limit, {limit:.3f}")
         marks.append(Line2D([], [], color="#9b2335", linestyle="--", linewidth=1.2))
     for name in dict.fromkeys(given(one) for one in measured):
         lines.append(f"given {name}")
@@ -186,8 +187,3 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + 0.08 * span)
     image.legend(marks, lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return image
-
-
-def _floor(comparison: Mapping[str, Any]) -> float | None:
-    floor = comparison["facts"].get("floor")
-    return None if floor is None else float(floor["floor"])

@@ -19,6 +19,27 @@ from tokensurgeon.errors import CheckpointError, UnknownNameError
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
+MATCHES = {
+    "none": "no source token has these bytes",
+    "exact": "bytes, kind and spelling equal",
+    "byte": "bytes equal",
+    "control": "a control token of the same role",
+    "normalised": "equal after the tokenizer's own normalisation",
+    "map": "named by --map",
+}
+ORIGINS = {
+    "copied": "copied bit for bit",
+    "initialised": "made by {method}",
+    "recalibrated": "copied, then changed by calibration",
+    "unspellable": "a fallback row: nothing spells the token",
+    "control": "a fallback row: a control token without a counterpart",
+    "padding": "a fallback row: no token has this id",
+    "alias": "a fallback row: another id stands for the same and is the one that is emitted",
+}
+
+
+LEAST_REST = 0.01
+"""Share of a row's norm below which what no weight says is not worth a line."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +177,33 @@ class Records:
 
     def _spelling(self, source_id: int) -> str | None:
         return self.source[source_id] if 0 <= source_id < len(self.source) else None
+
+
+def story_lines(story: RowStory) -> list[str]:
+    """Say where a row came from, a fact a line."""
+    match = f"match: {story.match} ({MATCHES.get(story.match, 'as the report says')})"
+    if story.source_id is not None:
+        match += f", source token {story.source_spelling!r}, id {story.source_id}"
+    lines = [f"{story.spelling!r}, id {story.id}", match]
+    if story.pieces:
+        lines.append(f"pieces: {' + '.join(repr(spelling) for _, spelling in story.pieces)}")
+    for side in story.sides:
+        origin = ORIGINS.get(side.origin, side.origin).format(method=side.method)
+        lines.append(f"{side.side}: {origin}")
+        lines += _weight_lines(side)
+    return lines
+
+
+def _weight_lines(side: SideRow) -> list[str]:
+    """List the weights of a row that a method made."""
+    if side.origin != "initialised":
+        return []
+    if not side.weights:
+        return ["  not a sum of source rows"]
+    lines = [f"  {weight:+.4f}  {spelling!r} ({i})" for i, spelling, weight in side.weights]
+    smaller = side.n_weights - len(side.weights)
+    if smaller:
+        lines.append(f"  and {smaller} smaller")
+    if side.rest >= LEAST_REST:
+        lines.append(f"  and what no weight says: {side.rest:.0%} of the row's norm")
+    return lines

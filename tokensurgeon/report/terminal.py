@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.report import decisions, gap, words
-from tokensurgeon.report.model import SideReport, SurgeryReport
+from tokensurgeon.report.surgery_report import SideReport, SurgeryReport
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -124,6 +124,23 @@ def _add_figure_columns(table: Table) -> None:
     """Add a column per heading; on a narrow terminal the names beside them break, not they."""
     for heading in words.SHORT_HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
+
+
+def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
+    """Print a comparison's table, its notes, and where the best method loses most.
+
+    `comparison` is as the JSON of `tokensurgeon compare`.
+    """
+    rows, entries = comparison["rows"], comparison["evaluation"]["entries"]
+    console.print(comparison_table(rows, console.width))
+    best = next((row["method"] for row in rows if row["gap"] is not None), None)
+    notes = [str(note) for note in comparison["facts"]["notes"]]
+    entry = next((entry for entry in entries if entry["name"] == best), None)
+    worst = gap.largest(gap.parts(entry))
+    if worst is not None:
+        notes.append(f"{best}: {worst}")
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:

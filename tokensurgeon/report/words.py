@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.report.model import SideReport, SurgeryReport, TokenFact
+from tokensurgeon.report.surgery_report import SideReport, SurgeryReport, TokenFact
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,15 @@ def audit(report: SurgeryReport) -> list[str]:
             lines.append(f"{label}{count(found.clipped, 'new row')} shortened")
         if found.long:
             lines.append(f"{label}longer than the longest trained row: {tokens(found.long)}")
-        if found.loud:
-            worst = found.loud[0]
+        if found.over_predicted:
+            worst = found.over_predicted[0]
             often = ""
             if worst.frequency is not None:
                 often = f" and is {100 * worst.frequency:.2g} % of the text"
             lines.append(
-                f"{label}{count(found.n_loud, 'new row')} louder than the text has the token, over "
-                f"{count(found.states, 'state')}: {tokens(found.loud)}; the first takes "
+                f"{label}{count(found.n_over_predicted, 'new row')} predicted far more often than "
+                f"the text has the token, over {count(found.states, 'state')}: "
+                f"{tokens(found.over_predicted)}; the first takes "
                 f"{100 * worst.probability:.2g} % of the probability{often}"
             )
         if found.heavy:
@@ -188,7 +189,7 @@ def audit(report: SurgeryReport) -> list[str]:
                 f"{tokens(found.heavy)}"
             )
         if found.not_probed:
-            lines.append(f"{label}not looked for loud rows: {found.not_probed}")
+            lines.append(f"{label}not looked for over-predicted rows: {found.not_probed}")
     return lines
 
 

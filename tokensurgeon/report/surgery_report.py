@@ -8,25 +8,18 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
 
 LIBRARIES = (
-    "tokensurgeon",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "scipy",
-)
+    "tokensurgeon", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy",
+)  # fmt: skip
+"""Packages whose versions decide a surgery's bytes."""
 
 
 def finite(value: Any) -> Any:
@@ -98,8 +91,8 @@ class RowCounts(_Model):
     """Ids that no token has."""
 
 
-class LoudFact(TokenFact):
-    """A new output row that states prefer far more than text has its token.
+class OverPredictedFact(TokenFact):
+    """A new output row that states prefer far more often than text has its token.
 
     `probability` is its mean over the states, `frequency` its share of the text's tokens (None
     where nobody counted), `first` the share of the states that prefer it to every other row,
@@ -119,11 +112,11 @@ class HeavyFact(TokenFact):
 
 
 class RowAudit(_Model):
-    """Norms of the new rows beside those of the trained source rows, and the rows to look at.
+    """How the rows that a method made look beside the source's trained rows.
 
-    `new` and `trained` map ``p1``, ``p50``, ``p99`` and ``max`` to Euclidean norms; they are empty
-    where there are no rows. `weights` does so for the weights of the new rows that are sums of
-    source rows. `long` lists the new rows longer than the longest trained one, `loud` those that
+    `new` and `trained` hold percentiles of the norms (``p1``, ``p50``, ``p99``, ``max``), `weights`
+    those of the weights of new rows that are sums of source rows; they are empty where there are
+    none. `long` lists the new rows longer than the longest trained one, `over_predicted` those that
     `states` final states of the source prefer far too often (`not_probed` says why there are no
     states), `heavy` those with large weights: the worst first, at most 20 of each. `clipped`
     counts the rows that were shortened on request.
@@ -134,9 +127,13 @@ class RowAudit(_Model):
     weights: dict[str, float] = Field(default_factory=dict)
     nonfinite: int = 0
     long: tuple[TokenFact, ...] = ()
-    loud: tuple[LoudFact, ...] = ()
+    over_predicted: tuple[OverPredictedFact, ...] = Field(
+        default=(), validation_alias=AliasChoices("over_predicted", "loud")
+    )
+    n_over_predicted: int = Field(
+        default=0, validation_alias=AliasChoices("n_over_predicted", "n_loud")
+    )
     heavy: tuple[HeavyFact, ...] = ()
-    n_loud: int = 0
     n_heavy: int = 0
     states: int = 0
     not_probed: str | None = None
@@ -148,8 +145,8 @@ class SideReport(_Model):
 
     `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
     `controls`, `padding` and `aliases` (ids that mean the same as another and are never emitted)
-    got floor rows, `recalibrated` ones were the source's until a calibration changed them. The
-    seven add up to the rows of the matrix.
+    got fallback rows, `recalibrated` ones were copied and then changed by calibration. The seven
+    add up to the rows of the matrix.
     """
 
     method: str
@@ -169,24 +166,13 @@ class SideReport(_Model):
         return self.copied + self.recalibrated
 
 
-class StageFact(_Model):
-    """What a stage of calibration did; see `tokensurgeon.calibration.StageRecord`."""
-
-    stage: str
-    kept: bool
-    why: str
-    settings: Plain = Field(default_factory=dict)
-    before: float | None = None
-    after: float | None = None
-    other_before: float | None = None
-    other_after: float | None = None
-    seconds: float = 0.0
-    forward_tokens: int = 0
-    gradient_steps: int = 0
-
-
 class ChoiceFact(_Model):
-    """A method that `auto` tried for a side; see `tokensurgeon.surgery.choose.Tried`."""
+    """A method that `auto` tried: one line of the table that the choice was made from.
+
+    `side` is ``input``, ``output`` or ``both``. `rebuilt` is the error on hidden tokens relative to
+    the mean row's, `bits_per_byte` is measured on the selection text, the other side as in the rows
+    chosen until then; either is None where it was not tried.
+    """
 
     side: str
     method: str
@@ -221,7 +207,7 @@ class SurgeryReport(_Model):
         The table that `auto` chose from; empty where the methods were named.
     choice_why : str or None
         On what the choice stands.
-    stages : tuple of StageFact
+    stages : tuple of StageRecord
         What calibration tried, in order, and what each stage bought.
     generated : bool
         Whether the text of the calibration was written by the source.
@@ -261,7 +247,7 @@ class SurgeryReport(_Model):
     tied: bool
     choice: tuple[ChoiceFact, ...] = ()
     choice_why: str | None = None
-    stages: tuple[StageFact, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
     generated: bool = False
     untied: UntieFacts | None = None
     input: SideReport
@@ -317,69 +303,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def norm_percentiles(rows: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Return percentiles of the finite rows' norms; empty where there is none.
-
-    Parameters
-    ----------
-    rows : float32 (n, width)
-    """
-    return percentiles(row_norms(rows))
-
-
-def row_norms(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the norms of rows, summed in float64, block by block."""
-    norms = np.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK].astype(np.float64)
-        norms[start : start + _BLOCK] = np.linalg.norm(block, axis=1)
-    return norms
-
-
-_BLOCK = 4096
-
-
-def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return ``p1``, ``p50``, ``p99`` and ``max`` of the finite values; empty if none is."""
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return {}
-    p1, p50, p99 = np.percentile(values, [1, 50, 99])
-    return {"p1": float(p1), "p50": float(p50), "p99": float(p99), "max": float(values.max())}
-
-
-def audit_rows(
-    new: npt.NDArray[np.float32],
-    ids: npt.NDArray[np.int64],
-    trained: npt.NDArray[np.float32],
-    spellings: Sequence[str | None],
-    limit: int = 20,
-) -> RowAudit:
-    """Compare new rows with trained ones.
-
-    Parameters
-    ----------
-    new : float32 (n, width)
-    ids : int64 (n,)
-        The target id of each new row.
-    trained : float32 (m, width)
-        The source's rows that look trained.
-    spellings : sequence, by target id
-    limit : int
-        List at most so many long rows, the longest first.
-    """
-    known = norm_percentiles(trained)
-    bad = ~np.isfinite(new).all(axis=1)
-    norms = row_norms(new)
-    made = percentiles(norms)
-    norms[bad] = 0
-    bound = known.get("max", np.inf)
-    order = np.argsort(-norms, kind="stable")[:limit]
-    long = tuple(
-        TokenFact(id=int(ids[i]), spelling=spellings[int(ids[i])] or "")
-        for i in order
-        if norms[i] > bound
-    )
-    return RowAudit(new=made, trained=known, nonfinite=int(bad.sum()), long=long)

@@ -1,0 +1,184 @@
+"""Evaluations, drafts and trained limits as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from tokensurgeon.report import words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tokensurgeon.evaluation import DraftResult, EntryResult, Evaluation, Part
+
+
+def _table(*headings: str) -> Table:
+    """Return a table without a frame; all columns but the first are figures."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if table.columns else "left", no_wrap=True)
+    return table
+
+
+def print_evaluation(console: Console, evaluation: Evaluation) -> None:
+    """Print the figures of each model, those of the last by kind of token, and notes."""
+    console.print(_figures(evaluation))
+    entry = evaluation.entries[-1]
+    if entry.by_match:
+        console.print(_parts("tokens that the first has, or lacks", entry.by_match))
+    if entry.by_kind:
+        console.print(_parts("by kind of token", entry.by_kind))
+    for note in _notes(evaluation):
+        console.print(note, markup=False)
+
+
+def _figures(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    entries = evaluation.entries
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    short = [PurePath(entry.name).name or entry.name for entry in entries]
+    for entry, name in zip(entries, short, strict=True):
+        shown = name if short.count(name) == 1 else entry.name
+        table.add_column(Text(shown, overflow="fold"), justify="right")
+    rows = [
+        ("bits per byte", [words.number(entry.bits_per_byte, 4) for entry in entries]),
+        ("above the first", [_difference(entry) for entry in entries]),
+        ("perplexity per token", [words.number(entry.perplexity, 2) for entry in entries]),
+        ("perplexity ratio", [words.number(entry.perplexity_ratio, 3) for entry in entries]),
+        ("bytes per token", [words.number(entry.bytes_per_token, 3) for entry in entries]),
+        ("bytes", [f"{entry.n_bytes:,}" for entry in entries]),
+    ]
+    if any(entry.n_lost for entry in entries):
+        rows.append(("chunks not comparable", [f"{entry.n_lost:,}" for entry in entries]))
+    written = [entry.generation for entry in entries]
+    if any(written):
+        rows += [
+            (
+                "bytes per token, generated",
+                [words.number(one.bytes_per_token if one else None, 3) for one in written],
+            ),
+            (
+                "tokens not canonical",
+                [f"{one.non_canonical_tokens:.1%}" if one else "–" for one in written],
+            ),
+        ]
+    for name, cells in rows:
+        if any(cell != "–" for cell in cells):
+            table.add_row(name, *cells)
+    return table
+
+
+def _difference(entry: EntryResult) -> str:
+    gap = entry.difference
+    return "–" if gap is None else f"{gap.estimate:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+
+
+def _parts(title: str, parts: dict[str, Part]) -> Table:
+    table = _table(title, "bits per byte", "tokens", "nats per token")
+    for name, part in parts.items():
+        table.add_row(
+            name, f"{part.bits_per_byte:.4f}", f"{part.tokens:,}", f"{part.mean_nats:.3f}"
+        )
+    return table
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    from tokensurgeon.checkpoint.embeddings import CAUSAL
+    from tokensurgeon.evaluation.model_kinds import PROTOCOLS
+
+    notes = [
+        f"{evaluation.n_documents:,} documents, {evaluation.n_chunks:,} chunks of at most "
+        f"{evaluation.chunk_bytes:,} bytes, {evaluation.n_bytes:,} bytes"
+    ]
+    if evaluation.n_too_long:
+        notes.append(
+            f"{evaluation.n_too_long:,} chunks have too many tokens for a model and are left out "
+            "for all"
+        )
+    if evaluation.kind != CAUSAL:
+        notes.append(PROTOCOLS[evaluation.kind])
+    elif evaluation.n_left_out_bytes:
+        notes.append(
+            f"{evaluation.n_left_out_bytes:,} bytes at the start of chunks are left out for all: "
+            "a model has neither BOS nor EOS"
+        )
+    for entry in evaluation.entries:
+        if entry.n_lost:
+            notes.append(
+                f"{entry.name} loses text on {entry.n_lost:,} chunks: not comparable there, "
+                "and not to be ranked"
+            )
+    return notes
+
+
+def print_draft(console: Console, draft: DraftResult) -> None:
+    """Print what is accepted of a draft, beside doing without one."""
+    table = _table("drafted at once", "accepted, sampling", "accepted, greedy", "tokens a pass")
+    table.add_row("0", "", "", "1.00 … 1.00")
+    for n, accepted in draft.accepted.items():
+        greedy = draft.accepted_greedy[n]
+        passes = f"{1 + accepted:.2f} … {1 + greedy:.2f}"
+        table.add_row(str(n), f"{accepted:.2f}", f"{greedy:.2f}", passes)
+    console.print(table)
+    console.print(
+        f"acceptance {draft.acceptance:.1%} by sampling, {draft.agreement:.1%} greedy, at "
+        f"{draft.n_positions:,} places of {draft.n_bytes:,} bytes"
+    )
+    if draft.n_rows[0] != draft.n_rows[1]:
+        console.print(
+            f"the draft has {draft.n_rows[0]:,} rows and the big model {draft.n_rows[1]:,}; "
+            "some engines want them equal: transplant --for-draft pads"
+        )
+
+
+def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
+    """Print the trained limit of a pair, beside the source as it was and as it was trained.
+
+    `limit` is what `tokensurgeon trained-limit` gives as JSON.
+    """
+    table = _table("", "bits per byte", "gap", "gap, adapted", "closed")
+    recoverable = limit["start"] > limit["limit"]
+    for name, key, closed in (
+        ("source", "source", ""),
+        ("source, trained alike", "source_trained", ""),
+        (f"start ({limit['start_method']})", "start", "0%"),
+        ("trained limit", "limit", "100%"),
+    ):
+        bits = limit[key]
+        gaps = (bits - limit["source"], bits - limit["source_trained"])
+        cells = (f"{bits:.4f}", *(f"{gap:+.4f}" for gap in gaps), closed if recoverable else "")
+        table.add_row(name, *cells)
+    console.print(table)
+    for name in ("target", "source"):
+        training = limit[f"{name}_training"]
+        end = "the loss falls no further" if training["converged"] else "the time or the text is up"
+        console.print(
+            f"{name}: {training['n_tokens']:,} tokens in {training['cpu_seconds']:.0f} s of "
+            f"processor time; {end}"
+        )
+    for note in limit["facts"]["notes"]:
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def print_network(console: Console, card: Mapping[str, Any]) -> None:
+    """Print the steps in which a hypernetwork was trained, and which were kept."""
+    table = _table("step", "error on held-out tokens", "bits per byte", "steps", "seconds", "")
+    for rung in card["rungs"]:
+        bits = rung["bits_per_byte"]
+        table.add_row(
+            rung["name"],
+            f"{rung['held_out']:.4f}",
+            "" if bits is None else f"{bits:.4f}",
+            f"{rung['steps']:,}" if rung["steps"] else "",
+            f"{rung['seconds']:.1f}",
+            "kept" if rung["kept"] else "no better",
+        )
+    console.print(table)

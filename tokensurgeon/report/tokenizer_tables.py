@@ -1,0 +1,196 @@
+"""Two tokenizers side by side, and a vocabulary that was trained, on a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tokensurgeon.alignment import Alignment
+    from tokensurgeon.trainers import TrainedVocabulary
+
+MATCHES = {
+    "exact": "bytes, kind and spelling equal",
+    "byte": "bytes equal",
+    "control": "a control of the same spelling or role",
+    "normalised": "equal once the source has normalised it",
+    "map": "named by --map",
+}
+FACTS = {
+    "model": "model",
+    "pre_tokenizer": "pre-tokenizer",
+    "normalizer": "normaliser",
+    "numbers": "digit runs",
+    "prefix_space": "space before a text",
+    "lower_cases": "lower-cases",
+    "byte_coverage": "byte values it can write",
+    "lossless": "gives text back",
+    "gguf": "llama.cpp calls it",
+}
+LISTED_CONTROLS = 12
+"""Unmatched controls that are named: a few lines, where vocabularies reserve hundreds."""
+
+
+def print_alignment(
+    console: Console,
+    alignment: Alignment,
+    on_text: Mapping[str, float] | None,
+    missing: Sequence[Mapping[str, Any]],
+) -> None:
+    """Print what two tokenizers share, how each cuts text, examples of missing tokens, warnings.
+
+    `on_text` and `missing` are what `tokensurgeon.inspection.tokenizer_pair` returns.
+    """
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    console.print(_counts_table(alignment))
+    console.print(_facts_table(alignment, on_text))
+    if on_text is not None:
+        say(_boundaries(on_text))
+    if missing:
+        say(f"Missing, for example: {', '.join(example['text'] for example in missing)}")
+    unmatched = alignment.unmatched_controls
+    if len(unmatched):
+        named = [alignment.target.spellings[i] or "" for i in unmatched[:LISTED_CONTROLS]]
+        more = len(unmatched) - len(named)
+        tail = f" and {more} more" if more else ""
+        say(f"Unmatched controls: {', '.join(named)}{tail} (--map TARGET=SOURCE names a match)")
+    for warning in alignment.warnings:
+        say(f"Warning: {warning}")
+
+
+def alignment_data(
+    alignment: Alignment,
+    on_text: Mapping[str, float] | None,
+    missing: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the same as JSON values."""
+    target = alignment.target
+    return {
+        **alignment.summary(),
+        "segmentation": {
+            "source": alignment.source.segmentation,
+            "target": target.segmentation,
+        },
+        "text": on_text,
+        "missing_examples": missing,
+        "unmatched_control_spellings": [target.spellings[i] for i in alignment.unmatched_controls],
+        "duplicate_examples": {
+            duplicates.side: [
+                {"bytes": data.hex(), "ids": ids} for data, ids in duplicates.examples
+            ]
+            for duplicates in alignment.duplicates
+        },
+    }
+
+
+def _counts_table(alignment: Alignment) -> Table:
+    """Return the table of what became of the target's ids."""
+    from rich.table import Table
+
+    summary = alignment.summary()
+    table = Table(title=_title(alignment), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+
+    def count(name: str, n: int, meaning: str) -> None:
+        table.add_row(name, f"{n:,}", meaning)
+
+    share = f"{100 * summary['share_of_text_tokens']:.1f} % of the target's text tokens"
+    count("shared", summary["shared"], share)
+    for name, meaning in MATCHES.items():
+        if summary["by_match"][name]:
+            count(f"  {name}", summary["by_match"][name], meaning)
+    count("missing", summary["missing"], "new rows are to be made")
+    count("unmatched controls", summary["unmatched_controls"], "markers, reserved")
+    if summary["padding"]:
+        count("holes", summary["padding"], "ids without a token")
+    for duplicates in alignment.duplicates:
+        if duplicates.count:
+            meaning = "byte strings that several ids stand for"
+            count(f"duplicates, {duplicates.side}", duplicates.count, meaning)
+    if summary["collisions"]:
+        count("collisions", summary["collisions"], "source rows that several target ids have")
+    return table
+
+
+def _title(alignment: Alignment) -> str:
+    """Return one line that says what the two are to each other."""
+    if alignment.is_identity:
+        return "One vocabulary: the same tokens under the same ids"
+    if alignment.is_permutation:
+        return "One vocabulary: the same tokens under other ids"
+    return f"{alignment.n_source:,} source rows, {alignment.n_target:,} target rows"
+
+
+def _facts_table(alignment: Alignment, on_text: Mapping[str, float] | None) -> Table:
+    """Return the table of how each side cuts text."""
+    from rich.table import Table
+
+    table = Table("", "source", "target")
+    sides = (alignment.source.segmentation, alignment.target.segmentation)
+    for key, label in FACTS.items():
+        table.add_row(label, *(_cell(facts[key]) for facts in sides))
+    if on_text is not None:
+        values = (on_text[f"{side}_bytes_per_token"] for side in ("source", "target"))
+        table.add_row("bytes per token", *(f"{value:.3f}" for value in values))
+        shares = {
+            "documents that lose text": ("source_lossy_share", "target_lossy_share"),
+            "tokens of it that are shared": (None, "shared_token_share"),
+            "boundaries the other has": ("boundary_share", "known_boundary_share"),
+        }
+        for label, keys in shares.items():
+            table.add_row(label, *(f"{100 * on_text[key]:.1f} %" if key else "" for key in keys))
+    return table
+
+
+def _boundaries(on_text: Mapping[str, float]) -> str:
+    """Say what the shares of boundaries mean."""
+    return (
+        f"Of the {on_text['source_boundaries']:,} places where the source parts two tokens of this "
+        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too. Of the "
+        f"{on_text['target_boundaries']:,} where the target does, the source knows "
+        f"{100 * on_text['known_boundary_share']:.1f} %: elsewhere shared tokens begin where the "
+        "source never saw one begin, and no new row mends that. Of two targets the one with the "
+        "higher share loses less as a rule."
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return "–" if value is None else str(value)
+
+
+def print_trained(console: Console, trained: TrainedVocabulary) -> None:
+    """Print the figures of a vocabulary that was trained, and where it is."""
+    from rich.table import Table
+
+    from tokensurgeon.trainers.vocabulary_card import figure_lines
+
+    corpus = trained.corpus
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("tokens", f"{trained.size:,}")
+    for name, value in figure_lines(trained.settings, trained.figures):
+        table.add_row(name, value)
+    table.add_row("text", f"{corpus['documents']:,} documents, {corpus['bytes']:,} bytes")
+    if corpus.get("replaced_characters"):
+        table.add_row("not UTF-8", f"{corpus['replaced_characters']:,} characters replaced")
+    for name, count in corpus.get("dropped_occurrences", {}).items():
+        if count:
+            table.add_row("dropped for memory", f"{count:,} occurrences of rare {name}")
+    table.add_row("written to", str(trained.path))
+    console.print(table)
+    console.print(
+        "Fewer tokens is not a better model: the report of a transplant says what a vocabulary "
+        "costs.",
+        style="dim",
+    )
