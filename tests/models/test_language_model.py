@@ -44,31 +44,6 @@ def test_losses_are_those_of_the_logits(
         np.testing.assert_allclose(losses, wanted, atol=1e-5)
 
 
-def test_logits_scales_and_softcaps_are_in_the_losses(tmp_path: Path) -> None:
-    from transformers import Gemma2Config, GraniteConfig
-
-    base = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "intermediate_size": 16, "max_position_embeddings": 32,
-            "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}  # fmt: skip
-    configs = {
-        "gemma": Gemma2Config(**base, head_dim=8, final_logit_softcapping=2.0),
-        "granite": GraniteConfig(**base, logits_scaling=4.0, embedding_multiplier=3.0),
-    }
-    from transformers import AutoModelForCausalLM
-
-    for name, config in configs.items():
-        torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
-        model = load_model(tmp_path / name)
-        assert model.plain_head
-        layout = Checkpoint.open(tmp_path / name).layout
-        assert layout.embedding_multiplier == {"gemma": 4.0, "granite": 3.0}[name]
-        assert layout.softcap == {"gemma": 2.0, "granite": None}[name]
-        scores = torch.log_softmax(torch.tensor(model.logits([1, 2, 3])), -1)
-        wanted = [-float(scores[0, 2]), -float(scores[1, 3])]
-        np.testing.assert_allclose(model.nll([[1, 2, 3]])[0], wanted, atol=1e-5)
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gptj"])
 def test_rotary_models_see_distances_and_not_positions(
     model_of: Callable[..., Path], family: str
