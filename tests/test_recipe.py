@@ -102,6 +102,12 @@ def test_every_key_that_names_files_counts_from_the_folder(tmp_path: Path) -> No
                     assert name == str(tmp_path / key), key
 
 
+def test_every_key_says_what_it_is() -> None:
+    for part in (Recipe, InitSpec, TextSpec, TrainSpec):
+        for key, field in part.model_fields.items():
+            assert (field.description or "").endswith("."), f"{part.__name__}.{key}"
+
+
 def test_a_model_id_stays_a_model_id(tmp_path: Path) -> None:
     path = write(tmp_path, "source: somebody/model\ntokenizer: somebody/tokenizer\n")
     recipe = Recipe.from_yaml(path)

@@ -18,7 +18,7 @@ Settings = dict[str, Any]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -30,63 +30,58 @@ class _Model(BaseModel):
 
 
 class InitSpec(_Model):
-    """Which initialiser makes which side's rows, and with which settings.
-
-    `input` and `output` name initialisers; None means the default of this pair.
-    """
+    """Which initialiser makes which side's rows, and with which settings."""
 
     input: str | None = None
+    """The method of the input rows (embedding). None for both sides is `auto`, which measures what
+    loses least; None for one is the plain default of the pair."""
     output: str | None = None
+    """The method of the output rows (lm_head); None as for `input`."""
     settings: dict[str, Settings] = Field(default_factory=dict)
-    """By initialiser name: ``{"omp": {"k": 32}}``; ``"*"`` holds settings for any that has them."""
+    """Settings by method: ``{"omp": {"k": 32}}``; those of ``"*"`` go to any method with them."""
 
 
 class TrainSpec(_Model):
-    """Train the target tokenizer first; see `tokensurgeon.trainers.train_vocabulary`.
-
-    With `base`, the methods are `extend` and `prune`; ``base: source`` is the recipe's own source,
-    whose ids are then kept.
-    """
+    """Train the target tokenizer first; see `tokensurgeon.trainers.train_vocabulary`."""
 
     method: Literal[
-        "bpe",
-        "unigram",
-        "wordpiece",
-        "superbpe",
-        "boundless",
-        "supertoken",
-        "mwt",
-        "lzw",
-        "pathpiece",
-        "lib",
-        "parity",
-        "characters",
-        "terms",
-        "morphemes",
-        "dna",
-        "bytes",
-        "extend",
-        "prune",
-    ]
+        "bpe", "unigram", "wordpiece", "superbpe", "boundless", "supertoken", "mwt", "lzw",
+        "pathpiece", "lib", "parity", "characters", "terms", "morphemes", "dna", "bytes",
+        "extend", "prune",
+    ]  # fmt: skip
+    """How the vocabulary is learned; `extend` and `prune` change the tokenizer `base`."""
     corpus: tuple[str, ...] = ()
+    """Text to train on: files, folders, globs or ``hf:NAME``; this or `mixture`."""
     mixture: tuple[str, ...] = ()
     """Parts of the text, ``NAME=SHARE:FILES``, in place of `corpus`."""
     size: int | None = Field(default=None, ge=257)
+    """Number of ids; control tokens and the 256 bytes count. `prune` and some others need none."""
     base: str | None = None
+    """For `extend` and `prune`: the tokenizer whose ids are kept; `source` is the recipe's own."""
     across: bool = False
+    """Let `extend` add tokens of several words."""
     pretokenizer: Literal["gpt2", "cl100k", "llama3", "o200k", "code", "none"] = "cl100k"
+    """How text is cut into words."""
     digits: Literal["left-3", "right-3", "single", "any"] = "left-3"
+    """How runs of digits are cut: in threes from the left or the right, singly, or not at all."""
     encoder: Literal["bpe", "min-tokens"] | None = None
+    """Spell by merges, or with the fewest tokens; if None, by merges where the method can."""
     transition: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the tokens that are learned inside words; the method's own if None."""
     max_words: int = Field(default=4, ge=2, le=64)
+    """Most words of a token of several words."""
     no_cross: tuple[str, ...] = ("newline", "digits")
+    """What a token of several words never crosses: `newline`, `digits`, `punctuation`."""
     max_pieces: int | None = Field(default=None, ge=2)
+    """Most words and signs in a run that such tokens are learned from; the method's own if None."""
     longest: int | None = Field(default=None, ge=1)
+    """Most bytes of a token (for `characters`, characters); the method's own if None."""
     parallel: bool = False
+    """For `parity`: the parts of `mixture` are translations of each other."""
     list: str | None = None
-    """A file with a term, a morpheme or a parted word a line."""
+    """For `terms` and `morphemes`: a file with a term, a morpheme or a parted word a line."""
     save: str | None = None
-    """A folder to keep the trained tokenizer in; beside the checkpoint if None."""
+    """A folder to keep the trained tokenizer in; only beside the checkpoint if None."""
 
     @model_validator(mode="after")
     def _whole(self) -> TrainSpec:
@@ -98,13 +93,15 @@ class TrainSpec(_Model):
 
 
 class TextSpec(_Model):
-    """Texts, never mixed: each is a tuple of files (.txt, .md, .json, .jsonl), globs allowed."""
+    """Texts for each use; a document is never used for two. Files, folders or globs."""
 
     calibration: tuple[str, ...] = ()
+    """Text that methods, calibration and training may look at; if none, the source writes some."""
     evaluation: tuple[str, ...] = ()
+    """Text to measure the source and the result on; nothing is measured if there is none."""
     other: tuple[str, ...] = ()
-    """Text of another domain: a calibration that changes shared rows must not lose on it. Text
-    that the source writes itself if none is given."""
+    """Text of another domain, on which a calibration that changes shared rows must not lose; if
+    none, the source writes some."""
     max_bytes: int = Field(default=500_000, ge=1_000)
     """Evaluate on whole documents, in their order, until this many bytes are reached."""
 
@@ -112,57 +109,68 @@ class TextSpec(_Model):
 class Recipe(_Model):
     """One surgery, whole.
 
-    Attributes
-    ----------
-    source : str
-        A checkpoint folder, or a model id that is in the local hub cache.
-    tokenizer : str or TrainSpec or None
-        The target tokenizer; None means the donor's.
-    donor : str or None
-        A model (its vocabulary rows are enough) that has the target tokenizer.
-    for_draft : str or None
-        A big model that the result is to draft for: its tokenizer is taken, and as many rows as
-        it has.
-    output : str or None
-        Where the patched checkpoint goes; None computes and reports without writing.
+    Examples
+    --------
+    >>> recipe = Recipe(source="model", donor="other", text={"evaluation": ["a.txt"]})
+    >>> recipe.target, recipe.text.evaluation, recipe.budget
+    ('other', ('a.txt',), 10.0)
     """
 
     source: str
+    """The model to change: a checkpoint folder, or a model id that is in the local hub cache."""
     tokenizer: str | TrainSpec | None = None
+    """The target tokenizer: a folder, file, model id, or how to train it; the donor's if None."""
     donor: str | None = None
+    """A model that has the target tokenizer; only its vocabulary rows are read."""
     for_draft: str | None = None
+    """A big model that the result is to draft for: its tokenizer and number of rows are taken."""
     output: str | None = None
+    """The folder to write; None computes and reports without writing."""
     init: InitSpec = InitSpec()
+    """The methods that make the rows of missing tokens."""
     text: TextSpec = TextSpec()
+    """Texts to look at and to measure on."""
     baselines: tuple[str, ...] = ("subword-mean",)
+    """Methods to measure beside the result, where there is text to measure on."""
     calibrate: tuple[str, ...] | None = None
     """Calibration stages in their order, each kept only where it helps on text that no stage was
     fitted to. None tries all that need no gradient where `auto` chooses the methods, and none
-    where methods are named."""
+    where methods are named; an empty list calibrates nothing."""
     heal: float = Field(default=0.0, ge=0)
     """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""
     budget: float = Field(default=10.0, ge=0)
     """Minutes that the choice of methods and their calibration may take; 0 runs no forward pass
     of the model for either."""
     clip: float | None = Field(default=None, gt=0, le=100)
-    """Shorten new rows to this percentile of the trained rows' norms."""
+    """Shorten new rows to this percentile of the trained rows' norms; None shortens none."""
     untie: bool = False
+    """Write two matrices where the source has one for both sides."""
     pad_to_multiple_of: int = Field(default=1, ge=1)
+    """Pad the rows to a multiple of this number."""
     trim_rows: bool = False
+    """Drop the source's rows past the last id, where the target is the source's vocabulary."""
     map: dict[str, str] = Field(default_factory=dict)
+    """Source tokens to take for target tokens, by spelling: ``{"<|im_end|>": "</s>"}``."""
     export_map: str | None = None
-    """A .jsonl or .npz file for which source tokens stand for each target token."""
+    """A .jsonl or .npz file to write: which source tokens stand for each target token."""
     chat_template: str = "source"
-    """`source`, `target`, or a file."""
+    """Whose template to write: `source`, `target`, or a file."""
     device: str = "cpu"
+    """A torch device, such as ``cuda:0``; `auto` divides a model between all there are."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of forward passes; rows are always computed in float32 and written in the file's dtype."""
     memory_gib: float = Field(default=4.0, gt=0)
+    """Memory that methods may use for their own arrays, in GiB."""
     seed: int = Field(default=0, ge=0)
+    """Of whatever is random."""
     force: bool = False
+    """Replace an output that exists, if it is a checkpoint."""
     trust_remote_code: bool = False
+    """Run the model code that comes with a checkpoint."""
     allow_nonfinite: bool = False
+    """Accept source rows with NaN or Inf."""
     allow_autotokenizer_mismatch: bool = False
+    """Accept that AutoTokenizer loads the new tokenizer with other ids."""
     allow_seen_text: bool = False
     """Evaluate on text that the target vocabulary was trained on."""
 
