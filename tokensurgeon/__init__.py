@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from tokensurgeon.trainers import train_vocabulary as train_vocabulary
     from tokensurgeon.vocabulary import load_vocabulary as load_vocabulary
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Module, or module:name where the room calls it otherwise.
 _HOMES = {
     "transplant": "tokensurgeon.surgery",
     "compare": "tokensurgeon.studies.compare",
@@ -39,6 +38,7 @@ _HOMES = {
     "SideRows": "tokensurgeon.initialisers",
     "train_vocabulary": "tokensurgeon.trainers",
 }
+"""Public names: the module of each, or module:name where that calls it otherwise."""
 
 __all__ = [
     "transplant",

@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tokensurgeon import __version__
 from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
 
-LIBRARIES = (
-    "tokensurgeon", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy",
-)  # fmt: skip
-"""Packages whose versions decide a surgery's bytes."""
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+"""Packages besides our own whose versions decide a surgery's bytes."""
 
 
 def finite(value: Any) -> Any:
@@ -296,10 +295,10 @@ class SurgeryReport(_Model):
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a surgery's bytes, by name."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version(), "tokensurgeon": __version__}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            known[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            known[name] = "not installed"
+    return known
