@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from typing import Any
 
@@ -21,7 +20,9 @@ import numpy as np
 
 from tokensurgeon.alignment import align
 from tokensurgeon.initialisers.contract import InitContext
-from tokensurgeon.initialisers.hypernetwork.staged_fit import Ladder
+from tokensurgeon.initialisers.hypernetwork.composition import rows_of
+from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
+from tokensurgeon.progress import peak_memory
 from tokensurgeon.vocabulary import Kind, load_vocabulary
 
 
@@ -40,18 +41,18 @@ def main() -> None:
     spelled = {
         i: source.pieces_of(target.token_bytes[i] or b"") for i in alignment.missing.tolist()
     }
-    pieces = {i: found for i, found in spelled.items() if found}
+    pieces = {i: spelling for i, spelling in spelled.items() if spelling}
     generator = np.random.default_rng(0)
     shape = (source.n_rows, asked.width)
     rows = [generator.standard_normal(shape, dtype=np.float32) for _ in range(2)]
-    told: dict[str, float] = {}
+    stages: dict[str, float] = {}
     begun = [time.perf_counter(), ""]
 
     def progress(done: int, total: int, what: str) -> None:
         now = time.perf_counter()
         if begun[1] != what:
             begun[:] = [now, what]
-        told[what] = round(now - float(begun[0]), 1)
+        stages[what] = round(now - float(begun[0]), 1)
 
     context = InitContext(
         alignment=alignment,
@@ -66,10 +67,10 @@ def main() -> None:
         progress=progress,
     )
     start, spent = time.perf_counter(), time.process_time()
-    found = Ladder(context, asked.seconds, size=asked.size).run()
+    hypernet = StagedFit(context, asked.seconds, size=asked.size).run()
     trained = time.perf_counter() - start
     start = time.perf_counter()
-    made = found.rows(context)
+    matrices = rows_of(hypernet, context)
     result: dict[str, Any] = {
         "source_rows": source.n_rows,
         "width": asked.width,
@@ -77,11 +78,11 @@ def main() -> None:
         "device": asked.device,
         "all_seconds": round(trained, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),
-        "stages": told,
-        "steps": found.card["gradient_steps"],
+        "stages": stages,
+        "steps": hypernet.card["gradient_steps"],
         "rows_seconds": round(time.perf_counter() - start, 1),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "made": [list(one.shape) for one in made],
+        "peak_gib": round(peak_memory() / 2**30, 2),
+        "shapes": [list(rows.shape) for rows in matrices],
     }
     if asked.device.startswith("cuda"):
         import torch

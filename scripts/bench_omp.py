@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.initialisers.numerics.pursuit import pursue
+from tokensurgeon.progress import peak_memory
 
 SIZES = ("512x20000x64", "1024x40000x16", "2048x60000x8")
 
@@ -73,8 +73,8 @@ def ours(atoms: np.ndarray, targets: np.ndarray, k: int, exact: bool, device: st
     """Return what `pursue` found, CPU seconds and wall seconds."""
     pursue(atoms[:256], targets[:8], 4, device=device)  # first calls are slower
     wall, cpu = time.perf_counter(), time.process_time()
-    found = pursue(atoms, targets, k, normalise=False, exact=exact, device=device)
-    return found, time.process_time() - cpu, time.perf_counter() - wall
+    pursuit = pursue(atoms, targets, k, normalise=False, exact=exact, device=device)
+    return pursuit, time.process_time() - cpu, time.perf_counter() - wall
 
 
 def peer(python: str, folder: Path, k: int, threads: int) -> dict[str, Any]:
@@ -106,10 +106,10 @@ def measure(size: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         if arguments.peer:
             np.savez(folder / "rows.npz", atoms=atoms, targets=targets)
         for _ in range(arguments.turns):
-            found, cpu, wall = ours(atoms, targets, k, arguments.exact, arguments.device)
+            pursuit, cpu, wall = ours(atoms, targets, k, arguments.exact, arguments.device)
             times.setdefault("tokensurgeon", []).append((cpu, wall))
             residuals["tokensurgeon"] = residual_of(
-                atoms, targets, found.support, found.coefficients
+                atoms, targets, pursuit.support, pursuit.coefficients
             )
             if arguments.peer:
                 told = peer(arguments.peer, folder, k, arguments.threads)
@@ -157,9 +157,9 @@ def main() -> None:
     if not arguments.json:
         print("width  shared   k  solver            tokens/CPU-second  tokens/second  residual")
     for size in arguments.sizes:
-        found = measure(size, arguments)
-        results += found
-        for row in found if not arguments.json else ():
+        rows = measure(size, arguments)
+        results += rows
+        for row in rows if not arguments.json else ():
             print(
                 f"{row['width']:5d}  {row['shared']:6d}  {row['k']:2d}  {row['solver']:16s}  "
                 f"{row['tokens_per_cpu_second']:17.1f}  {row['tokens_per_second']:13.1f}  "
@@ -169,7 +169,7 @@ def main() -> None:
             if arguments.missing:
                 hours = arguments.missing / row["tokens_per_cpu_second"] / 3600
                 print(f"       {arguments.missing:,} tokens, extrapolated: {hours:.1f} CPU-hours")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     if arguments.json:
         print(json.dumps({"results": results, "peak_memory": peak}, indent=2))
     else:

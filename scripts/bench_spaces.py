@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from tokensurgeon.progress import peak_memory
 
 SPACES = ("ngrams", "co-occurrence")
 COMBINERS = ("nearest", "sparsemax", "cosine", "cosine-100", "omp", "ridge")
@@ -30,10 +31,10 @@ def rows(n: int, width: int, seed: int) -> Any:
 
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((256, width), dtype=np.float32)
-    made = rng.standard_normal((n, width), dtype=np.float32)
-    made += centres[rng.integers(256, size=n)] + centres[:1]
-    made *= rng.lognormal(0.0, 0.3, (n, 1)).astype(np.float32)
-    return made
+    vectors = rng.standard_normal((n, width), dtype=np.float32)
+    vectors += centres[rng.integers(256, size=n)] + centres[:1]
+    vectors *= rng.lognormal(0.0, 0.3, (n, 1)).astype(np.float32)
+    return vectors
 
 
 def words(n: int, seed: int = 0) -> list[bytes]:
@@ -69,31 +70,29 @@ def work(arguments: argparse.Namespace) -> Callable[[], Any]:
         ids = np.minimum(rng.zipf(1.2, arguments.text), n + n_shared) - 1
         documents = np.split(ids, range(1000, len(ids), 1000))
         return lambda: co_occurrence_space(documents, n + n_shared)
-    from tokensurgeon.initialisers.numerics.combiners import nearest, proportional, sparsemax
-    from tokensurgeon.initialisers.numerics.pursuit import pursue
-    from tokensurgeon.initialisers.numerics.regression import fit_ridge
+    from tokensurgeon.initialisers.numerics.combiners import (
+        mapped,
+        nearest,
+        proportional,
+        pursued,
+        sparsemax,
+    )
 
     queries, anchors = rows(n, width, 1), rows(n_shared, width, 2)
     tables = (rows(n_shared, width, 3), rows(n_shared, width, 4))
     how: dict[str, Any] = {"device": arguments.device, "memory_budget": budget}
 
-    def mapped() -> Any:
-        maps = fit_ridge(
-            lambda index: anchors[index],
-            tables,
-            n_shared,
-            generator=np.random.default_rng(0),
-            device=arguments.device,
-        )
-        return [each(queries) for each in maps]
+    def ridge() -> Any:
+        generator = np.random.default_rng(0)
+        return mapped(queries, anchors, tables, generator=generator, device=arguments.device)
 
     return {
         "nearest": lambda: nearest(queries, anchors, 10, 0.1, **how),
         "sparsemax": lambda: sparsemax(queries, anchors, 1.0, tables, **how),
         "cosine": lambda: proportional(queries, anchors, tables, **how),
         "cosine-100": lambda: proportional(queries, anchors, (), 100, **how),
-        "omp": lambda: pursue(anchors, queries, 16, ridge=0.3, **how),
-        "ridge": mapped,
+        "omp": lambda: pursued(queries, anchors, 16, **how),
+        "ridge": ridge,
     }[arguments.one]
 
 
@@ -103,14 +102,14 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     job = work(arguments)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     wall, cpu = time.perf_counter(), time.process_time()
     job()
     figures = {
         "what": arguments.one,
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "peak_mib": (peak_memory() - before) / 2**20,
     }
     print(json.dumps(figures))
 

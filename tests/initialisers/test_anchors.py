@@ -10,7 +10,7 @@ import pytest
 
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import DonorRows, build, check_initialiser
-from tokensurgeon.initialisers.anchor_spaces import Place, SpaceName, place, shared_pairs
+from tokensurgeon.initialisers.anchor_spaces import SpaceName, SpaceSpec, locate, shared_pairs
 from tokensurgeon.initialisers.check import ExampleStates, example_context
 from tokensurgeon.initialisers.methods.anchors import CombinerName
 
@@ -142,14 +142,14 @@ def test_the_space_is_chosen_by_what_is_at_hand_and_said(name: str):
         assert method.resolved(context).space == space
         chosen = build(name, {"space": space})(context).output.values(context.output_rows)
         assert np.array_equal(method(context).output.values(context.output_rows), chosen)
-    assert Place(encoder="x").resolved_space(everything) == "encoder"
+    assert SpaceSpec(encoder="x").resolved_space(everything) == "encoder"
 
 
 def test_what_a_space_is_made_of_is_asked_for():
     bare = example_context(extras="bare")
     for space, word in (
         ("donor", "--donor"),
-        ("co-occurrence", "--calibration"),
+        ("co-occurrence", "--calibration-text"),
         ("hidden-states", "not at hand"),
     ):
         with pytest.raises(InitialiserError, match=word):
@@ -158,15 +158,15 @@ def test_what_a_space_is_made_of_is_asked_for():
 
 def test_a_space_is_computed_once_and_never_for_another_surgery():
     context = example_context()
-    first = place(context, Place("ngrams"), "input", "x")
+    first = locate(context, SpaceSpec("ngrams"), "input", "x")
     assert len(context.cache) == 1
-    second = place(context, Place("ngrams"), "output", "y")
+    second = locate(context, SpaceSpec("ngrams"), "output", "y")
     assert np.shares_memory(first.missing, second.missing)
     fewer = dataclasses.replace(
         context, missing=context.missing[:2], pieces=tuple(context.pieces[:2])
     )
     assert fewer.cache == {}
-    assert place(fewer, Place("ngrams"), "input", "x").missing.shape[0] == 2
+    assert locate(fewer, SpaceSpec("ngrams"), "input", "x").missing.shape[0] == 2
 
 
 def test_hidden_states_are_run_for_every_method_that_asks():
@@ -193,9 +193,9 @@ def test_anchors_are_trained_and_each_counts_once():
     untrained[source_ids[:5]] = False
     fewer = dataclasses.replace(context, anchors=untrained)
     for space in SPACES:
-        placed = place(fewer, Place(space), "input", "x")
-        assert not set(source_ids[:5]) & set(placed.source_ids)
-        assert len(set(placed.source_ids)) == len(placed.source_ids)
+        located = locate(fewer, SpaceSpec(space), "input", "x")
+        assert not set(source_ids[:5]) & set(located.source_ids)
+        assert len(set(located.source_ids)) == len(located.source_ids)
     assert len(targets) == len(set(targets.tolist()))
 
 
@@ -209,8 +209,8 @@ def test_shared_only_leaves_the_rest_of_the_source_out():
     context = dataclasses.replace(
         context, alignment=context.alignment.with_matches(keep, match, "one less")
     )
-    everywhere = place(context, Place("ngrams"), "input", "x").source_ids
-    only = place(context, Place("ngrams", shared_only=True), "input", "x").source_ids
+    everywhere = locate(context, SpaceSpec("ngrams"), "input", "x").source_ids
+    only = locate(context, SpaceSpec("ngrams", shared_only=True), "input", "x").source_ids
     assert shared[0] in everywhere
     assert set(everywhere) - set(only) == {shared[0]}
 
@@ -229,8 +229,8 @@ def test_tokenadapt_is_seven_parts_local_and_three_parts_global():
             build(name, {"space": space})(context)
             for name in ("tokenadapt", "tokenadapt-local", "tokenadapt-global")
         )
-        placed = place(context, Place(space), "output", "x")
-        answered = placed.known & (placed.missing != 0).any(axis=1)
+        located = locate(context, SpaceSpec(space), "output", "x")
+        answered = located.known & (located.missing != 0).any(axis=1)
         share = np.where(answered, 0.3, 0.0)[:, None]
         wanted = (1 - share) * local.output.weights.toarray()
         wanted += share * far.output.weights.toarray()
@@ -241,16 +241,16 @@ def test_tokenadapt_is_seven_parts_local_and_three_parts_global():
 def test_tokenadapts_local_weights_are_the_published_formula():
     context = example_context()
     made = weights_of(build("tokenadapt-local", {"space": "ngrams"})(context).output, context)
-    placed = place(context, Place("ngrams"), "output", "x")
-    where = {int(s): i for i, s in enumerate(placed.source_ids)}
+    located = locate(context, SpaceSpec("ngrams"), "output", "x")
+    where = {int(s): i for i, s in enumerate(located.source_ids)}
 
     def softmax(values):
         powers = np.exp(np.asarray(values) - np.max(values))
         return powers / powers.sum()
 
     for i, pieces in enumerate(context.pieces):
-        query = placed.missing[i] / np.linalg.norm(placed.missing[i])
-        near = [placed.anchors[where[p]] for p in pieces]
+        query = located.missing[i] / np.linalg.norm(located.missing[i])
+        near = [located.anchors[where[p]] for p in pieces]
         cosines = [float(query @ (v / np.linalg.norm(v))) for v in near]
         lengths = np.array([len(context.source.token_bytes[p]) for p in pieces], float)
         wanted = np.zeros(context.n_source)

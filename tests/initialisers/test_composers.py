@@ -10,8 +10,8 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import ExampleStates, example_context
-from tokensurgeon.initialisers.methods.ridge_composer import _Features, whiten
-from tokensurgeon.initialisers.numerics.respelling import forbidden_self
+from tokensurgeon.initialisers.numerics.composer import Features, whiten
+from tokensurgeon.initialisers.respelling import forbidden_self
 
 
 def spell(context, cuts: int = 3, seed: int = 0):
@@ -150,7 +150,7 @@ def test_features_see_the_ends_the_mean_and_the_count():
     whitened = whiten(context.output_rows, context.anchors, 1 << 30)(context.output_rows)
     trained = whitened[context.anchors].astype(np.float64)
     assert np.cov(trained.T, bias=True) == pytest.approx(np.eye(trained.shape[1]), abs=1e-3)
-    found = _Features(whitened, [(5, 6, 7), (8, 9)], context.n_source)(np.array([0]))
+    found = Features(whitened, [(5, 6, 7), (8, 9)])(np.array([0]))
     width = whitened.shape[1]
     assert found[0, :width] == pytest.approx(whitened[5], abs=1e-6)
     assert found[0, width : 2 * width] == pytest.approx(whitened[5:8].mean(axis=0), abs=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers import mean_input_row, mean_row, quiet_output_row
+from tokensurgeon.initialisers import mean_input_row, mean_row, suppressed_output_row
 from tokensurgeon.initialisers.check import ExampleStates, example_context
 
 
@@ -64,8 +64,8 @@ def cost(context, row):
     return np.logaddexp(0, np.log(context.n_source) - margins(context, row)).mean()
 
 
-def test_quiet_rows_take_next_to_nothing_on_states_they_have_not_seen(context):
-    quiet = quiet_output_row(context)
+def test_suppressed_rows_take_next_to_nothing_on_states_they_have_not_seen(context):
+    quiet = suppressed_output_row(context)
     assert quiet.bias == 0.0
     assert quiet.cost < 0.01
     assert cost(context, quiet.row) < 0.05
@@ -87,39 +87,39 @@ def test_states_inside_a_text_are_heard_even_of_two_documents(context):
 
     text = "a cat sat on a mat, and the other did not. " * 20
     deep = dataclasses.replace(context, states=Deep(context.input_rows), texts=(text, text[::-1]))
-    blind = quiet_output_row(dataclasses.replace(deep, texts=()))
-    assert cost(deep, quiet_output_row(deep).row) < 0.2 * cost(deep, blind.row)
+    blind = suppressed_output_row(dataclasses.replace(deep, texts=()))
+    assert cost(deep, suppressed_output_row(deep).row) < 0.2 * cost(deep, blind.row)
 
 
-def test_the_norm_of_a_quiet_row_is_bounded_whatever_it_costs(context):
+def test_the_norm_of_a_suppressed_row_is_bounded_whatever_it_costs(context):
     small = dataclasses.replace(context, output_rows=context.output_rows * np.float32(0.02))
-    quiet = quiet_output_row(small)
+    quiet = suppressed_output_row(small)
     limit = 2 * np.quantile(np.linalg.norm(small.output_rows[small.anchors], axis=1), 0.99)
     assert quiet.norm <= limit * 1.001
     assert quiet.norm == pytest.approx(np.linalg.norm(quiet.row), rel=1e-4)
-    assert quiet.cost > quiet_output_row(context).cost
+    assert quiet.cost > suppressed_output_row(context).cost
 
 
 def test_where_the_output_has_a_bias_the_bias_is_low(context):
     bias = np.random.default_rng(0).standard_normal(context.n_source).astype(np.float32)
     biased = dataclasses.replace(context, output_bias=bias)
-    quiet = quiet_output_row(biased)
+    quiet = suppressed_output_row(biased)
     assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
     assert quiet.margin >= 20 - 1e-6
     assert np.quantile(margins(biased, quiet.row, quiet.bias), 0.05) > 15
-    blind = quiet_output_row(dataclasses.replace(biased, states=None))
+    blind = suppressed_output_row(dataclasses.replace(biased, states=None))
     assert blind.bias <= bias.min() - 20
 
 
 def test_a_softcap_is_undone_as_far_as_it_goes(context):
     capped = dataclasses.replace(context, softcap=30.0)
-    quiet = quiet_output_row(capped)
+    quiet = suppressed_output_row(capped)
     assert np.isfinite(quiet.row).all()
     assert np.median(margins(capped, quiet.row, softcap=30.0)) > 15
 
 
 def test_without_forward_passes_it_is_the_mean_row(context):
-    quiet = quiet_output_row(dataclasses.replace(context, states=None))
+    quiet = suppressed_output_row(dataclasses.replace(context, states=None))
     assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
     assert np.isnan(quiet.margin)
     assert np.isnan(quiet.cost)
@@ -127,5 +127,5 @@ def test_without_forward_passes_it_is_the_mean_row(context):
 
 
 def test_the_same_seed_gives_the_same_row(context):
-    first, second = quiet_output_row(context), quiet_output_row(context)
+    first, second = suppressed_output_row(context), suppressed_output_row(context)
     assert np.array_equal(first.row, second.row)

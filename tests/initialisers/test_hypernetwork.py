@@ -11,19 +11,20 @@ import pytest
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build, check_initialiser
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
-from tokensurgeon.initialisers.hypernetwork.row_network import MOST_PIECES, pack
-from tokensurgeon.initialisers.hypernetwork.staged_fit import (
-    Ladder,
-    _arrays,
+from tokensurgeon.initialisers.hypernetwork.composition import (
+    arrays_of,
     composer_of,
     new_network,
+    rows_of,
 )
+from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+from tokensurgeon.initialisers.hypernetwork.row_network import MOST_PIECES, pack
+from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
 from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import OneTarget, Sampler
 
 
-def ladder(context, rows: int = 0, **settings) -> Ladder:
-    return Ladder(context, 0.0, size=32, steps=(rows, 0), **settings)
+def fit(context, rows: int = 0, **settings) -> StagedFit:
+    return StagedFit(context, 0.0, size=32, steps=(rows, 0), **settings)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -36,9 +37,9 @@ def test_without_training_it_is_the_ridge_composer(tied: bool):
 
 def test_a_new_network_corrects_nothing():
     context = example_context()
-    found = ladder(context).run()
-    started = dataclasses.replace(found, network=_arrays(new_network(found, context)))
-    for one, other in zip(started.rows(context), found.rows(context), strict=True):
+    found = fit(context).run()
+    started = dataclasses.replace(found, network=arrays_of(new_network(found, context)))
+    for one, other in zip(rows_of(started, context), rows_of(found, context), strict=True):
         assert np.array_equal(one, other)
 
 
@@ -58,7 +59,7 @@ def test_a_planted_composition_is_found():
             if pieces:
                 rows[token] = rows[list(pieces)].mean(axis=0) @ turn
     planted = dataclasses.replace(context, input_rows=rows, output_rows=rows.copy())
-    rungs = ladder(planted, rows=150).run().card["rungs"]
+    rungs = fit(planted, rows=150).run().card["rungs"]
     mean, ridge, network = (rung["held_out"] for rung in rungs)
     assert ridge < mean
     assert network < 0.9 * ridge
@@ -70,8 +71,8 @@ def test_it_keeps_the_contract():
 
 def test_the_same_seed_gives_the_same_rows():
     context = example_context()
-    first, again = (ladder(context, rows=6).run().rows(context) for _ in range(2))
-    other = ladder(dataclasses.replace(context, seed=1), rows=6).run()
+    first, again = (rows_of(fit(context, rows=6).run(), context) for _ in range(2))
+    other = fit(dataclasses.replace(context, seed=1), rows=6).run()
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(other.sides[0].linear.coefficients, 0)
 
@@ -83,7 +84,7 @@ class StoppedError(Exception):
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, at: int):
     context, path = example_context(), tmp_path / "net.partial"
-    whole = ladder(context, rows=24, card={"source": "a"}).run()
+    whole = fit(context, rows=24, card={"source": "a"}).run()
 
     def stop(done: int, total: int, what: str) -> None:
         if "on rows" in what and done == 1000 * at // 24:
@@ -91,39 +92,39 @@ def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, at: int)
 
     broken = dataclasses.replace(context, progress=stop)
     with pytest.raises(StoppedError):
-        ladder(broken, rows=24, partial=path, card={"source": "a"}).run()
+        fit(broken, rows=24, partial=path, card={"source": "a"}).run()
     assert path.is_file()
     with pytest.raises(InitialiserError, match="another training"):
-        ladder(context, rows=24, partial=path, card={"source": "b"}).run()
-    resumed = ladder(context, rows=24, partial=path, card={"source": "a"}).run()
+        fit(context, rows=24, partial=path, card={"source": "b"}).run()
+    resumed = fit(context, rows=24, partial=path, card={"source": "a"}).run()
     assert not path.exists()
     for one, other in zip(resumed.card["rungs"], whole.card["rungs"], strict=True):
         assert one["held_out"] == other["held_out"]
         assert one["steps"] == other["steps"]
-    for one, other in zip(resumed.rows(context), whole.rows(context), strict=True):
+    for one, other in zip(rows_of(resumed, context), rows_of(whole, context), strict=True):
         assert np.array_equal(one, other)
 
 
 def test_a_file_holds_all_of_it(tmp_path):
     context = example_context()
-    made = ladder(context, rows=8).run()
+    made = fit(context, rows=8).run()
     network = new_network(made, context)
     for head in network.heads:
         head.bias.data.fill_(0.25)
-    made = dataclasses.replace(made, network=_arrays(network))
+    made = dataclasses.replace(made, network=arrays_of(network))
     made.save(tmp_path / "net.safetensors")
     back, extra = Hypernet.load(tmp_path / "net.safetensors")
     assert not extra
     assert back.card == json.loads(json.dumps(made.card))
-    for one, other in zip(back.rows(context), made.rows(context), strict=True):
+    for one, other in zip(rows_of(back, context), rows_of(made, context), strict=True):
         assert one == pytest.approx(other, abs=1e-6)
     rows = build("hypernetwork", {"network": str(tmp_path / "net.safetensors")})(context)
-    assert rows.output.dense == pytest.approx(made.rows(context)[1], abs=1e-6)
+    assert rows.output.dense == pytest.approx(rows_of(made, context)[1], abs=1e-6)
 
 
 def test_a_fine_tuned_variant_passes_and_another_source_does_not(tmp_path):
     context, path = example_context(), tmp_path / "net.safetensors"
-    ladder(context).run().save(path)
+    fit(context).run().save(path)
     use = build("hypernetwork", {"network": str(path)})
     rng = np.random.default_rng(99)
     noise = rng.standard_normal(context.input_rows.shape).astype(np.float32)
@@ -171,7 +172,7 @@ def test_long_tokens_show_both_their_ends():
 
 def test_rows_do_not_depend_on_what_they_are_made_with():
     context = example_context()
-    composer = composer_of(ladder(context, rows=10).run(), context)
+    composer = composer_of(fit(context, rows=10).run(), context)
     together, alone = composer.values(context.pieces), composer.values(context.pieces[3:4])
     for one, other in zip(together, alone, strict=True):
         assert one[3] == pytest.approx(other[0], abs=1e-5)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build
+from tokensurgeon.initialisers.anchor_spaces import shared_pairs
 from tokensurgeon.initialisers.check import example_context
-from tokensurgeon.initialisers.methods.omp import shared_anchors
-from tokensurgeon.initialisers.numerics.pursuit import Dictionary, Pursuit, greedy_choice, pursue
-from tokensurgeon.initialisers.numerics.shortlist import refined_choice
+from tokensurgeon.initialisers.numerics.dictionary import Dictionary
+from tokensurgeon.initialisers.numerics.pursuit import Pursuit, greedy_choice, pursue
+from tokensurgeon.initialisers.numerics.shortlist import shortlist_choice
 
 
 def planted(n: int, n_atoms: int, width: int, k: int, seed: int = 0):
@@ -118,7 +119,7 @@ def test_few_searches_are_few():
     import torch
 
     with torch.no_grad():
-        for choose, most in ((refined_choice, 3), (greedy_choice, 12)):
+        for choose, most in ((shortlist_choice, 3), (greedy_choice, 12)):
             searched.clear()
             choose(
                 Counting(atoms, torch.device("cpu"), False), torch.from_numpy(targets), 12, 0, None
@@ -350,7 +351,7 @@ def test_duplicate_donor_rows_are_survived():
 
 def test_too_large_a_k_names_both_numbers_and_the_way_out():
     context = example_context()
-    n_shared = len(shared_anchors(context))
+    n_shared = len(shared_pairs(context, context.donor.known)[0])
     with pytest.raises(
         InitialiserError,
         match=f"OMP needs 999 shared tokens; these vocabularies share {n_shared}. Lower k",
@@ -366,7 +367,7 @@ def test_without_a_donor_the_next_step_is_named():
 def test_weights_touch_trained_shared_rows_only():
     context = example_context()
     known = context.donor.known[context.missing]
-    allowed = set(context.alignment.source_ids[shared_anchors(context)].tolist())
+    allowed = set(shared_pairs(context, context.donor.known)[1].tolist())
     for name in ("omp", "omp-published"):
         side = build(name, {"k": 8})(context).output
         used = set(side.weights[np.flatnonzero(known)].indices.tolist())
@@ -376,7 +377,7 @@ def test_weights_touch_trained_shared_rows_only():
 def test_forced_pieces_are_among_the_weights():
     context = example_context()
     side = build("omp", {"k": 12, "include_pieces": True})(context).input
-    allowed = set(context.alignment.source_ids[shared_anchors(context)].tolist())
+    allowed = set(shared_pairs(context, context.donor.known)[1].tolist())
     for i in np.flatnonzero(context.donor.known[context.missing]):
         pieces = set(context.pieces[i]) & allowed
         assert pieces <= set(side.weights[[i]].indices.tolist())

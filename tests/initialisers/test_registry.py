@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from tokensurgeon.initialisers import (
     registry,
     settings_of,
 )
+from tokensurgeon.initialisers.code_files import code_files
+from tokensurgeon.initialisers.registry import source_files
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -256,3 +259,84 @@ def test_an_installed_plugin_that_fails_is_named(monkeypatch):
     _install(monkeypatch, _Entry("broken", "package:Broken", ImportError("no x")))
     with pytest.raises(InitialiserError, match=r"'broken'.*fails on import: ImportError: no x"):
         names()
+
+
+def shown(name: str) -> set[str]:
+    """Return the package's files behind a method, without the folder they are in."""
+    package = Path(registry.__file__).parent.parent
+    return {file.relative_to(package).as_posix() for file in source_files(name)}
+
+
+def test_the_files_of_a_method_are_all_that_it_imports():
+    omp = shown("omp")
+    assert "initialisers/methods/omp.py" in omp
+    numerics = {"pursuit", "shortlist", "dictionary", "piece_weights"}
+    assert {f"initialisers/numerics/{name}.py" for name in numerics} <= omp
+    assert "spaces/ngrams.py" in shown("wechsel")
+    assert not any("hypernetwork" in file for file in omp)
+
+
+def test_the_files_of_the_hypernetwork_are_its_whole_package():
+    folder = Path(registry.__file__).parent / "hypernetwork"
+    modules = {f"initialisers/hypernetwork/{file.name}" for file in folder.glob("[!_]*.py")}
+    assert len(modules) > 5
+    assert modules <= shown("hypernetwork")
+
+
+def test_the_file_of_a_plugin_counts_with_what_it_imports(tmp_path: Path):
+    path = tmp_path / "counted.py"
+    path.write_text(PLUGIN.format(name="counted"), encoding="utf-8")
+    load_plugin(path)
+    files = source_files("counted")
+    assert path.resolve() in files
+    assert Path(registry.__file__) in files
+
+
+def test_relative_imports_and_imports_in_functions_are_followed(tmp_path: Path, monkeypatch):
+    package = tmp_path / "plugged"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "deep" / "__init__.py").write_text("from .inner import x\n")
+    (package / "deep" / "inner.py").write_text("x = 1\n")
+    (package / "unused.py").write_text("")
+    (package / "method.py").write_text("class A:\n    def f(self):\n        from .deep import x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = code_files(importlib.import_module("plugged.method").A)
+    assert {file.relative_to(package).as_posix() for file in files} == {
+        "method.py",
+        "deep/__init__.py",
+        "deep/inner.py",
+    }
+
+
+def test_editing_a_file_that_a_method_imports_changes_the_hash_of_its_code(tmp_path, monkeypatch):
+    from tokensurgeon.studies.comparison_state import code_hash
+
+    package = tmp_path / "hashed"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "arithmetic.py").write_text("FACTOR = 1.0\n")
+    text = PLUGIN.format(name="hashed") + "\nfrom hashed import arithmetic\n"
+    (package / "method.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("hashed.method")
+    before = code_hash("hashed")
+    assert before == code_hash("hashed")
+    (package / "arithmetic.py").write_text("FACTOR = 2.0\n")
+    assert code_hash("hashed") not in (before, None)
+    assert code_hash("no-such-method") is None
+
+
+def test_a_preset_is_a_class_of_its_own_with_the_settings_it_leaves_open():
+    assert settings_of("focus") == {
+        "space": None,
+        "encoder": None,
+        "temperature": 1.0,
+        "dim": 128,
+    }
+    assert get("focus") is not get("clp")
+    with pytest.raises(SettingError, match=r"'focus' has no setting 'combiner'"):
+        build("focus", {"combiner": "omp"})
+    with pytest.raises(SettingError, match=r"wechsel\.k must be int; got None"):
+        build("wechsel", {"k": None})
+    assert build("clp", {"k": None}).k is None

@@ -6,14 +6,18 @@ from tokensurgeon.initialisers.contract import (
     InitContext,
     Initialiser,
     NewRows,
+    Resolvable,
+    RunsSource,
     SideRows,
     States,
+    TakesTime,
+    TrainableStates,
 )
 from tokensurgeon.initialisers.fallback_rows import (
-    QuietRow,
+    SuppressedRow,
     mean_input_row,
     mean_row,
-    quiet_output_row,
+    suppressed_output_row,
 )
 from tokensurgeon.initialisers.registry import (
     build,
@@ -22,6 +26,7 @@ from tokensurgeon.initialisers.registry import (
     load_plugin,
     names,
     settings_of,
+    source_files,
 )
 
 __all__ = [
@@ -29,9 +34,13 @@ __all__ = [
     "InitContext",
     "Initialiser",
     "NewRows",
-    "QuietRow",
+    "Resolvable",
+    "RunsSource",
     "SideRows",
     "States",
+    "SuppressedRow",
+    "TakesTime",
+    "TrainableStates",
     "build",
     "check_initialiser",
     "get",
@@ -40,6 +49,7 @@ __all__ = [
     "mean_input_row",
     "mean_row",
     "names",
-    "quiet_output_row",
+    "suppressed_output_row",
     "settings_of",
+    "source_files",
 ]

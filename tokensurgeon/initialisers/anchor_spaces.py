@@ -1,22 +1,22 @@
-"""From a surgery to an anchor space: where the missing tokens and the anchors lie.
+"""From a surgery to an anchor space: vectors of the missing tokens and of the anchors.
 
 An anchor is a token that has a trained source row. Spaces made of spellings, of a text encoder or
-of hidden states place every token of either vocabulary, so each trained source token is an
-anchor. A donor's rows and co-occurrence know the target's tokens only, so there the anchors are
-the shared tokens.
+of hidden states know every token of either vocabulary, so each trained source token is an anchor.
+A donor's rows and co-occurrence know the target's tokens only, so there the anchors are the
+shared tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+import scipy.sparse as sp
 
+from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.contract import Ids, InitContext, Rows
+from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.spaces import (
     Space,
     co_occurrence_space,
@@ -25,12 +25,17 @@ from tokensurgeon.spaces import (
     row_space,
     state_space,
 )
+from tokensurgeon.spaces.states import state_tokens
 
 SpaceName = Literal["donor", "co-occurrence", "encoder", "hidden-states", "ngrams"]
 
+EARLY = 0.4
+"""Share of a model's depth that hidden states are read after where no layer is named: a model
+fuses the pieces of a word in its early layers."""
+
 
 @dataclass(frozen=True)
-class Place:
+class SpaceSpec:
     """Which space, and how it is built.
 
     Attributes
@@ -80,10 +85,19 @@ class Place:
             return "donor"
         return "co-occurrence" if context.texts else "ngrams"
 
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return how many tokens building it runs through the source."""
+        states = context.states
+        if states is None or self.resolved_space(context) != "hidden-states":
+            return 0
+        n_anchors = len(_anchor_ids(context, self))
+        words = state_tokens(context.pieces, context.prefix, states.max_positions)
+        return words + n_anchors * (len(context.prefix) + 1)
+
 
 @dataclass(frozen=True)
-class Placed:
-    """Vectors of the missing tokens and of the anchors.
+class AnchorSpace:
+    """Vectors of the missing tokens and of the anchors, in one space.
 
     Attributes
     ----------
@@ -95,20 +109,35 @@ class Placed:
         The source row of each anchor; each once, all trained.
     """
 
-    missing: Rows
-    known: npt.NDArray[np.bool_]
-    anchors: Rows
+    missing: Float32
+    known: Mask
+    anchors: Float32
     source_ids: Ids
 
     def anchor_of(self, n_source: int) -> Ids:
         """Return the anchor of each source id, or -1, int64 (n_source,)."""
-        result = np.full(n_source, -1, dtype=np.int64)
-        result[self.source_ids] = np.arange(len(self.source_ids))
+        anchor = np.full(n_source, -1, dtype=np.int64)
+        anchor[self.source_ids] = np.arange(len(self.source_ids))
+        return anchor
+
+    def over_source(self, weights: sp.csr_array, n_source: int) -> sp.csr_array:
+        """Return weights over anchors as weights over source ids."""
+        columns = self.source_ids[weights.indices]
+        shape = (weights.shape[0], n_source)
+        result = sp.csr_array((weights.data, columns, weights.indptr), shape=shape, copy=True)
+        result.sort_indices()
         return result
 
+    def centred(self) -> AnchorSpace:
+        """Return the space with the anchors' mean at its origin; unknown tokens stay 0."""
+        mean = self.anchors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        missing = self.missing - mean
+        missing[~self.known] = 0.0
+        return replace(self, missing=missing, anchors=self.anchors - mean)
 
-def place(context: InitContext, where: Place, side: str, name: str) -> Placed:
-    """Return where the missing tokens and the anchors lie.
+
+def locate(context: InitContext, spec: SpaceSpec, side: str, name: str) -> AnchorSpace:
+    """Return the vectors of the missing tokens and of the anchors.
 
     Spaces are kept in `context.cache`; only hidden states are not, so that every method answers
     for the forward passes that it asked for.
@@ -116,7 +145,7 @@ def place(context: InitContext, where: Place, side: str, name: str) -> Placed:
     Parameters
     ----------
     context : InitContext
-    where : Place
+    spec : SpaceSpec
     side : 'input' or 'output'
         Which of the donor's matrices; other spaces are the same on both sides.
     name : str
@@ -127,30 +156,33 @@ def place(context: InitContext, where: Place, side: str, name: str) -> Placed:
     InitialiserError
         If what the space is made of is not at hand.
     """
-    space = where.resolved_space(context)
-    if space in ("donor", "co-occurrence"):
-        found = _donor(context, side, name) if space == "donor" else _text(context, where, name)
-        targets, source_ids = shared_pairs(context, found.known)
-        return Placed(
-            found.vectors[context.missing],
-            found.known[context.missing],
-            found.vectors[targets],
-            source_ids,
+    kind = spec.resolved_space(context)
+    if kind in ("donor", "co-occurrence"):
+        space = _donor(context, side, name) if kind == "donor" else _text(context, spec, name)
+        targets, source_ids = shared_pairs(context, space.known)
+        missing = context.missing
+        return AnchorSpace(
+            space.vectors[missing], space.known[missing], space.vectors[targets], source_ids
         )
-    source_ids = np.flatnonzero(context.anchors).astype(np.int64)
-    if where.shared_only:
-        _, shared = shared_pairs(context, np.ones(context.target.n_rows, dtype=bool))
-        source_ids = np.sort(shared)
-    if space == "hidden-states":
-        found = _states(context, where, source_ids, name)
+    source_ids = _anchor_ids(context, spec)
+    if kind == "hidden-states":
+        space = _states(context, spec, source_ids, name)
     else:
-        found = _spelled(context, where, space, source_ids, name)
+        space = _spelled(context, spec, kind, source_ids, name)
     n = context.n_missing
-    known = found.known[n:]
-    return Placed(found.vectors[:n], found.known[:n], found.vectors[n:][known], source_ids[known])
+    vectors, known = space.vectors, space.known[n:]
+    return AnchorSpace(vectors[:n], space.known[:n], vectors[n:][known], source_ids[known])
 
 
-def shared_pairs(context: InitContext, known: npt.NDArray[np.bool_]) -> tuple[Ids, Ids]:
+def _anchor_ids(context: InitContext, spec: SpaceSpec) -> Ids:
+    """Return the source ids of the anchors in a space that knows both vocabularies."""
+    if spec.shared_only:
+        _, shared = shared_pairs(context, np.ones(context.target.n_rows, dtype=bool))
+        return np.sort(shared)
+    return np.flatnonzero(context.anchors).astype(np.int64)
+
+
+def shared_pairs(context: InitContext, known: Mask) -> tuple[Ids, Ids]:
     """Return (target ids, source ids) of the shared tokens whose source row is trained.
 
     Parameters
@@ -181,56 +213,52 @@ def _donor(context: InitContext, side: str, name: str) -> Space:
     return row_space(donor.input if side == "input" else donor.output, donor.known)
 
 
-def _text(context: InitContext, where: Place, name: str) -> Space:
+def _text(context: InitContext, spec: SpaceSpec, name: str) -> Space:
     texts = context.texts
     if not texts:
         raise InitialiserError(
             f"'{name}' with space 'co-occurrence' counts neighbours in a text. Give one with "
             "--calibration-text, or choose another space."
         )
-    key = ("co-occurrence", where.dim, where.window)
+    key = ("co-occurrence", spec.dim, spec.window)
     if key not in context.cache:
         context.progress(0, 1, f"{name}: counting neighbours")
-        n_target = context.target.n_rows
-        encoded = context.target.encode_many(texts)
-        documents = [np.asarray(each.ids, dtype=np.int64) for each in encoded]
+        documents = [np.asarray(e.ids, dtype=np.int64) for e in context.target.encode_many(texts)]
         context.cache[key] = co_occurrence_space(
-            documents, n_target, dim=where.dim, window=where.window, seed=context.seed
+            documents, context.target.n_rows, dim=spec.dim, window=spec.window, seed=context.seed
         )
         context.progress(1, 1, f"{name}: counting neighbours")
-    found: Space = context.cache[key]
-    return found
+    space: Space = context.cache[key]
+    return space
 
 
-def _spelled(context: InitContext, where: Place, space: str, source_ids: Ids, name: str) -> Space:
+def _spelled(context: InitContext, spec: SpaceSpec, kind: str, source_ids: Ids, name: str) -> Space:
     """Return the space of the missing tokens and then the anchors, from their bytes."""
-    source, target = context.source.token_bytes, context.target.token_bytes
-    key: tuple[Any, ...] = (space, where.dim, where.encoder, where.shared_only)
+    key: tuple[Any, ...] = (kind, spec.dim, spec.encoder, spec.shared_only)
     if key not in context.cache:
-        data = [target[i] for i in context.missing.tolist()]
-        data += [source[i] for i in source_ids.tolist()]
-        if space == "ngrams":
+        data = [context.target.token_bytes[i] for i in context.missing.tolist()]
+        data += [context.source.token_bytes[i] for i in source_ids.tolist()]
+        if kind == "ngrams":
             context.progress(0, 1, f"{name}: comparing spellings")
-            found = ngram_space(data, dim=where.dim, seed=context.seed)
+            context.cache[key] = ngram_space(data, dim=spec.dim, seed=context.seed)
             context.progress(1, 1, f"{name}: comparing spellings")
         else:
-            if where.encoder is None:
+            if spec.encoder is None:
                 raise InitialiserError(
                     f"'{name}' with space 'encoder' needs the folder of a text encoder. Give "
                     f"--set {name}.encoder=FOLDER, or choose another space."
                 )
-            found = encoder_space(
-                [_text_of(each) for each in data],
-                where.encoder,
+            context.cache[key] = encoder_space(
+                [_text_of(token) for token in data],
+                spec.encoder,
                 device=context.device,
-                progress=lambda done, total: context.progress(done, total, f"{name}: encoding"),
+                progress=context.steps(f"{name}: encoding"),
             )
-        context.cache[key] = found
-    result: Space = context.cache[key]
-    return result
+    space: Space = context.cache[key]
+    return space
 
 
-def _states(context: InitContext, where: Place, source_ids: Ids, name: str) -> Space:
+def _states(context: InitContext, spec: SpaceSpec, source_ids: Ids, name: str) -> Space:
     """Return the space of the missing tokens and then the anchors, from the source's states."""
     states = context.states
     if states is None:
@@ -238,15 +266,14 @@ def _states(context: InitContext, where: Place, source_ids: Ids, name: str) -> S
             f"'{name}' with space 'hidden-states' runs the source model, which is not at hand "
             "here. Choose another space."
         )
-    pieces: Sequence[Sequence[int]] = [*context.pieces, *([int(i)] for i in source_ids)]
     return state_space(
-        pieces,
+        [*context.pieces, *((token,) for token in source_ids.tolist())],
         states,
-        resolved_layer(where.layer, states.n_layers, name),
+        resolved_layer(spec.layer, states.n_layers, name),
         states.width,
         prefix=context.prefix,
         max_positions=states.max_positions,
-        progress=lambda done, total: context.progress(done, total, f"{name}: reading states"),
+        progress=context.steps(f"{name}: reading states"),
     )
 
 
@@ -259,7 +286,7 @@ def resolved_layer(layer: int | None, n_layers: int, name: str) -> int:
         If the model has fewer blocks.
     """
     if layer is None:
-        return max(1, min(n_layers, round(0.4 * n_layers)))
+        return max(1, min(n_layers, round(EARLY * n_layers)))
     if layer > n_layers:
         raise SettingError(f"{name}.layer is {layer}; this model has {n_layers} blocks")
     return layer

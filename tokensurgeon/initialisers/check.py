@@ -16,20 +16,21 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment, align
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers.contract import (
     DonorRows,
     InitContext,
     Initialiser,
     NewRows,
-    Rows,
     SideRows,
 )
 from tokensurgeon.vocabulary import Kind, Vocabulary, vocabulary_from_tokenizer
 
-_WIDTH = 16
-_DONOR_WIDTH = 12
+_WIDTH, _DONOR_WIDTH = 16, 12
+"""They differ, so that rows of one cannot be taken for rows of the other."""
 _MULTIPLIER = 2.0
+"""Not 1, so that a method that forgets it is seen to."""
 _SHARED_WORDS = ("the", " the", " and", " cat", "ing", "er", " on", "at", " mat", "it", "en", "s a")
 _MISSING_WORDS = (
     " sitting", " kitten", "table", " mitten", "letter", " running", "world", " water", "été",
@@ -67,7 +68,7 @@ def check_initialiser(candidate: type[Any] | Initialiser) -> None:
     worked = 0
     refusal = ""
     for label, context in example_contexts():
-        before = _fingerprint(context)
+        before = _digest(context)
         try:
             first = instance(context)
             context.cache.clear()  # what is kept there must not hide that it is random
@@ -79,14 +80,14 @@ def check_initialiser(candidate: type[Any] | Initialiser) -> None:
                     f"'{name}' refuses {label} with {refusal!r}; say a fact and the next step, "
                     "in one line"
                 ) from error
-            _demand(_fingerprint(context) == before, name, label, "changes the context")
+            _demand(_digest(context) == before, name, label, "changes the context")
             continue
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InitialiserError(
                 f"'{name}' fails on {label}: {reason}; raise InitialiserError where it cannot work"
             ) from error
-        _demand(_fingerprint(context) == before, name, label, "changes the context")
+        _demand(_digest(context) == before, name, label, "changes the context")
         _check_rows(name, label, context, first)
         same = _digest(first) == _digest(second)
         _demand(same, name, label, "gives other rows at a second call; use context.generator()")
@@ -135,8 +136,8 @@ def example_context(
         known = generator.random(target.n_rows) < 0.95
         known[alignment.missing[:1]] = True
         rows = [_random_rows(generator, target.n_rows, _DONOR_WIDTH) for _ in range(2)]
-        for each in rows:
-            each[~known] = 0
+        for side in rows:
+            side[~known] = 0
         donor = DonorRows(input=rows[0], output=rows[1], known=known)
     states = None
     if extras == "states" or everything:
@@ -166,25 +167,25 @@ class ExampleStates:
     n_layers = 2
     max_positions: int | None
 
-    def __init__(self, embeddings: Rows, seed: int = 0, max_positions: int = 64) -> None:
+    def __init__(self, embeddings: Float32, seed: int = 0, max_positions: int = 64) -> None:
         self.max_positions = max_positions
         self.width = int(embeddings.shape[1])
         self._embeddings = embeddings
         generator = np.random.default_rng(seed)
         self._blocks = generator.standard_normal((self.n_layers, self.width, self.width)) / 4
-        self._places = generator.standard_normal((max_positions, self.width)) / 10
+        self._positions = generator.standard_normal((max_positions, self.width)) / 10
 
     def __call__(
         self,
         ids: Sequence[Sequence[int]],
         layer: int,
         position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Rows:
+    ) -> Float32:
         """See `tokensurgeon.initialisers.contract.States`."""
         result = np.zeros((len(ids), self.width), dtype=np.float32)
         for i, sequence in enumerate(ids):
-            places = range(len(sequence)) if position_ids is None else position_ids[i]
-            state = self._embeddings[list(sequence)] + self._places[list(places)]
+            positions = range(len(sequence)) if position_ids is None else position_ids[i]
+            state = self._embeddings[list(sequence)] + self._positions[list(positions)]
             distance = np.arange(len(sequence))[:, None] - np.arange(len(sequence))
             mix = np.where(distance >= 0, 0.5 ** np.abs(distance), 0.0)
             for block in self._blocks[:layer]:
@@ -238,7 +239,7 @@ def _check_rows(name: str, label: str, context: InitContext, new: NewRows) -> No
 
 
 def _check_side(
-    name: str, label: str, context: InitContext, side: SideRows, source_rows: Rows
+    name: str, label: str, context: InitContext, side: SideRows, source_rows: Float32
 ) -> None:
     """Check one side's shapes, dtypes and finiteness, and that the weights give the values."""
     shape = (context.n_missing, context.width)
@@ -290,15 +291,11 @@ def _digest(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(context: InitContext) -> str:
-    return _digest(context)
-
-
-def _random_rows(generator: np.random.Generator, count: int, width: int) -> Rows:
+def _random_rows(generator: np.random.Generator, count: int, width: int) -> Float32:
     return generator.standard_normal((count, width)).astype(np.float32)
 
 
-def _counts(vocabulary: Vocabulary, n_rows: int) -> Any:
+def _counts(vocabulary: Vocabulary, n_rows: int) -> Ids:
     counts = np.zeros(n_rows, dtype=np.int64)
     for text in _TEXTS:
         np.add.at(counts, vocabulary.encode(text), 1)
@@ -330,5 +327,5 @@ def _byte_level(words: Sequence[str]) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = level
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(each, special=True) for each in symbols[:2]])
+    tokenizer.add_special_tokens([AddedToken(symbol, special=True) for symbol in symbols[:2]])
     return tokenizer

@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.errors import InitialiserError
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
-Rows = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+Rows = Float32  # until every room imports it from `arrays`
 
 
+@runtime_checkable
 class States(Protocol):
     """Hidden states of the source: a batched forward pass without gradients."""
 
@@ -44,12 +45,29 @@ class States(Protocol):
         ids: Sequence[Sequence[int]],
         layer: int,
         position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Rows:
+    ) -> Float32:
         """Return the state after the *last* id of each sequence, (len(ids), width) float32.
 
         `layer` = `n_layers` is the final state after the last norm: what the output rows see.
         Sequences may differ in length; they are batched by length, never padded.
         """
+        ...
+
+
+@runtime_checkable
+class TrainableStates(States, Protocol):
+    """States of a source that a method may train through: gradients pass through its body.
+
+    A method that does so asks ``isinstance(context.states, TrainableStates)`` first, and says
+    afterwards what it trained with, so that the report counts it.
+    """
+
+    def language_model(self) -> Any:
+        """Return the source as a `tokensurgeon.models.LanguageModel`; its body is not changed."""
+        ...
+
+    def count_training(self, n_tokens: int, gradient_steps: int) -> None:
+        """Count tokens that were run through the source, and the steps of the training."""
         ...
 
 
@@ -65,9 +83,9 @@ class DonorRows:
         Where both rows are the donor's own, finite and not all zero.
     """
 
-    input: Rows
-    output: Rows
-    known: npt.NDArray[np.bool_]
+    input: Float32
+    output: Float32
+    known: Mask
 
 
 @dataclass(frozen=True)
@@ -117,12 +135,12 @@ class InitContext:
     alignment: Alignment
     missing: Ids
     pieces: tuple[tuple[int, ...], ...]
-    input_rows: Rows
-    output_rows: Rows
+    input_rows: Float32
+    output_rows: Float32
     tied: bool
-    anchors: npt.NDArray[np.bool_]
+    anchors: Mask
     embedding_multiplier: float = 1.0
-    output_bias: Rows | None = None
+    output_bias: Float32 | None = None
     softcap: float | None = None
     donor: DonorRows | None = None
     source_counts: Ids | None = None
@@ -133,7 +151,7 @@ class InitContext:
     device: str = "cpu"
     memory_budget: int = 2 << 30
     seed: int = 0
-    progress: Callable[[int, int, str], None] = field(default=lambda done, total, what: None)
+    progress: Progress = no_progress
     cache: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -165,6 +183,10 @@ class InitContext:
         """Return a new generator, the same at every call: an answer never depends on the order."""
         return np.random.default_rng(self.seed)
 
+    def steps(self, what: str) -> Callable[[int, int], None]:
+        """Return a function that reports steps of `what`: called with what is done, of how much."""
+        return lambda done, total: self.progress(done, total, what)
+
 
 @dataclass(frozen=True)
 class SideRows:
@@ -181,10 +203,10 @@ class SideRows:
     """
 
     weights: sp.csr_array | None = None
-    virtual: Rows | None = None
-    dense: Rows | None = None
+    virtual: Float32 | None = None
+    dense: Float32 | None = None
 
-    def values(self, source_rows: Rows) -> Rows:
+    def values(self, source_rows: Float32) -> Float32:
         """Return the rows, (n_missing, width) float32, computed in float32.
 
         Raises
@@ -228,12 +250,42 @@ class NewRows:
 class Initialiser(Protocol):
     """A frozen dataclass, its settings as fields, that computes rows for missing tokens.
 
-    Where a setting may be left open (None), a method ``resolved(context)`` may return the
-    initialiser with it filled in, so that reports say what was used.
+    What else an initialiser may say of itself is in `Resolvable`, `RunsSource` and `TakesTime`.
     """
 
     name: ClassVar[str]
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return rows for `context.missing`; the context is not changed."""
+        ...
+
+
+@runtime_checkable
+class Resolvable(Protocol):
+    """An initialiser with settings that may be left open (None)."""
+
+    def resolved(self, context: InitContext) -> Initialiser:
+        """Return it with these settings as they are used here, for the report."""
+        ...
+
+
+@runtime_checkable
+class RunsSource(Protocol):
+    """An initialiser that runs the source's forward pass, and knows how much before it does."""
+
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return how many tokens it will run through the source; runs none itself.
+
+        0 where the source cannot be run (`context.states` is None). Feeds the estimate of
+        ``--dry-run``.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesTime(Protocol):
+    """An initialiser that is given time, and takes it whatever the machine."""
+
+    def seconds(self, context: InitContext) -> float:
+        """Return the seconds that it will take beside its forward passes."""
         ...

@@ -10,24 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Mask
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers.contract import InitContext, Rows
+from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.models.head import OutputHead
 
 MARGIN = 20.0
-"""Nats below which a row is silent, where an output bias can bring it so low."""
+"""Nats below which a row is silent, where an output bias can bring it so low: a million such rows
+take 0.2 % of the probability."""
 SHARE = 0.99
-"""Share of the probe states whose distance to the logsumexp is told."""
+"""Share of the probe states whose distance to the logsumexp is reported."""
 LONGEST_PROBE = 32
-"""Tokens."""
+"""Tokens of a stretch of text: enough for a state to be in the midst of something."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Penalties to choose from, in units of the states' mean square, a decade apart."""
 STEPS = 200
-"""Of the fit, at most."""
+"""Of the fit, at most; it is convex and mostly ends before."""
 
 
 @dataclass(frozen=True)
-class QuietRow:
+class SuppressedRow:
     """An output row that hidden states do not prefer, and what it reaches.
 
     Attributes
@@ -45,7 +48,7 @@ class QuietRow:
     n_probes : int
     """
 
-    row: Rows
+    row: Float32
     bias: float
     margin: float
     cost: float
@@ -53,7 +56,7 @@ class QuietRow:
     n_probes: int
 
 
-def trained_rows(rows: Rows, anchors: npt.NDArray[np.bool_]) -> Rows:
+def trained_rows(rows: Float32, anchors: Mask) -> Float32:
     """Return the rows that look trained; where none does, the finite ones.
 
     Raises
@@ -69,18 +72,18 @@ def trained_rows(rows: Rows, anchors: npt.NDArray[np.bool_]) -> Rows:
     return chosen
 
 
-def mean_row(rows: Rows, anchors: npt.NDArray[np.bool_]) -> Rows:
+def mean_row(rows: Float32, anchors: Mask) -> Float32:
     """Return the mean of the rows where `anchors`, (width,) float32, summed in float64."""
     chosen = trained_rows(rows, anchors)
     return np.asarray(chosen.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
-def mean_input_row(context: InitContext) -> Rows:
+def mean_input_row(context: InitContext) -> Float32:
     """Return the mean of the trained input rows, (width,) float32."""
     return mean_row(context.input_rows, context.anchors)
 
 
-def quiet_output_row(context: InitContext, n_probes: int = 1024) -> QuietRow:
+def suppressed_output_row(context: InitContext, n_probes: int = 1024) -> SuppressedRow:
     """Return an output row that takes next to no probability at any hidden state.
 
     With forward passes it is the row q that minimises the loss it causes: the mean over probe
@@ -106,38 +109,36 @@ def quiet_output_row(context: InitContext, n_probes: int = 1024) -> QuietRow:
     states = _probe_states(context, n_probes)
     if states is None:
         bias = _bias_below(context) if with_bias else 0.0
-        return _quiet(mean, bias, float("nan"), float("nan"), 0)
-    level = _logsumexp(context, states)
-    # Where so many rows, each at this logit, take half of the probability.
-    ceiling = _raw(level - np.log(context.n_source), context.softcap)
+        return _described(mean, bias, float("nan"), float("nan"), 0)
+    head = _source_head(context)
+    level = _logsumexp(head, states)
+    # As many rows as there are tokens, each at this logit, take half of the probability.
+    ceiling = head.inverse(level - np.log(context.n_source))
     row, bias = mean, 0.0
     if with_bias:
-        lowest = _raw(level - MARGIN, context.softcap)
+        lowest = head.inverse(level - MARGIN)
         bias = -float((states @ mean - lowest).max())
     else:
-        row = mean + _least_heard(mean, states, ceiling)
+        row = mean + _least_preferred(mean, states, ceiling)
         limit = 2.0 * float(np.quantile(np.linalg.norm(rows, axis=1), 0.99))
         row = mean + min(1.0, _longest(mean, mean - row, limit)) * (row - mean)
     logits = states @ row + bias
-    raw_level = _raw(level, context.softcap)
-    margin = -float(np.quantile(logits - raw_level, SHARE, method="higher"))
-    return _quiet(row, bias, margin, _cost(logits - ceiling), len(states))
+    margin = -float(np.quantile(logits - head.inverse(level), SHARE, method="higher"))
+    return _described(row, bias, margin, _cost(logits - ceiling), len(states))
 
 
-def _quiet(
-    row: npt.NDArray[np.float64], bias: float, margin: float, cost: float, n_probes: int
-) -> QuietRow:
+def _described(
+    row: Float64, bias: float, margin: float, cost: float, n_probes: int
+) -> SuppressedRow:
     norm = float(np.linalg.norm(row))
-    return QuietRow(row.astype(np.float32), bias, margin, cost, norm, n_probes)
+    return SuppressedRow(row.astype(np.float32), bias, margin, cost, norm, n_probes)
 
 
-def _cost(excess: npt.NDArray[np.float64]) -> float:
+def _cost(excess: Float64) -> float:
     return float(np.logaddexp(0.0, excess).mean())
 
 
-def _least_heard(
-    mean: npt.NDArray[np.float64], states: npt.NDArray[np.float64], ceiling: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _least_preferred(mean: Float64, states: Float64, ceiling: Float64) -> Float64:
     """Return what to add to the mean row, under the ridge that does best on states left out."""
     excess = states @ mean - ceiling
     even = np.arange(len(states)) % 2 == 0
@@ -154,28 +155,24 @@ def _least_heard(
     return _fitted(states, excess, ridge)
 
 
-def _fitted(
-    states: npt.NDArray[np.float64], excess: npt.NDArray[np.float64], ridge: float
-) -> npt.NDArray[np.float64]:
+def _fitted(states: Float64, excess: Float64, ridge: float) -> Float64:
     """Minimise the cost with a ridge, in units of the states' mean square; convex."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
     weight = ridge * float((states**2).mean())
 
-    def cost(change: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        found = excess + states @ change
-        slope = states.T @ expit(found) / len(states) + weight * change
-        return _cost(found) + weight / 2 * float(change @ change), slope
+    def cost(change: Float64) -> tuple[float, Float64]:
+        changed = excess + states @ change
+        slope = states.T @ expit(changed) / len(states) + weight * change
+        return _cost(changed) + weight / 2 * float(change @ change), slope
 
     start = np.zeros(states.shape[1])
-    found = minimize(cost, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    return np.asarray(found.x, dtype=np.float64)
+    fit = minimize(cost, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    return np.asarray(fit.x, dtype=np.float64)
 
 
-def _longest(
-    mean: npt.NDArray[np.float64], direction: npt.NDArray[np.float64], limit: float
-) -> float:
+def _longest(mean: Float64, direction: Float64, limit: float) -> float:
     """Return the largest c ≥ 0 for which ‖mean − c·direction‖ ≤ limit."""
     a = float(direction @ direction)
     half_b = float(mean @ direction)
@@ -191,30 +188,23 @@ def _bias_below(context: InitContext) -> float:
     return float(bias.min() if len(bias) else 0.0) - MARGIN
 
 
-def _raw(logits: npt.NDArray[np.float64], softcap: float | None) -> npt.NDArray[np.float64]:
-    """Undo the softcap; a logit that it cannot reach becomes the lowest that it nearly can."""
-    if softcap is None:
-        return logits
-    return np.asarray(softcap * np.arctanh(np.clip(logits / softcap, -0.999, 0.999)))
+def _source_head(context: InitContext) -> OutputHead:
+    """Return the source's output side over its finite rows."""
+    finite = np.isfinite(context.output_rows).all(axis=1)
+    bias = None if context.output_bias is None else context.output_bias[finite]
+    return OutputHead(context.output_rows[finite], bias, softcap=context.softcap)
 
 
-def _logsumexp(context: InitContext, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    rows = context.output_rows[np.isfinite(context.output_rows).all(axis=1)].astype(np.float32)
-    bias = context.output_bias
-    result = np.empty(len(states))
-    block = max(1, min(len(states), context.memory_budget // (16 * max(1, len(rows)))))
-    for start in range(0, len(states), block):
-        logits = (states[start : start + block].astype(np.float32) @ rows.T).astype(np.float64)
-        if bias is not None:
-            logits += bias[np.isfinite(context.output_rows).all(axis=1)]
-        if context.softcap is not None:
-            logits = context.softcap * np.tanh(logits / context.softcap)
-        top = logits.max(axis=1)
-        result[start : start + block] = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return result
+def _logsumexp(head: OutputHead, states: Float64) -> Float64:
+    """Return the logsumexp at each state, summed in float64."""
+    level = np.empty(len(states))
+    for part in head.blocks(len(states)):
+        logits = head.logits(states[part].astype(np.float32))
+        level[part] = logits.double().logsumexp(1).numpy()
+    return level
 
 
-def _probe_states(context: InitContext, n_probes: int) -> npt.NDArray[np.float64] | None:
+def _probe_states(context: InitContext, n_probes: int) -> Float64 | None:
     """Return final states (n, width) of a seeded probe set, or None."""
     states = context.states
     if states is None or states.width != context.width:
@@ -232,12 +222,11 @@ def _probe_states(context: InitContext, n_probes: int) -> npt.NDArray[np.float64
         text = context.texts[int(generator.integers(len(context.texts)))]
         # Not only openings: states inside an indentation or a table are unlike those.
         start = int(generator.integers(max(1, len(text) - 12 * LONGEST_PROBE)))
-        found = context.source.encode(text[start : start + 12 * LONGEST_PROBE])
-        known = [i for i in found if i < context.n_source]
+        encoded = context.source.encode(text[start : start + 12 * LONGEST_PROBE])
+        known = [token for token in encoded if token < context.n_source]
         if known:
             sequences.append(known[: int(generator.integers(1, LONGEST_PROBE + 1))])
-    found_states = states(
-        [[*context.prefix, *sequence] for sequence in sequences], states.n_layers
-    ).astype(np.float64)
-    finite = np.isfinite(found_states).all(axis=1)
-    return found_states[finite] if finite.any() else None
+    final = states([[*context.prefix, *sequence] for sequence in sequences], states.n_layers)
+    exact = final.astype(np.float64)
+    finite = np.isfinite(exact).all(axis=1)
+    return exact[finite] if finite.any() else None

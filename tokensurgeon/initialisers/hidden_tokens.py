@@ -18,22 +18,21 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
+from tokensurgeon.arrays import Float32, Float64, Ids, Mask
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers.contract import (
-    Ids,
-    InitContext,
-    Initialiser,
-    NewRows,
-    Rows,
-    SideRows,
-)
+from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
 from tokensurgeon.vocabulary import Vocabulary
 
 MOST_HIDDEN = 1000
+"""It bounds the time of rebuilding, by every candidate."""
 HIDDEN_SHARE = 0.2
+"""Of the shared tokens, at most: the others are the anchors of the rebuilding."""
 FEWEST_HIDDEN = 20
 """Below this nothing is learned from hiding: every candidate goes to the text."""
 SMALLEST_STRATUM = 100
+"""Hidden tokens that a stratum needs for weights of its own."""
+LEAST_WEIGHT = 1e-3
+"""A method of less weight in every stratum is left out: it would cost its time and give nothing."""
 STRATA = ("word", "part", "digits", "other script")
 
 
@@ -52,7 +51,7 @@ class Rebuilt:
 
     method: str
     error: float
-    rows: Rows
+    rows: Float32
 
 
 @dataclass(frozen=True)
@@ -94,32 +93,31 @@ def hide(context: InitContext) -> Hidden | None:
     own = {i: int(source_ids[i]) for i in drawn}
     lengths = {}
     for i in drawn:
-        found = source.pieces_of(target.token_bytes[i] or b"", forbid=(own[i],))
-        if found:
-            lengths[i] = len(found)
+        spelling = source.pieces_of(target.token_bytes[i] or b"", forbid=(own[i],))
+        if spelling:
+            lengths[i] = len(spelling)
     chosen = _alike(lengths, [len(p) for p in context.pieces], n_wanted, generator)
     hidden_ids = {own[i] for i in chosen}
-    pieces, kept = [], []
-    for i in sorted(chosen):
-        found = source.pieces_of(target.token_bytes[i] or b"", forbid=hidden_ids)
-        if found:
-            pieces.append(found)
-            kept.append(i)
-    if len(kept) < FEWEST_HIDDEN:
+    spellings = {
+        i: source.pieces_of(target.token_bytes[i] or b"", forbid=hidden_ids) for i in sorted(chosen)
+    }
+    pieces = {i: spelling for i, spelling in spellings.items() if spelling}
+    if len(pieces) < FEWEST_HIDDEN:
         return None
+    hidden = list(pieces)
     ids = source_ids.copy()
     match = alignment.match.copy()
-    ids[kept], match[kept] = -1, Match.NONE
+    ids[hidden], match[hidden] = -1, Match.NONE
     anchors = context.anchors.copy()
-    anchors[[own[i] for i in kept]] = False
+    anchors[[own[i] for i in hidden]] = False
     trial = dataclasses.replace(
         context,
-        alignment=alignment.with_matches(ids, match, f"{len(kept)} tokens are hidden"),
-        missing=np.array(kept, dtype=np.int64),
-        pieces=tuple(pieces),
+        alignment=alignment.with_matches(ids, match, f"{len(hidden)} tokens are hidden"),
+        missing=np.array(hidden, dtype=np.int64),
+        pieces=tuple(pieces.values()),
         anchors=anchors,
     )
-    return Hidden(trial, source_ids[kept])
+    return Hidden(trial, source_ids[hidden])
 
 
 def _alike(
@@ -142,7 +140,7 @@ def rebuild(
     hidden: Hidden,
     candidates: Mapping[str, Initialiser],
     side: str,
-    metric: np.ndarray | None = None,
+    metric: Float64 | None = None,
 ) -> list[Rebuilt]:
     """Let every candidate make the hidden rows of one side; the best first.
 
@@ -157,26 +155,33 @@ def rebuild(
         G, for the output side the mean of hhᵀ over a text; None is the identity.
     """
     context = hidden.context
-    rows = context.input_rows if side == "input" else context.output_rows
+    rows = _rows(context, side)
     truth = rows[hidden.source_ids]
     mean = rows[context.anchors].mean(axis=0, dtype=np.float64)
     base = _distance(np.broadcast_to(mean, truth.shape) - truth, metric)
-    found = []
+    rebuilt = []
     for name, candidate in candidates.items():
         try:
-            answer = candidate(context)
+            answer = _side(candidate(context), side)
         except InitialiserError:
             continue
-        one = answer.input if side == "input" else answer.output
-        if one is None:
+        if answer is None:
             continue
-        made = one.values(rows)
-        if np.isfinite(made).all():
-            found.append(Rebuilt(name, _distance(made - truth, metric) / base, made))
-    return sorted(found, key=lambda each: each.error)
+        values = answer.values(rows)
+        if np.isfinite(values).all():
+            rebuilt.append(Rebuilt(name, _distance(values - truth, metric) / base, values))
+    return sorted(rebuilt, key=lambda one: one.error)
 
 
-def _distance(difference: np.ndarray, metric: np.ndarray | None) -> float:
+def _rows(context: InitContext, side: str) -> Float32:
+    return context.input_rows if side == "input" else context.output_rows
+
+
+def _side(answer: NewRows, side: str) -> SideRows | None:
+    return answer.input if side == "input" else answer.output
+
+
+def _distance(difference: Float32 | Float64, metric: Float64 | None) -> float:
     difference = difference.astype(np.float64)
     moved = difference if metric is None else difference @ metric
     return float(np.einsum("ij,ij->i", difference, moved).mean())
@@ -184,26 +189,26 @@ def _distance(difference: np.ndarray, metric: np.ndarray | None) -> float:
 
 def strata(vocabulary: Vocabulary, ids: Sequence[int] | Ids) -> Ids:
     """Return an index into `STRATA` for each token, int64 (len(ids),)."""
-    found = np.empty(len(ids), dtype=np.int64)
+    stratum = np.empty(len(ids), dtype=np.int64)
     for k, i in enumerate(ids):
         data = vocabulary.token_bytes[int(i)] or b""
         text = data.decode("utf-8", errors="replace")
         if any(c.isdigit() for c in text):
-            found[k] = 2
+            stratum[k] = 2
         elif any(
             c.isalpha() and not unicodedata.name(c, "LATIN").startswith("LATIN") for c in text
         ):
-            found[k] = 3
+            stratum[k] = 3
         else:
-            found[k] = 0 if data[:1].isspace() else 1
-    return found
+            stratum[k] = 0 if data[:1].isspace() else 1
+    return stratum
 
 
 def stack(
     hidden: Hidden,
     rebuilt: Sequence[Rebuilt],
     side: str,
-    metric: np.ndarray | None = None,
+    metric: Float64 | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Return how much of each candidate to add up, by stratum: non-negative least squares.
 
@@ -218,20 +223,20 @@ def stack(
     from scipy.optimize import nnls
 
     context = hidden.context
-    rows = context.input_rows if side == "input" else context.output_rows
     root = None
     if metric is not None:
         values, vectors = np.linalg.eigh(metric)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
 
-    def seen(made: Rows) -> np.ndarray:
-        exact = made.astype(np.float64)
+    def in_metric(rows: Float32) -> Float64:
+        exact = rows.astype(np.float64)
         return exact if root is None else exact @ root
 
-    truth, parts = seen(rows[hidden.source_ids]), [seen(each.rows) for each in rebuilt]
+    truth = in_metric(_rows(context, side)[hidden.source_ids])
+    parts = [in_metric(one.rows) for one in rebuilt]
     kinds = strata(context.target, context.missing)
 
-    def fit(chosen: np.ndarray) -> np.ndarray:
+    def fit(chosen: Mask) -> Float64:
         # The normal equations: a few unknowns, however many tokens and dimensions.
         gram = np.array([[np.vdot(a[chosen], b[chosen]) for b in parts] for a in parts])
         right = np.array([np.vdot(a[chosen], truth[chosen]) for a in parts])
@@ -247,9 +252,9 @@ def stack(
         ]
     )
     return {
-        each.method: tuple(float(w) for w in weights[:, m])
-        for m, each in enumerate(rebuilt)
-        if weights[:, m].max() > 1e-3
+        one.method: tuple(float(w) for w in weights[:, m])
+        for m, one in enumerate(rebuilt)
+        if weights[:, m].max() > LEAST_WEIGHT
     }
 
 
@@ -285,11 +290,10 @@ def _mixed(
     """Return Σ weight · rows, the weights of a token those of its stratum."""
     shape = (context.n_missing, context.n_source)
     weights, columns = sp.csr_array(shape, dtype=np.float64), []
-    virtual: list[Rows] = []
-    dense: Rows | None = None
+    virtual: list[Float32] = []
+    dense: Float32 | None = None
     for method, by_stratum in parts:
-        answer = method(context)
-        one = answer.input if side == "input" else answer.output
+        one = _side(method(context), side)
         if one is None:
             raise InitialiserError(f"'{method.name}' has no {side} rows: choose another")
         scale = np.array(by_stratum)[kinds]

@@ -21,39 +21,40 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tokensurgeon.errors import InitialiserError, SettingError, UnknownNameError
+from tokensurgeon.initialisers.code_files import code_files
 from tokensurgeon.initialisers.contract import Initialiser
 
 GROUP = "tokensurgeon.initialisers"
 
 _HOUSE = "tokensurgeon.initialisers.methods."
-_BUILTINS: dict[str, str] = {
-    "zero": "plain",
-    "mean": "plain",
-    "random": "plain",
-    "multivariate": "plain",
-    "subword-mean": "subword",
-    "subword-first": "subword",
-    "subword-last": "subword",
-    "subword-ends": "subword",
-    "subword-exp": "subword",
-    "subword-shrunk": "subword",
-    "external": "external",
-    "omp": "omp",
-    "omp-published": "omp",
-    "hidden-residual": "hidden_residual",
-    "hidden-state": "hidden_state",
-    "anchors": "anchors",
-    "wechsel": "neighbours",
-    "focus": "neighbours",
-    "clp": "neighbours",
-    "tokenadapt": "tokenadapt",
-    "tokenadapt-local": "tokenadapt",
-    "tokenadapt-global": "tokenadapt",
-    "ridge-composer": "ridge_composer",
-    "hypernetwork": "hypernetwork_rows",
-    "binary-code": "fixed_codes",
-    "glyphs": "fixed_codes",
+_FILES: dict[str, tuple[str, ...]] = {
+    "plain": ("zero", "mean", "random", "multivariate"),
+    "subword": (
+        "subword-mean",
+        "subword-first",
+        "subword-last",
+        "subword-ends",
+        "subword-exp",
+        "subword-shrunk",
+    ),
+    "external": ("external",),
+    "omp": ("omp", "omp-published"),
+    "hidden_residual": ("hidden-residual",),
+    "hidden_state": ("hidden-state",),
+    "anchors": (
+        "anchors",
+        "wechsel",
+        "focus",
+        "clp",
+        "tokenadapt",
+        "tokenadapt-local",
+        "tokenadapt-global",
+    ),
+    "ridge_composer": ("ridge-composer",),
+    "hypernetwork_rows": ("hypernetwork",),
+    "fixed_codes": ("binary-code", "glyphs"),
 }
+_BUILTINS = {name: file for file, names in _FILES.items() for name in names}
 _CLASSES: dict[str, type[Initialiser]] = {}
 _SCANNED: list[bool] = []
 
@@ -107,6 +108,47 @@ def initialiser(name: str) -> Callable[[Class], Class]:
         return cls
 
     return register
+
+
+def preset(
+    name: str, base: type, *, fixed: Mapping[str, Any], settings: Mapping[str, Any], doc: str
+) -> None:
+    """Register a method that is a choice of settings of another.
+
+    Parameters
+    ----------
+    name : str
+    base : class
+        Annotates every setting and gives each a value; has `__call__`.
+    fixed : mapping
+        Settings that are given a value for good.
+    settings : mapping
+        Settings that a user may set, in the order in which they are shown, with their defaults.
+        One whose default is not None cannot be None.
+    doc : str
+        The docstring.
+    """
+    kinds = {
+        key: base.__annotations__[key].removesuffix("" if default is None else " | None")
+        for key, default in settings.items()
+    }
+    body = {"__module__": base.__module__, "__doc__": doc, "__annotations__": kinds}
+    title = "".join(part.title() for part in name.split("-"))
+    cls: type[Any] = type(title, (base,), {**body, **fixed, **settings})
+    initialiser(name)(dataclasses.dataclass(frozen=True)(cls))
+
+
+def source_files(name: str) -> list[Path]:
+    """Return the files whose code decides what the initialiser `name` does: see `code_files`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such initialiser.
+    OSError, TypeError
+        If it is defined in no file.
+    """
+    return code_files(get(name))
 
 
 def _identity(cls: type) -> tuple[str, str]:

@@ -8,8 +8,7 @@ surgery to a space and combines rows in it.
 from tokensurgeon.spaces.cooccurrence import co_occurrence_space
 from tokensurgeon.spaces.encoder import encoder_space
 from tokensurgeon.spaces.ngrams import ngram_space
-from tokensurgeon.spaces.rows import row_space
-from tokensurgeon.spaces.space import Space, unit
+from tokensurgeon.spaces.space import Space, row_space, unit
 from tokensurgeon.spaces.states import state_space
 
 __all__ = [

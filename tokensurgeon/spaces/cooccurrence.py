@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-from tokensurgeon.spaces.space import Space, made
+from tokensurgeon.arrays import Ids, blocks
+from tokensurgeon.spaces.space import Space, row_space
 from tokensurgeon.spaces.svd import truncated_svd
 
 _PAIRS = 1 << 21
-"""Pairs that are counted at a time."""
+"""Pairs that are counted at a time: 48 MiB of indices and weights."""
 
 
 def co_occurrence_space(
-    documents: Sequence[Sequence[int] | npt.NDArray[np.int64]],
+    documents: Sequence[Sequence[int] | Ids],
     n_tokens: int,
     *,
     dim: int = 128,
@@ -56,23 +56,22 @@ def co_occurrence_space(
     """
     counts = _pair_counts(documents, n_tokens, window)
     known = np.diff(counts.indptr) > 0
-    return made(truncated_svd(_ppmi(counts, smoothing), dim, seed, power), known)
+    return row_space(truncated_svd(_ppmi(counts, smoothing), dim, seed, power), known)
 
 
 def _pair_counts(
-    documents: Sequence[Sequence[int] | npt.NDArray[np.int64]], n_tokens: int, window: int
+    documents: Sequence[Sequence[int] | Ids], n_tokens: int, window: int
 ) -> sp.csr_array:
     """Return weighted counts, CSR (n_tokens, 2·n_tokens): neighbours after, then before."""
     after = sp.csr_array((n_tokens, n_tokens), dtype=np.float64)
     if documents:
-        ids = np.concatenate([np.asarray(each, dtype=np.int64) for each in documents])
-        owner = np.repeat(np.arange(len(documents)), [len(each) for each in documents])
+        ids = np.concatenate([np.asarray(one, dtype=np.int64) for one in documents])
+        owner = np.repeat(np.arange(len(documents)), [len(one) for one in documents])
         for distance in range(1, window + 1):
             left, right = ids[:-distance], ids[distance:]
             same = owner[:-distance] == owner[distance:]
             left, right = left[same], right[same]
-            for start in range(0, len(left), _PAIRS):
-                part = slice(start, start + _PAIRS)
+            for part in blocks(len(left), _PAIRS):
                 weights = np.full(len(left[part]), 1.0 / distance)
                 pairs = sp.coo_array(
                     (weights, (left[part], right[part])), shape=(n_tokens, n_tokens)

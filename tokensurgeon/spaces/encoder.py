@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tokensurgeon.arrays import blocks
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.spaces.space import Progress, Space, made, no_progress, unit
+from tokensurgeon.spaces.space import Space, Steps, no_steps, row_space, unit
 
 _LONGEST = 128
-"""Tokens of the encoder that are read of one text."""
+"""Tokens of the encoder that are read of one text: far more than a vocabulary's token has."""
 
 
 def encoder_space(
@@ -21,7 +22,7 @@ def encoder_space(
     *,
     device: str = "cpu",
     batch_size: int = 256,
-    progress: Progress = no_progress,
+    progress: Steps = no_steps,
 ) -> Space:
     """Return each text's mean-pooled last hidden state, at length 1.
 
@@ -47,16 +48,16 @@ def encoder_space(
 
     visible = [text if text is not None and text.strip() else None for text in texts]
     known = np.array([text is not None for text in visible], dtype=bool)
-    places: dict[str, int] = {}
-    index = np.array([places.setdefault(t, len(places)) for t in visible if t is not None], int)
-    if not places:
-        return made(np.zeros((len(texts), 1), dtype=np.float32), known)
+    number: dict[str, int] = {}
+    index = np.array([number.setdefault(t, len(number)) for t in visible if t is not None], int)
+    if not number:
+        return row_space(np.zeros((len(texts), 1), dtype=np.float32), known)
     tokenizer, model = _load(Path(path), device)
-    order = sorted(places, key=len)
+    order = sorted(number, key=len)
     rows: list[Any] = [None] * len(order)
     with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for part in blocks(len(order), batch_size):
+            batch = order[part]
             inputs = tokenizer(
                 batch, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
             ).to(model.device)
@@ -64,12 +65,12 @@ def encoder_space(
             mask = inputs["attention_mask"][:, :, None].float()
             pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
             for text, row in zip(batch, pooled.cpu().numpy(), strict=True):
-                rows[places[text]] = row
-            progress(start + len(batch), len(order))
+                rows[number[text]] = row
+            progress(part.stop, len(order))
     table = np.asarray(rows, dtype=np.float32)
     vectors = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
     vectors[known] = table[index]
-    return made(unit(vectors), known)
+    return row_space(unit(vectors), known)
 
 
 def _load(path: Path, device: str) -> tuple[Any, Any]:

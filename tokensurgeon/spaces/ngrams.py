@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-from tokensurgeon.spaces.space import Space, made
+from tokensurgeon.arrays import Mask
+from tokensurgeon.spaces.space import Space, row_space
 from tokensurgeon.spaces.svd import truncated_svd
 
 _START, _END = b"\x02", b"\x03"
@@ -62,12 +62,12 @@ def ngram_space(
     weighted = sp.csr_array(counts[:, kept] * rarity[None, :])
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
     scale = sp.diags_array(1.0 / np.where(lengths > 0, lengths, 1.0))
-    return made(truncated_svd(sp.csr_array(scale @ weighted), dim, seed), known)
+    return row_space(truncated_svd(sp.csr_array(scale @ weighted), dim, seed), known)
 
 
 def _ngrams(
     token_bytes: Sequence[bytes | None], shortest: int, longest: int, buckets: int
-) -> tuple[sp.csr_array, npt.NDArray[np.bool_]]:
+) -> tuple[sp.csr_array, Mask]:
     """Return which bucket each token has, CSR (n, buckets) of ones, and which tokens have any."""
     indices: list[int] = []
     indptr = [0]

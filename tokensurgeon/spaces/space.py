@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Mask
 from tokensurgeon.errors import InitialiserError
 
-Vectors = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
+Steps = Callable[[int, int], None]
+"""Called with what is done, of how much, by work that its caller has named."""
 
 
-def no_progress(done: int, total: int) -> None:
+def no_steps(done: int, total: int) -> None:
     """Show nothing."""
 
 
@@ -35,8 +36,8 @@ class Space:
         If the shapes or types do not fit, or a vector is not finite.
     """
 
-    vectors: Vectors
-    known: npt.NDArray[np.bool_]
+    vectors: Float32
+    known: Mask
 
     def __post_init__(self) -> None:
         """Check the shapes and that every vector is finite."""
@@ -58,15 +59,23 @@ class Space:
         return int(self.vectors.shape[1])
 
 
-def made(vectors: npt.NDArray[np.floating], known: npt.NDArray[np.bool_]) -> Space:
-    """Return a space; what is not known, not finite or 0 becomes unknown and 0."""
-    result = np.array(vectors, dtype=np.float32)
-    known = known & np.isfinite(result).all(axis=1) & (result != 0).any(axis=1)
-    result[~known] = 0.0
-    return Space(result, known)
+def row_space(rows: npt.NDArray[np.floating], known: Mask) -> Space:
+    """Return rows as a space: a donor's, or what a builder has computed.
+
+    Parameters
+    ----------
+    rows : float (n, dim)
+        One row per token.
+    known : bool (n,)
+        Tokens that have a row. One whose row is 0 or not finite becomes unknown.
+    """
+    vectors = np.array(rows, dtype=np.float32)
+    known = known & np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
+    vectors[~known] = 0.0
+    return Space(vectors, known)
 
 
-def unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Float32) -> Float32:
     """Return the vectors at length 1, float32; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from tokensurgeon.spaces.space import Progress, Space, Vectors, made, no_progress
+from tokensurgeon.arrays import Float32, blocks
+from tokensurgeon.spaces.space import Space, Steps, no_steps, row_space
 
-_BATCH = 256
+SEQUENCES_AT_ONCE = 256
+"""Sequences that one call runs: it bounds memory; the model cuts them into batches of its own."""
 
-Forward = Callable[[Sequence[Sequence[int]], int], Vectors]
+
+class Forward(Protocol):
+    """A batched forward pass: the state after the last id of each sequence, at a layer."""
+
+    def __call__(
+        self,
+        ids: Sequence[Sequence[int]],
+        layer: int,
+        position_ids: Sequence[Sequence[int]] | None = None,
+        /,
+    ) -> Float32:
+        """Return float32 (len(ids), width)."""
+        ...
 
 
 def state_space(
@@ -21,7 +36,7 @@ def state_space(
     *,
     prefix: Sequence[int] = (),
     max_positions: int | None = None,
-    progress: Progress = no_progress,
+    progress: Steps = no_steps,
 ) -> Space:
     """Return the state after the last piece of each token.
 
@@ -30,7 +45,6 @@ def state_space(
     pieces : sequence of sequences of ids or None, length n
         None is unknown.
     states : callable(ids, layer)
-        Returns the state after the last id of each sequence, float32 (len(ids), width).
     layer : int
     width : int
         Width of the states.
@@ -40,20 +54,51 @@ def state_space(
         A longer token keeps its last pieces.
     progress : callable(done, total)
     """
-    room = None if max_positions is None else max(1, max_positions - len(prefix))
-    here = [i for i, row in enumerate(pieces) if row]
-    sequences = {i: [*prefix, *_last(pieces[i] or (), room)] for i in here}
-    # Like lengths go together: sequences are batched, never padded.
-    here.sort(key=lambda i: len(sequences[i]))
+    index = [token for token, row in enumerate(pieces) if row]
+    words = [last_pieces(pieces[token] or (), prefix, max_positions) for token in index]
     vectors = np.zeros((len(pieces), width), dtype=np.float32)
     known = np.zeros(len(pieces), dtype=bool)
-    known[here] = True
-    for start in range(0, len(here), _BATCH):
-        batch = here[start : start + _BATCH]
-        vectors[batch] = states([sequences[i] for i in batch], layer)
-        progress(start + len(batch), len(here))
-    return made(vectors, known)
+    known[index] = True
+    sequences = [[*prefix, *word] for word in words]
+    vectors[index] = last_states(sequences, states, layer, width, progress=progress)
+    return row_space(vectors, known)
 
 
-def _last(row: Sequence[int], room: int | None) -> Sequence[int]:
-    return row if room is None else row[-room:]
+def last_states(
+    sequences: Sequence[Sequence[int]],
+    states: Forward,
+    layer: int,
+    width: int,
+    *,
+    positions: Sequence[Sequence[int]] | None = None,
+    progress: Steps = no_steps,
+) -> Float32:
+    """Return the state after the last id of each sequence, float32 (len(sequences), width).
+
+    Like lengths go together, for sequences are batched and never padded.
+    """
+    result = np.zeros((len(sequences), width), dtype=np.float32)
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for part in blocks(len(order), SEQUENCES_AT_ONCE):
+        batch = order[part]
+        ids = [sequences[i] for i in batch]
+        if positions is None:
+            result[batch] = states(ids, layer)
+        else:
+            result[batch] = states(ids, layer, [positions[i] for i in batch])
+        progress(part.stop, len(order))
+    return result
+
+
+def last_pieces(
+    row: Sequence[int], prefix: Sequence[int], max_positions: int | None
+) -> Sequence[int]:
+    """Return the last pieces of a token that fit into a model's positions behind the prefix."""
+    return row if max_positions is None else row[-max(1, max_positions - len(prefix)) :]
+
+
+def state_tokens(
+    pieces: Sequence[Sequence[int]], prefix: Sequence[int], max_positions: int | None
+) -> int:
+    """Return how many tokens `state_space` runs for these pieces, each at least one."""
+    return sum(len(prefix) + len(last_pieces(row, prefix, max_positions)) for row in pieces)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
+from tokensurgeon.arrays import Float32
+
 _ITERATIONS = 4
+"""Power iterations of the randomised SVD: more sharpen weak directions, which count little."""
 
 
-def truncated_svd(
-    matrix: sp.csr_array, dim: int, seed: int, power: float = 1.0
-) -> npt.NDArray[np.float32]:
+def truncated_svd(matrix: sp.csr_array, dim: int, seed: int, power: float = 1.0) -> Float32:
     """Return U·S^power of the `dim` strongest directions, float32 (n, ≤ dim), seeded.
 
     Directions of no strength are left out; at least one column is returned, of zeros if need be.

@@ -12,32 +12,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.func import functional_call
 from torch.nn import functional
 
-from tokensurgeon.initialisers.hypernetwork.row_network import Composer, pack
-from tokensurgeon.initialisers.hypernetwork.training_loop import Course
+from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.initialisers.hypernetwork.row_network import NetworkComposer, pack
+from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
 from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import Draws, Sample
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 
 RATE = 5e-4
+"""Half of the rate on rows: the network is trained by then, and losses of text are noisier."""
 CHUNK = 256
-"""Bytes of a chunk."""
+"""Bytes of a chunk: short, so that a batch shows many documents."""
 TOKENS = {"cpu": 1536, "cuda": 16384}
-"""Of a batch."""
+"""Of a batch: what keeps the device busy without filling its memory."""
 OTHERS = 512
-"""New tokens of the vocabulary that a batch does not show and that it is scored against."""
+"""New tokens of the vocabulary that a batch does not show and that it is scored against: it
+bounds the logits of a batch."""
 ALSO = 2048
-"""Shared tokens likewise."""
+"""Shared tokens likewise; their rows cost nothing to make."""
 STEPS_PER_SAMPLE = 2
+"""Batches under one drawn vocabulary: to draw one costs time, and to cut text by it."""
 MOST_SAMPLES = 48
-LOOK_BYTES = 24_000
+"""Vocabularies that are drawn; then they come again. It bounds memory and the time of drawing."""
+VALIDATION_BYTES = 24_000
+"""Of text that a training is validated on, at most: it bounds the time of a validation."""
 UNSEEN = (1 << 20) + 1
-"""Number of the vocabulary that is looked at and never trained on."""
-
-Ids = npt.NDArray[np.int64]
+"""Number of the vocabulary that validates and is never trained on."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TextExamples:
         The source; its body is not changed.
     draws : Draws
     texts, selection : sequence of str
-        What is trained on, and what is looked at.
+        What is trained on, and what validates the training.
     prefix : sequence of int
         Source ids that a text starts with.
     output_bias : float32 (n_source,) or None
@@ -72,15 +75,15 @@ class TextExamples:
         selection: Sequence[str],
         *,
         prefix: Sequence[int],
-        output_bias: npt.NDArray[np.float32] | None,
+        output_bias: Float32 | None,
         seed: int,
     ) -> None:
         self._model, self._draws, self._seed = model, draws, seed
         self._prefix = np.array(prefix, dtype=np.int64)
         self._bias = output_bias
         self._chunks = chunk_documents(texts, max_bytes_per_chunk=CHUNK)
-        self._looked = chunk_documents(
-            selection, max_bytes_per_chunk=CHUNK, max_bytes_total=LOOK_BYTES
+        self._validation = chunk_documents(
+            selection, max_bytes_per_chunk=CHUNK, max_bytes_total=VALIDATION_BYTES
         )
         self._sample: tuple[int, Sample] | None = None
         self._unseen = draws.draw(UNSEEN)
@@ -100,28 +103,28 @@ class TextExamples:
     @property
     def enough(self) -> bool:
         """Whether there is anything to train on."""
-        return bool(self._chunks and self._looked)
+        return bool(self._chunks and self._validation)
 
-    def bits_per_byte(self, composer: Composer) -> float:
-        """Return the model's figure on the selection text under the unseen vocabulary."""
+    def bits_per_byte(self, composer: NetworkComposer) -> float:
+        """Return the model's figure on the validation text under the unseen vocabulary."""
         sample = self._unseen
-        cut = self._cut(sample, self._looked)
-        rows, bias, places = self._whole(composer, sample)
+        cut = self._cut(sample, self._validation)
+        rows, bias, indices = self._whole(composer, sample)
         patched = self._model.patched(rows[0], rows[-1], bias)
-        losses = patched.nll([places(ids) for ids in cut.sequences])
+        losses = patched.nll([_indexed(ids, indices).tolist() for ids in cut.sequences])
         return float(sum(map(np.sum, losses)) / np.log(2) / max(1, cut.n_bytes))
 
     def train(
-        self, composer: Composer, course: Course, progress: Callable[[int, int], None]
+        self, composer: NetworkComposer, loop: TrainingLoop, progress: Callable[[int, int], None]
     ) -> None:
-        """Run a course."""
-        course.run(
+        """Run a training loop."""
+        loop.run(
             lambda number: self._loss(composer, number),
             lambda: self.bits_per_byte(composer),
             progress,
         )
 
-    def _loss(self, composer: Composer, number: int) -> torch.Tensor:
+    def _loss(self, composer: NetworkComposer, number: int) -> torch.Tensor:
         """Return the model's mean loss on batch `number`, in nats."""
         generator = np.random.default_rng((self._seed, 3, number))
         which = (number // STEPS_PER_SAMPLE) % MOST_SAMPLES
@@ -139,9 +142,8 @@ class TextExamples:
         shown = shown[shown >= 0]
         chosen, shift = _beside(generator, shown, ((new, OTHERS), (known, ALSO)))
         table, bias = self._table(composer, sample, chosen)
-        places = np.zeros(len(sample.source_ids), dtype=np.int64)
-        places[chosen] = np.arange(len(chosen)) + len(self._prefix)
-        sequences = [_placed(one, places) for one in cut.sequences]
+        indices = self._indices(sample, chosen)
+        sequences = [_indexed(one, indices) for one in cut.sequences]
         longest = max(map(len, sequences))
         batch = np.stack([np.pad(one, (0, longest - len(one)), mode="edge") for one in sequences])
         lengths = np.array([len(one) for one in sequences])
@@ -175,41 +177,45 @@ class TextExamples:
         return logits
 
     def _table(
-        self, composer: Composer, sample: Sample, chosen: Ids
+        self, composer: NetworkComposer, sample: Sample, chosen: Ids
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Return the rows of the prefix and of chosen tokens for each matrix, and their bias."""
         source = sample.source_ids[chosen]
-        made = np.flatnonzero(source < 0)
-        rows = composer(pack([sample.spellings[i] for i in chosen[made].tolist()], composer.device))
+        new = np.flatnonzero(source < 0)
+        rows = composer(pack([sample.spellings[i] for i in chosen[new].tolist()], composer.device))
         everything = np.concatenate([self._prefix, np.where(source < 0, 0, source)])
         taken = torch.from_numpy(everything).to(composer.device)
-        where = torch.from_numpy(made + len(self._prefix)).to(composer.device)
+        where = torch.from_numpy(new + len(self._prefix)).to(composer.device)
         dtype = self._model.model.get_input_embeddings().weight.dtype
         tables = [
-            own[taken].index_copy(0, where, new).to(dtype)
-            for own, new in zip(composer.rows, rows, strict=True)
+            own[taken].index_copy(0, where, composed).to(dtype)
+            for own, composed in zip(composer.rows, rows, strict=True)
         ]
         bias = None
         if self._bias is not None:
             values = self._bias[everything].copy()
-            values[made + len(self._prefix)] = self._bias.mean()
+            values[new + len(self._prefix)] = self._bias.mean()
             bias = torch.from_numpy(values).to(composer.device, dtype)
         return tables, bias
 
     def _whole(
-        self, composer: Composer, sample: Sample
-    ) -> tuple[list[npt.NDArray[np.float32]], Any, Callable[[Ids], list[int]]]:
-        """Return the rows of a whole sample, its bias, and from its ids to places in them."""
+        self, composer: NetworkComposer, sample: Sample
+    ) -> tuple[list[Float32], Float32 | None, Ids]:
+        """Return the rows of a whole sample, its bias, and the index of each of its ids in them."""
         chosen = np.flatnonzero(sample.has_row)
         with torch.no_grad():
             table, bias = self._table(composer, sample, chosen)
-        places = np.zeros(len(sample.source_ids), dtype=np.int64)
-        places[chosen] = np.arange(len(chosen)) + len(self._prefix)
         return (
             [one.float().cpu().numpy() for one in table],
             None if bias is None else bias.float().cpu().numpy(),
-            lambda ids: [int(i) for i in _placed(ids, places)],
+            self._indices(sample, chosen),
         )
+
+    def _indices(self, sample: Sample, chosen: Ids) -> Ids:
+        """Return the index of each id of a sample in a table of the prefix and chosen tokens."""
+        indices = np.zeros(len(sample.source_ids), dtype=np.int64)
+        indices[chosen] = np.arange(len(chosen)) + len(self._prefix)
+        return indices
 
     def _cut(self, sample: Sample, chunks: Sequence[Chunk]) -> _Cut:
         """Tokenise chunks; those with a token that has no row, or too long, are left out."""
@@ -227,14 +233,14 @@ class TextExamples:
         return _Cut([one for one in sequences if len(one) > 1], n_bytes)
 
 
-def _placed(ids: Ids, places: Ids) -> Ids:
-    """Return rows of a table that begins with the prefix, for ids in which it is -1, -2, …."""
-    return np.where(ids < 0, -1 - ids, places[ids])
+def _indexed(ids: Ids, indices: Ids) -> Ids:
+    """Return indices in a table that begins with the prefix, for ids in which it is -1, -2, …."""
+    return np.where(ids < 0, -1 - ids, indices[ids])
 
 
 def _beside(
     generator: np.random.Generator, shown: Ids, kinds: Sequence[tuple[Ids, int]]
-) -> tuple[Ids, npt.NDArray[np.float32]]:
+) -> tuple[Ids, Float32]:
     """Return the shown ids with some others of each kind, and what to add to their logits.
 
     Each of the others stands for all that were not drawn: without that, the many tokens of a large

@@ -10,21 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers.contract import InitContext, Rows
-from tokensurgeon.initialisers.methods.ridge_composer import (
-    SideComposer,
-    Whitening,
-    finite,
-    longest_norm,
-)
+from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.initialisers.numerics.composer import FittedComposer, Whitening, finite
 from tokensurgeon.initialisers.numerics.regression import Ridge
 
 FORMAT = "tokensurgeon-hypernetwork-1"
 SKETCHED = 256
-"""Rows that are kept to know the source by."""
+"""Rows that are kept to know the source by: enough for a correlation, too few to weigh."""
 LEAST_LIKENESS = 0.5
-"""Correlation of these rows below which a model is no variant of the source."""
+"""Correlation of these rows below which a model is no variant of the source: unrelated rows do not
+correlate, and fine-tuning moves rows little."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -35,10 +32,10 @@ class Hypernet:
 
     Attributes
     ----------
-    sides : tuple of SideComposer
+    sides : tuple of FittedComposer
         One where the source has one matrix.
     network : dict of str to float32 arrays, or None
-        None where the ridge composer was the better rung.
+        None where the ridge composer was the better stage of the fit.
     size, layers : int
         Of the network.
     vocabulary : str
@@ -47,16 +44,16 @@ class Hypernet:
     sketches : tuple of float32 (≤ 256, width)
         Some of the source's own rows, of each matrix.
     card : dict
-        What it was trained on, and its figures.
+        What it was trained on, and its figures; ``rungs`` are the stages of the fit.
     """
 
-    sides: tuple[SideComposer, ...]
+    sides: tuple[FittedComposer, ...]
     network: Arrays | None
     size: int
     layers: int
     vocabulary: str
-    sketch_ids: npt.NDArray[np.int64]
-    sketches: tuple[Rows, ...]
+    sketch_ids: Ids
+    sketches: tuple[Float32, ...]
     card: dict[str, Any] = field(default_factory=dict)
 
     def check(self, context: InitContext) -> None:
@@ -91,12 +88,6 @@ class Hypernet:
                     f"correlate by {likeness:.2f}, and a fine-tuned variant's would by "
                     f"{LEAST_LIKENESS} and more"
                 )
-
-    def rows(self, context: InitContext) -> list[Rows]:
-        """Return rows for the context's missing tokens, of each matrix; needs torch."""
-        from tokensurgeon.initialisers.hypernetwork.staged_fit import composer_of
-
-        return composer_of(self, context).values(context.pieces)
 
     def save(self, path: Path, extra: Arrays | None = None) -> None:
         """Write the file, whole or not at all; `extra` arrays are a training's state."""
@@ -160,7 +151,7 @@ class Hypernet:
                 if name.startswith("network.")
             }
             sides = tuple(
-                SideComposer(
+                FittedComposer(
                     Whitening(tensors[f"side.{i}.mean"], tensors[f"side.{i}.turn"]),
                     Ridge(
                         tensors[f"side.{i}.coefficients"].astype(np.float64),
@@ -172,7 +163,7 @@ class Hypernet:
                 )
                 for i, side in enumerate(facts["sides"])
             )
-            found = cls(
+            hypernet = cls(
                 sides,
                 network or None,
                 int(facts["size"]),
@@ -185,26 +176,21 @@ class Hypernet:
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise InitialiserError(f"{path} is damaged or no hypernetwork: {error}") from error
         known = ("side.", "network.", "sketch.")
-        return found, {n: v for n, v in tensors.items() if not n.startswith(known)}
+        return hypernet, {n: v for n, v in tensors.items() if not n.startswith(known)}
 
 
-def matrices_of(context: InitContext) -> list[Rows]:
+def matrices_of(context: InitContext) -> list[Float32]:
     """Return the source's matrices, one for each that the patched checkpoint has."""
     return [context.output_rows] if context.tied else [context.input_rows, context.output_rows]
 
 
-def sketch(context: InitContext) -> tuple[npt.NDArray[np.int64], tuple[Rows, ...]]:
+def sketch(context: InitContext) -> tuple[Ids, tuple[Float32, ...]]:
     """Return ids of some trained rows, and these rows of each matrix."""
     ids = np.flatnonzero(context.anchors)
     ids = ids[np.linspace(0, len(ids) - 1, min(SKETCHED, len(ids))).astype(np.int64)]
     return ids, tuple(finite(rows)[ids].copy() for rows in matrices_of(context))
 
 
-def bounds(context: InitContext) -> list[float]:
-    """Return the norm that composed rows of each matrix may have."""
-    return [longest_norm(rows, context.anchors) for rows in matrices_of(context)]
-
-
-def _correlation(one: Rows, other: Rows) -> float:
+def _correlation(one: Float32, other: Float32) -> float:
     a, b = (rows - rows.mean(axis=0) for rows in (one.astype(np.float64), other))
     return float((a * b).sum() / max(1e-30, np.sqrt((a**2).sum() * (b**2).sum())))

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tokensurgeon.initialisers.contract import Rows
-from tokensurgeon.initialisers.methods.ridge_composer import LONGEST_COUNT, SideComposer
+from tokensurgeon.arrays import Float32, blocks
+from tokensurgeon.initialisers.numerics.composer import LONGEST_COUNT, FittedComposer
 
 MOST_PIECES = 8
 """Pieces that the network sees of a token: of a longer one the first and the last half of these."""
 HEADS = 4
+"""Of attention among so few pieces; must divide the size of the network."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ def pack(spellings: Sequence[Sequence[int]], device: torch.device | str = "cpu")
     flat = np.array([piece for one in spellings for piece in one], dtype=np.int64)
     half = MOST_PIECES // 2
     steps = np.arange(MOST_PIECES)
-    places = np.where(
+    index = np.where(
         (counts[:, None] > MOST_PIECES) & (steps >= half),
         counts[:, None] - MOST_PIECES + steps,
         steps,
     )
     real = steps < counts[:, None]
-    shown = flat[starts[:, None] + np.where(real, places, 0)] if len(counts) else places
+    shown = flat[starts[:, None] + np.where(real, index, 0)] if len(counts) else index
     arrays = (flat, starts, counts, flat[starts], flat[starts + counts - 1], shown, real)
     return Packed(*(torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in arrays))
 
@@ -91,7 +92,7 @@ class RowNetwork(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, pieces: torch.Tensor, real: torch.Tensor) -> list[torch.Tensor]:
-        """Return corrections in units of a row's spread, (n, width) for each matrix."""
+        """Return corrections in the rows' standard deviations, (n, width) for each matrix."""
         counts = real.sum(dim=1)
         steps = torch.arange(pieces.shape[1], device=pieces.device)
         behind = (counts[:, None] - 1 - steps).clamp_min(0)
@@ -128,7 +129,7 @@ class _Block(nn.Module):
 
 
 @dataclass(frozen=True)
-class PlacedRows:
+class DeviceRows:
     """The source's rows on a device, as they are and whitened; dear to make, so made once.
 
     Attributes
@@ -142,8 +143,11 @@ class PlacedRows:
 
     @classmethod
     def make(
-        cls, sides: Sequence[SideComposer], matrices: Sequence[Rows], device: torch.device | str
-    ) -> PlacedRows:
+        cls,
+        sides: Sequence[FittedComposer],
+        matrices: Sequence[Float32],
+        device: torch.device | str,
+    ) -> DeviceRows:
         """Bring finite rows to a device and whiten them there."""
         rows = [to_device(matrix, device) for matrix in matrices]
         white = []
@@ -158,15 +162,15 @@ def to_device(values: npt.NDArray[np.floating], device: torch.device | str) -> t
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
 
 
-class Composer:
+class NetworkComposer:
     """The ridge composer of a source's rows with a network on top, on one device.
 
     Parameters
     ----------
-    sides : sequence of SideComposer
-    placed : PlacedRows
+    sides : sequence of FittedComposer
+    source : DeviceRows
         The source's rows on the device.
-    bounds : sequence of float
+    limits : sequence of float
         Norms that no composed row exceeds.
     network : RowNetwork or None
         None is the ridge composer alone.
@@ -174,17 +178,17 @@ class Composer:
 
     def __init__(
         self,
-        sides: Sequence[SideComposer],
-        placed: PlacedRows,
-        bounds: Sequence[float],
+        sides: Sequence[FittedComposer],
+        source: DeviceRows,
+        limits: Sequence[float],
         network: RowNetwork | None,
     ) -> None:
-        device = placed.rows[0].device
-        self.device, self.rows, self.white = device, placed.rows, placed.white
+        device = source.rows[0].device
+        self.device, self.rows, self.white = device, source.rows, source.white
         self._maps = [to_device(side.alpha * side.linear.coefficients, device) for side in sides]
         self._shifts = [to_device(side.alpha * side.linear.intercept, device) for side in sides]
-        self._spreads = [float(rows.std()) for rows in placed.rows]
-        self._bounds = list(bounds)
+        self._deviations = [float(rows.std()) for rows in source.rows]
+        self._limits = list(limits)
         self.network = network if network is None else network.to(device)
 
     def ridge(self, packed: Packed) -> list[torch.Tensor]:
@@ -192,33 +196,35 @@ class Composer:
         count = packed.counts.clamp(max=LONGEST_COUNT)[:, None]
         kinds = torch.arange(2, LONGEST_COUNT + 1, device=packed.counts.device)
         indicators = (count == kinds).float()
-        made = []
+        composed = []
         for rows, white, linear, shift in zip(
             self.rows, self.white, self._maps, self._shifts, strict=True
         ):
             mean = functional.embedding_bag(packed.flat, white, packed.starts, mode="mean")
             seen = torch.cat([white[packed.first], mean, white[packed.last], indicators], dim=1)
             plain = functional.embedding_bag(packed.flat, rows, packed.starts, mode="mean")
-            made.append(plain + seen @ linear + shift)
-        return made
+            composed.append(plain + seen @ linear + shift)
+        return composed
 
     def __call__(self, packed: Packed) -> list[torch.Tensor]:
-        """Return composed rows of each matrix, (n, width), none longer than its bound."""
+        """Return composed rows of each matrix, (n, width), none longer than its limit."""
         with torch.no_grad():
-            made = self.ridge(packed)
+            composed = self.ridge(packed)
         if self.network is not None:
             for part, steps in self._by_length(packed):
                 shown = packed.shown[part, :steps]
                 pieces = torch.cat([white[shown] for white in self.white], dim=-1)
                 corrections = self.network(pieces, packed.real[part, :steps])
-                made = [
-                    one.index_add(0, part, spread * more)
-                    for one, spread, more in zip(made, self._spreads, corrections, strict=True)
+                composed = [
+                    one.index_add(0, part, deviation * more)
+                    for one, deviation, more in zip(
+                        composed, self._deviations, corrections, strict=True
+                    )
                 ]
-        norms = [one.norm(dim=1, keepdim=True).clamp_min(1e-30) for one in made]
+        norms = [one.norm(dim=1, keepdim=True).clamp_min(1e-30) for one in composed]
         return [
-            one * (bound / norm).clamp(max=1.0)
-            for one, norm, bound in zip(made, norms, self._bounds, strict=True)
+            one * (limit / norm).clamp(max=1.0)
+            for one, norm, limit in zip(composed, norms, self._limits, strict=True)
         ]
 
     @staticmethod
@@ -229,12 +235,13 @@ class Composer:
         parts = [(short.nonzero()[:, 0], half), ((~short).nonzero()[:, 0], MOST_PIECES)]
         return [(part, steps) for part, steps in parts if len(part)]
 
-    def values(self, spellings: Sequence[Sequence[int]], at_once: int = 4096) -> list[Rows]:
+    def values(self, spellings: Sequence[Sequence[int]], at_once: int = 4096) -> list[Float32]:
         """Return composed rows of each matrix as float32 arrays, block by block."""
-        parts: list[list[Rows]] = [[np.zeros((0, rows.shape[1]), np.float32)] for rows in self.rows]
+        parts = [[np.zeros((0, rows.shape[1]), np.float32)] for rows in self.rows]
         with torch.no_grad():
-            for start in range(0, len(spellings), at_once):
-                made = self(pack(spellings[start : start + at_once], self.device))
-                for kept, one in zip(parts, made, strict=True):
-                    kept.append(one.float().cpu().numpy())
-        return [np.concatenate(kept) for kept in parts]
+            for block in blocks(len(spellings), at_once):
+                for part, rows in zip(
+                    parts, self(pack(spellings[block], self.device)), strict=True
+                ):
+                    part.append(rows.float().cpu().numpy())
+        return [np.concatenate(part) for part in parts]

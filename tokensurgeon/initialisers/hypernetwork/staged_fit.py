@@ -1,6 +1,6 @@
-"""The ladder of a hypernetwork: mean, ridge composer, network on rows, network through the model.
+"""The stages of a hypernetwork's fit: mean, ridge composer, network on rows, network on text.
 
-Every rung is kept only if it beats the one below: on trained tokens held out, and, where there is
+A stage is kept only if it beats the best before it: on trained tokens held out, and, where there is
 text, in bits per byte on text set aside, under the target or a vocabulary that nothing was trained
 on. Needs torch.
 """
@@ -9,36 +9,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.hypernetwork import from_rows, from_text
+from tokensurgeon.initialisers.hypernetwork.composition import arrays_of, composer_of, new_network
 from tokensurgeon.initialisers.hypernetwork.from_rows import RowExamples
 from tokensurgeon.initialisers.hypernetwork.from_text import TextExamples
 from tokensurgeon.initialisers.hypernetwork.network_file import (
     Arrays,
     Hypernet,
-    bounds,
     matrices_of,
     sketch,
 )
-from tokensurgeon.initialisers.hypernetwork.row_network import Composer, PlacedRows, RowNetwork
-from tokensurgeon.initialisers.hypernetwork.training_loop import Course
+from tokensurgeon.initialisers.hypernetwork.row_network import RowNetwork
+from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
 from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import Draws, OneTarget, Sampler
-from tokensurgeon.initialisers.methods.ridge_composer import (
-    SideComposer,
-    finite,
-    fit_side,
-    spell_trained,
-)
+from tokensurgeon.initialisers.numerics.composer import FittedComposer, fit_composer
+from tokensurgeon.initialisers.respelling import spell_trained
 from tokensurgeon.text.chunks import separable
 
 NAME = "hypernetwork"
@@ -46,20 +41,29 @@ CUTS = 3
 ALPHA = 0.7
 """The ridge composer's defaults."""
 PARTS = (2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
-"""Pieces that trained tokens are cut into where no target says how many it needs."""
+"""Pieces that trained tokens are cut into where no target says how many it needs: mostly few, as
+tokens of one vocabulary mostly are in another."""
 SHARE_OF_ROWS = 0.25
-"""Of the time, for training on rows where there is text to train on afterwards."""
+"""Of the time, for training on rows where there is text to train on afterwards: a step on rows is
+far cheaper than one through the model."""
 LEAST_GAIN = 1e-3
-"""Bits per byte, or share of a row's variance, that a rung must win."""
-SELECTION_SHARE = 0.16
-RUNGS = ("network, on rows", "network, through the model")
+"""Bits per byte, or share of a row's variance, that a stage must win: less is noise."""
+VALIDATION_SHARE = 0.16
+"""Of the documents, to validate on: one in six."""
+STAGES = ("network, on rows", "network, through the model")
+BYTES_PER_TOKEN = 3
+"""Of text, for an estimate; so few err towards more tokens."""
 
-Progress = Callable[[int, int, str], None]
+
+def validation_tokens(texts: Sequence[str]) -> int:
+    """Return about how many tokens it takes to validate all four stages on a part of the texts."""
+    n_bytes = VALIDATION_SHARE * sum(len(text.encode()) for text in texts)
+    return (2 + len(STAGES)) * int(min(n_bytes, from_text.VALIDATION_BYTES)) // BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One line of the ladder's table.
+class FitStage:
+    """One line of the table of stages, the ``rungs`` of a network file's card.
 
     Attributes
     ----------
@@ -67,7 +71,7 @@ class Rung:
     held_out : float
         Error on trained tokens held out, in shares of the rows' variance; NaN where there is none.
     bits_per_byte : float or None
-        On the selection text under an unseen vocabulary.
+        On the validation text under an unseen vocabulary.
     kept : bool
     seconds : float
     steps : int
@@ -82,7 +86,7 @@ class Rung:
 
 
 @dataclass
-class Ladder:
+class StagedFit:
     """Trains a hypernetwork for the source of a context.
 
     Attributes
@@ -117,7 +121,7 @@ class Ladder:
     card: dict[str, Any] | None = None
 
     def run(self) -> Hypernet:
-        """Train, and return the best rung.
+        """Train, and return the best stage.
 
         Raises
         ------
@@ -127,56 +131,76 @@ class Ladder:
         context, start = self.context, time.perf_counter()
         owners, spellings = spell_trained(context, CUTS, self.parts, NAME)
         rows = RowExamples(owners, spellings, context.seed)
-        found, state = self._resumed()
-        if found is None:
-            sides = tuple(
-                _as_kept(fit_side(context, matrix, owners, spellings, ALPHA, NAME))
-                for matrix in matrices_of(context)
-            )
-            ids, kept = sketch(context)
-            vocabulary = context.source.fingerprint
-            found = Hypernet(sides, None, self.size, self.layers, vocabulary, ids, kept)
+        ridge, state = self._resumed()
+        if ridge is None:
+            sides = tuple(self._composer(one, owners, spellings) for one in matrices_of(context))
+            ids, rows_kept = sketch(context)
+            fingerprint = context.source.fingerprint
+            ridge = Hypernet(sides, None, self.size, self.layers, fingerprint, ids, rows_kept)
         text = self._text()
-        judge = _Judge(context, rows, text)
-        plain = tuple(replace(side, alpha=0.0) for side in found.sides)
-        judge("mean of pieces", replace(found, sides=plain), start)
-        judge("ridge composer", found, start)
+        validate = _Validation(context, rows, text)
+        plain = tuple(replace(side, alpha=0.0) for side in ridge.sides)
+        validate("mean of pieces", replace(ridge, sides=plain), start)
+        validate("ridge composer", ridge, start)
         # The network stands on the ridge composer, whichever of the two is better.
-        network = new_network(found, context)
-        courses: list[Course] = []
-        for number, part in enumerate((rows, text)):
-            if part is None or not part.enough:
+        network = new_network(ridge, context)
+        loops: list[TrainingLoop] = []
+        for number, examples in enumerate((rows, text)):
+            if examples is None or not examples.enough:
                 continue
-            courses.append(self._course(found, network, number, text is not None, courses, state))
-            begun, what = time.perf_counter(), RUNGS[number]
-            part.train(
-                composer_of(found, context, network),
-                courses[-1],
-                partial(_tell, context.progress, f"{NAME}: {what}"),
-            )
-            trained = replace(found, network=_arrays(network))
-            if not judge(what, trained, begun, courses[-1].done):
-                network.load_state_dict(new_network(found, context).state_dict())
+            loop = self._loop(ridge, network, number, text is not None, loops, state)
+            loops.append(loop)
+            begun, name = time.perf_counter(), STAGES[number]
+            composer = composer_of(ridge, context, network)
+            examples.train(composer, loop, context.steps(f"{NAME}: {name}"))
+            trained = replace(ridge, network=arrays_of(network))
+            if not validate(name, trained, begun, loop.done):
+                network.load_state_dict(new_network(ridge, context).state_dict())
         card = {
             **(self.card or {}),
             "seed": context.seed,
-            "rungs": [vars(rung) for rung in judge.table],
+            "rungs": [vars(stage) for stage in validate.table],
             "tokens": 0 if text is None else text.n_tokens,
-            "gradient_steps": sum(course.done for course in courses),
+            "gradient_steps": sum(loop.done for loop in loops),
             "seconds": round(time.perf_counter() - start, 1),
         }
         if self.partial is not None:
             self.partial.unlink(missing_ok=True)
-        return replace(judge.best, card=card)
+        return replace(validate.best, card=card)
+
+    def _composer(
+        self, matrix: Float32, owners: Ids, spellings: Sequence[Sequence[int]]
+    ) -> FittedComposer:
+        """Fit a ridge composer, and round it as a file does: what is taken up is what was left."""
+        context = self.context
+        composer = fit_composer(
+            matrix,
+            context.anchors,
+            owners,
+            spellings,
+            ALPHA,
+            generator=context.generator(),
+            memory_budget=context.memory_budget,
+            device=context.device,
+            progress=context.steps(f"{NAME}: fitting"),
+        )
+        rounded = replace(
+            composer.linear,
+            coefficients=composer.linear.coefficients.astype(np.float32).astype(np.float64),
+            intercept=composer.linear.intercept.astype(np.float32).astype(np.float64),
+        )
+        turn = np.ascontiguousarray(composer.whitening.turn)
+        whitening = replace(composer.whitening, turn=turn)
+        return replace(composer, linear=rounded, whitening=whitening)
 
     def _text(self) -> TextExamples | None:
-        """Part the text, whole documents for what is looked at; None where there is none."""
+        """Set whole documents aside for validation; None where there is no text."""
         context = self.context
         if self.model is None or not context.texts:
             return None
         order = np.random.default_rng(context.seed).permutation(len(context.texts))
         texts = separable([context.texts[i] for i in order.tolist()])
-        n = max(1, min(len(texts) // 2, int(SELECTION_SHARE * len(texts))))
+        n = max(1, min(len(texts) // 2, int(VALIDATION_SHARE * len(texts))))
         draws: Draws
         if context.n_missing:
             pieces = dict(zip(context.missing.tolist(), context.pieces, strict=True))
@@ -195,29 +219,29 @@ class Ladder:
             seed=context.seed,
         )
 
-    def _course(
+    def _loop(
         self,
-        found: Hypernet,
+        ridge: Hypernet,
         network: RowNetwork,
         number: int,
         both: bool,
-        courses: list[Course],
+        before: list[TrainingLoop],
         state: Arrays,
-    ) -> Course:
-        """Make a training, gone on with where there is a state of it."""
+    ) -> TrainingLoop:
+        """Make a training, gone on with where there is a state of it; `before` grows by it."""
         share = (SHARE_OF_ROWS, 1.0 - SHARE_OF_ROWS)[number] if both else 1.0
 
         def keep() -> None:
             if self.partial is not None:
-                kept = {
-                    f"course.{i}.{name}": value
-                    for i, course in enumerate(courses)
-                    for name, value in course.state().items()
+                states = {
+                    f"course.{i}.{name}": value  # the prefix that files have
+                    for i, loop in enumerate(before)
+                    for name, value in loop.state().items()
                 }
-                network_now = replace(found, network=_arrays(network), card=self._terms())
-                network_now.save(self.partial, kept)
+                now = replace(ridge, network=arrays_of(network), card=self._terms())
+                now.save(self.partial, states)
 
-        course = Course(
+        loop = TrainingLoop(
             network,
             (from_rows.RATE, from_text.RATE)[number],
             seconds=share * self.seconds,
@@ -225,10 +249,10 @@ class Ladder:
             keep=keep,
         )
         prefix = f"course.{number}."
-        mine = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-        if mine:
-            course.resume(mine)
-        return course
+        own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        if own:
+            loop.resume(own)
+        return loop
 
     def _terms(self) -> dict[str, Any]:
         """Return what a state must agree in with the training that takes it up."""
@@ -243,87 +267,34 @@ class Ladder:
         """Return what an earlier run left, without its network, and the state of its trainings."""
         if self.partial is None or not self.partial.is_file():
             return None, {}
-        found, state = Hypernet.load(self.partial)
-        found.check(self.context)
-        same = (found.size, found.layers) == (self.size, self.layers)
-        if not same or found.card != json.loads(json.dumps(self._terms())):
+        left, state = Hypernet.load(self.partial)
+        left.check(self.context)
+        same = (left.size, left.layers) == (self.size, self.layers)
+        if not same or left.card != json.loads(json.dumps(self._terms())):
             raise InitialiserError(
                 f"{self.partial} is the state of another training: give the same options and text "
                 "to go on with it, or remove it"
             )
-        return replace(found, network=None, card={}), state
+        return replace(left, network=None, card={}), state
 
 
-class _Judge:
-    """Keeps the best rung so far, and the table."""
+class _Validation:
+    """Keeps the best stage so far, and the table."""
 
     def __init__(self, context: InitContext, rows: RowExamples, text: TextExamples | None) -> None:
         self._context, self._rows, self._text = context, rows, text
-        self._low = float("inf")
-        self.table: list[Rung] = []
+        self._lowest = float("inf")
+        self.table: list[FitStage] = []
 
-    def __call__(self, name: str, found: Hypernet, begun: float, steps: int = 0) -> bool:
-        """Measure a rung; True if it is kept."""
-        composer = composer_of(found, self._context)
+    def __call__(self, name: str, hypernet: Hypernet, begun: float, steps: int = 0) -> bool:
+        """Measure a stage; True if it is kept."""
+        composer = composer_of(hypernet, self._context)
         seconds = round(time.perf_counter() - begun, 1)
         error = self._rows.held_out(composer)
         bits = None if self._text is None else self._text.bits_per_byte(composer)
         figure = error if bits is None else bits
-        kept = not self.table or figure < self._low - LEAST_GAIN
-        self.table.append(Rung(name, error, bits, kept, seconds, steps))
+        kept = not self.table or figure < self._lowest - LEAST_GAIN
+        self.table.append(FitStage(name, error, bits, kept, seconds, steps))
         if kept:
-            self._low, self.best = figure, found
+            self._lowest, self.best = figure, hypernet
         return kept
-
-
-def new_network(found: Hypernet, context: InitContext) -> RowNetwork:
-    """Return a network that corrects nothing yet, the same for the same seed."""
-    widths = [context.width] * len(found.sides)
-    features = sum(side.whitening.turn.shape[1] for side in found.sides)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        return RowNetwork(features, widths, found.size, found.layers)
-
-
-def composer_of(
-    found: Hypernet, context: InitContext, network: RowNetwork | None = None
-) -> Composer:
-    """Bring a hypernetwork to the context's device, over the context's own rows.
-
-    Parameters
-    ----------
-    network : RowNetwork, optional
-        In the place of the hypernetwork's own.
-    """
-    if network is None and found.network is not None:
-        network = new_network(found, context)
-        network.load_state_dict({n: torch.from_numpy(v) for n, v in found.network.items()})
-    whitenings = [side.whitening for side in found.sides]
-    key = (NAME, tuple(map(id, whitenings)), context.device)
-    if key not in context.cache:
-        rows = [finite(matrix) for matrix in matrices_of(context)]
-        # With the whitenings, whose identity the key stands on.
-        kept = PlacedRows.make(found.sides, rows, context.device), bounds(context), whitenings
-        context.cache[key] = kept
-    placed, most, _ = context.cache[key]
-    return Composer(found.sides, placed, most, network)
-
-
-def _as_kept(side: SideComposer) -> SideComposer:
-    """Round a composer as a file does, so that what is taken up again is what was left."""
-    linear = side.linear
-    rounded = replace(
-        linear,
-        coefficients=linear.coefficients.astype(np.float32).astype(np.float64),
-        intercept=linear.intercept.astype(np.float32).astype(np.float64),
-    )
-    turn = np.ascontiguousarray(side.whitening.turn)
-    return replace(side, linear=rounded, whitening=replace(side.whitening, turn=turn))
-
-
-def _tell(progress: Progress, what: str, done: int, total: int) -> None:
-    progress(done, total, what)
-
-
-def _arrays(network: RowNetwork) -> Arrays:
-    return {n: p.detach().float().cpu().numpy().copy() for n, p in network.named_parameters()}

@@ -17,14 +17,16 @@ from tokensurgeon.initialisers.hypernetwork.row_network import RowNetwork
 Tensors = dict[str, torch.Tensor]
 
 WARM_UP = 32
-"""Steps over which the rate rises."""
-LOOKS = 12
-"""How often a training looks at what it is not trained on."""
+"""Steps over which the rate rises, while Adam's second moments settle."""
+VALIDATIONS = 12
+"""How often a training is validated: each takes time from it."""
 PATIENCE = 8
-"""Looks without a better figure that end it."""
+"""Validations without a better figure that end it: two thirds of all."""
+STATE = "course"
+"""Key of the numbers in a kept state; files have it."""
 
 
-class Course:
+class TrainingLoop:
     """Adam with a warm-up and a rate that falls to zero at the last step.
 
     Parameters
@@ -33,7 +35,7 @@ class Course:
         Trained in place.
     rate : float
     seconds : float
-        What the training may take, looks at its figure included.
+        What the training may take, validations included.
     steps : int or None
         How many steps instead, the same on every machine.
     keep : callable(), optional
@@ -64,12 +66,12 @@ class Course:
         self._keep, self._every, self._worse, self._ended = keep, every, 0, False
         self._names = [name for name, _ in network.named_parameters()]
         self._adam = torch.optim.Adam(network.parameters(), lr=rate, betas=(0.9, 0.98))
-        self._kept = self._copy()
+        self._best_network = self._copy()
 
     def run(
         self,
         step: Callable[[int], torch.Tensor],
-        look: Callable[[], float],
+        validate: Callable[[], float],
         progress: Callable[[int, int], None],
     ) -> None:
         """Train until the steps or the patience end, and leave the best network in place.
@@ -78,14 +80,14 @@ class Course:
         ----------
         step : callable(number)
             The loss of batch `number`, with its graph.
-        look : callable()
+        validate : callable()
             A figure that falls as the network gets better on what it is not trained on.
         """
         start = last = time.perf_counter()
-        before, looked = self.spent, int(self.share * LOOKS)
+        before, validated = self.spent, int(self.share * VALIDATIONS)
         if self.best == float("inf"):
-            self.best = look()
-            self._kept = self._copy()
+            self.best = validate()
+            self._best_network = self._copy()
         try:
             while not self._ended and self.share < 1.0:
                 self._set_rate()
@@ -96,16 +98,16 @@ class Course:
                 self.done += 1
                 self.spent = before + time.perf_counter() - start
                 progress(int(1000 * self.share), 1000)
-                if int(self.share * LOOKS) > looked:
-                    looked = int(self.share * LOOKS)
-                    self._judge(look())
+                if int(self.share * VALIDATIONS) > validated:
+                    validated = int(self.share * VALIDATIONS)
+                    self._note(validate())
                 if time.perf_counter() - last > self._every:
                     self._keep()
                     last = time.perf_counter()
         except BaseException:
             self._keep()
             raise
-        self._put(self._kept)
+        self._put(self._best_network)
 
     @property
     def share(self) -> float:
@@ -119,9 +121,9 @@ class Course:
         for group in self._adam.param_groups:
             group["lr"] = self._rate * warm * (1.0 - self.share)
 
-    def _judge(self, figure: float) -> None:
+    def _note(self, figure: float) -> None:
         if figure < self.best:
-            self.best, self._worse, self._kept = figure, 0, self._copy()
+            self.best, self._worse, self._best_network = figure, 0, self._copy()
         else:
             self._worse += 1
         self._ended = self._worse >= PATIENCE
@@ -137,26 +139,26 @@ class Course:
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that a later run needs, by name."""
         numbers = [self.done, self._worse, self._ended, self.best, self.spent]
-        found = {"course": np.array(numbers, dtype=np.float64)}
+        state = {STATE: np.array(numbers, dtype=np.float64)}
         for prefix, tensors in self._groups():
             for name, tensor in tensors.items():
-                found[f"{prefix}.{name}"] = tensor.detach().float().cpu().numpy()
-        return found
+                state[f"{prefix}.{name}"] = tensor.detach().float().cpu().numpy()
+        return state
 
     def resume(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what `state` returned, of a network of the same shape."""
-        numbers = state["course"].tolist()
+        numbers = state[STATE].tolist()
         self.done, self._worse, self._ended = int(numbers[0]), int(numbers[1]), bool(numbers[2])
         self.best, self.spent = numbers[3], numbers[4]
-        place = next(self.network.parameters()).device
+        device = next(self.network.parameters()).device
 
         def read(prefix: str) -> Tensors:
             return {
-                n: torch.from_numpy(state[f"{prefix}.{n}"].copy()).to(place) for n in self._names
+                n: torch.from_numpy(state[f"{prefix}.{n}"].copy()).to(device) for n in self._names
             }
 
         self._put(read("now"))
-        self._kept = read("best")
+        self._best_network = read("best")
         if f"first.{self._names[0]}" in state:
             first, second = read("first"), read("second")
             for name, p in self.network.named_parameters():
@@ -168,7 +170,7 @@ class Course:
 
     def _groups(self) -> Iterator[tuple[str, Tensors]]:
         yield "now", dict(self.network.named_parameters())
-        yield "best", self._kept
+        yield "best", self._best_network
         moments = {name: self._adam.state[p] for name, p in self.network.named_parameters()}
         if all(moments.values()):
             yield "first", {name: one["exp_avg"] for name, one in moments.items()}

@@ -16,10 +16,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import regex
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern, pattern, pretokenizer
 from tokensurgeon.vocabulary import Vocabulary
@@ -35,19 +35,21 @@ substrings at most. Smaller ones cut text nearly into characters, and teach litt
 MOST_NOISE = 0.5
 """Standard deviation of the noise on the logarithm of a score, at most."""
 PRESETS = ("gpt2", "cl100k", "o200k", None)
+"""Of pre-tokenisers: those of most models; None is `LONE_SPACES`."""
 LONE_SPACES = r" ?\p{L}+| ?[^\s\p{L}\p{N}]+|\p{N}|\s"
-"""In a preset's place: every space of several its own piece, as SentencePiece mostly has them."""
+"""Every space of several its own piece, as SentencePiece mostly has them."""
 DIGITS = ("left-3", "single", "any")
+"""How numbers are cut: the three ways in use."""
 TRAINED_BYTES = 1 << 20
-"""Characters of text that a trained vocabulary is trained on."""
+"""Characters of text that a trained vocabulary is trained on: it bounds the time of that."""
 LEAST = 256
-"""Substrings."""
+"""Substrings: with fewer there is nothing to draw from."""
 LONGEST = 24
-"""Bytes of a token."""
+"""Bytes of a token; longer words are rare, and each adds a square of substrings."""
 _MOST_BYTES = 8 << 20
+"""Characters of text whose words are counted; more hardly change the frequent ones."""
 _MOST_WORDS = 60_000
-
-Ids = npt.NDArray[np.int64]
+"""Words whose substrings are counted, the most frequent ones: it bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Sample:
     spellings: tuple[tuple[int, ...], ...]
 
     @cached_property
-    def has_row(self) -> npt.NDArray[np.bool_]:
+    def has_row(self) -> Mask:
         """Which tokens the source has or can spell, bool (n,)."""
         spelled = np.array([bool(one) for one in self.spellings], dtype=np.bool_)
         return np.logical_or(self.source_ids >= 0, spelled)
@@ -134,29 +136,32 @@ class Sampler:
         self,
         texts: Sequence[str],
         source: Vocabulary,
-        usable: npt.NDArray[np.bool_],
+        usable: Mask,
         seed: int = 0,
     ) -> None:
         self._source, self._usable, self._seed = source, usable, seed
         self._sizes = max(SIZES[0], source.n_rows // 2), max(SIZES[1], 2 * source.n_rows)
         words = _words(texts)
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for word, count in words.most_common(_MOST_WORDS):
             for start in range(len(word)):
                 for end in range(start + 2, min(len(word), start + LONGEST) + 1):
-                    found[word[start:end]] += count
+                    counts[word[start:end]] += count
         # A substring seen once would be a token for one place of the text.
-        kept = [(text, count) for text, count in found.items() if count > 1]
-        kept = [(text, count) for text, count in kept if len(text.encode()) <= LONGEST]
-        if len(kept) < LEAST:
+        substrings = [
+            (text, count)
+            for text, count in counts.items()
+            if count > 1 and len(text.encode()) <= LONGEST
+        ]
+        if len(substrings) < LEAST:
             raise InitialiserError(
-                f"the text has {len(kept):,} substrings to draw vocabularies from, which is too "
-                "few: give more text"
+                f"the text has {len(substrings):,} substrings to draw vocabularies from, which is "
+                "too few: give more text"
             )
-        kept.sort(key=lambda one: (-one[1] * len(one[0]), one[0]))
-        del kept[4 * self._sizes[1] :]
-        self._texts = [text for text, _ in kept]
-        self._scores = np.log([float(count * len(text)) for text, count in kept])
+        substrings.sort(key=lambda one: (-one[1] * len(one[0]), one[0]))
+        del substrings[4 * self._sizes[1] :]
+        self._texts = [text for text, _ in substrings]
+        self._scores = np.log([float(count * len(text)) for text, count in substrings])
         self._documents = [text for text in texts if text]
         self._trained: dict[int, tuple[Tokenizer, list[bytes]]] = {}
         self._known: dict[bytes, tuple[int, tuple[int, ...]]] = {}
@@ -179,7 +184,7 @@ class Sampler:
             lambda texts: [
                 np.array(one.ids, dtype=np.int64) for one in tokenizer.encode_batch(list(texts))
             ],
-            np.array([found for found, _ in pairs], dtype=np.int64),
+            np.array([source_id for source_id, _ in pairs], dtype=np.int64),
             tuple(spelling for _, spelling in pairs),
         )
 
@@ -233,16 +238,15 @@ class Sampler:
 
     def _spell(self, data: bytes) -> tuple[int, tuple[int, ...]]:
         """Return the source's id of these bytes, or -1 and pieces, where there are any."""
-        found = self._known.get(data)
-        if found is None:
-            one = self._source.emits(data)
-            found = (-1 if one is None or not self._usable[one] else one), ()
-            if found[0] < 0:
+        if data not in self._known:
+            own = self._source.emits(data)
+            if own is not None and self._usable[own]:
+                self._known[data] = own, ()
+            else:
                 pieces = self._source.pieces_of(data) or ()
-                if all(piece < len(self._usable) for piece in pieces):
-                    found = -1, pieces
-            self._known[data] = found
-        return found
+                fits = all(piece < len(self._usable) for piece in pieces)
+                self._known[data] = -1, pieces if fits else ()
+        return self._known[data]
 
 
 def _words(texts: Sequence[str]) -> Counter[str]:

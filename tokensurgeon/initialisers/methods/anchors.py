@@ -1,44 +1,204 @@
-"""Missing tokens as sums of anchors that lie near them in a space: the general method.
+"""Missing tokens as sums of anchors that lie near them in a space: one method, many names.
 
-Published methods that are settings of it are in `neighbours`; spaces are in `anchoring`, the
-arithmetic is in `combiners`.
+`AnchorMethod` joins a space to a combiner. The methods at the end of this file are settings of it:
+each says what it fixes and what a user may set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
+from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.anchor_spaces import Place, Placed, SpaceName, place
-from tokensurgeon.initialisers.contract import InitContext, NewRows, Rows, SideRows
+from tokensurgeon.initialisers.anchor_spaces import AnchorSpace, SpaceName, SpaceSpec, locate
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.numerics.combiners import (
     Combined,
+    mapped,
     nearest,
     proportional,
+    pursued,
     sparsemax,
 )
-from tokensurgeon.initialisers.numerics.piece_weights import side_from_pieces
-from tokensurgeon.initialisers.numerics.pursuit import pursue
-from tokensurgeon.initialisers.numerics.regression import fit_ridge
-from tokensurgeon.initialisers.registry import initialiser
+from tokensurgeon.initialisers.registry import preset
+from tokensurgeon.initialisers.sides import or_pieces
+from tokensurgeon.spaces import unit
 
 CombinerName = Literal["nearest", "sparsemax", "cosine", "omp", "ridge"]
-Combine = Callable[[Placed, tuple[Rows, ...]], Combined]
-"""From places, and the anchors' rows of one or both sides, to what the tokens are made of."""
 
-_OMP_RIDGE = 0.3
-"""λ of matching pursuit here: in spaces other than a donor's its bare coefficients explode."""
+_DEFAULT_K = {"nearest": 10, "omp": 16}
+"""Anchors where no number is given: WECHSEL's for nearest; omp's coefficients tell more apart."""
 
 
-@initialiser("anchors")
-@dataclass(frozen=True)
-class Anchors:
-    """Any space with any combiner; a missing token that the space does not know gets its pieces.
+class AnchorMethod:
+    """A space and a combiner. What a preset leaves open are fields of its class.
+
+    `share` is the part that the anchors have in a row; the rest is the token's own pieces, weighed
+    by likeness, which also stand in where the space does not know the token. With None the
+    anchors have all of it, and the plain mean of the pieces stands in.
+    """
+
+    name: ClassVar[str]
+    space: SpaceName | None = None
+    combiner: CombinerName = "nearest"
+    k: int | None = None
+    temperature: float = 1.0
+    encoder: str | None = None
+    layer: int | None = None
+    dim: int = 128
+    window: int = 4
+    centre: bool = False
+    shared_only: bool = False
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges of the settings."""
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise SettingError(f"{self.name}.share must be 0 to 1; got {self.share}")
+        if self.k is not None and self.k < 1:
+            raise SettingError(f"{self.name}.k must be 1 or more; got {self.k}")
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise SettingError(f"{self.name}.temperature must be above 0; got {self.temperature}")
+        self.spec.check(self.name)
+
+    @property
+    def spec(self) -> SpaceSpec:
+        """The space and how it is built."""
+        return SpaceSpec(
+            self.space, self.encoder, self.layer, self.dim, self.window, self.shared_only
+        )
+
+    def resolved(self, context: InitContext) -> Any:
+        """Return the method with its space and k said, for the report."""
+        k = _DEFAULT_K.get(self.combiner) if self.k is None else self.k
+        used = {"space": self.spec.resolved_space(context), "k": k}
+        settable = {field.name for field in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{key: used[key] for key in used.keys() & settable})  # type: ignore[type-var]
+
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return how many tokens it runs through the source: those of the space."""
+        return self.spec.forward_tokens(context)
+
+    def __call__(self, context: InitContext) -> NewRows:
+        """Return weights over source rows, or dense rows where nearly all anchors count.
+
+        In a donor's space each side of an untied model has weights of its own; other spaces give
+        both sides the same.
+        """
+        if context.tied:
+            (side,) = self._sides(context, "output", context.output_rows)
+            return NewRows(input=side, output=side)
+        if self.spec.resolved_space(context) == "donor":
+            (first,) = self._sides(context, "input", context.input_rows)
+            (second,) = self._sides(context, "output", context.output_rows)
+        else:
+            first, second = self._sides(context, "output", context.input_rows, context.output_rows)
+        return NewRows(input=first, output=second)
+
+    def _sides(self, context: InitContext, side: str, *matrices: Float32) -> list[SideRows]:
+        """Return a side for each matrix, all with the weights of one space."""
+        space = locate(context, self.spec, side, self.name)
+        if self.share is None and not len(space.source_ids) and context.n_missing:
+            raise InitialiserError(
+                f"'{self.name}' finds 0 anchors in the space "
+                f"'{self.spec.resolved_space(context)}'. "
+                "Choose another space, or use 'subword-mean'."
+            )
+        if self.centre and len(space.anchors):
+            space = space.centred()
+        combined = self._combine(context, space, [rows[space.source_ids] for rows in matrices])
+        weights, answered = combined.weights, combined.answered
+        if weights is not None:
+            weights = space.over_source(weights, context.n_source)
+            if self.share is not None:
+                shares = np.where(answered, self.share, 0.0)
+                local = sp.diags_array(1.0 - shares) @ _likeness(context, space, self.temperature)
+                weights = sp.csr_array(local + sp.diags_array(shares) @ weights)
+                weights.eliminate_zeros()
+                answered = np.ones_like(answered)
+        dense = combined.dense or (None,) * len(matrices)
+        return [
+            or_pieces(context, rows, weights, values, answered)
+            for rows, values in zip(matrices, dense, strict=True)
+        ]
+
+    def _combine(self, context: InitContext, space: AnchorSpace, tables: list[Float32]) -> Combined:
+        """Return what the missing tokens are made of; `tables` are the anchors' rows."""
+        queries, anchors = space.missing, space.anchors
+        k = self.k or _DEFAULT_K.get(self.combiner, 0)
+        work: dict[str, Any] = {
+            "device": context.device,
+            "progress": context.steps(f"{self.name}: combining"),
+        }
+        if self.share == 0.0:
+            n = len(queries)
+            return Combined(np.zeros(n, dtype=bool), sp.csr_array((n, len(anchors))))
+        if self.combiner == "ridge":
+            return mapped(queries, anchors, tables, generator=context.generator(), **work)
+        work["memory_budget"] = context.memory_budget
+        if self.combiner == "nearest":
+            return nearest(queries, anchors, k, self.temperature, **work)
+        if self.combiner == "sparsemax":
+            return sparsemax(queries, anchors, self.temperature, tables, **work)
+        if self.combiner == "cosine":
+            return proportional(queries, anchors, tables, self.k, **work)
+        return pursued(queries, anchors, k, **work)
+
+
+def _likeness(context: InitContext, space: AnchorSpace, temperature: float) -> sp.csr_array:
+    """Return TokenAdapt's weights over each missing token's pieces, CSR (n_missing, n_source)."""
+    counts = np.array([len(row) for row in context.pieces], dtype=np.int64)
+    shape = (context.n_missing, context.n_source)
+    if not len(counts):
+        return sp.csr_array(shape, dtype=np.float64)
+    flat = np.array([piece for row in context.pieces for piece in row], dtype=np.int64)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    lengths = np.array([len(context.source.token_bytes[i] or b"") for i in flat], dtype=float)
+    lengths /= np.maximum(np.add.reduceat(lengths, starts), 1.0)[owner]
+    anchor = space.anchor_of(context.n_source)[flat]
+    queries, anchors = unit(space.missing), unit(space.anchors)
+    cosines = np.zeros(len(flat))
+    known = anchor >= 0
+    cosines[known] = np.einsum(
+        "ij,ij->i", queries[owner[known]], anchors[anchor[known]], dtype=np.float64
+    )
+    scores = (_softmax(cosines, starts, owner) + lengths) / 2.0
+    data = _softmax(scores / temperature, starts, owner)
+    weights = sp.csr_array((data, flat, np.append(starts, len(flat))), shape=shape)
+    weights.sum_duplicates()
+    return weights
+
+
+def _softmax(values: Float64, starts: Ids, owner: Ids) -> Float64:
+    """Return the softmax of each stretch of values."""
+    powers = np.exp(values - np.maximum.reduceat(values, starts)[owner])
+    return np.asarray(powers / np.add.reduceat(powers, starts)[owner])
+
+
+_SPACE: dict[str, Any] = {"space": None, "encoder": None}
+
+preset(
+    "anchors",
+    AnchorMethod,
+    fixed={},
+    settings={
+        "space": None,
+        "combiner": "nearest",
+        "k": None,
+        "temperature": 0.1,
+        "encoder": None,
+        "layer": None,
+        "dim": 128,
+        "window": 4,
+        "centre": True,
+        "shared_only": False,
+    },
+    doc="""Any space with any combiner; a token that the space does not know gets its pieces.
 
     Parameters
     ----------
@@ -75,215 +235,131 @@ class Anchors:
     Each side of an untied model is combined in the donor's own side; other spaces give both sides
     the same weights, and a tied matrix takes the output side's. Random: the SVD of a space and
     the anchors that ridge holds out, by `context.seed`.
-    """
+    """,
+)
 
-    name: ClassVar[str]
-    space: SpaceName | None = None
-    combiner: CombinerName = "nearest"
-    k: int | None = None
-    temperature: float = 0.1
-    encoder: str | None = None
-    layer: int | None = None
-    dim: int = 128
-    window: int = 4
-    centre: bool = True
-    shared_only: bool = False
+preset(
+    "wechsel",
+    AnchorMethod,
+    fixed={"combiner": "nearest"},
+    settings={**_SPACE, "k": 10, "temperature": 0.1, "dim": 128},
+    doc="""The k nearest tokens in static vectors, softmax(cosine / temperature) (Minixhofer, 2022).
 
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings."""
-        check_neighbours(self.name, self.k, self.temperature)
-        self.where.check(self.name)
+    "WECHSEL: Effective initialization of subword embeddings for cross-lingual transfer of
+    monolingual language models", arXiv 2112.06598, with its k = 10 and temperature 0.1. A
+    variant: the published vectors are fastText's of two languages, aligned by a bilingual
+    dictionary, one per token from its n-grams. Here both tokenizers write the same text, and one
+    of our spaces stands in.
 
-    @property
-    def where(self) -> Place:
-        """The space and how it is built."""
-        return Place(self.space, self.encoder, self.layer, self.dim, self.window, self.shared_only)
+    Parameters
+    ----------
+    space, encoder, dim
+        As those of `anchors`.
+    k : int
+        1 or more.
+    temperature : float
+        Above 0.
+    """,
+)
 
-    def __call__(self, context: InitContext) -> NewRows:
-        """Return weights over the anchors' source rows, or dense rows where all anchors count."""
-        combine = combiner(context, self.combiner, self.k, self.temperature, self.name)
-        return answer(context, self.where, combine, self.name, self.centre)
+preset(
+    "focus",
+    AnchorMethod,
+    fixed={"combiner": "sparsemax", "shared_only": True},
+    settings={**_SPACE, "temperature": 1.0, "dim": 128},
+    doc="""Sparsemax over the cosines to all shared tokens (Dobler & de Melo, 2023).
 
-    def resolved(self, context: InitContext) -> Anchors:
-        """Return the method with its space and k said, for the report."""
-        k = {"nearest": 10, "omp": 16}.get(self.combiner) if self.k is None else self.k
-        return replace(self, space=self.where.resolved_space(context), k=k)
+    "FOCUS: Effective Embedding Initialization for Monolingual Specialization of Multilingual
+    Models", arXiv 2305.14481. A variant: the published vectors are fastText's, trained on a text
+    in the target's segmentation; here co-occurrence is counted in the same way where there is a
+    text and no donor, and another of our spaces stands in elsewhere.
 
+    Parameters
+    ----------
+    space, encoder, dim
+        As those of `anchors`.
+    temperature : float
+        Divides the cosines, above 0; 1 as published.
+    """,
+)
 
-def check_neighbours(name: str, k: int | None, temperature: float) -> None:
-    """Raise a SettingError if k or the temperature is out of range."""
-    if k is not None and k < 1:
-        raise SettingError(f"{name}.k must be 1 or more; got {k}")
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise SettingError(f"{name}.temperature must be above 0; got {temperature}")
+preset(
+    "clp",
+    AnchorMethod,
+    fixed={"combiner": "cosine", "shared_only": True},
+    settings={**_SPACE, "k": None, "dim": 128},
+    doc="""All shared tokens, weighted by their cosine in a small donor's space (Ostendorff, 2023).
 
+    "Efficient Language Model Training through Cross-Lingual and Progressive Transfer Learning",
+    Ostendorff & Rehm, arXiv 2301.09626. Faithful with a donor, but that negative cosines do not
+    count, and that each side of an untied model has weights of its own. Without a donor one of our
+    spaces stands in: then a variant.
 
-def combiner(
-    context: InitContext, kind: CombinerName, k: int | None, temperature: float, name: str
-) -> Combine:
-    """Return the combiner of that name, with the context's device and memory."""
+    Parameters
+    ----------
+    space, encoder, dim
+        As those of `anchors`.
+    k : int or None
+        Only the k nearest count, 1 or more; None is all, as published. With all of them the rows
+        are dense, for nearly every weight is above 0.
+    """,
+)
 
-    def progress(done: int, total: int) -> None:
-        context.progress(done, total, f"{name}: combining")
+preset(
+    "tokenadapt",
+    AnchorMethod,
+    fixed={"combiner": "nearest"},
+    settings={**_SPACE, "share": 0.3, "k": 3, "temperature": 0.3, "dim": 128},
+    doc="""A share of the k nearest tokens, the rest of the own pieces (Sharthak et al., 2025).
 
-    def combine(placed: Placed, tables: tuple[Rows, ...]) -> Combined:
-        queries, anchors = placed.missing, placed.anchors
-        device, budget = context.device, context.memory_budget
-        if kind == "nearest":
-            return nearest(
-                queries,
-                anchors,
-                k or 10,
-                temperature,
-                device=device,
-                memory_budget=budget,
-                progress=progress,
-            )
-        if kind == "sparsemax":
-            return sparsemax(
-                queries,
-                anchors,
-                temperature,
-                tables,
-                device=device,
-                memory_budget=budget,
-                progress=progress,
-            )
-        if kind == "cosine":
-            return proportional(
-                queries,
-                anchors,
-                tables,
-                k,
-                device=device,
-                memory_budget=budget,
-                progress=progress,
-            )
-        if kind == "omp":
-            return _pursued(context, placed, k or 16, progress)
-        return _mapped(context, placed, tables, progress)
+    "Achieving Tokenizer Flexibility in Language Models through Heuristic Adaptation and Supertoken
+    Learning", arXiv 2505.09738: row = (1 − share)·local + share·global. Local: the pieces' rows,
+    w = softmax(((softmax(cos(φ(t), φ(sᵢ))) + len(sᵢ)/len(t))/2)/T). Global: the k nearest source
+    tokens, softmax(cos/T). φ is a text encoder. Faithful with `encoder`, but that lengths are
+    counted in bytes; without one a space of ours stands in: then a variant. A token that φ does not
+    know is local only, and a piece that it does not know has cosine 0.
 
-    return combine
+    Parameters
+    ----------
+    space, encoder, dim
+        As those of `anchors`.
+    share : float
+        Of the global part, 0 to 1; 0.3 as published.
+    k : int
+        1 or more; 3 as published.
+    temperature : float
+        Above 0; 0.3 as published.
+    """,
+)
 
+preset(
+    "tokenadapt-local",
+    AnchorMethod,
+    fixed={"share": 0.0},
+    settings={**_SPACE, "temperature": 0.3, "dim": 128},
+    doc="""The local part of `tokenadapt`: the own pieces, weighed by likeness and length.
 
-def _pursued(
-    context: InitContext, placed: Placed, k: int, progress: Callable[[int, int], None]
-) -> Combined:
-    """Return matching pursuit's weights."""
-    k = min(k, len(placed.anchors))
-    here = np.flatnonzero((placed.missing != 0).any(axis=1))
-    found = pursue(
-        placed.anchors,
-        placed.missing[here],
-        k,
-        ridge=_OMP_RIDGE,
-        device=context.device,
-        memory_budget=context.memory_budget,
-        progress=progress,
-    )
-    used = found.support >= 0
-    rows = np.broadcast_to(here[:, None], used.shape)[used]
-    weights = sp.csr_array(
-        (found.coefficients[used], (rows, found.support[used])),
-        shape=(len(placed.missing), len(placed.anchors)),
-    )
-    answered = np.zeros(len(placed.missing), dtype=bool)
-    answered[here] = used.any(axis=1)
-    return Combined(answered, weights)
+    With a temperature of 0.3 it is near a mean of the pieces weighted by their length.
 
+    Parameters
+    ----------
+    space, encoder, temperature, dim
+        As those of `tokenadapt`.
+    """,
+)
 
-def _mapped(
-    context: InitContext,
-    placed: Placed,
-    tables: tuple[Rows, ...],
-    progress: Callable[[int, int], None],
-) -> Combined:
-    """Return the rows that a linear map, fitted on the anchors, gives the missing tokens."""
-    maps = fit_ridge(
-        lambda index: placed.anchors[index],
-        tables,
-        len(placed.anchors),
-        generator=context.generator(),
-        device=context.device,
-        progress=progress,
-    )
-    answered = placed.known & (placed.missing != 0).any(axis=1)
-    dense = tuple(each(placed.missing) * answered[:, None] for each in maps)
-    return Combined(answered, None, tuple(each.astype(np.float32) for each in dense))
+preset(
+    "tokenadapt-global",
+    AnchorMethod,
+    fixed={"combiner": "nearest", "share": 1.0},
+    settings={**_SPACE, "k": 3, "temperature": 0.3, "dim": 128},
+    doc="""The global part of `tokenadapt`: the k nearest source tokens, softmax(cosine / T).
 
+    A token that the space does not know gets the local part.
 
-def answer(
-    context: InitContext, where: Place, combine: Combine, name: str, centre: bool = False
-) -> NewRows:
-    """Place the tokens, combine the anchors' rows, and fall back to the pieces.
-
-    Raises
-    ------
-    InitialiserError
-        If the space has no anchor.
-    """
-
-    def made(side: str, *matrices: Rows) -> list[SideRows]:
-        placed = place(context, where, side, name)
-        if not len(placed.source_ids) and context.n_missing:
-            raise InitialiserError(
-                f"'{name}' finds 0 anchors in the space '{where.resolved_space(context)}'. "
-                "Choose another space, or use 'subword-mean'."
-            )
-        if centre and len(placed.anchors):
-            placed = _centred(placed)
-        combined = combine(placed, tuple(rows[placed.source_ids] for rows in matrices))
-        return [_side(context, rows, placed, combined, i) for i, rows in enumerate(matrices)]
-
-    if context.tied:
-        (side,) = made("output", context.output_rows)
-        return NewRows(input=side, output=side)
-    if where.resolved_space(context) == "donor":
-        return NewRows(
-            input=made("input", context.input_rows)[0],
-            output=made("output", context.output_rows)[0],
-        )
-    first, second = made("output", context.input_rows, context.output_rows)
-    return NewRows(input=first, output=second)
-
-
-def _centred(placed: Placed) -> Placed:
-    mean = placed.anchors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    missing = placed.missing - mean
-    missing[~placed.known] = 0.0
-    return replace(placed, missing=missing, anchors=placed.anchors - mean)
-
-
-def _side(
-    context: InitContext, rows: Rows, placed: Placed, combined: Combined, number: int
-) -> SideRows:
-    """Return one side: what was combined, and the pieces' mean where nothing was."""
-    dense = combined.dense[number] if combined.dense else None
-    weights = None
-    if combined.weights is not None:
-        weights = over_source(combined.weights, placed, context.n_source)
-    if combined.answered.all():
-        return SideRows(weights=weights, dense=dense)
-    fallback = side_from_pieces(context, rows)
-    assert fallback.weights is not None
-    unanswered = sp.diags_array((~combined.answered).astype(np.float64))
-    pieces = sp.csr_array(unanswered @ fallback.weights)
-    if weights is not None:
-        pieces = sp.csr_array(pieces + widened(weights, fallback.weights))
-    pieces.eliminate_zeros()
-    return SideRows(weights=pieces, virtual=fallback.virtual, dense=dense)
-
-
-def over_source(weights: sp.csr_array, placed: Placed, n_source: int) -> sp.csr_array:
-    """Return weights over anchors as weights over source ids."""
-    columns = placed.source_ids[weights.indices]
-    shape = (weights.shape[0], n_source)
-    result = sp.csr_array((weights.data, columns, weights.indptr), shape=shape, copy=True)
-    result.sort_indices()
-    return result
-
-
-def widened(weights: sp.csr_array, other: sp.csr_array) -> sp.csr_array:
-    """Return the weights with as many columns as `other` has: it may have a virtual mean row."""
-    parts = (weights.data, weights.indices, weights.indptr)
-    return sp.csr_array(parts, shape=(weights.shape[0], other.shape[1]))
+    Parameters
+    ----------
+    space, encoder, k, temperature, dim
+        As those of `tokenadapt`.
+    """,
+)

@@ -157,10 +157,10 @@ def _read_csv(path: Path, target: Vocabulary, source: Vocabulary, n_source: int)
         header = reader.fieldnames or []
         keys = {}
         for side in ("target", "source"):
-            found = [name for name in (side, f"{side}_id") if name in header]
-            if len(found) != 1:
+            columns_named = [name for name in (side, f"{side}_id") if name in header]
+            if len(columns_named) != 1:
                 raise ValueError(f"its header needs '{side}' or '{side}_id'")
-            keys[side] = found[0]
+            keys[side] = columns_named[0]
         if "weight" not in header:
             raise ValueError("its header needs 'weight'")
         for entry in reader:
@@ -180,7 +180,7 @@ def _id(cell: str | None, key: str, vocabulary: Vocabulary, limit: int, line: in
         if cell is None or not cell.strip().isdigit() or int(cell) >= limit:
             raise ValueError(f"line {line}: {cell!r} is no {key} below {limit}")
         return int(cell)
-    found = vocabulary.id_of(cell or "")
-    if found is None or found >= limit:
+    token = vocabulary.id_of(cell or "")
+    if token is None or token >= limit:
         raise ValueError(f"line {line}: the {key} tokenizer has no token {cell!r}")
-    return found
+    return token

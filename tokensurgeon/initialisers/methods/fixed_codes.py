@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
+from tokensurgeon.arrays import Float32
 from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, Rows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import mean_row, trained_rows
 from tokensurgeon.initialisers.registry import initialiser
-
-Floats = npt.NDArray[np.float32]
 
 
 @initialiser("binary-code")
@@ -99,19 +97,19 @@ class Glyphs:
         matrix = sp.csr_array(sp.vstack(pictures))
         mean = sp.csr_array(np.asarray(matrix.mean(axis=0), np.float32)[None, :])
         centred = sp.csr_array(matrix - sp.vstack([mean] * matrix.shape[0]))
-        found = truncated_svd(centred, context.width, context.seed)
+        components = truncated_svd(centred, context.width, context.seed)
         code = np.zeros((context.n_missing, context.width), dtype=np.float32)
-        code[:, : found.shape[1]] = found
+        code[:, : components.shape[1]] = components
         return NewRows(input=_around_the_mean(context, code))
 
 
-def _around_the_mean(context: InitContext, code: Floats) -> SideRows:
+def _around_the_mean(context: InitContext, code: Float32) -> SideRows:
     """Return the mean row plus the code, with the root mean square that trained rows have."""
     rows = trained_rows(context.input_rows, context.anchors)
     middle = mean_row(context.input_rows, context.anchors)
-    spread = float(np.sqrt(np.mean((rows - middle) ** 2, dtype=np.float64)))
+    scale = float(np.sqrt(np.mean((rows - middle) ** 2, dtype=np.float64)))
     size = float(np.sqrt(np.mean(code**2, dtype=np.float64))) if code.size else 0.0
-    values: Rows = middle + code * np.float32(spread / size if size else 0.0)
+    values: Float32 = middle + code * np.float32(scale / size if size else 0.0)
     return SideRows(dense=np.asarray(values, dtype=np.float32))
 
 
@@ -122,7 +120,7 @@ def _shown(data: bytes) -> str:
     return "".join(named.get(c, c if c.isprintable() else f"<{ord(c):X}>") for c in text)
 
 
-def _drawer(font: str | None, height: int) -> Callable[[str], Floats]:
+def _drawer(font: str | None, height: int) -> Callable[[str], Float32]:
     """Return a function that draws a text as points from 0 to 1, (1, height · 4 · height).
 
     Raises
@@ -147,12 +145,12 @@ def _drawer(font: str | None, height: int) -> Callable[[str], Floats]:
     except OSError as error:
         raise InitialiserError(f"'glyphs' cannot read the font {font}: {error}") from error
 
-    def draw(text: str) -> Floats:
+    def draw(text: str) -> Float32:
         width = max(4 * height, int(pen.getlength(text)) + 2)
         picture = Image.new("L", (width, height), 0)
         ImageDraw.Draw(picture).text((1, 0), text, fill=255, font=pen)
         squeezed = picture.resize((4 * height, height)) if width > 4 * height else picture
-        points: Floats = np.asarray(squeezed, dtype=np.float32).reshape(1, -1)
+        points: Float32 = np.asarray(squeezed, dtype=np.float32).reshape(1, -1)
         return points / np.float32(255)
 
     return draw

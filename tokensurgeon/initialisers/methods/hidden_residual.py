@@ -8,15 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, Rows, SideRows, States
+from tokensurgeon.initialisers.anchor_spaces import resolved_layer
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import trained_rows
+from tokensurgeon.initialisers.numerics.clip import longest_norm
 from tokensurgeon.initialisers.numerics.piece_weights import last_weights, piece_weights
 from tokensurgeon.initialisers.registry import initialiser
+from tokensurgeon.spaces.states import last_pieces, last_states
 
-_BATCH = 256
 _SAMPLE = 512
-"""Trained tokens whose states are read to find the gain."""
+"""Trained tokens whose states are read to find the gain, a single number."""
 
 
 @initialiser("hidden-residual")
@@ -74,13 +77,13 @@ class HiddenResidual:
                 f"'hidden-residual' adds hidden states of width {states.width} to rows of width "
                 f"{context.width}. Use 'subword-mean'."
             )
-        layer = self.resolved_layer(states.n_layers)
+        layer = resolved_layer(self.layer, states.n_layers, self.name)
         weights = piece_weights(context.pieces, context.n_source, last_weights)
         scale = self.alpha / (state_gain(context, layer) * context.embedding_multiplier)
         dense = np.float32(scale) * residuals(context, context.pieces, layer, "hidden-residual")
         norms = np.linalg.norm(weights @ context.input_rows + dense, axis=1)
-        bound = _norm_bound(context)
-        clip = np.minimum(1.0, bound / np.maximum(norms, 1e-30))
+        limit = longest_norm(trained_rows(context.input_rows, context.anchors))
+        clip = np.minimum(1.0, limit / np.maximum(norms, 1e-30))
         weights.data *= np.repeat(clip, np.diff(weights.indptr))
         dense *= clip[:, None].astype(np.float32)
         return NewRows(input=SideRows(weights=weights, dense=dense))
@@ -89,44 +92,76 @@ class HiddenResidual:
         """Return the method with its layer said, for the report."""
         if context.states is None:
             return self
-        return replace(self, layer=self.resolved_layer(context.states.n_layers))
+        return replace(self, layer=resolved_layer(self.layer, context.states.n_layers, self.name))
 
-    def resolved_layer(self, n_layers: int) -> int:
-        """Return ℓ for a model of `n_layers` blocks.
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return how many tokens it runs through the source: words, and their last pieces."""
+        if context.states is None:
+            return 0
+        runs = _runs_of(context, context.pieces)
+        n_sampled = len(_sample(context))
+        return (
+            sum(map(len, runs.words))
+            + sum(map(len, runs.lone))
+            + n_sampled * (len(context.prefix) + 1)
+        )
 
-        Raises
-        ------
-        SettingError
-            If the model has fewer blocks than `layer` asks for.
-        """
-        if self.layer is None:
-            return max(1, min(n_layers, round(0.4 * n_layers)))
-        if self.layer > n_layers:
-            raise SettingError(
-                f"hidden-residual.layer is {self.layer}; this model has {n_layers} blocks"
-            )
-        return self.layer
+
+def _sample(context: InitContext) -> Ids:
+    return context.generator().permutation(np.flatnonzero(context.anchors))[:_SAMPLE]
 
 
 def state_gain(context: InitContext, layer: int) -> float:
-    """Return the spread of single tokens' states after `layer` blocks over that of their inputs.
+    """Return how far single tokens' states lie apart after `layer` blocks, over their inputs.
 
     Root mean squared distance from the mean, of h_ℓ(prefix t) and of m·E[t], over a seeded sample
     of trained tokens; 1 where either is 0.
     """
-    states = context.states
-    assert states is not None
-    ids = context.generator().permutation(np.flatnonzero(context.anchors))[:_SAMPLE]
+    assert context.states is not None
+    ids = _sample(context)
     if not len(ids):
         return 1.0
-    found = states([[*context.prefix, int(i)] for i in ids], layer).astype(np.float64)
+    states = context.states([[*context.prefix, int(i)] for i in ids], layer).astype(np.float64)
     rows = context.embedding_multiplier * context.input_rows[ids].astype(np.float64)
-    spread, base = found.std(axis=0), rows.std(axis=0)
-    gain = float(np.linalg.norm(spread) / max(float(np.linalg.norm(base)), 1e-30))
+    after, before = np.linalg.norm(states.std(axis=0)), np.linalg.norm(rows.std(axis=0))
+    gain = float(after / max(float(before), 1e-30))
     return gain if np.isfinite(gain) and 0 < gain < 1e20 else 1.0
 
 
-def residuals(context: InitContext, pieces: Sequence[Sequence[int]], layer: int, what: str) -> Rows:
+@dataclass(frozen=True)
+class _Runs:
+    """The sequences that residuals are read from.
+
+    `words` are those of more than one piece, `index` their numbers. `lone` are their last pieces
+    alone, each once at each of its `positions`; `lone_of` says which belongs to a word.
+    """
+
+    index: list[int]
+    words: list[list[int]]
+    lone: list[list[int]]
+    positions: list[list[int]]
+    lone_of: list[int]
+
+
+def _runs_of(context: InitContext, pieces: Sequence[Sequence[int]]) -> _Runs:
+    assert context.states is not None
+    prefix, most = list(context.prefix), context.states.max_positions
+    cut = [list(last_pieces(row, prefix, most)) for row in pieces]
+    index = [i for i, row in enumerate(cut) if len(row) > 1]
+    ends = [(len(cut[i]), cut[i][-1]) for i in index]
+    distinct = {end: number for number, end in enumerate(sorted(set(ends)))}
+    return _Runs(
+        index,
+        [prefix + cut[i] for i in index],
+        [[*prefix, piece] for _, piece in distinct],
+        [[*range(len(prefix)), len(prefix) + length - 1] for length, _ in distinct],
+        [distinct[end] for end in ends],
+    )
+
+
+def residuals(
+    context: InitContext, pieces: Sequence[Sequence[int]], layer: int, what: str
+) -> Float32:
     """Return h_ℓ(prefix s₁…s_k) − h_ℓ(prefix s_k), s_k at its position in the word.
 
     Parameters
@@ -140,58 +175,13 @@ def residuals(context: InitContext, pieces: Sequence[Sequence[int]], layer: int,
     Returns
     -------
     float32 (len(pieces), width)
-        Zero for a single piece. The lone pieces repeat from token to token; each (piece,
-        position) is computed once.
+        Zero for a single piece.
     """
-    states = context.states
+    states, width = context.states, context.width
     assert states is not None
-    prefix = list(context.prefix)
-    longest = states.max_positions
-    room = None if longest is None else max(1, longest - len(prefix))
-    cut = [list(row if room is None else row[-room:]) for row in pieces]
-    result = np.zeros((len(cut), context.width), dtype=np.float32)
-    several = [i for i, row in enumerate(cut) if len(row) > 1]
-    lone = sorted({(len(cut[i]), cut[i][-1]) for i in several})
-    total = len(several) + len(lone)
-    words = _run(context, states, [prefix + cut[i] for i in several], None, layer, (0, total, what))
-    start = list(range(len(prefix)))
-    alone = _run(
-        context,
-        states,
-        [[*prefix, piece] for _, piece in lone],
-        [[*start, len(prefix) + length - 1] for length, _ in lone],
-        layer,
-        (len(several), total, what),
-    )
-    place = {key: i for i, key in enumerate(lone)}
-    index = [place[len(cut[i]), cut[i][-1]] for i in several]
-    result[several] = words - alone[index]
+    runs, steps = _runs_of(context, pieces), context.steps(what)
+    words = last_states(runs.words, states, layer, width, progress=steps)
+    lone = last_states(runs.lone, states, layer, width, positions=runs.positions, progress=steps)
+    result = np.zeros((len(pieces), width), dtype=np.float32)
+    result[runs.index] = words - lone[runs.lone_of]
     return result
-
-
-def _run(
-    context: InitContext,
-    states: States,
-    sequences: list[list[int]],
-    positions: list[list[int]] | None,
-    layer: int,
-    progress: tuple[int, int, str],
-) -> Rows:
-    """Run `states` in batches of like length, and return the states in the order given."""
-    done, total, what = progress
-    result = np.zeros((len(sequences), context.width), dtype=np.float32)
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
-        result[batch] = states(
-            [sequences[i] for i in batch],
-            layer,
-            None if positions is None else [positions[i] for i in batch],
-        )
-        context.progress(done + start + len(batch), total, what)
-    return result
-
-
-def _norm_bound(context: InitContext) -> float:
-    rows = trained_rows(context.input_rows, context.anchors)
-    return float(np.quantile(np.linalg.norm(rows, axis=1), 0.99))

@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers.anchor_spaces import resolved_layer
-from tokensurgeon.initialisers.contract import Ids, InitContext, NewRows, Rows, SideRows, States
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, States
 from tokensurgeon.initialisers.numerics.regression import fit_ridge
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.spaces import state_space
+from tokensurgeon.spaces.states import last_states, state_tokens
 
-_SAMPLE = 16384
-"""Most trained tokens that the maps are fitted on."""
-
-_BATCH = 256
+_SAMPLE = 16_384
+"""Trained tokens that the maps are fitted on, at most: several for each dimension of a state."""
 
 
 @initialiser("hidden-state")
@@ -48,7 +48,7 @@ class HiddenState:
     Notes
     -----
     A tied matrix takes the map to output rows for both sides. Random: the sample of tokens, their
-    places, and which are held out, by `context.seed`.
+    positions, and which are held out, by `context.seed`.
     """
 
     name: ClassVar[str]
@@ -95,14 +95,23 @@ class HiddenState:
             states.width,
             prefix=context.prefix,
             max_positions=states.max_positions,
-            progress=lambda done, total: context.progress(done, total, "hidden-state: words"),
+            progress=context.steps("hidden-state: words"),
         ).vectors
-        made = []
+        answers = []
         for rows, linear in zip(sides, maps, strict=True):
             mean = rows[ids].mean(axis=0, dtype=np.float64)
             values = mean + self.alpha * (linear(words) - mean)
-            made.append(SideRows(dense=values.astype(np.float32)))
-        return NewRows(input=made[0], output=made[-1])
+            answers.append(SideRows(dense=values.astype(np.float32)))
+        return NewRows(input=answers[0], output=answers[-1])
+
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return how many tokens it runs through the source: words, and tokens to fit on."""
+        states = context.states
+        if states is None:
+            return 0
+        n_sampled = min(_SAMPLE, int(context.anchors.sum()))
+        words = state_tokens(context.pieces, context.prefix, states.max_positions)
+        return words + n_sampled * (len(context.prefix) + 1)
 
     def resolved(self, context: InitContext) -> HiddenState:
         """Return the method with its layer said, for the report."""
@@ -110,21 +119,18 @@ class HiddenState:
             return self
         return replace(self, layer=resolved_layer(self.layer, context.states.n_layers, self.name))
 
-    def _lone(self, context: InitContext, states: States, ids: Ids, layer: int) -> Rows:
-        """Return the state of each single token, at a place that words end at."""
+    def _lone(self, context: InitContext, states: States, ids: Ids, layer: int) -> Float32:
+        """Return the state of each single token, at a position that words end at."""
         prefix = list(context.prefix)
         lengths = [len(row) for row in context.pieces] or [1]
-        places = len(prefix) - 1 + context.generator().choice(lengths, len(ids))
+        ends = len(prefix) - 1 + context.generator().choice(lengths, len(ids))
         if states.max_positions is not None:
-            places = np.minimum(places, max(len(prefix), states.max_positions - 1))
-        start = list(range(len(prefix)))
-        result = np.zeros((len(ids), states.width), dtype=np.float32)
-        for begin in range(0, len(ids), _BATCH):
-            part = slice(begin, begin + _BATCH)
-            result[part] = states(
-                [[*prefix, token] for token in ids[part].tolist()],
-                layer,
-                [[*start, at] for at in places[part].tolist()],
-            )
-            context.progress(min(begin + _BATCH, len(ids)), len(ids), "hidden-state: tokens")
-        return result
+            ends = np.minimum(ends, max(len(prefix), states.max_positions - 1))
+        return last_states(
+            [[*prefix, token] for token in ids.tolist()],
+            states,
+            layer,
+            states.width,
+            positions=[[*range(len(prefix)), end] for end in ends.tolist()],
+            progress=context.steps("hidden-state: tokens"),
+        )

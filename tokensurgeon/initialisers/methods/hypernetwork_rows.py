@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokensurgeon.errors import SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, TrainableStates
 from tokensurgeon.initialisers.registry import initialiser
 
 
@@ -20,8 +20,8 @@ class Hypernetwork:
     head for each side whose output is added to the ridge composer's row. It is trained on the
     source's own tokens, each spelled with others and itself forbidden, and, where there is text
     and the model can be run, through the frozen model on text cut by sampled Unigram vocabularies
-    (after ZeTT: Minixhofer et al., 2024, arXiv 2405.07883). Every rung is kept only if it beats
-    the one below; where none does, this is the ridge composer or the mean of the pieces.
+    (after ZeTT: Minixhofer et al., 2024, arXiv 2405.07883). Every stage is kept only if it beats
+    those before it; where none does, this is the ridge composer or the mean of the pieces.
 
     Parameters
     ----------
@@ -59,26 +59,38 @@ class Hypernetwork:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
+        from tokensurgeon.initialisers.hypernetwork.composition import rows_of
         from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
-        from tokensurgeon.initialisers.hypernetwork.staged_fit import PARTS, Ladder
+        from tokensurgeon.initialisers.hypernetwork.staged_fit import PARTS, StagedFit
 
         if self.network is not None:
-            found, _ = Hypernet.load(self.network)
-            found.check(context)
+            hypernet, _ = Hypernet.load(self.network)
+            hypernet.check(context)
         else:
-            load = getattr(context.states, "language_model", None)
-            parts = [len(row) for row in context.pieces] or PARTS
-            minutes = self.minutes or 0.0
-            ladder = Ladder(
+            source = context.states if isinstance(context.states, TrainableStates) else None
+            fit = StagedFit(
                 context,
-                60 * minutes,
-                steps=None if minutes else (0, 0),
-                model=load() if load is not None and context.texts and minutes else None,
-                parts=parts,
+                self.seconds(context),
+                steps=None if self.minutes else (0, 0),
+                parts=[len(row) for row in context.pieces] or PARTS,
             )
-            found = ladder.run()
-            train = getattr(context.states, "count_training", None)
-            if train is not None:
-                train(found.card["tokens"], found.card["gradient_steps"])
-        made = [SideRows(dense=rows) for rows in found.rows(context)]
-        return NewRows(input=made[0], output=made[-1])
+            if source is not None and context.texts and self.minutes:
+                fit.model = source.language_model()
+            hypernet = fit.run()
+            if source is not None:
+                source.count_training(hypernet.card["tokens"], hypernet.card["gradient_steps"])
+        sides = [SideRows(dense=rows) for rows in rows_of(hypernet, context)]
+        return NewRows(input=sides[0], output=sides[-1])
+
+    def seconds(self, context: InitContext) -> float:
+        """Return the seconds of training that it was given; 0 with a file."""
+        return 0.0 if self.network is not None else 60.0 * (self.minutes or 0.0)
+
+    def forward_tokens(self, context: InitContext) -> int:
+        """Return about how many tokens validate the stages of the fit, on top of its seconds."""
+        trains = self.seconds(context) and context.texts
+        if not trains or not isinstance(context.states, TrainableStates):
+            return 0
+        from tokensurgeon.initialisers.hypernetwork.staged_fit import validation_tokens
+
+        return validation_tokens(context.texts)

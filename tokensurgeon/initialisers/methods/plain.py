@@ -1,22 +1,22 @@
-"""Rows that know nothing of a token's text: zero, mean, random, multivariate. The floors.
+"""Rows that know nothing of a token's text: zero, mean, random, multivariate. The baselines.
 
 Every better method must beat these; `multivariate` is what transformers does when it resizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
+from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, Rows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import mean_row, trained_rows
-from tokensurgeon.initialisers.numerics.piece_weights import both_sides, with_mean
 from tokensurgeon.initialisers.registry import initialiser
+from tokensurgeon.initialisers.sides import both_sides, with_mean
 
 
 @initialiser("zero")
@@ -24,15 +24,15 @@ from tokensurgeon.initialisers.registry import initialiser
 class Zero:
     """Rows of zeros on both sides. Nothing is random; there are no settings.
 
-    An output row of zeros has logit 0 for every state and so draws mass: a floor, not advice.
+    An output row of zeros has logit 0 for every state and so draws mass: a baseline, not advice.
     """
 
     name: ClassVar[str]
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return empty weights for both sides."""
-        empty = sp.csr_array((context.n_missing, context.n_source), dtype=np.float64)
-        return NewRows(input=SideRows(weights=empty), output=SideRows(weights=empty))
+        side = SideRows(weights=_no_weights(context))
+        return NewRows(input=side, output=side)
 
 
 @initialiser("mean")
@@ -45,16 +45,52 @@ class Mean:
     def __call__(self, context: InitContext) -> NewRows:
         """Return weight one on a virtual mean row."""
 
-        def make(rows: Rows) -> SideRows:
-            nothing = sp.csr_array((context.n_missing, context.n_source), dtype=np.float64)
-            return with_mean(nothing, np.ones(context.n_missing), mean_row(rows, context.anchors))
+        def make(rows: Float32) -> SideRows:
+            mean = mean_row(rows, context.anchors)
+            return with_mean(_no_weights(context), np.ones(context.n_missing), mean)
 
         return both_sides(context, make)
 
 
+def _no_weights(context: InitContext) -> sp.csr_array:
+    return sp.csr_array((context.n_missing, context.n_source), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Rows drawn from a distribution of the trained rows, either side from its own stream."""
+
+    name: ClassVar[str]
+    scale: float
+
+    def __post_init__(self) -> None:
+        """Check the range of `scale`."""
+        if not (np.isfinite(self.scale) and self.scale >= 0):
+            raise SettingError(f"{self.name}.scale must be at least 0; got {self.scale}")
+
+    def __call__(self, context: InitContext) -> NewRows:
+        """Return dense rows; one side where one matrix serves both."""
+
+        def draw(rows: Float32, generator: np.random.Generator) -> SideRows:
+            sample = trained_rows(rows, context.anchors).astype(np.float64)
+            noise = generator.standard_normal((context.n_missing, context.width))
+            values = sample.mean(axis=0) + self._shaped(noise, sample)
+            return SideRows(dense=np.asarray(values, dtype=np.float32))
+
+        first, second = context.generator().spawn(2)
+        output = draw(context.output_rows, second)
+        if context.tied:
+            return NewRows(input=output, output=output)
+        return NewRows(input=draw(context.input_rows, first), output=output)
+
+    def _shaped(self, noise: Float64, sample: Float64) -> Float64:
+        """Return standard normal noise with the variance of the sample."""
+        raise NotImplementedError
+
+
 @initialiser("random")
 @dataclass(frozen=True)
-class Random:
+class Random(_Drawn):
     """Draw each dimension on its own from N(μ, scale·σ) of the trained rows.
 
     Parameters
@@ -67,28 +103,15 @@ class Random:
     Random: all rows, from `context.seed`; the two sides draw from two streams.
     """
 
-    name: ClassVar[str]
     scale: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the range of `scale`."""
-        _check_scale("random", self.scale)
-
-    def __call__(self, context: InitContext) -> NewRows:
-        """Return dense rows."""
-
-        def draw(rows: Rows, generator: np.random.Generator) -> Rows:
-            sample = trained_rows(rows, context.anchors).astype(np.float64)
-            mean, deviation = sample.mean(axis=0), sample.std(axis=0)
-            noise = generator.standard_normal((context.n_missing, context.width))
-            return np.asarray(mean + self.scale * deviation * noise, dtype=np.float32)
-
-        return _drawn(context, draw)
+    def _shaped(self, noise: Float64, sample: Float64) -> Float64:
+        return np.asarray(self.scale * sample.std(axis=0) * noise)
 
 
 @initialiser("multivariate")
 @dataclass(frozen=True)
-class Multivariate:
+class Multivariate(_Drawn):
     """Draw rows from N(μ, scale·Σ) of the trained rows (Hewitt, 2021).
 
     "Initializing new word embeddings for pretrained language models", 2021: the new logits stay
@@ -106,39 +129,12 @@ class Multivariate:
     Random: all rows, from `context.seed`; the two sides draw from two streams.
     """
 
-    name: ClassVar[str]
     scale: float = 1e-9
 
-    def __post_init__(self) -> None:
-        """Check the range of `scale`."""
-        _check_scale("multivariate", self.scale)
-
-    def __call__(self, context: InitContext) -> NewRows:
-        """Return dense rows."""
-
-        def draw(rows: Rows, generator: np.random.Generator) -> Rows:
-            sample = trained_rows(rows, context.anchors).astype(np.float64)
-            mean = sample.mean(axis=0)
-            centred = sample - mean
-            covariance = centred.T @ centred / max(1, len(sample) - 1)
-            # Not Cholesky: with fewer rows than dimensions the covariance is singular.
-            values, vectors = np.linalg.eigh(covariance)
-            root = vectors * np.sqrt(np.maximum(values, 0.0) * self.scale)
-            noise = generator.standard_normal((context.n_missing, context.width))
-            return np.asarray(mean + noise @ root.T, dtype=np.float32)
-
-        return _drawn(context, draw)
-
-
-def _drawn(context: InitContext, draw: Callable[[Rows, np.random.Generator], Rows]) -> NewRows:
-    """Draw either side from its own stream, or one side where one matrix serves both."""
-    first, second = context.generator().spawn(2)
-    output = SideRows(dense=draw(context.output_rows, second))
-    if context.tied:
-        return NewRows(input=output, output=output)
-    return NewRows(input=SideRows(dense=draw(context.input_rows, first)), output=output)
-
-
-def _check_scale(name: str, scale: float) -> None:
-    if not (np.isfinite(scale) and scale >= 0):
-        raise SettingError(f"{name}.scale must be at least 0; got {scale}")
+    def _shaped(self, noise: Float64, sample: Float64) -> Float64:
+        centred = sample - sample.mean(axis=0)
+        covariance = centred.T @ centred / max(1, len(sample) - 1)
+        # Not Cholesky: with fewer rows than dimensions the covariance is singular.
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0) * self.scale)
+        return np.asarray(noise @ root.T)

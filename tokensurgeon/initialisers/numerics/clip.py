@@ -1,15 +1,15 @@
-"""Shorten new rows that are longer than trained rows are."""
+"""How long new rows may be: no longer than trained rows are."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.initialisers.contract import Rows
 
 
-def clip_rows(new: Rows, trained: Rows, percentile: float) -> tuple[Rows, int]:
+def clip_rows(new: Float32, trained: Float32, percentile: float) -> tuple[Float32, int]:
     """Shorten each new row to at most a percentile of the trained rows' norms.
 
     A row that is short enough stays bit for bit; none is ever made longer. Rows and norms that
@@ -46,12 +46,23 @@ def clip_rows(new: Rows, trained: Rows, percentile: float) -> tuple[Rows, int]:
     if not long.any():
         return rows, 0
     rows[long] *= (limit / norms[long])[:, None].astype(np.float32)
-    # Rounding may leave a row a hair too long: a second clipping would then find it again.
+    # Rounding may leave a row a hair too long: a second clipping would then shorten it again.
     over = np.flatnonzero(long)[_norms(rows[long]) > limit]
     rows[over] *= np.float32(1 - 1e-6)
     return rows, int(long.sum())
 
 
-def _norms(rows: Rows) -> npt.NDArray[np.float64]:
+def longest_norm(trained: Float32) -> float:
+    """Return the 99th percentile of the norms of trained rows: what new rows are clipped at."""
+    return float(np.quantile(np.linalg.norm(trained, axis=1), 0.99))
+
+
+def shortened(values: npt.NDArray[np.floating], limit: float) -> Float32:
+    """Return the rows, none longer than `limit`."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values * np.minimum(1.0, limit / np.maximum(norms, 1e-30)), np.float32)
+
+
+def _norms(rows: Float32) -> Float64:
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))

@@ -1,35 +1,38 @@
-"""From places in a space to weights over anchors: the arithmetic of the anchor methods.
+"""From vectors in a space to weights over anchors: the arithmetic of the anchor methods.
 
-Queries are the missing tokens' vectors, anchors those of tokens that have a source row. Each
-combiner says every query as a sum of anchors, in blocks whose memory stays inside a budget, with
-the same code on CPU and CUDA. It knows nothing of tokens, sides or matrices.
+Queries are the vectors to be explained, anchors those that explain them. Each combiner says every
+query as a sum of anchors, in blocks whose memory stays inside a budget, with the same code on CPU
+and CUDA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
+
+from tokensurgeon.arrays import Float32, Float64, Ids, Mask, blocks
+from tokensurgeon.initialisers.numerics.pursuit import pursue
+from tokensurgeon.initialisers.numerics.regression import fit_ridge
+from tokensurgeon.spaces.space import Steps, no_steps
 
 if TYPE_CHECKING:
     import torch
 
-Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
-
 _LARGEST = 512
-"""Scores per query that sparsemax looks at before it looks at all."""
+"""Scores per query that sparsemax looks at before it looks at all: mostly enough, and few."""
 
 _ENTRY = 12
 """Bytes of one stored weight: a float64 and its column."""
 
+_MOST_QUERIES = 2048
+"""Queries of a block, however much memory there is: progress is told after each block."""
 
-def no_progress(done: int, total: int) -> None:
-    """Show nothing."""
+_OMP_RIDGE = 0.3
+"""λ of matching pursuit here: in spaces other than a donor's its bare coefficients explode."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,20 @@ class Combined:
         0. Empty where there are weights.
     """
 
-    answered: npt.NDArray[np.bool_]
+    answered: Mask
     weights: sp.csr_array | None = None
-    dense: tuple[Floats, ...] = ()
+    dense: tuple[Float32, ...] = ()
 
 
 def nearest(
-    queries: Floats,
-    anchors: Floats,
+    queries: Float32,
+    anchors: Float32,
     k: int,
     temperature: float,
     *,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
-    progress: Progress = no_progress,
+    progress: Steps = no_steps,
 ) -> Combined:
     """Weigh the `k` anchors of the largest cosine by softmax(cosine / temperature).
 
@@ -88,14 +91,14 @@ def nearest(
 
 
 def sparsemax(
-    queries: Floats,
-    anchors: Floats,
+    queries: Float32,
+    anchors: Float32,
     temperature: float,
-    tables: Sequence[Floats] = (),
+    tables: Sequence[Float32] = (),
     *,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
-    progress: Progress = no_progress,
+    progress: Steps = no_steps,
 ) -> Combined:
     """Weigh all anchors by sparsemax(cosine / temperature): most weights are exactly 0.
 
@@ -117,14 +120,14 @@ def sparsemax(
 
 
 def proportional(
-    queries: Floats,
-    anchors: Floats,
-    tables: Sequence[Floats],
+    queries: Float32,
+    anchors: Float32,
+    tables: Sequence[Float32],
     k: int | None = None,
     *,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
-    progress: Progress = no_progress,
+    progress: Steps = no_steps,
 ) -> Combined:
     """Weigh anchors in proportion to their cosine; negative ones do not count.
 
@@ -163,28 +166,84 @@ def proportional(
     return Combined(answered, _csr(columns, data, n_anchors))
 
 
+def pursued(
+    queries: Float32,
+    anchors: Float32,
+    k: int,
+    *,
+    device: str = "cpu",
+    memory_budget: int = 2 << 30,
+    progress: Steps = no_steps,
+) -> Combined:
+    """Weigh at most `k` anchors by matching pursuit with a ridge."""
+    k = min(k, len(anchors))
+    answered = (queries != 0).any(axis=1)
+    index = np.flatnonzero(answered)
+    pursuit = pursue(
+        anchors,
+        queries[index],
+        k,
+        ridge=_OMP_RIDGE,
+        device=device,
+        memory_budget=memory_budget,
+        progress=progress,
+    )
+    used = pursuit.support >= 0
+    rows = np.broadcast_to(index[:, None], used.shape)[used]
+    weights = sp.csr_array(
+        (pursuit.coefficients[used], (rows, pursuit.support[used])),
+        shape=(len(queries), len(anchors)),
+    )
+    answered[index] = used.any(axis=1)
+    return Combined(answered, weights)
+
+
+def mapped(
+    queries: Float32,
+    anchors: Float32,
+    tables: Sequence[Float32],
+    *,
+    generator: np.random.Generator,
+    device: str = "cpu",
+    progress: Steps = no_steps,
+) -> Combined:
+    """Return what a linear map from the space to each of the tables makes of the queries.
+
+    The maps are ridge regressions fitted on the anchors; `generator` chooses those held out.
+    """
+    maps = fit_ridge(
+        lambda index: anchors[index],
+        tables,
+        len(anchors),
+        generator=generator,
+        device=device,
+        progress=progress,
+    )
+    answered = (queries != 0).any(axis=1)
+    products = [linear(queries) * answered[:, None] for linear in maps]
+    return Combined(answered, None, tuple(rows.astype(np.float32) for rows in products))
+
+
 def _cosines(
-    queries: Floats,
-    anchors: Floats,
+    queries: Float32,
+    anchors: Float32,
     device: str,
     memory_budget: int,
     copies: int,
-    progress: Progress,
-) -> Iterator[tuple[slice, torch.Tensor, npt.NDArray[np.bool_]]]:
+    progress: Steps,
+) -> Iterator[tuple[slice, torch.Tensor, Mask]]:
     """Yield blocks: which queries, their cosines to all anchors, and which have a direction."""
     import torch
 
     n, width = queries.shape
-    place = torch.device(device)
     with torch.no_grad():
-        units = _unit(torch.from_numpy(np.ascontiguousarray(anchors)).to(place))
+        units = _unit(torch.from_numpy(np.ascontiguousarray(anchors)).to(device))
         room = memory_budget - 4 * units.numel()
-        block = int(np.clip(room // (4 * (copies * len(anchors) + 2 * width)), 1, 2048))
-        for start in range(0, n, block):
-            part = slice(start, min(start + block, n))
-            given = torch.from_numpy(np.ascontiguousarray(queries[part])).to(place)
-            good = (given != 0).any(dim=1).cpu().numpy()
-            yield part, _unit(given) @ units.T, good
+        block = int(np.clip(room // (4 * (copies * len(anchors) + 2 * width)), 1, _MOST_QUERIES))
+        for part in blocks(n, block):
+            vectors = torch.from_numpy(np.ascontiguousarray(queries[part])).to(device)
+            good = (vectors != 0).any(dim=1).cpu().numpy()
+            yield part, _unit(vectors) @ units.T, good
             progress(part.stop, n)
 
 
@@ -215,7 +274,7 @@ def _threshold(scores: torch.Tensor) -> torch.Tensor:
     """Return τ with Σ max(0, score - τ) = 1 for each row, (block, 1); the largest score is 0.
 
     Michelot's method: the threshold of a set is (sum - 1) / count; what lies below it leaves, and
-    the threshold only rises, until nobody leaves.
+    the threshold only rises, until none leaves.
     """
     inside = scores > -1.0  # the threshold lies at most 1 below the largest
     count = inside.sum(dim=1, keepdim=True)
@@ -228,9 +287,7 @@ def _threshold(scores: torch.Tensor) -> torch.Tensor:
         count = left
 
 
-def _csr(
-    columns: npt.NDArray[np.int64], data: npt.NDArray[np.float64], n_anchors: int
-) -> sp.csr_array:
+def _csr(columns: Ids, data: Float64, n_anchors: int) -> sp.csr_array:
     """Return CSR weights from the same number of columns in every row."""
     n, k = columns.shape
     weights = sp.csr_array(
@@ -245,7 +302,7 @@ class _Growing:
     """Collects blocks of weights, until they no longer fit; from then on their products."""
 
     def __init__(
-        self, n: int, n_anchors: int, tables: Sequence[Floats], device: str, most_bytes: int
+        self, n: int, n_anchors: int, tables: Sequence[Float32], device: str, most_bytes: int
     ) -> None:
         import torch
 
@@ -256,11 +313,11 @@ class _Growing:
         self._device = torch.device(device)
         self._room = most_bytes
         self._blocks: list[sp.csr_array] = []
-        self._dense: list[Floats] = []
+        self._dense: list[Float32] = []
         if most_bytes < 0:
-            self._turn()
+            self._multiply()
 
-    def add(self, part: slice, weights: torch.Tensor, good: npt.NDArray[np.bool_]) -> None:
+    def add(self, part: slice, weights: torch.Tensor, good: Mask) -> None:
         """Add the weights of the queries `part`, (block, n_anchors), in order."""
         import torch
 
@@ -270,14 +327,14 @@ class _Growing:
             counts = (weights != 0).sum(dim=1)
             self._room -= _ENTRY * int(counts.sum()) if self._tables else 0
             if self._room >= 0:
-                rows, columns = (each.cpu().numpy() for each in weights.nonzero(as_tuple=True))
+                rows, columns = (axis.cpu().numpy() for axis in weights.nonzero(as_tuple=True))
                 data = weights.cpu().numpy()[rows, columns].astype(np.float64)
                 indptr = np.concatenate([[0], np.cumsum(counts.cpu().numpy())])
                 self._blocks.append(
                     sp.csr_array((data, columns, indptr), shape=(len(good), self._n_anchors))
                 )
                 return
-            self._turn()
+            self._multiply()
         assert self._on_device is not None
         for dense, table in zip(self._dense, self._on_device, strict=True):
             dense[part] = (weights @ table).cpu().numpy()
@@ -291,16 +348,16 @@ class _Growing:
             return Combined(self._answered, sp.csr_array(shape, dtype=np.float64))
         return Combined(self._answered, sp.csr_array(sp.vstack(self._blocks, format="csr")))
 
-    def _turn(self) -> None:
+    def _multiply(self) -> None:
         """Multiply out what was collected, and go on with products."""
         import torch
 
         n = len(self._answered)
-        self._dense = [np.zeros((n, each.shape[1]), dtype=np.float32) for each in self._tables]
+        self._dense = [np.zeros((n, table.shape[1]), dtype=np.float32) for table in self._tables]
         start = 0
         for block in self._blocks:
             for dense, table in zip(self._dense, self._tables, strict=True):
                 dense[start : start + block.shape[0]] = block.astype(np.float32) @ table
             start += block.shape[0]
         self._blocks.clear()
-        self._on_device = [torch.from_numpy(each).to(self._device) for each in self._tables]
+        self._on_device = [torch.from_numpy(table).to(self._device) for table in self._tables]

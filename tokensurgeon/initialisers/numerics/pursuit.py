@@ -2,39 +2,34 @@
 
 One dictionary, tiles of targets, the same code on CPU and CUDA. Correlations are float32 matrix
 products; the basis of each target's chosen atoms is kept orthonormal (Gram-Schmidt, twice), so
-a residual costs one product; the coefficients are solved once at the end in float64. It knows
-nothing of tokens.
+a residual costs one product; the coefficients are solved once at the end in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.initialisers.numerics.dictionary import Dictionary
 from tokensurgeon.initialisers.numerics.shortlist import (
     INDEPENDENT,
     group_of,
-    refined_choice,
+    shortlist_choice,
     shortlist_size,
 )
+from tokensurgeon.spaces.space import Steps, no_steps
 
 if TYPE_CHECKING:
     import torch
 
-Floats = npt.NDArray[np.float32]
-
-_BLOCK = 32
-"""Scores per block of the two-step top-k."""
-
 _CACHED = 1 << 18
-"""Floats that a core's cache is trusted to keep."""
+"""Float32 that a core's cache is trusted to keep: 1 MiB."""
 
 _NOISE = 1e-6
-"""A residual that correlates less than this, relative to the target, is rounding error."""
+"""A residual below this share of the target is float32's rounding error."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +46,24 @@ class Pursuit:
         ‖x − coefficients · atoms‖ / ‖x‖.
     """
 
-    support: npt.NDArray[np.int64]
-    coefficients: npt.NDArray[np.float64]
-    residual: npt.NDArray[np.float64]
+    support: Ids
+    coefficients: Float64
+    residual: Float64
 
 
 def pursue(
-    atoms: Floats,
-    targets: Floats,
+    atoms: Float32,
+    targets: Float32,
     k: int,
     *,
     normalise: bool = True,
     ridge: float = 0.0,
     tolerance: float = 0.0,
     exact: bool = False,
-    forced: npt.NDArray[np.int64] | None = None,
+    forced: Ids | None = None,
     device: str = "cpu",
     memory_budget: int = 2 << 30,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = no_steps,
 ) -> Pursuit:
     """Write each target as a sum of at most `k` atoms, chosen greedily.
 
@@ -88,7 +83,7 @@ def pursue(
     tolerance : float
         Stop where ‖residual‖ ≤ tolerance·‖x‖.
     exact : bool
-        The greedy choice, with a search of all atoms for each. Else that of `refined`: few
+        The greedy choice, with a search of all atoms for each. Else that of `shortlist`: few
         searches, and atoms that turn out to matter least dropped again.
     forced : int64 (n, m), optional
         Atoms that take the first slots; -1 leaves a slot to the search.
@@ -105,101 +100,22 @@ def pursue(
     residual = np.zeros(n)
     if not n:
         return Pursuit(support, coefficients, residual)
-    choose = greedy_choice if exact else refined_choice
+    choose = greedy_choice if exact else shortlist_choice
     with torch.no_grad():
         dictionary = Dictionary(atoms, torch.device(device), normalise)
         tile = _tile(len(atoms), atoms.shape[1], k, device, memory_budget)
-        for start in range(0, n, tile):
-            stop = min(start + tile, n)
-            x = torch.from_numpy(np.ascontiguousarray(targets[start:stop])).to(dictionary.device)
-            given = None if forced is None else torch.from_numpy(forced[start:stop])
-            chosen = choose(dictionary, x, k, tolerance, given)
-            support[start:stop] = chosen.cpu().numpy()
+        for rows in blocks(n, tile):
+            x = torch.from_numpy(np.ascontiguousarray(targets[rows])).to(dictionary.device)
+            first = None if forced is None else torch.from_numpy(forced[rows])
+            chosen = choose(dictionary, x, k, tolerance, first)
+            support[rows] = chosen.cpu().numpy()
             group = group_of(4 * k, x)  # in float64: smaller groups stay in cache
-            for at in range(0, len(x), group):
-                part = slice(at, at + group)
+            for part in blocks(len(x), group):
                 solved, left = _solve(dictionary, x[part], chosen[part], ridge)
-                coefficients[start:stop][part] = solved.cpu().numpy()
-                residual[start:stop][part] = left.cpu().numpy()
-            progress(stop, n)
+                coefficients[rows][part] = solved.cpu().numpy()
+                residual[rows][part] = left.cpu().numpy()
+            progress(rows.stop, n)
     return Pursuit(support, coefficients, residual)
-
-
-class Dictionary:
-    """The atoms as given, on the device, with their norms.
-
-    Attributes
-    ----------
-    rows : float32 (n_atoms, width)
-    norms, inverse : float32 (n_atoms,)
-        Norms and what makes unit atoms of the rows; `inverse` is 0 for a zero atom.
-    normalise : bool
-        Whether scores are correlations with unit atoms, or with the atoms as given.
-    """
-
-    def __init__(self, atoms: Floats, device: torch.device, normalise: bool) -> None:
-        import torch
-
-        self.device, self.normalise = device, normalise
-        self.rows = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
-        self.norms = torch.linalg.vector_norm(self.rows, dim=1)
-        usable = self.norms > 1e-12 * self.norms.max().clamp_min(1e-30)
-        self.norms = torch.where(usable, self.norms, torch.ones_like(self.norms))
-        self.inverse = torch.where(usable, 1.0 / self.norms, 0.0)
-        self.mean_square = float((self.norms[usable].double() ** 2).mean()) if usable.any() else 1.0
-        self._scores = torch.empty(0, device=device)
-
-    def unit(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return unit atoms, (*ids.shape, width), a new tensor."""
-        return self.gather(ids).mul_(self.inverse[ids][..., None])
-
-    def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return atoms as given, (*ids.shape, width), a new tensor."""
-        return self.rows.index_select(0, ids.flatten()).view(*ids.shape, -1)
-
-    def correlate(self, residual: torch.Tensor, width: int | None = None) -> torch.Tensor:
-        """Return how well each atom fits each residual, (tile, n_atoms) ≥ 0.
-
-        The memory is used again by the next call. `width` adds columns of zeros.
-        """
-        import torch
-
-        n_atoms = len(self.rows)
-        shape = (len(residual), width or n_atoms)
-        if self._scores.numel() < shape[0] * shape[1]:
-            self._scores = torch.empty(shape[0] * shape[1], device=self.device)
-        scores = self._scores[: shape[0] * shape[1]].view(shape)
-        scores[:, n_atoms:] = 0.0
-        found = scores[:, :n_atoms]
-        torch.mm(residual, self.rows.T, out=found)
-        found.abs_()
-        found *= self.inverse if self.normalise else (self.inverse > 0)
-        return scores
-
-    def search(
-        self, residual: torch.Tensor, support: torch.Tensor, size: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the `size` best atoms and their scores, descending.
-
-        Those in `support` (-1: none) score -1, and so does what fills a list that is too short.
-        """
-        import torch
-
-        n_atoms = len(self.rows)
-        size = min(size, n_atoms)
-        n_blocks = -(-n_atoms // _BLOCK)
-        scores = self.correlate(residual, n_blocks * _BLOCK)
-        scores[:, n_atoms:] = -1.0
-        for each in support.T:
-            rows = (each >= 0).nonzero()[:, 0]
-            scores[rows, each[rows]] = -1.0
-        # The best are in the blocks with the best maxima: one pass, then two short sorts.
-        blocks = scores.view(len(scores), n_blocks, _BLOCK)
-        where = blocks.amax(dim=2).topk(min(size, n_blocks), dim=1).indices
-        near = torch.gather(blocks, 1, where[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
-        best = near.topk(size, dim=1)
-        ids = torch.gather(where, 1, best.indices // _BLOCK) * _BLOCK + best.indices % _BLOCK
-        return ids.clamp_max(n_atoms - 1), best.values
 
 
 def _tile(n_atoms: int, width: int, k: int, device: str, memory_budget: int) -> int:
@@ -225,12 +141,12 @@ def greedy_choice(
 
     n, width = x.shape
     device = dictionary.device
-    floor = max(tolerance, _NOISE) * torch.linalg.vector_norm(x, dim=1).clamp_min(1e-30)
+    stop_at = max(tolerance, _NOISE) * torch.linalg.vector_norm(x, dim=1).clamp_min(1e-30)
     residual = x.clone()
     basis = torch.zeros(n, k, width, device=device)
     tried = torch.zeros(n, k, dtype=torch.int64, device=device)
     taken = torch.zeros(n, k, dtype=torch.bool, device=device)
-    active = torch.linalg.vector_norm(residual, dim=1) > floor
+    active = torch.linalg.vector_norm(residual, dim=1) > stop_at
     n_forced = 0 if forced is None else forced.shape[1]
     for j in range(k):
         if not bool(active.any()):
@@ -252,7 +168,7 @@ def greedy_choice(
         basis[:, j] = direction
         tried[:, j] = atom
         taken[:, j] = good
-        active &= torch.linalg.vector_norm(residual, dim=1) > floor
+        active &= torch.linalg.vector_norm(residual, dim=1) > stop_at
     return torch.where(taken, tried, -1)
 
 
@@ -263,9 +179,9 @@ def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
     # Blocks whose bases stay in cache: they are read four times. Rows times matrix, because the
     # batched product of a matrix and a column is several times slower on CPU.
     cached = _CACHED // (basis.shape[1] * basis.shape[2])
-    block = len(direction) if direction.device.type != "cpu" else max(1, cached)
-    for start in range(0, len(direction), block):
-        rows, axes = direction[start : start + block, None], basis[start : start + block]
+    size = len(direction) if direction.device.type != "cpu" else cached
+    for part in blocks(len(direction), size):
+        rows, axes = direction[part, None], basis[part]
         for _ in range(2):
             rows -= torch.bmm(torch.bmm(rows, axes.transpose(1, 2)), axes)
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.spaces.space import Steps, no_steps
+
 if TYPE_CHECKING:
     import torch
 
-Floats = npt.NDArray[np.float32]
-Features = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+Features = Callable[[Ids], npt.NDArray[np.floating]]
 """From numbers of examples to their features, (count, d)."""
 
 
@@ -26,11 +28,16 @@ class Targets(Protocol):
 
 
 PENALTIES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
-"""λ, relative to the mean squared feature."""
-
+"""λ, relative to the mean squared feature: from next to none to nearly the mean row, a few steps a
+decade where most fits end."""
+_PLAIN = 1e-2
+"""λ where there are too few examples to choose it."""
 _HELD_OUT = 0.1
+"""Share of the groups that λ is chosen on."""
 _MOST_HELD_OUT = 2048
+"""Examples held out at most: enough to rank twelve penalties."""
 _BLOCK = 4096
+"""Examples whose features stand in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,12 @@ class Ridge:
         row, NaN if there were too few examples to hold any out.
     """
 
-    coefficients: npt.NDArray[np.float64]
-    intercept: npt.NDArray[np.float64]
+    coefficients: Float64
+    intercept: Float64
     penalty: float
     explained: float
 
-    def __call__(self, features: npt.NDArray[np.floating]) -> Floats:
+    def __call__(self, features: npt.NDArray[np.floating]) -> Float32:
         """Return the rows of these features, float32 (count, width)."""
         return np.asarray(features @ self.coefficients + self.intercept, dtype=np.float32)
 
@@ -63,10 +70,10 @@ def fit_ridge(
     targets: Sequence[Targets],
     n: int,
     *,
-    groups: npt.NDArray[np.int64] | None = None,
+    groups: Ids | None = None,
     generator: np.random.Generator,
     device: str = "cpu",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Steps = no_steps,
 ) -> list[Ridge]:
     """Fit min ‖Y − XB‖² + λ‖B‖² on centred data, one map for each matrix of targets.
 
@@ -93,34 +100,31 @@ def fit_ridge(
     """
     import torch
 
-    place = torch.device("cpu" if device.startswith("mps") else device)
+    where = torch.device("cpu" if device.startswith("mps") else device)
     groups = np.arange(n) if groups is None else groups
     names = generator.permutation(np.unique(groups))
     share = min(_HELD_OUT, _MOST_HELD_OUT / n)
-    out = np.isin(groups, names[: int(share * len(names))])
-    moments = _Moments(features, targets, np.flatnonzero(~out), place, progress)
-    held = np.flatnonzero(out)
-    chosen = [PENALTIES.index(1e-2)] * len(targets)
+    is_held = np.isin(groups, names[: int(share * len(names))])
+    moments = _Moments(features, targets, np.flatnonzero(~is_held), where, progress)
+    held = np.flatnonzero(is_held)
+    chosen = [PENALTIES.index(_PLAIN)] * len(targets)
     explained = [float("nan")] * len(targets)
     if len(held):
-        x = torch.from_numpy(np.asarray(features(held), dtype=np.float64)).to(place)
-        ys = [
-            torch.from_numpy(np.asarray(each[held], dtype=np.float64)).to(place) for each in targets
-        ]
+        x, *ys = moments.exact(features(held), *(rows[held] for rows in targets))
         errors = np.zeros((len(PENALTIES), len(targets)))
         for i, penalty in enumerate(PENALTIES):
             for j, (b, intercept) in enumerate(moments.solve(penalty)):
                 errors[i, j] = float(((ys[j] - x @ b - intercept) ** 2).sum())
         chosen = [int(i) for i in np.argmin(errors, axis=0)]
         for j, y in enumerate(ys):
-            spread = float(((y - moments.y_means[j]) ** 2).sum())
-            explained[j] = 1.0 - float(errors[chosen[j], j]) / max(spread, 1e-30)
+            variance = float(((y - moments.y_means[j]) ** 2).sum())
+            explained[j] = 1.0 - float(errors[chosen[j], j]) / max(variance, 1e-30)
         moments.add(features, targets, held)
-    result = []
+    maps = []
     for j, i in enumerate(chosen):
         b, intercept = moments.solve(PENALTIES[i], only=j)[0]
-        result.append(Ridge(b.cpu().numpy(), intercept.cpu().numpy(), PENALTIES[i], explained[j]))
-    return result
+        maps.append(Ridge(b.cpu().numpy(), intercept.cpu().numpy(), PENALTIES[i], explained[j]))
+    return maps
 
 
 class _Moments:
@@ -130,36 +134,33 @@ class _Moments:
         self,
         features: Features,
         targets: Sequence[Targets],
-        index: npt.NDArray[np.int64],
-        place: torch.device,
-        progress: Callable[[int, int], None],
+        index: Ids,
+        device: torch.device,
+        progress: Steps,
     ) -> None:
-        self._place = place
+        self._device = device
         self._progress = progress
         self._n = 0
         self._xx: torch.Tensor | None = None
         self.add(features, targets, index)
 
-    def add(
-        self,
-        features: Features,
-        targets: Sequence[Targets],
-        index: npt.NDArray[np.int64],
-    ) -> None:
+    def exact(self, *arrays: npt.NDArray[np.floating]) -> list[torch.Tensor]:
+        """Return the arrays as float64, where the sums are."""
+        import torch
+
+        return [torch.from_numpy(np.asarray(a, dtype=np.float64)).to(self._device) for a in arrays]
+
+    def add(self, features: Features, targets: Sequence[Targets], index: Ids) -> None:
         """Add the examples of these numbers."""
         import torch
 
-        for start in range(0, max(1, len(index)), _BLOCK):
-            part = index[start : start + _BLOCK]
-            x = torch.from_numpy(np.asarray(features(part), dtype=np.float64)).to(self._place)
-            ys = [
-                torch.from_numpy(np.asarray(y[part], dtype=np.float64)).to(self._place)
-                for y in targets
-            ]
+        for block in blocks(max(1, len(index)), _BLOCK):
+            part = index[block]
+            x, *ys = self.exact(features(part), *(rows[part] for rows in targets))
             if self._xx is None:
                 d = x.shape[1]
-                self._xx = torch.zeros(d, d, dtype=torch.float64, device=self._place)
-                self._x = torch.zeros(d, dtype=torch.float64, device=self._place)
+                self._xx = torch.zeros(d, d, dtype=torch.float64, device=self._device)
+                self._x = torch.zeros(d, dtype=torch.float64, device=self._device)
                 self._xy = [self._xx.new_zeros(d, y.shape[1]) for y in ys]
                 self._y = [self._xx.new_zeros(y.shape[1]) for y in ys]
             self._xx.addmm_(x.T, x)
@@ -168,7 +169,7 @@ class _Moments:
                 self._xy[i].addmm_(x.T, y)
                 self._y[i] += y.sum(dim=0)
             self._n += len(part)
-            self._progress(min(start + _BLOCK, len(index)), len(index))
+            self._progress(min(block.stop, len(index)), len(index))
 
     @property
     def y_means(self) -> list[torch.Tensor]:
@@ -188,10 +189,9 @@ class _Moments:
         scale = float(gram.diagonal().mean().clamp_min(1e-30))
         gram.diagonal().add_(penalty * scale + 1e-12 * scale)
         factor = torch.linalg.cholesky(gram)
-        which = range(len(self._y)) if only is None else [only]
-        result = []
-        for i in which:
+        maps = []
+        for i in range(len(self._y)) if only is None else [only]:
             centred = self._xy[i] - torch.outer(mean, self._y[i])
             b = torch.cholesky_solve(centred, factor)
-            result.append((b, self._y[i] / n - mean @ b))
-        return result
+            maps.append((b, self._y[i] / n - mean @ b))
+        return maps

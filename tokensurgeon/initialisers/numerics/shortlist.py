@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tokensurgeon.initialisers.numerics.dictionary import Dictionary
+
 if TYPE_CHECKING:
     import torch
 
-    from tokensurgeon.initialisers.numerics.pursuit import Dictionary
-
 INDEPENDENT = 1e-2
-"""Least sine of the angle between a new unit atom and the span of those chosen before it."""
+"""Least sine of the angle between a new unit atom and the span of those chosen before it: nearer
+ones get coefficients that explode."""
 
 NOISE = 1e-5
-"""A residual below this share of the target is rounding error here."""
+"""A residual below this share of the target is rounding error: Gram matrices in float32 lose more
+digits than an orthonormal basis does."""
 
 _AT_ONCE = 8
-"""Pivots after which a Gram matrix is brought up to date."""
+"""Pivots after which a Gram matrix is brought up to date: one product in the place of eight."""
 
 _FLOATS = 1 << 23
 """Floats of short-listed atoms that one group of targets may take: 32 MB."""
@@ -53,13 +55,13 @@ class Pace:
         A short list is used while its best score is this share of the best that it left out.
     growth : int
         So many atoms chosen before allow one that is not trusted.
-    looks : int
+    rounds : int
         How often more than k atoms are taken and the worst dropped again.
     """
 
     trust: float
     growth: int
-    looks: int
+    rounds: int
 
 
 def pace_of(normalise: bool, k: int, width: int) -> Pace:
@@ -78,7 +80,7 @@ def group_of(n_atoms: int, x: torch.Tensor) -> int:
     return max(1, _FLOATS // (n_atoms * x.shape[1]))
 
 
-def refined_choice(
+def shortlist_choice(
     dictionary: Dictionary,
     x: torch.Tensor,
     k: int,
@@ -91,7 +93,7 @@ def refined_choice(
     n, device = len(x), x.device
     room = k + extra_atoms(k)
     size = torch.linalg.vector_norm(x, dim=1)
-    floor = max(tolerance, NOISE) * size
+    stop_at = max(tolerance, NOISE) * size
     support = torch.full((n, room), -1, dtype=torch.int64, device=device)
     count = torch.zeros(n, dtype=torch.int64, device=device)
     n_forced = 0
@@ -103,7 +105,7 @@ def refined_choice(
     fixed = count.clone()
     group = group_of(shortlist_size(k), x)
     pace = pace_of(dictionary.normalise, k, x.shape[1])
-    looks = torch.full_like(count, pace.looks)
+    rounds = torch.full_like(count, pace.rounds)
     searching = ((size > 0) & (fixed < k)).nonzero()[:, 0]
     while len(searching):
         used = int(count[searching].max())
@@ -113,7 +115,7 @@ def refined_choice(
             residual.append(left)
             factors.append(factor)
         left = torch.cat(residual)
-        open_ = torch.linalg.vector_norm(left, dim=1) > floor[searching]
+        open_ = torch.linalg.vector_norm(left, dim=1) > stop_at[searching]
         if not bool(open_.all()):
             searching, left = searching[open_], left[open_]
             factors = [torch.cat(factors)[open_]]
@@ -129,7 +131,7 @@ def refined_choice(
                 left[at],
                 (support[part, :used], factor[at]),
                 (ids[at], scores[at]),
-                (count[part], k, room, floor[part]),
+                (count[part], k, room, stop_at[part]),
                 pace,
             )
             support[part], count[part] = _append(support[part], count[part], chosen, taken)
@@ -138,8 +140,8 @@ def refined_choice(
             if len(full):
                 support[full] = _eliminate(dictionary, x[full], support[full], fixed[full], k)
                 count[full] = k
-            looks[part[count[part] == k]] -= 1
-        searching = searching[~torch.cat(stuck) & (looks[searching] > 0)]
+            rounds[part[count[part] == k]] -= 1
+        searching = searching[~torch.cat(stuck) & (rounds[searching] > 0)]
     return support[:, :k]
 
 
@@ -154,7 +156,7 @@ def independent(dictionary: Dictionary, wanted: torch.Tensor) -> torch.Tensor:
     basis = torch.zeros(n, m, dictionary.rows.shape[1], device=wanted.device)
     kept = torch.full_like(wanted, -1)
     count = torch.zeros(n, dtype=torch.int64, device=wanted.device)
-    each = torch.arange(n, device=wanted.device)
+    target = torch.arange(n, device=wanted.device)
     for j in range(m):
         atom = wanted[:, j]
         direction = dictionary.unit(atom.clamp_min(0))
@@ -164,7 +166,7 @@ def independent(dictionary: Dictionary, wanted: torch.Tensor) -> torch.Tensor:
         length = torch.linalg.vector_norm(direction, dim=1)
         good = (atom >= 0) & (length > INDEPENDENT)
         basis[good, j] = direction[good] / length[good, None]
-        kept[each[good], count[good]] = atom[good]
+        kept[target[good], count[good]] = atom[good]
         count += good
     return kept
 
@@ -230,9 +232,9 @@ def _forward(
     support, factor = before
     ids, scores = shortlist
     least = scores[:, -1]
-    count, k, room, floor = limits
+    count, k, room, stop_at = limits
     n, s = ids.shape
-    each = torch.arange(n, device=ids.device)
+    target = torch.arange(n, device=ids.device)
     near = dictionary.gather(ids)
     scale = dictionary.inverse[ids]
     gram = torch.bmm(near, near.transpose(1, 2))
@@ -256,38 +258,38 @@ def _forward(
     for step in range(steps):
         score = fit.abs() if weight is None else fit.abs() * weight
         score = torch.where(rest > INDEPENDENT**2, score, -1.0)
-        best, place = score.max(dim=1)
+        best, pick = score.max(dim=1)
         total = count + taken
         # The first of a search is the best of all; what may be dropped again needs no trust.
         trusted = (best >= pace.trust * least) | (taken <= count // pace.growth) | (total >= k)
-        going &= (best > 0) & trusted & (total < room) & (square > floor**2)
+        going &= (best > 0) & trusted & (total < room) & (square > stop_at**2)
         if not bool(going.any()):
             break
-        pivot = rest[each, place].clamp_min(INDEPENDENT**2)
-        component = _row(gram, past[:, : step % _AT_ONCE], each, place)
+        pivot = rest[target, pick].clamp_min(INDEPENDENT**2)
+        component = _row(gram, past[:, : step % _AT_ONCE], target, pick)
         component *= (going / pivot.sqrt())[:, None]
-        gain = fit[each, place] / pivot.sqrt()
+        gain = fit[target, pick] / pivot.sqrt()
         fit -= gain[:, None] * component
         rest -= component**2
-        rest[each, place] = torch.where(going, -1.0, rest[each, place])
+        rest[target, pick] = torch.where(going, -1.0, rest[target, pick])
         square -= torch.where(going, gain**2, 0.0)
         past[:, step % _AT_ONCE] = component
         if (step + 1) % _AT_ONCE == 0:
             gram.baddbmm_(past.transpose(1, 2), past, alpha=-1)
-        chosen[:, step] = ids[each, place]
+        chosen[:, step] = ids[target, pick]
         taken += going
     return chosen, taken
 
 
 def _row(
-    gram: torch.Tensor, past: torch.Tensor, each: torch.Tensor, place: torch.Tensor
+    gram: torch.Tensor, past: torch.Tensor, target: torch.Tensor, pick: torch.Tensor
 ) -> torch.Tensor:
-    """Return row `place` of each Gram matrix, less what the pivots of `past` took from it."""
+    """Return row `pick` of each Gram matrix, less what the pivots of `past` took from it."""
     import torch
 
-    row = gram[each, place]
+    row = gram[target, pick]
     if past.shape[1]:
-        share = torch.gather(past, 2, place[:, None, None].expand(-1, past.shape[1], 1))
+        share = torch.gather(past, 2, pick[:, None, None].expand(-1, past.shape[1], 1))
         row -= (share * past).sum(dim=1)
     return row
 
@@ -313,7 +315,7 @@ def _eliminate(
     import torch
 
     n, m = support.shape
-    each = torch.arange(n, device=x.device)
+    target = torch.arange(n, device=x.device)
     atoms = _atoms(dictionary, support)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(_gram(atoms, support)))
     fit = torch.bmm(inverse, torch.bmm(atoms, x[:, :, None]))[:, :, 0]
@@ -326,15 +328,15 @@ def _eliminate(
     for step in range(steps):
         # Without atom i the squared residual grows by c_i² / (G⁻¹)_ii.
         cost = torch.where(keep, torch.inf, fit**2 / rest.clamp_min(1e-12))
-        place = cost.argmin(dim=1)
+        pick = cost.argmin(dim=1)
         going = number > step
-        pivot = rest[each, place].clamp_min(1e-12)
-        component = _row(inverse, past[:, : step % _AT_ONCE], each, place)
+        pivot = rest[target, pick].clamp_min(1e-12)
+        component = _row(inverse, past[:, : step % _AT_ONCE], target, pick)
         component *= (going / pivot.sqrt())[:, None]
-        fit -= (fit[each, place] / pivot.sqrt())[:, None] * component
+        fit -= (fit[target, pick] / pivot.sqrt())[:, None] * component
         rest -= component**2
-        gone[each, place] |= going
-        keep[each, place] |= going
+        gone[target, pick] |= going
+        keep[target, pick] |= going
         past[:, step % _AT_ONCE] = component
         if (step + 1) % _AT_ONCE == 0:
             inverse.baddbmm_(past.transpose(1, 2), past, alpha=-1)

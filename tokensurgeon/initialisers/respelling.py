@@ -13,10 +13,40 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokensurgeon.initialisers.contract import Ids
+from tokensurgeon.arrays import Ids
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.initialisers.numerics.composer import MOST_ROWS
 from tokensurgeon.vocabulary import Vocabulary
 
 Pieces = tuple[int, ...]
+
+
+def spell_trained(
+    context: InitContext, cuts: int, parts: Sequence[int], name: str
+) -> tuple[Ids, list[Pieces]]:
+    """Spell a seeded sample of the trained tokens with other tokens, as `forbidden_self`.
+
+    Raises
+    ------
+    InitialiserError
+        If fewer than two spellings are found.
+    """
+    generator = context.generator()
+    ids = np.flatnonzero(context.anchors).astype(np.int64)
+    if len(ids) > MOST_ROWS:
+        ids = np.sort(generator.choice(ids, MOST_ROWS, replace=False))
+    context.progress(0, 1, f"{name}: spelling")
+    owners, spellings = forbidden_self(
+        context.source, ids, context.n_source, cuts=cuts, parts=parts, generator=generator
+    )
+    context.progress(1, 1, f"{name}: spelling")
+    if len(owners) < 2:
+        raise InitialiserError(
+            f"'{name}' can spell {len(owners)} of {len(ids)} trained tokens with other "
+            "tokens, and learns from them. Use 'subword-mean'."
+        )
+    return owners, spellings
 
 
 def forbidden_self(
@@ -59,19 +89,18 @@ def forbidden_self(
         if not data or len(data) < 2:
             continue
         banned = {*vocabulary.ids_of_bytes(data), *rowless}
-        found = [vocabulary.pieces_of(data, forbid=banned)]
-        places = _boundaries(data)
+        candidates = [vocabulary.pieces_of(data, forbid=banned)]
+        inside = _boundaries(data)
         for _ in range(cuts):
             count = choices[int(generator.integers(len(choices)))] - 1
-            at = sorted({places[i] for i in generator.integers(len(places), size=count).tolist()})
-            edges = [0, *at, len(data)]
+            at = sorted({inside[i] for i in generator.integers(len(inside), size=count).tolist()})
             spelled = [
                 vocabulary.pieces_of(data[start:end], forbid=banned)
-                for start, end in pairwise(edges)
+                for start, end in pairwise([0, *at, len(data)])
             ]
             if all(spelled):
-                found.append(tuple(piece for each in spelled for piece in each or ()))
-        for pieces in dict.fromkeys(each for each in found if each):
+                candidates.append(tuple(piece for part in spelled for piece in part or ()))
+        for pieces in dict.fromkeys(pieces for pieces in candidates if pieces):
             owners.append(token)
             spellings.append(pieces)
     return np.array(owners, dtype=np.int64), spellings
