@@ -88,6 +88,9 @@ def entries(text: str) -> Iterator[str]:
     """Yield the entries of a section, such as the parameters, as a list."""
     for part in re.split(r"\n(?=\S)", text.strip()):
         first, *rest = part.splitlines()
+        if first.endswith("."):
+            yield f"- {prose(part)}"
+            continue
         name, _, kind = (piece.strip() for piece in first.partition(" : "))
         label = f"- `{name}`" + (f" ({prose(kind)})" if kind else "")
         said = prose(" ".join(rest))
@@ -132,7 +135,7 @@ def kind_of(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(kind_of(each) for each in inner if each is not type(None))
     if origin is tuple:
-        return f"list of {kind_of(inner[0])}s"
+        return "list"
     if origin is dict:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -212,7 +215,8 @@ def entry(name: str, thing: Any) -> Iterator[str]:
             yield from ("[Its fields](recipe.md)", "")
         for inner, member in vars(thing).items():
             function = getattr(member, "__func__", member)
-            if inner.startswith("_") or not inspect.isfunction(function):
+            is_field = inner in getattr(thing, "__dataclass_fields__", ())
+            if inner.startswith("_") or is_field or not inspect.isfunction(function):
                 continue
             call = signature(f"{name}.{inner}", getattr(thing, inner))
             yield from (f"#### `{call}`", "", *rendered(function))
@@ -273,7 +277,7 @@ def initialisers_page() -> Iterator[str]:
         "",
     )
     for name in initialisers.names():
-        cls = initialisers.get(name)
+        cls: Any = initialisers.get(name)
         yield from (f"## `{name}`", "", *rendered(cls))
         fields = dataclasses.fields(cls)
         if fields:
@@ -289,6 +293,8 @@ def initialisers_page() -> Iterator[str]:
 def stages_page() -> Iterator[str]:
     """Yield what every stage of calibration declares."""
     from tokensurgeon.calibration import STAGES
+    from tokensurgeon.calibration.stages.draft import Draft
+    from tokensurgeon.calibration.stages.train import Heal
 
     flags = {
         "changes_shared": "changes rows of shared tokens",
@@ -303,7 +309,8 @@ def stages_page() -> Iterator[str]:
         "| stage | " + " | ".join(flags.values()) + " |",
         "|---" * (1 + len(flags)) + "|",
     )
-    stages = {name: make() for name, make in STAGES.items()}
+    stages: dict[str, Any] = {name: make() for name, make in STAGES.items()}
+    stages |= {stage.name: stage for stage in (Heal, Draft)}
     for name, stage in stages.items():
         yield (
             f"| `{name}` | " + " | ".join("yes" if getattr(stage, f) else "" for f in flags) + " |"
@@ -313,12 +320,15 @@ def stages_page() -> Iterator[str]:
         "- A stage that changes rows of shared tokens must not lose on text of another domain.",
         "- One that needs two matrices is refused on a tied checkpoint unless `--untie` is given.",
         "- One that comes after healing is tried once healing is done, where there is any.",
-        "- One that adapts to the text would help the source on its own text too. `compare --adapted`",
-        "  says how much of a gain that is.",
+        "- One that adapts to the text would help the source on its own text too.",
+        "  `compare --adapted` says how much of a gain that is.",
+        "- `heal` runs with `--heal`, before the stages that come after healing. `draft` runs last,",
+        "  with `--for-draft`.",
         "",
     )
     for name, stage in stages.items():
-        yield from (f"## `{name}`", "", *rendered(type(stage)))
+        kind = stage if isinstance(stage, type) else type(stage)
+        yield from (f"## `{name}`", "", *rendered(kind))
 
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
