@@ -1,4 +1,4 @@
-"""A workbench on which every right answer is known, and one on which tokens are missing."""
+"""Calibration data on which every right answer is known, and such on which tokens are missing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 
 from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
-from tokensurgeon.calibration import Matrices, Workbench, make_workbench
+from tokensurgeon.calibration import CalibrationData, Matrices, read_calibration_data
 from tokensurgeon.surgery import prepare
-from tokensurgeon.surgery.calibrate import workbench
 from tokensurgeon.surgery.rows import patch_rows
 
 TEXTS = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(40)]
@@ -27,27 +26,27 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def same(tiny_source: Path) -> Workbench:
-    """A workbench whose target is the source's own vocabulary: every right answer is known."""
-    operation = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_source)))
-    context = dataclasses.replace(operation.context, texts=tuple(TEXTS))
-    everything = operation.alignment.shared
-    return make_workbench(
-        operation.model, context, new=everything[:0], shared=everything, max_bytes=6000
+def same(tiny_source: Path) -> CalibrationData:
+    """Calibration data whose target is the source's own vocabulary: every right answer is known."""
+    session = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_source)))
+    context = dataclasses.replace(session.context, texts=tuple(TEXTS))
+    everything = session.alignment.shared
+    return read_calibration_data(
+        session.model, context, new=everything[:0], shared=everything, max_bytes=6000
     )
 
 
 @pytest.fixture
-def own(same: Workbench) -> Matrices:
+def own(same: CalibrationData) -> Matrices:
     return Matrices(same.context.input_rows, same.context.output_rows)
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_source: Path, tiny_donor: Path, text_file: Path) -> tuple[Workbench, Matrices]:
-    """A workbench of two vocabularies, and the rows of subword-mean."""
+def pair(tiny_source: Path, tiny_donor: Path, text_file: Path) -> tuple[CalibrationData, Matrices]:
+    """Calibration data of two vocabularies, and the rows of subword-mean."""
     text = {"calibration": [str(text_file)]}
-    operation = prepare(
+    session = prepare(
         Recipe.parse({"source": str(tiny_source), "tokenizer": str(tiny_donor), "text": text})
     )
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    return workbench(operation, rows), rows.matrices
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    return session.calibration_data, rows.matrices

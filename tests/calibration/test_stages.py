@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,58 +14,63 @@ from tests.calibration.conftest import TEXTS
 from tests.conftest import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.calibration import (
+    STAGES,
+    CalibrationData,
+    Candidate,
+    Cost,
     Matrices,
-    Workbench,
+    Stage,
+    StageRecord,
     calibrate,
-    default_stages,
+    find_stages,
 )
 from tokensurgeon.calibration import (
     calibration_texts as texts,
 )
-from tokensurgeon.calibration.acceptance import STAGES
-from tokensurgeon.calibration.byte_positions import make_track, meetings, state_at
+from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
+from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
 from tokensurgeon.calibration.calibration_texts import generate_texts, split_texts
-from tokensurgeon.calibration.contract import Candidate
-from tokensurgeon.calibration.stages.output_rows import (
-    even_direction,
-    from_text,
-    read_out,
-    shifted,
-)
-from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, _expected
+from tokensurgeon.calibration.contract import Candidates
+from tokensurgeon.calibration.data import TextSizes
+from tokensurgeon.calibration.stages.directions import even_direction, shifted
+from tokensurgeon.calibration.stages.output_rows import from_text, read_out
+from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, expected_counts
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
-from tokensurgeon.evaluation.scoring import encode_chunks
 from tokensurgeon.surgery import prepare
-from tokensurgeon.surgery.calibrate import calibrated, clipped, workbench
-from tokensurgeon.surgery.rows import RECALIBRATED, patch_rows
+from tokensurgeon.surgery.calibrate import calibrate_rows, clipped
+from tokensurgeon.surgery.row_origins import RECALIBRATED
+from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.text.chunks import Chunk, chunk_documents
+from tokensurgeon.text.encoding import encode_chunks
 
 
-def test_tracks_meet_at_the_bytes_that_both_have_read(tiny_source: Path, tiny_donor: Path) -> None:
+def test_positions_meet_at_the_bytes_that_both_have_read(
+    tiny_source: Path, tiny_donor: Path
+) -> None:
     from tokensurgeon.vocabulary import load_vocabulary
 
     chunks = chunk_documents(TEXTS[:6], max_bytes_per_chunk=128)
     one, other = (
-        make_track(encode_chunks(load_vocabulary(folder), chunks), chunks)
+        positions_of(encode_chunks(load_vocabulary(folder), chunks), chunks)
         for folder in (tiny_source, tiny_donor)
     )
-    for track in (one, other):
-        assert track.n_states == sum(map(len, track.sequences))
-        assert (track.ends >= track.starts).all()
-        assert (np.diff(track.boundaries) > 0).all()
-        assert (state_at(track, track.ends) >= track.after).all()
-    here, there = meetings(one, other)
+    for positions in (one, other):
+        assert positions.n_states == sum(map(len, positions.sequences))
+        assert (positions.ends >= positions.starts).all()
+        assert (np.diff(positions.boundaries) > 0).all()
+        assert (state_at(positions, positions.ends) >= positions.after).all()
+    here, there = common_states(one, other)
     offset_of = dict(zip(one.boundary_states.tolist(), one.boundaries.tolist(), strict=True))
     other_of = dict(zip(other.boundary_states.tolist(), other.boundaries.tolist(), strict=True))
     assert len(here) > len(chunks)
     assert [offset_of[i] for i in here] == [other_of[i] for i in there]
-    whole, again = meetings(one, one)
+    whole, again = common_states(one, one)
     assert np.array_equal(whole, again)
     assert len(whole) == len(one.boundaries)
 
 
-def test_a_state_without_a_border_is_not_found(same: Workbench) -> None:
-    assert (state_at(same.source_track, np.array([-5, 10**9])) == -1).all()
+def test_a_state_without_a_border_is_not_found(same: CalibrationData) -> None:
+    assert (state_at(same.source_positions, np.array([-5, 10**9])) == -1).all()
 
 
 def test_an_even_direction_reads_one_where_one_can_be_read() -> None:
@@ -91,13 +96,13 @@ def test_a_shift_adds_nats_to_the_logits(own: Matrices) -> None:
     assert np.allclose(by_bias.bias[ids], [0.5, -1.0])
 
 
-def test_readout_finds_the_row_that_the_source_has(same: Workbench, own: Matrices) -> None:
-    token = int(np.bincount(same.source_track.ids).argmax())
+def test_readout_finds_the_row_that_the_source_has(same: CalibrationData, own: Matrices) -> None:
+    token = int(np.bincount(same.source_positions.ids).argmax())
     rows = own.output.copy()
     rows[token] = 0
-    bench = dataclasses.replace(same, new=np.array([token]))
-    found = read_out(bench, Matrices(own.input, rows), from_text(bench), strength=1e-6)
-    states = same.source_states()[bench.occurrences.states[bench.occurrences.tokens == token]]
+    data = dataclasses.replace(same, new=np.array([token]))
+    found = read_out(data, Matrices(own.input, rows), from_text(data), strength=1e-6)
+    states = same.source_states()[data.occurrences.states[data.occurrences.tokens == token]]
     wanted = states @ own.output[token]
     assert np.abs(states @ rows[token] - wanted).max() > 0.01
     assert np.allclose(states @ found[token], wanted, atol=0.01)
@@ -105,43 +110,52 @@ def test_readout_finds_the_row_that_the_source_has(same: Workbench, own: Matrice
     assert np.array_equal(found[others], rows[others])
 
 
-def test_what_needs_no_mending_is_left(same: Workbench, own: Matrices) -> None:
-    for candidate in Match(shared=True)(same, own):
+def test_what_needs_no_mending_is_left(same: CalibrationData, own: Matrices) -> None:
+    for candidate in Match(shared=True).propose(same, own):
         assert np.allclose(candidate.matrices.input, own.input, atol=1e-5)
-    for candidate in Fold()(same, own):
+    for candidate in Fold().propose(same, own):
         assert np.allclose(candidate.matrices.output, own.output, atol=1e-4)
 
 
-def test_unigram_brings_expected_counts_to_the_texts(same: Workbench, own: Matrices) -> None:
-    bench = dataclasses.replace(same, new=same.shared)
-    track = bench.target_track
-    states = bench.target_states(own)[track.before[track.before >= 0]]
-    counts = np.bincount(track.ids[track.before >= 0], minlength=len(own.output))
+def test_unigram_brings_expected_counts_to_the_texts(same: CalibrationData, own: Matrices) -> None:
+    data = dataclasses.replace(same, new=same.shared)
+    positions = data.target_positions
+    states = data.target_states(own)[positions.before[positions.before >= 0]]
+    counts = np.bincount(positions.ids[positions.before >= 0], minlength=len(own.output))
 
     def off(matrices: Matrices) -> float:
-        expected = _expected(bench, matrices, states)
+        expected = expected_counts(data, matrices, states)
         return float(np.abs(np.log((counts + 2) / (expected + 2))).sum())
 
-    *_, last = Unigram()(bench, own)
+    *_, last = Unigram().propose(data, own)
     assert off(last.matrices) < 0.8 * off(own)
 
 
-class Worse:
+def run(
+    data: CalibrationData, matrices: Matrices, *stages: Stage, seconds: float = float("inf")
+) -> tuple[Matrices, tuple[StageRecord, ...]]:
+    done = calibrate(data, matrices, stages, seconds=seconds)
+    return done.matrices, done.records
+
+
+class Worse(Stage):
     """A stage that spoils the rows."""
 
     name = "worse"
-    changes_shared = False
-    two_matrices = False
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        yield Candidate({}, matrices.with_output(matrices.output * 50))
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        yield Candidate.of({}, matrices.with_output(matrices.output * 50))
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        return Cost()
 
 
 class Broken(Worse):
     """A stage whose rows are not numbers."""
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        yield Candidate({}, matrices.with_output(np.full_like(matrices.output, 1e38)))
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        yield Candidate.of({}, matrices.with_output(np.full_like(matrices.output, 1e38)))
 
 
 class Memory(Worse):
@@ -149,38 +163,34 @@ class Memory(Worse):
 
     changes_shared = True
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-        track = make_track(
-            encode_chunks(bench.context.target, bench.texts.selection), bench.texts.selection
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        positions = positions_of(
+            encode_chunks(data.context.target, data.texts.selection), data.texts.selection
         )
-        absent = np.setdiff1d(np.arange(len(matrices.output)), track.ids)
-        states = bench.source_states()
-        yield Candidate(
+        absent = np.setdiff1d(np.arange(len(matrices.output)), positions.ids)
+        states = data.source_states()
+        yield Candidate.of(
             {}, shifted(matrices, absent, np.full(len(absent), -9.0), even_direction(states), 1.0)
         )
 
 
 @pytest.mark.parametrize("stage", [Worse, Broken])
 def test_a_stage_that_hurts_is_not_kept(
-    same: Workbench, own: Matrices, stage: type, monkeypatch: pytest.MonkeyPatch
+    same: CalibrationData, own: Matrices, stage: type[Stage]
 ) -> None:
-    monkeypatch.setitem(STAGES, "worse", stage)
     with np.errstate(all="ignore"):
-        after, (record,) = calibrate(same, own, ["worse"])
+        after, (record,) = run(same, own, stage())
     assert not record.kept
     assert after is own
     assert "no gain" in record.why
 
 
-def test_a_gain_that_costs_other_text_is_refused(
-    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gain_that_costs_other_text_is_refused(same: CalibrationData, own: Matrices) -> None:
     selection = same.texts.selection[:1]
     other = tuple(chunk_documents(["0123456789 ZYXWVUT ~~~ %%% &&& ###"]))
     texts = dataclasses.replace(same.texts, selection=selection, other=other)
-    bench = dataclasses.replace(same, texts=texts)
-    monkeypatch.setitem(STAGES, "worse", Memory)
-    after, (record,) = calibrate(bench, own, ["worse"])
+    data = dataclasses.replace(same, texts=texts)
+    after, (record,) = run(data, own, Memory())
     assert record.after is not None
     assert record.before is not None
     assert record.after < record.before
@@ -197,23 +207,20 @@ class Series(Worse):
 
     asked = 0
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         for factor in (2, 50, 100, 200):
             type(self).asked += 1
-            if (yield Candidate({}, matrices.with_output(matrices.output * factor))) is False:
+            if (yield Candidate.of({}, matrices.with_output(matrices.output * factor))) is False:
                 return
 
 
-def test_a_series_that_gets_worse_is_asked_no_further(
-    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(STAGES, "worse", Series)
-    calibrate(same, own, ["worse"])
+def test_a_series_that_gets_worse_is_asked_no_further(same: CalibrationData, own: Matrices) -> None:
+    run(same, own, Series())
     assert Series.asked <= 2
 
 
 def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
-    same: Workbench, own: Matrices, monkeypatch: pytest.MonkeyPatch
+    same: CalibrationData, own: Matrices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = own.with_output(own.output + 1.0)
     figures = {
@@ -231,13 +238,12 @@ def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
     class Whole(Worse):
         changes_shared = True
 
-        def __call__(self, bench: Workbench, matrices: Matrices) -> Iterator[Candidate]:
-            yield Candidate({"is": "whole"}, rows)
+        def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+            yield Candidate.of({"is": "whole"}, rows)
 
-    bench = dataclasses.replace(same)
-    monkeypatch.setattr(bench, "score", score)
-    monkeypatch.setitem(STAGES, "worse", Whole)
-    after, (record,) = calibrate(bench, own, ["worse"])
+    data = dataclasses.replace(same)
+    monkeypatch.setattr(data, "score", score)
+    after, (record,) = run(data, own, Whole())
     assert record.kept
     assert record.settings == {"is": "whole", "of_the_change": 0.25}
     assert (record.before, record.after) == (2.0, 1.6)
@@ -253,24 +259,28 @@ def test_tied_matrices_stay_one_on_the_way_to_others(own: Matrices) -> None:
     assert np.allclose(halfway.output, own.output * 2)
 
 
-def test_no_stage_begins_after_the_budget(same: Workbench, own: Matrices) -> None:
-    after, records = calibrate(same, own, ["shrunk", "prior"], seconds=-1)
+def test_no_stage_begins_after_the_budget(same: CalibrationData, own: Matrices) -> None:
+    after, records = run(same, own, *find_stages(["shrunk", "prior"], False), seconds=-1)
     assert after is own
     assert [record.kept for record in records] == [False, False]
     assert all("budget" in record.why for record in records)
 
 
-def test_stages_that_cannot_be_are_refused(same: Workbench, own: Matrices) -> None:
-    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: stand-in"):
-        calibrate(same, own, ["foldd"])
-    tied = Matrices(own.output, own.output)
+def test_stages_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: context-rows"):
+        find_stages(["foldd"], False)
     with pytest.raises(UsageError, match="'fold' makes the input and the output rows differ"):
-        calibrate(same, tied, ["fold"])
-    assert "fold" not in default_stages(tied=True)
-    assert set(default_stages(tied=False)) == set(STAGES)
+        find_stages(["fold"], True)
+    assert "fold" not in [stage.name for stage in find_stages(None, tied=True)]
+    assert [stage.name for stage in find_stages(None, tied=False)] == list(STAGES)
 
 
-def test_texts_are_parted_by_document(same: Workbench) -> None:
+def test_a_stage_has_its_older_name_too() -> None:
+    (stage,) = find_stages(["stand-in"], False)
+    assert stage.name == "context-rows"
+
+
+def test_texts_are_parted_by_document(same: CalibrationData) -> None:
     context = same.context
     parted = split_texts(
         same.model, context.source, context.target, TEXTS, SENTENCES[:1], max_bytes=4000
@@ -290,7 +300,7 @@ def test_texts_are_parted_by_document(same: Workbench) -> None:
     assert not parted.more
 
 
-def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: Workbench) -> None:
+def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: CalibrationData) -> None:
     context = same.context
     parted = split_texts(
         same.model,
@@ -310,7 +320,7 @@ def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: Workbench) -> Non
     )
 
 
-def test_more_text_is_read_after_the_text_to_fit_to(same: Workbench, own: Matrices) -> None:
+def test_more_text_is_read_after_the_text_to_fit_to(same: CalibrationData, own: Matrices) -> None:
     fit = same.texts.fit
     few = dataclasses.replace(
         same, texts=dataclasses.replace(same.texts, fit=fit[:3], more=fit[3:])
@@ -323,7 +333,7 @@ def test_more_text_is_read_after_the_text_to_fit_to(same: Workbench, own: Matric
     assert np.array_equal(ids, same.next_tokens(own)[1])
 
 
-def test_chunks_come_from_many_documents(same: Workbench) -> None:
+def test_chunks_come_from_many_documents(same: CalibrationData) -> None:
     context = same.context
     words = " ".join(SENTENCES).split()
     # Every word of a document names it, so that a chunk tells where it was cut out.
@@ -347,7 +357,7 @@ def test_chunks_come_from_many_documents(same: Workbench) -> None:
     assert len(free) >= (1 - texts.MOST_HELD) * len(documents) - 1
 
 
-def test_the_source_writes_the_same_text_again(same: Workbench) -> None:
+def test_the_source_writes_the_same_text_again(same: CalibrationData) -> None:
     source = same.context.source
     one, again = (generate_texts(same.model, source, 2000, seed=3) for _ in range(2))
     assert one == again
@@ -355,7 +365,7 @@ def test_the_source_writes_the_same_text_again(same: Workbench) -> None:
     assert one != generate_texts(same.model, source, 2000, seed=4)
 
 
-def test_too_little_text_is_said(same: Workbench) -> None:
+def test_too_little_text_is_said(same: CalibrationData) -> None:
     context = same.context
     with pytest.raises(CalibrationError, match="2 bytes of calibration text leave nothing"):
         split_texts(same.model, context.source, context.target, ["ab"], ["cd"], max_bytes=100)
@@ -364,7 +374,7 @@ def test_too_little_text_is_said(same: Workbench) -> None:
 def test_calibrated_rows_say_what_was_done(
     tiny_source: Path, tiny_donor: Path, text_file: Path
 ) -> None:
-    operation = prepare(
+    session = prepare(
         Recipe.parse(
             {
                 "source": str(tiny_source),
@@ -373,9 +383,9 @@ def test_calibrated_rows_say_what_was_done(
             }
         )
     )
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    assert calibrated(operation, rows, ()) is rows
-    found = calibrated(operation, rows, None)
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    assert calibrate_rows(session, rows, ()).patched(session) is rows
+    found = calibrate_rows(session, rows, None).patched(session)
     assert [record.stage for record in found.stages] == list(STAGES)
     assert found.used_text
     assert not found.generated
@@ -391,28 +401,70 @@ def test_calibrated_rows_say_what_was_done(
     assert all(r.before - r.after >= 1e-3 for r in kept if r.before and r.after)
 
 
-def test_a_workbench_is_one_before_and_after_calibration(
+def test_calibration_data_is_one_before_and_after_calibration(
     tiny_source: Path, tiny_donor: Path, text_file: Path
 ) -> None:
     # Another seed's healing draws its text anew, when its rows are calibrated already.
     recipe = {"source": str(tiny_source), "tokenizer": str(tiny_donor)}
-    operation = prepare(Recipe.parse({**recipe, "text": {"calibration": [str(text_file)]}}))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    found = calibrated(operation, rows, ("stand-in", "match-shared", "unigram-shared", "refit"))
+    session = prepare(Recipe.parse({**recipe, "text": {"calibration": [str(text_file)]}}))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    names = ("context-rows", "match-shared", "unigram-shared", "refit")
+    found = calibrate_rows(session, rows, names).patched(session)
     assert (found.output.origin == RECALIBRATED).any()
-    first, operation.bench = operation.bench, None
-    again = workbench(operation, found)
-    assert first is not None
+    first, again = session.calibration_data, session.variant(seed=1).calibration_data
+    assert again is not first
     assert np.array_equal(again.shared, first.shared)
     assert np.array_equal(again.new, first.new)
 
 
 def test_clipping_shortens_new_rows_only(tiny_source: Path, tiny_donor: Path) -> None:
-    operation = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_donor)))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    found = clipped(operation, rows, 1.0)
+    session = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_donor)))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    found = clipped(session, rows, 1.0)
     changed = (rows.input.rows != found.input.rows).any(axis=1)
     assert found.input.clipped == changed.sum() > 0
     assert (rows.input.copied[changed] == -1).all()
     norms = np.linalg.norm(found.input.rows, axis=1)
     assert (norms[changed] < np.linalg.norm(rows.input.rows[changed], axis=1)).all()
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_a_stage_runs_no_more_tokens_than_it_said(
+    pair: tuple[CalibrationData, Matrices], name: str
+) -> None:
+    data = dataclasses.replace(pair[0], forward_tokens=0)
+    (stage,) = find_stages([name], False)
+    said = stage.cost(data.sizes).total_tokens(data.sizes)
+    start = Standing.of(Acceptance.of(data), pair[1])
+    before = data.forward_tokens
+    run_stage(data, start, stage, Acceptance.of(data))
+    assert data.forward_tokens - before <= said
+
+
+def test_other_output_rows_are_scored_without_a_forward_pass(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, rows = pair
+    selection = data.texts.selection
+    data.score(rows, selection)
+    before = data.forward_tokens
+    moved = rows.with_output(rows.output * 1.5)
+    figure = data.score(moved, selection)
+    assert data.forward_tokens == before
+    assert figure == pytest.approx(data.score_model(data.patched(moved), selection), abs=1e-5)
+    other_input = rows.with_input(rows.input * 1.1)
+    assert data.score(other_input, selection) != figure
+    assert data.forward_tokens > before
+
+
+def test_a_training_is_resumed_before_the_stages_that_come_after_one(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, rows = pair
+    early, late = find_stages(["prior"], False), find_stages(["refit"], False)
+    whole = calibrate(data, rows, [*early, *late])
+    assert whole.before_training is not None
+    assert [record.stage for record in whole.before_training.records] == ["prior"]
+    again = calibrate(data, whole.before_training, late)
+    assert np.array_equal(again.matrices.output, whole.matrices.output)
+    assert [record.stage for record in again.records] == ["prior", "refit"]

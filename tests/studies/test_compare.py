@@ -17,7 +17,7 @@ from tokensurgeon.errors import SettingError, UnknownNameError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.studies.compare import Comparison
 from tokensurgeon.studies.compared_methods import Method, parse_methods
-from tokensurgeon.studies.gap_closed import Floor
+from tokensurgeon.studies.gap_closed import KnownLimit
 from tokensurgeon.surgery.measure import patched_model
 from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
@@ -89,13 +89,13 @@ def test_a_method_written_twice_in_two_ways_is_refused() -> None:
 
 def test_a_table_is_what_evaluating_the_models_together_says(recipe: Recipe) -> None:
     table = compare(recipe, ["subword-mean", "mean", "subword-last/subword-first"])
-    operation = prepare(recipe)
-    alignment = operation.alignment
-    entries = [Entry("source", operation.model, alignment.source)]
+    session = prepare(recipe)
+    alignment = session.alignment
+    entries = [Entry("source", session.model, alignment.source)]
     for name in ("subword-mean", "mean", "subword-last/subword-first"):
         one, _, two = name.partition("/")
-        rows = patch_rows(operation, (one, two or one), recipe.init)
-        model = patched_model(operation, rows)
+        rows = patch_rows(session, (one, two or one), recipe.init)
+        model = patched_model(session, rows)
         entries.append(Entry(name, model, alignment.target, alignment=alignment))
     texts = [
         json.loads(line)["text"]
@@ -233,19 +233,19 @@ def test_the_share_of_the_gap_that_is_closed(recipe: Recipe, tmp_path: Path) -> 
     source, start = row(plain, "source"), row(plain, "subword-mean")["bits_per_byte"]
     at_mean = row(plain, "mean")["bits_per_byte"]
     floor = start - 0.1
-    told = compare(recipe, ["mean", "subword-mean"], floor=Floor(floor))
+    told = compare(recipe, ["mean", "subword-mean"], trained_limit=KnownLimit(floor))
     assert row(told, "subword-mean")["closed"] == 0
     assert row(told, "mean")["closed"] == pytest.approx((start - at_mean) / 0.1)
     assert row(told, "source")["closed"] is None
     file = tmp_path / "floor.json"
     bits = source["bits_per_byte"]
     file.write_text(json.dumps({"source": bits, "floor": floor, "start": start + 0.1, "x": 1}))
-    told = compare(recipe, ["subword-mean"], floor=Floor.parse(str(file)))
+    told = compare(recipe, ["subword-mean"], trained_limit=KnownLimit.parse(str(file)))
     assert row(told, "subword-mean")["closed"] == pytest.approx(0.5)
     with pytest.raises(UsageError, match="on the same text"):
-        compare(recipe, ["mean"], floor=Floor(floor, source=bits + 0.01))
+        compare(recipe, ["mean"], trained_limit=KnownLimit(floor, source=bits + 0.01))
     with pytest.raises(UsageError, match="no gap to recover"):
-        compare(recipe, ["mean"], floor=Floor(floor, start=floor))
+        compare(recipe, ["mean"], trained_limit=KnownLimit(floor, start=floor))
 
 
 @pytest.mark.parametrize("text", ["nan", "-1", "nowhere.json", "{}", ""])
@@ -254,7 +254,7 @@ def test_what_is_no_floor_is_refused(text: str, tmp_path: Path) -> None:
         (tmp_path / "empty.json").write_text(text)
         text = str(tmp_path / "empty.json")
     with pytest.raises(SettingError, match="is no floor"):
-        Floor.parse(text)
+        KnownLimit.parse(text)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_measured(recipe: Recipe) -> None:

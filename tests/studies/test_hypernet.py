@@ -126,8 +126,8 @@ def test_trained_on_the_fly_it_says_what_it_took(pair, tmp_path):
         "settings": {"hypernetwork": {"minutes": 0.02}},
     }
     asked = recipe(source, target, init=init, calibrate=[], text={"calibration": [str(text)]})
-    operation = prepare(asked)
-    rows = patch_rows(operation, ("hypernetwork", "hypernetwork"), InitSpec.model_validate(init))
+    session = prepare(asked)
+    rows = patch_rows(session, ("hypernetwork", "hypernetwork"), InitSpec.model_validate(init))
     assert rows.gradient_steps > 0
     assert rows.forward_tokens > 0
     assert rows.used_text

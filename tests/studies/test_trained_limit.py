@@ -1,4 +1,4 @@
-"""The reachable floor: all rows trained, the source's alike."""
+"""The trained limit: all rows trained, the source's alike."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError
 from tokensurgeon.studies import trained_limit as module
-from tokensurgeon.studies.gap_closed import Floor
-from tokensurgeon.studies.trained_limit import FloorResult, floor
-from tokensurgeon.surgery.calibrate import calibrated
-from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.studies.gap_closed import KnownLimit
+from tokensurgeon.studies.trained_limit import TrainedLimit, trained_limit
+from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
+from tokensurgeon.surgery.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -44,39 +43,39 @@ def arguments(
 
 
 @pytest.fixture(scope="module")
-def result(arguments: dict[str, object]) -> FloorResult:
+def result(arguments: dict[str, object]) -> TrainedLimit:
     # Not calibrated: these documents repeat one another and are little like what is measured.
     plain = Recipe.model_validate({**arguments, "calibrate": []})
-    return floor(plain, minutes=60, max_tokens=12_000)
+    return trained_limit(plain, minutes=60, max_tokens=12_000)
 
 
-def test_training_gets_below_the_plain_method(result: FloorResult) -> None:
-    assert result.floor < result.start - 0.05
+def test_training_gets_below_the_plain_method(result: TrainedLimit) -> None:
+    assert result.limit < result.start - 0.05
     assert result.source_trained < result.source
     assert result.start_method == "subword-mean"
-    assert result.gap == pytest.approx(result.floor - result.source)
-    assert result.gap_adapted == pytest.approx(result.floor - result.source_trained)
+    assert result.gap == pytest.approx(result.limit - result.source)
+    assert result.gap_adapted == pytest.approx(result.limit - result.source_trained)
 
 
 def test_training_starts_at_calibrated_rows(
-    arguments: dict[str, object], result: FloorResult
+    arguments: dict[str, object], result: TrainedLimit
 ) -> None:
-    found = floor(Recipe.model_validate(arguments), minutes=60, max_tokens=1000)
+    found = trained_limit(Recipe.model_validate(arguments), minutes=60, max_tokens=1000)
     assert found.stages
     assert found.facts["notes"] == []
     assert found.target_training.history[0][1] < result.target_training.history[0][1]
     assert result.stages == ()
 
 
-def test_refitting_what_was_trained_is_part_of_the_floor(
-    arguments: dict[str, object], result: FloorResult
+def test_refitting_what_was_trained_is_part_of_the_limit(
+    arguments: dict[str, object], result: TrainedLimit
 ) -> None:
-    found = floor(
+    found = trained_limit(
         Recipe.model_validate({**arguments, "calibrate": ["refit"]}), minutes=60, max_tokens=12_000
     )
     assert found.target_training.history == result.target_training.history
     assert found.stages == ("refit",)
-    assert found.floor < result.floor
+    assert found.limit < result.limit
     assert found.source_trained != result.source_trained
 
 
@@ -89,15 +88,15 @@ def test_what_stops_the_training_is_seen_by_no_stage(
         seen["fit"], seen["aside"] = real(texts, seed)
         return seen["fit"], seen["aside"]
 
-    def watched(operation: Operation, *rest: Any) -> PatchedRows:
-        seen["calibrated on"] = list(operation.calibration_texts)
-        seen["counted"] = list(operation.context.texts)
-        return calibrated(operation, *rest)
+    def watched(session: Session, *rest: Any) -> CalibratedRows:
+        seen["calibrated on"] = list(session.calibration_texts)
+        seen["counted"] = list(session.context.texts)
+        return calibrate_rows(session, *rest)
 
     real = module._parted
     monkeypatch.setattr(module, "_parted", parted)
-    monkeypatch.setattr(module, "calibrated", watched)
-    floor(Recipe.model_validate(arguments), minutes=60, max_tokens=500)
+    monkeypatch.setattr(module, "calibrate_rows", watched)
+    trained_limit(Recipe.model_validate(arguments), minutes=60, max_tokens=500)
     assert seen["calibrated on"] == seen["counted"] == seen["fit"]
     assert seen["aside"]
     assert not set(seen["aside"]) & set(seen["fit"])
@@ -109,19 +108,21 @@ def test_too_little_text_to_calibrate_is_said(
     path = tmp_path / "two.jsonl"
     path.write_text('{"text": "Some words here."}\n{"text": "And others there."}\n', "utf-8")
     texts = {"calibration": [str(path)], "evaluation": [str(tiny_text)]}
-    found = floor(Recipe.model_validate({**arguments, "text": texts}), minutes=60, max_tokens=200)
+    found = trained_limit(
+        Recipe.model_validate({**arguments, "text": texts}), minutes=60, max_tokens=200
+    )
     assert found.stages == ()
     (note,) = found.facts["notes"]
     assert "not calibrated" in note
 
 
-def test_the_share_closed_runs_from_the_start_to_the_floor(result: FloorResult) -> None:
+def test_the_share_closed_runs_from_the_start_to_the_limit(result: TrainedLimit) -> None:
     assert result.closed(result.start) == 0
-    assert result.closed(result.floor) == 1
-    assert result.closed((result.start + result.floor) / 2) == pytest.approx(0.5)
+    assert result.closed(result.limit) == 1
+    assert result.closed((result.start + result.limit) / 2) == pytest.approx(0.5)
 
 
-def test_both_trainings_say_what_they_took(result: FloorResult) -> None:
+def test_both_trainings_say_what_they_took(result: TrainedLimit) -> None:
     for training in (result.target_training, result.source_training):
         assert 0 < training.n_tokens <= 12_000 + 4 * 1024
         assert training.n_steps > 0
@@ -142,14 +143,14 @@ def test_the_command_writes_what_compare_reads(
     )
     assert found.exit_code == 0, found.output
     data = json.loads(found.stdout)
-    assert data["floor"] - data["source"] == pytest.approx(data["gap"])
+    assert data["limit"] - data["source"] == pytest.approx(data["gap"])
     assert data["trained_from"] == ["hidden-residual", "subword-mean"]
     assert data["facts"]["tied"] is False
     file = tmp_path / "floor.json"
     file.write_text(found.stdout, "utf-8")
-    read = Floor.parse(str(file))
-    assert (read.floor, read.start, read.source, read.source_trained) == (
-        *(data[key] for key in ("floor", "start", "source", "source_trained")),
+    read = KnownLimit.parse(str(file))
+    assert (read.limit, read.start, read.source, read.source_trained) == (
+        *(data[key] for key in ("limit", "start", "source", "source_trained")),
     )
 
 
@@ -173,7 +174,7 @@ def test_the_command_prints_a_table_with_both_gaps(
 def test_both_texts_are_needed(arguments: dict[str, object], missing: str) -> None:
     texts = {k: v for k, v in arguments["text"].items() if k != missing}  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="give --"):
-        floor(Recipe.model_validate({**arguments, "text": texts}))
+        trained_limit(Recipe.model_validate({**arguments, "text": texts}))
 
 
 def test_one_short_document_cannot_be_parted(
@@ -183,4 +184,4 @@ def test_one_short_document_cannot_be_parted(
     path.write_text("A single line.", "utf-8")
     texts = {"calibration": [str(path)], "evaluation": [str(tiny_text)]}
     with pytest.raises(UsageError, match="give more text"):
-        floor(Recipe.model_validate({**arguments, "text": texts}))
+        trained_limit(Recipe.model_validate({**arguments, "text": texts}))

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokensurgeon import InitContext, NewRows, SideRows, transplant
-from tokensurgeon.report.words import audit
+from tokensurgeon.report.words import rows_to_look_at
 
 Checkpoints = Callable[..., Path]
 
@@ -41,7 +41,7 @@ def test_the_over_predicted_row_is_named_and_mean_rows_are_not(
     assert found.output.audit.states > 0
     assert [fact.id for fact in over][:1] == [fact.id for fact in found.output.audit.long][:1]
     assert over[0].probability > 0.1
-    assert repr(over[0].spelling) in "\n".join(audit(found))
+    assert repr(over[0].spelling) in "\n".join(rows_to_look_at(found))
     assert not found.input.audit.over_predicted
 
     plain = transplant(

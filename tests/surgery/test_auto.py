@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tokensurgeon import Recipe, transplant
-from tokensurgeon.calibration import Healed, Matrices, StageRecord, Workbench
+from tokensurgeon.calibration import CalibrationData, Matrices, StageRecord
+from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
+from tokensurgeon.calibration.stages import train as module
+from tokensurgeon.calibration.stages.train import Heal
+from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.report import SurgeryReport, model_card
-from tokensurgeon.surgery import calibrate as module
 from tokensurgeon.surgery import prepare
-from tokensurgeon.surgery.calibrate import _healed, workbench
 from tokensurgeon.surgery.choose import choose
-from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.rows import patch_rows
 
 
 def recipe(source: Path, donor: Path, text: Path | None = None, **more: object) -> Recipe:
@@ -70,11 +72,11 @@ def test_without_text_the_source_writes_some(tiny_source: Path, tiny_donor: Path
 
 
 def test_no_budget_runs_no_forward_pass(tiny_source: Path, tiny_donor: Path) -> None:
-    operation = prepare(recipe(tiny_source, tiny_donor, budget=0))
-    choice = choose(operation, operation.recipe.init)
+    session = prepare(recipe(tiny_source, tiny_donor, budget=0))
+    choice = choose(session, session.recipe.init)
     assert choice.methods == ("omp", "omp")
-    assert choice.rows.forward_tokens == 0
-    assert choice.rows.stages == ()
+    assert choice.rows.start.forward_tokens == 0
+    assert choice.rows.start.stages == ()
     assert "no time" in choice.why
 
 
@@ -104,30 +106,40 @@ def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text
         assert "nothing was trained" not in model_card(found.report)
 
 
-def to_heal(source: Path, donor: Path, text: Path) -> tuple[Operation, PatchedRows, Workbench]:
-    operation = prepare(recipe(source, donor, text))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    return operation, rows, workbench(operation, rows)
+def to_heal(source: Path, donor: Path, text: Path) -> tuple[Matrices, CalibrationData]:
+    session = prepare(recipe(source, donor, text))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    return rows.matrices, session.calibration_data
+
+
+def heal(
+    data: CalibrationData, matrices: Matrices, minutes: float, other_at_start: float | None = None
+) -> tuple[Matrices, StageRecord]:
+    """Run the stage; other text may cost what it did before the stages that came before."""
+    acceptance = Acceptance.of(data)
+    standing = Standing.of(acceptance, matrices)
+    if other_at_start is not None:
+        standing = dataclasses.replace(standing, other_at_start=other_at_start)
+    after, record = run_stage(data, standing, Heal(minutes), acceptance)
+    return after.matrices, record
 
 
 def test_healing_must_not_cost_other_text(
     tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operation, rows, bench = to_heal(tiny_source, tiny_donor, tiny_text)
-    matrices = rows.matrices
+    matrices, data = to_heal(tiny_source, tiny_donor, tiny_text)
     selection = iter([9.0, 1.0, 1.0, 1.0, 1.0])
     monkeypatch.setattr(
-        bench,
+        data,
         "score",
-        lambda matrices, chunks: 2.0 if chunks is bench.texts.other else next(selection),
+        lambda matrices, chunks: 2.0 if chunks is data.texts.other else next(selection),
     )
-    earlier = (StageRecord("prior", True, "", other_before=1.5),)
-    after, record = _healed(operation, bench, matrices, 0.0, earlier)
+    after, record = heal(data, matrices, 0.0, other_at_start=1.5)
     assert not record.kept
     assert after is matrices
     assert "loses on other text (+0.500)" in record.why
     selection = iter([9.0, 1.0, 1.0, 1.0, 1.0])
-    after, record = _healed(operation, bench, matrices, 0.0, ())  # before was 2.0 too
+    after, record = heal(data, matrices, 0.0)  # before was 2.0 too
     assert record.kept
     assert after is not matrices
 
@@ -135,20 +147,18 @@ def test_healing_must_not_cost_other_text(
 def test_rows_on_the_way_are_asked_where_training_led_too_far(
     tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operation, rows, bench = to_heal(tiny_source, tiny_donor, tiny_text)
-    matrices = rows.matrices
+    matrices, data = to_heal(tiny_source, tiny_donor, tiny_text)
     made = matrices.input + 1.0
-    led = Healed(made, made if rows.tied else matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
+    led = Trained(made, made if matrices.tied else matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
     monkeypatch.setattr(module, "train_rows", lambda *_, **__: led)
     figures = {0.0: 3.0, 0.25: 2.2, 0.5: 2.0, 0.75: 1.5, 1.0: 1.8}
 
     def score(each: Matrices, chunks: object) -> float:
         share = round(float((each.output - matrices.output).mean()), 2)
-        return 1.0 if chunks is bench.texts.other and share < 0.6 else figures[share]
+        return 1.0 if chunks is data.texts.other and share < 0.6 else figures[share]
 
-    monkeypatch.setattr(bench, "score", score)
-    earlier = (StageRecord("prior", True, "", other_before=1.0),)
-    after, record = _healed(operation, bench, matrices, 1.0, earlier)
+    monkeypatch.setattr(data, "score", score)
+    after, record = heal(data, matrices, 1.0, other_at_start=1.0)
     assert record.settings["of_the_change"] == 0.5  # three quarters are better, but not elsewhere
     assert (record.before, record.after) == (3.0, 2.0)
     assert np.allclose(after.input, matrices.input + 0.5)
@@ -202,8 +212,8 @@ def test_a_hypernetwork_is_tried_where_its_settings_name_one(
 ) -> None:
     settings = {"settings": {"hypernetwork": {"minutes": 0.03}}}
     asked = recipe(tiny_source, tiny_donor, tiny_text, init=settings, calibrate=[])
-    operation = prepare(asked)
-    choice = choose(operation, asked.init, ())
+    session = prepare(asked)
+    choice = choose(session, asked.init, ())
     lines = {(line.side, line.method): line for line in choice.table}
     for name in (
         ("input", "hypernetwork"),
@@ -212,6 +222,6 @@ def test_a_hypernetwork_is_tried_where_its_settings_name_one(
     ):
         assert lines[name].rebuilt is None
         assert lines[name].bits_per_byte is not None
-    assert choice.rows.gradient_steps > 0
+    assert choice.rows.start.gradient_steps > 0
     figures = [line.bits_per_byte for line in choice.table if line.bits_per_byte is not None]
     assert any(line.chosen and line.bits_per_byte == min(figures) for line in choice.table)

@@ -38,7 +38,7 @@ def sharded(checkpoints, tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave hardly any memory."""
-    for module in ("tokensurgeon.models.memory", "tokensurgeon.surgery.limits"):
+    for module in ("tokensurgeon.models.memory", "tokensurgeon.surgery.requirements"):
         monkeypatch.setattr(importlib.import_module(module), "available_memory", lambda: 1000)
 
     def never(*args: object, **more: object) -> None:

@@ -1,35 +1,31 @@
 """Calibration: what is fitted after initialisation, each stage kept only where it helps.
 
-Closed-form stages (`STAGES`) stand on a `Workbench`: the source's states on a little text, and
-where the tokens of both tokenizers meet on it. `train_rows` is the one that takes gradients.
+A stage (`Stage`) proposes rows, `acceptance` measures them on text that the stage was not fitted
+to, and `calibrate` runs stages in turn on `CalibrationData`: the source's states on a little text,
+and where the tokens of both tokenizers meet on it.
 """
 
 from __future__ import annotations
 
-from tokensurgeon.calibration.acceptance import STAGES, calibrate, check_stages, default_stages
-from tokensurgeon.calibration.calibration_texts import (
-    CalibrationTexts,
-    generate_texts,
-    split_texts,
-)
-from tokensurgeon.calibration.contract import Matrices, Stage, StageRecord
-from tokensurgeon.calibration.data import Workbench, make_workbench
-from tokensurgeon.calibration.training.loop import Healed, rate_for, train_rows
+from tokensurgeon.calibration.acceptance import Acceptance
+from tokensurgeon.calibration.contract import Candidate, Cost, Stage, StageRecord
+from tokensurgeon.calibration.data import CalibrationData, TextSizes, read_calibration_data
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.run import Calibrated, calibrate
+from tokensurgeon.calibration.stages import STAGES, find_stages
 
 __all__ = [
     "STAGES",
-    "CalibrationTexts",
-    "Healed",
+    "Acceptance",
+    "Calibrated",
+    "CalibrationData",
+    "Candidate",
+    "Cost",
     "Matrices",
     "Stage",
     "StageRecord",
-    "Workbench",
+    "TextSizes",
     "calibrate",
-    "check_stages",
-    "default_stages",
-    "generate_texts",
-    "make_workbench",
-    "rate_for",
-    "split_texts",
-    "train_rows",
+    "find_stages",
+    "read_calibration_data",
 ]

@@ -1,118 +1,86 @@
-"""Try stages one after another, and keep what helps on text that no stage was fitted to."""
+"""Whether a stage's candidate is kept: measured on text that the stage was not fitted to."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from tokensurgeon.calibration.contract import Candidate, Matrices, Stage, StageRecord
-from tokensurgeon.calibration.data import Workbench
-from tokensurgeon.calibration.stages.context_rows import StandIn
-from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
-from tokensurgeon.calibration.stages.refit import Refit
-from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
-from tokensurgeon.errors import EvaluationError, UnknownNameError, UsageError
-from tokensurgeon.progress import Progress, no_progress
-
-STAGES: dict[str, Callable[[], Stage]] = {
-    "stand-in": StandIn,
-    "match": Match,
-    "match-shared": partial(Match, shared=True),
-    "shrunk": Shrunk,
-    "prior": Prior,
-    "readout": Readout,
-    "fold": Fold,
-    "unigram": Unigram,
-    "unigram-shared": partial(Unigram, shared=True),
-    "refit": Refit,
-}
-"""Every stage, in the order in which they are tried."""
+from tokensurgeon.calibration.contract import Candidate, Stage, StageRecord
+from tokensurgeon.calibration.data import CalibrationData
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.errors import EvaluationError
 
 LEAST_GAIN = 1e-3
-"""Bits per byte that a stage must win on the selection text to be kept."""
+"""Bits per byte that a stage must win on the selection text to be kept: what 40 kB of text tell
+from nothing."""
 MOST_RISE = 1e-3
 """Bits per byte that a stage which changes shared rows may cost on text of another domain: what a
 short text cannot tell from nothing."""
-PARTS = (0.75, 0.5, 0.25)
-"""Of a change that costs there too much, or of a training: asked in turn."""
+
+Measured = Callable[[Matrices], float]
 
 
-def check_stages(names: Sequence[str], tied: bool) -> None:
-    """Refuse unknown stages, and on a tied checkpoint those that make its sides differ.
+@dataclass(frozen=True)
+class Acceptance:
+    """What decides over candidates.
 
-    Raises
-    ------
-    UnknownNameError, UsageError
-    """
-    for name in names:
-        if name not in STAGES:
-            raise UnknownNameError(f"no calibration stage '{name}'; known: {', '.join(STAGES)}")
-        if tied and STAGES[name]().two_matrices:
-            raise UsageError(
-                f"the calibration '{name}' makes the input and the output rows differ, and the "
-                "source ties them: leave it out, or add --untie"
-            )
-
-
-def default_stages(tied: bool) -> tuple[str, ...]:
-    """Return the stages that are tried where nobody names any: all, or all that a tie allows."""
-    return tuple(name for name, make in STAGES.items() if not (tied and make().two_matrices))
-
-
-def calibrate(
-    bench: Workbench,
-    matrices: Matrices,
-    names: Sequence[str],
-    *,
-    seconds: float = float("inf"),
-    progress: Progress = no_progress,
-) -> tuple[Matrices, tuple[StageRecord, ...]]:
-    """Try the stages in turn, each on what the last left.
-
-    A stage proposes a few candidates. The best on the selection text is kept if it wins at least
-    0.001 bits per byte there and, where it changes rows that both tokenizers have, does not lose
-    on text of another domain; else the next best is asked, then three quarters, a half and a
-    quarter of what the best would change.
-
-    Parameters
+    Attributes
     ----------
-    bench : Workbench
-    matrices : Matrices
-        The rows to start from; not changed.
-    names : sequence of str
-        Of `STAGES`.
-    seconds : float
-        No stage is begun once this much time is spent.
-
-    Returns
-    -------
-    Matrices, tuple of StageRecord
-        One record for each name, in order.
+    selection : callable(Matrices) -> float
+        Bits per byte on the selection text.
+    other : callable(Matrices) -> float, or None
+        Bits per byte on text of another domain, where there is some.
+    least_gain, most_rise : float
+        Bits per byte.
     """
-    check_stages(names, matrices.tied)
-    start = time.perf_counter()
-    before = bench.score(matrices, bench.texts.selection)
-    other = bench.score(matrices, bench.texts.other) if bench.texts.other else None
-    records = []
-    for done, name in enumerate(names):
-        progress(done, len(names), f"calibrating: {name}")
-        if time.perf_counter() - start > seconds:
-            why = f"not tried: the budget of {seconds / 60:.3g} minutes is spent"
-            records.append(StageRecord(name, False, why, before=before))
-            continue
-        matrices, before, other, record = _try(bench, matrices, STAGES[name](), before, other)
-        records.append(record)
-    progress(len(names), len(names), "calibrating")
-    return matrices, tuple(records)
+
+    selection: Measured
+    other: Measured | None = None
+    least_gain: float = LEAST_GAIN
+    most_rise: float = MOST_RISE
+
+    @classmethod
+    def of(cls, data: CalibrationData) -> Acceptance:
+        """Return the acceptance on the texts that were parted for it."""
+        texts = data.texts
+        return cls(
+            lambda matrices: data.score(matrices, texts.selection),
+            (lambda matrices: data.score(matrices, texts.other)) if texts.other else None,
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Rows, and what they cost.
+
+    Attributes
+    ----------
+    matrices : Matrices
+    bits : float
+        Bits per byte on the selection text.
+    other : float or None
+        On text of another domain.
+    other_at_start : float or None
+        The same before the first stage.
+    """
+
+    matrices: Matrices
+    bits: float
+    other: float | None = None
+    other_at_start: float | None = None
+
+    @classmethod
+    def of(cls, acceptance: Acceptance, matrices: Matrices) -> Standing:
+        """Measure rows."""
+        other = None if acceptance.other is None else acceptance.other(matrices)
+        return cls(matrices, acceptance.selection(matrices), other, other)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of candidates.
+    """What acceptance says of candidates.
 
     Attributes
     ----------
@@ -123,50 +91,113 @@ class Verdict:
     settings : dict
         Of the one that passes, else of the best.
     after, other_after : float or None
-        Bits per byte of the same one, on the selection text and on other text where it was asked.
+        The objective of the same one, and bits per byte on other text where that was asked.
     """
 
     kept: Candidate | None
     why: str
     settings: dict[str, Any]
-    after: float | None
-    other_after: float | None
+    after: float | None = None
+    other_after: float | None = None
 
 
-def judge(
-    bench: Workbench,
+def run_stage(
+    data: CalibrationData, standing: Standing, stage: Stage, acceptance: Acceptance
+) -> tuple[Standing, StageRecord]:
+    """Let a stage propose, measure its candidates, and keep the best that is accepted.
+
+    A candidate is accepted if it wins enough on the selection text and, where the stage changes
+    rows that both tokenizers have, does not lose on text of another domain; else the next best is
+    asked, then parts of what the best would change.
+    """
+    start, forward = time.perf_counter(), data.forward_tokens
+    steps, matrices = data.gradient_steps, standing.matrices
+    measure, before = acceptance.selection, standing.bits
+    ranked: list[tuple[float, Candidate]] = []
+    proposals, best, reason = stage.propose(data, matrices), None, None
+    try:
+        while True:
+            candidate = proposals.send(best)
+            objective = stage.own_objective()
+            if objective is not None and not ranked:
+                measure, before = objective, objective(matrices)
+            try:
+                figure = measure(candidate.matrices)
+            except EvaluationError:  # rows that are not finite, or so large that losses are not
+                best = False
+                continue
+            best = figure < min([before, *(each for each, _ in ranked)])
+            ranked.append((figure, candidate))
+            ranked.sort(key=lambda pair: pair[0])
+            del ranked[stage.kept_candidates :]  # memory holds so many, no more
+    except StopIteration as end:
+        reason = end.value
+    bits = stage.own_objective() is None
+    asks_other = stage.changes_shared and bits and acceptance.other is not None
+    bound = standing.other_at_start if stage.bounded_by_start else standing.other
+    if ranked:
+        chosen = acceptance if bits else replace(acceptance, selection=measure)
+        verdict = decide(matrices, before, ranked, bound if asks_other else None, stage, chosen)
+    else:
+        verdict = Verdict(None, reason or "no gain: nothing that can be measured", {})
+    after, kept = standing, verdict.kept
+    other_after = verdict.other_after
+    if kept is not None and verdict.after is not None:
+        rows = kept.matrices
+        if acceptance.other is not None and other_after is None:
+            # A stage that leaves shared rows alone was not asked about other text; the next one is
+            # measured against it, and the report says it.
+            other_after = acceptance.other(rows)
+        figure = verdict.after if bits else acceptance.selection(rows)
+        after = replace(standing, matrices=rows, bits=figure, other=other_after)
+    record = StageRecord(
+        stage=stage.name,
+        kept=kept is not None,
+        why=verdict.why,
+        settings=verdict.settings,
+        before=standing.bits,
+        after=after.bits if kept is not None else verdict.after if bits else standing.bits,
+        other_before=standing.other if kept is not None or asks_other else None,
+        other_after=other_after,
+        seconds=round(time.perf_counter() - start, 3),
+        forward_tokens=data.forward_tokens - forward,
+        gradient_steps=data.gradient_steps - steps,
+    )
+    return after, record
+
+
+def decide(
     matrices: Matrices,
     before: float,
-    found: list[tuple[float, Candidate]],
+    ranked: list[tuple[float, Candidate]],
     bound: float | None,
-    parts: Sequence[float] = PARTS,
+    stage: Stage,
+    acceptance: Acceptance,
 ) -> Verdict:
     """Return which candidate passes: it wins enough, and on other text does not rise over `bound`.
 
     Parameters
     ----------
-    bench : Workbench
     matrices : Matrices
         The rows as they are.
     before : float
-        Their bits per byte on the selection text.
-    found : list of (float, Candidate)
-        Bits per byte on the selection text; the best first.
+        Their objective.
+    ranked : list of (float, Candidate)
+        The objective of each; the best first, at least one.
     bound : float or None
         Bits per byte on other text; None where it is not asked.
-    parts : sequence of float
-        Of the best one's change, asked where no candidate passes.
+    stage : Stage
+    acceptance : Acceptance
+        Its `selection` is the objective.
     """
-    if not found:
-        return Verdict(None, "no gain: nothing that can be measured", {}, None, None)
-    best, candidate = found[0]
+    best, candidate = ranked[0]
     why = f"no gain on the selection text ({best - before:+.3f})"
-    refused = Verdict(None, why, candidate.settings, best, None)
-    for figure, candidate in _worth_asking(bench, matrices, before, found, parts):
-        gain, other = f"gains {before - figure:.3f} on the selection text", None
-        if bound is not None:
-            other = bench.score(candidate.matrices, bench.texts.other)
-            if not other - bound <= MOST_RISE:
+    refused = Verdict(None, why, candidate.settings, best)
+    for figure, candidate in _worth_asking(matrices, before, ranked, stage, acceptance):
+        gain, other = stage.describe(before, figure), None
+        if bound is not None and acceptance.other is not None:
+            other = acceptance.other(candidate.matrices)
+            if not other - bound <= acceptance.most_rise:
                 if refused.other_after is None:
                     why = f"loses on other text ({other - bound:+.3f}), {gain}"
                     refused = replace(refused, why=why, other_after=other)
@@ -176,64 +207,18 @@ def judge(
 
 
 def _worth_asking(
-    bench: Workbench,
     matrices: Matrices,
     before: float,
-    found: list[tuple[float, Candidate]],
-    parts: Sequence[float],
+    ranked: list[tuple[float, Candidate]],
+    stage: Stage,
+    acceptance: Acceptance,
 ) -> Iterator[tuple[float, Candidate]]:
-    """Yield the candidates that win enough, then the best with smaller parts of its change.
-
-    What a small step wins falls with its length, and what it costs elsewhere with the square.
-    """
-    enough = [each for each in found if before - each[0] >= LEAST_GAIN]
+    """Yield the candidates that win enough, then the best with smaller parts of its change."""
+    enough = [pair for pair in ranked if before - pair[0] >= acceptance.least_gain]
     yield from enough
-    for share in parts if enough else ():
+    for share in stage.parts if enough else ():
         best = enough[0][1]
         smaller = matrices.towards(best.matrices, share)
-        figure = bench.score(smaller, bench.texts.selection)
-        if before - figure >= LEAST_GAIN:
-            yield figure, Candidate({**best.settings, "of_the_change": share}, smaller)
-
-
-def _try(
-    bench: Workbench, matrices: Matrices, stage: Stage, before: float, other: float | None
-) -> tuple[Matrices, float, float | None, StageRecord]:
-    """Measure a stage's candidates; return the state after it and its record."""
-    start, forward = time.perf_counter(), bench.forward_tokens
-    found: list[tuple[float, Candidate]] = []
-    candidates, best = stage(bench, matrices), None
-    with suppress(StopIteration):
-        while True:
-            candidate = candidates.send(best)
-            try:
-                figure = bench.score(candidate.matrices, bench.texts.selection)
-            except EvaluationError:  # rows that are not finite, or so large that losses are not
-                best = False
-                continue
-            best = figure < min([before, *(each for each, _ in found)])
-            found.append((figure, candidate))
-            found = sorted(found, key=lambda each: each[0])[:2]  # memory holds two, no more
-    verdict = judge(bench, matrices, before, found, other if stage.changes_shared else None)
-    kept, other_after = verdict.kept is not None, verdict.other_after
-    if verdict.kept is not None:
-        matrices = verdict.kept.matrices
-    if kept and other is not None and other_after is None:
-        # A stage that leaves shared rows alone was not asked about other text; the next one is
-        # measured against it, and the report says it.
-        other_after = bench.score(matrices, bench.texts.other)
-    record = StageRecord(
-        stage=stage.name,
-        kept=kept,
-        why=verdict.why,
-        settings=verdict.settings,
-        before=before,
-        after=verdict.after,
-        other_before=other if kept or stage.changes_shared else None,
-        other_after=other_after,
-        seconds=round(time.perf_counter() - start, 3),
-        forward_tokens=bench.forward_tokens - forward,
-    )
-    if kept and verdict.after is not None:
-        before, other = verdict.after, other_after
-    return matrices, before, other, record
+        figure = acceptance.selection(smaller)
+        if before - figure >= acceptance.least_gain:
+            yield figure, Candidate.of({**best.settings, "of_the_change": share}, smaller)

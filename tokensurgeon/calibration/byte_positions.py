@@ -1,9 +1,9 @@
-"""Where the tokens of two tokenizers lie on the same text, in bytes.
+"""Where the tokens of a tokenizer lie on a text, in bytes.
 
-A `Track` lays the chunks of a text end to end on one line of byte offsets, with a gap after each
-chunk, and says which state of a model stands before and after each token. Two tracks over the same
-chunks meet at their common boundaries: there a state of the one model and a state of the other
-have read the same bytes.
+`BytePositions` lay the chunks of a text end to end on one line of byte offsets, with a gap after
+each chunk, and say which state of a model stands before and after each token. Those of two
+tokenizers over the same chunks share boundaries: there a state of the one model and a state of the
+other have read the same bytes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.evaluation.scoring import Encoded
+from tokensurgeon.arrays import Ids
 from tokensurgeon.text.chunks import Chunk
-
-Ids = npt.NDArray[np.int64]
+from tokensurgeon.text.encoding import Encoded
 
 
 @dataclass(frozen=True)
-class Track:
+class BytePositions:
     """The tokens of one tokenizer on a text.
 
     States are counted as the model gives them: for each chunk one per id, its prefix's first.
@@ -52,7 +50,7 @@ class Track:
     boundary_states: Ids
 
 
-def make_track(encoded: Encoded, chunks: Sequence[Chunk]) -> Track:
+def positions_of(encoded: Encoded, chunks: Sequence[Chunk]) -> BytePositions:
     """Lay the tokens of `chunks` on one line of byte offsets.
 
     A token that spells no byte, such as a lone word marker, starts and ends at one offset; of
@@ -80,11 +78,12 @@ def make_track(encoded: Encoded, chunks: Sequence[Chunk]) -> Track:
         n_states += prefix + len(ids)
         offset += chunk.n_bytes + 1  # a gap, so that no boundary belongs to two chunks
     after = _joined(states)
-    first = np.concatenate([[prefix == 0] + [False] * (len(s) - 1) for s in states if len(s)])
+    is_first = [[prefix == 0] + [False] * (len(s) - 1) for s in states if len(s)]
+    first = np.concatenate([np.zeros(0, dtype=bool), *is_first])
     before = np.where(first, -1, after - 1) if len(after) else after
     line, line_states = _joined(edges), _joined(edge_states)
     last = np.append(line[1:] != line[:-1], True) if len(line) else np.zeros(0, dtype=bool)
-    return Track(
+    return BytePositions(
         sequences=tuple(sequences),
         ids=_joined(list(encoded.ids)),
         starts=_joined(starts),
@@ -101,18 +100,18 @@ def _joined(parts: list[Ids]) -> Ids:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
 
 
-def meetings(one: Track, other: Track) -> tuple[Ids, Ids]:
-    """Return the states of both tracks at their common boundaries, int64 (n_meetings,) each."""
+def common_states(one: BytePositions, other: BytePositions) -> tuple[Ids, Ids]:
+    """Return the states of both at their common boundaries, int64 (n,) each."""
     _, here, there = np.intersect1d(
         one.boundaries, other.boundaries, assume_unique=True, return_indices=True
     )
     return one.boundary_states[here], other.boundary_states[there]
 
 
-def state_at(track: Track, offsets: Ids) -> Ids:
-    """Return the state at each offset, or -1 where the track has no boundary."""
-    if not len(track.boundaries):
+def state_at(positions: BytePositions, offsets: Ids) -> Ids:
+    """Return the state at each offset, or -1 where there is no boundary."""
+    if not len(positions.boundaries):
         return np.full(len(offsets), -1, dtype=np.int64)
-    place = np.searchsorted(track.boundaries, offsets)
-    place = np.minimum(place, len(track.boundaries) - 1)
-    return np.where(track.boundaries[place] == offsets, track.boundary_states[place], -1)
+    place = np.searchsorted(positions.boundaries, offsets)
+    place = np.minimum(place, len(positions.boundaries) - 1)
+    return np.where(positions.boundaries[place] == offsets, positions.boundary_states[place], -1)

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.errors import CalibrationError
-from tokensurgeon.evaluation.model_kinds import prefix_of
-from tokensurgeon.evaluation.scoring import encode_chunks
-from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
+from tokensurgeon.text.encoding import encode_chunks, prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
 SELECTION_SHARE = 0.16
+"""Of the text: enough to choose by, and most is left to fit to."""
 MOST_SELECTION = 40_000
+"""Bytes: on so many a gain of a thousandth of a bit per byte is told from nothing."""
 MOST_OTHER = 20_000
-"""Bytes."""
-SPREAD = 8
+"""Bytes: a bound is asked of this text, no choice."""
+DRAWN_FROM = 8
 """Chunks are drawn from documents of so many times the bytes that are looked at: a few documents
 whole would be few kinds of text, and stages would be fitted to, and judged by, those."""
 SPARE = 2
@@ -31,9 +32,9 @@ SPARE = 2
 MOST_HELD = 0.05
 """Share of a large text that this may take from healing, for the chunks to choose by."""
 GENERATED = 60_000
-"""Bytes that the source writes where nobody gives text."""
+"""Bytes that the source writes where nobody gives text: a minute for a small model."""
 AT_ONCE = 32
-"""Texts written side by side."""
+"""Texts written side by side, in one batch."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CalibrationTexts:
     more : tuple of Chunk
         Drawn like `fit`, for what one run through them is enough for.
     documents : tuple of str
-        All that no gate looks at: those of `fit` and `more`, and what no bound left room for.
+        All that no acceptance looks at: those of `fit` and `more`, and what no bound left room for.
     generated : bool
         Whether `fit` and `selection` were written by the source.
     generated_other : bool
@@ -64,7 +65,7 @@ class CalibrationTexts:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that stages and gates look at, all together."""
+        """Bytes that stages and their acceptance look at, all together."""
         parts = (self.fit, self.more, self.selection, self.other)
         return sum(chunk.n_bytes for part in parts for chunk in part)
 
@@ -119,7 +120,7 @@ def split_texts(
     whole = int(spent[-1]) if len(spent) else 0
     total = min(whole, max_bytes + MOST_SELECTION)
     room = min(MOST_SELECTION, int(total * SELECTION_SHARE))
-    held = max(room, min(MOST_HELD * whole, SPREAD * room))
+    held = max(room, min(MOST_HELD * whole, DRAWN_FROM * room))
     n_selection = int(np.searchsorted(spent, held)) + 1
     chosen, free = (
         tuple(documents[i] for i in part) for part in (order[:n_selection], order[n_selection:])
@@ -195,7 +196,7 @@ def _chunk_size(
 def _drawn(texts: Sequence[str], size: int, most: int, rng: np.random.Generator) -> list[Chunk]:
     """Return chunks of the first texts, of many times `most` bytes, in random order."""
     spent = np.cumsum([len(text.encode("utf-8")) for text in texts])
-    near = [text for text in texts[: int(np.searchsorted(spent, SPREAD * most)) + 1] if text]
+    near = [text for text in texts[: int(np.searchsorted(spent, DRAWN_FROM * most)) + 1] if text]
     if not near:
         return []
     chunks = chunk_documents(near, max_bytes_per_chunk=size)

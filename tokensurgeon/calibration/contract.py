@@ -1,107 +1,140 @@
-"""What calibration works on, and what it says about itself.
+"""What a calibration stage is, and what is recorded of one.
 
-`Matrices` are the vocabulary rows of a patched model while they are being calibrated; a
-`StageRecord` says what one stage did and what it bought on text that it was not fitted to.
+A stage proposes rows; `tokensurgeon.calibration.acceptance` measures them on text that the stage
+was not fitted to, and keeps the best or none. Closed-form stages, training by gradients and the
+fit of a draft are stages alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
 
-if TYPE_CHECKING:
-    from tokensurgeon.calibration.data import Workbench
-
-Rows = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """The vocabulary rows of a patched model, never changed in place.
-
-    Attributes
-    ----------
-    input, output : float32 (n_rows, width)
-        One array, twice, where the checkpoint is tied.
-    bias : float32 (n_rows,) or None
-        The output bias.
-    """
-
-    input: Rows
-    output: Rows
-    bias: Rows | None = None
-
-    @property
-    def tied(self) -> bool:
-        """Whether both sides are one matrix."""
-        return self.input is self.output
-
-    def with_input(self, rows: Doubles | Rows) -> Matrices:
-        """Return the matrices with another input side; only where the sides are two."""
-        return replace(self, input=np.asarray(rows, dtype=np.float32))
-
-    def with_output(self, rows: Doubles | Rows, bias: Doubles | Rows | None = None) -> Matrices:
-        """Return the matrices with another output side, which is both sides where tied."""
-        output = np.asarray(rows, dtype=np.float32)
-        return Matrices(
-            output if self.tied else self.input,
-            output,
-            self.bias if bias is None else np.asarray(bias, dtype=np.float32),
-        )
-
-    def towards(self, other: Matrices, share: float) -> Matrices:
-        """Return the matrices that lie `share` of the way to others of the same shape."""
-
-        def between(one: Rows, two: Rows) -> Rows:
-            return one if one is two else one + np.float32(share) * (two - one)
-
-        output = between(self.output, other.output)
-        bias = self.bias
-        if bias is not None and other.bias is not None:
-            bias = between(bias, other.bias)
-        return Matrices(output if self.tied else between(self.input, other.input), output, bias)
+PARTS = (0.75, 0.5, 0.25)
+"""Shares of a change that are tried where the whole of it costs too much on other text. What a
+small step wins falls with its length, and what it costs elsewhere with the square of it."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to do a stage, to be measured before it is believed."""
+    """One way to do a stage, to be measured before it is believed.
+
+    Attributes
+    ----------
+    settings : dict
+        For the record.
+    make : callable() -> Matrices
+        The rows; called again whenever they are wanted, so that several candidates that are parts
+        of one change need not be in memory together.
+    """
 
     settings: dict[str, Any]
-    matrices: Matrices
+    make: Callable[[], Matrices]
 
-
-Candidates = Generator[Candidate, bool | None, None]
-"""Candidates, computed one at a time. Each is answered: False says that it is not the best so far,
-so that a series which goes on from it may end."""
-
-
-class Stage(Protocol):
-    """Proposes ways to change the rows; the gate measures them and keeps the best, or none."""
+    @classmethod
+    def of(cls, settings: dict[str, Any], matrices: Matrices) -> Candidate:
+        """Return a candidate whose rows are there."""
+        return cls(settings, lambda: matrices)
 
     @property
-    def name(self) -> str:
-        """As in recipes and reports."""
-        ...
+    def matrices(self) -> Matrices:
+        """The rows."""
+        return self.make()
 
-    @property
-    def changes_shared(self) -> bool:
-        """Whether rows that both tokenizers have may change: then other text is asked too."""
-        ...
 
-    @property
-    def two_matrices(self) -> bool:
-        """Whether it makes the two sides differ, which a tied checkpoint cannot hold."""
-        ...
+Candidates = Generator[Candidate, bool | None, str | None]
+"""Candidates, computed one at a time. Each is answered with whether it is the best so far (the rows
+as they were count too), so that a series which goes on from it may end. What is returned at the
+end, if anything, says why there was nothing to propose."""
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
-        """Yield candidates."""
-        ...
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes at most, known before it runs.
+
+    Attributes
+    ----------
+    forward_tokens : int
+        Run through the body to make the candidates.
+    passes : int
+        Runs over the selection text, and over other text where shared rows change, to measure
+        candidates. One where only output rows change: final states are kept.
+    seconds : float
+        The time of its own that it was given, as a training is; 0 for the others.
+    """
+
+    forward_tokens: int = 0
+    passes: int = 1
+    seconds: float = 0.0
+
+    def total_tokens(self, sizes: TextSizes) -> int:
+        """Return all tokens that are run through the body, measuring included."""
+        return self.forward_tokens + self.passes * (sizes.selection + sizes.other)
+
+
+class Stage(ABC):
+    """Proposes ways to change the rows.
+
+    Attributes
+    ----------
+    name : str
+        As in recipes and reports.
+    changes_shared : bool
+        Whether rows that both tokenizers have may change: then other text is asked too.
+    needs_two_matrices : bool
+        Whether it makes the two sides differ, which a tied checkpoint cannot hold.
+    after_training : bool
+        Whether it comes after a training of the rows, where there is one.
+    adapts_to_text : bool
+        Whether it would help the source on its own text too. The gap to the source is then said
+        beside the gap to a source that was calibrated alike.
+    parts : tuple of float
+        Shares of the best candidate's change that are tried where no candidate is accepted.
+    kept_candidates : int
+        How many of the best candidates are tried on other text.
+    bounded_by_start : bool
+        Whether other text may cost what it cost before all stages, and not only before this one.
+    """
+
+    name: str
+    changes_shared: bool = False
+    needs_two_matrices: bool = False
+    after_training: bool = False
+    adapts_to_text: bool = False
+    parts: tuple[float, ...] = PARTS
+    kept_candidates: int = 2
+    bounded_by_start: bool = False
+
+    @abstractmethod
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield candidates.
+
+        Parameters
+        ----------
+        data : CalibrationData
+        matrices : Matrices
+            The rows as they are; not changed.
+        """
+
+    @abstractmethod
+    def cost(self, sizes: TextSizes) -> Cost:
+        """Return what the stage takes at most on texts of these sizes."""
+
+    def own_objective(self) -> Callable[[Matrices], float] | None:
+        """Return what must fall for a candidate to be accepted; None for bits per byte.
+
+        It is asked for after the first candidate. Other text is not asked where there is one.
+        """
+        return None
+
+    def describe(self, before: float, after: float) -> str:
+        """Say what an accepted candidate brought, in the unit of the objective."""
+        return f"gains {before - after:.3f} on the selection text"
 
 
 @dataclass(frozen=True)
@@ -137,13 +170,3 @@ class StageRecord:
     seconds: float = 0.0
     forward_tokens: int = 0
     gradient_steps: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
-
-
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Yield slices of at most `size` that cover range(n)."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

@@ -6,6 +6,7 @@ token. A token that both have stands for itself; a missing one for its pieces, i
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment, Match
 from tokensurgeon.errors import UsageError
+from tokensurgeon.report.pages import write_whole
 
 SUFFIXES = (".jsonl", ".npz")
+"""Formats of a map, by the end of its file's name."""
 
 
 def check_map_path(path: str | Path, force: bool = False) -> Path:
@@ -53,13 +56,13 @@ def token_map(alignment: Alignment, pieces: Mapping[int, tuple[int, ...]]) -> sp
         for token in range(alignment.target.n_rows)
     ]
     counts = np.array([len(ids) for ids in spelled], dtype=np.int64)
-    columns = np.array([one for ids in spelled for one in ids], dtype=np.int64)
+    columns = np.array([piece for ids in spelled for piece in ids], dtype=np.int64)
     rows = np.repeat(np.arange(len(spelled)), counts)
     weights = (1.0 / np.maximum(counts, 1))[rows].astype(np.float32)
     shape = (len(spelled), alignment.source.n_rows)
-    made = sp.csr_array((weights, (rows, columns)), shape=shape)
-    made.sum_duplicates()
-    return made
+    matrix = sp.csr_array((weights, (rows, columns)), shape=shape)
+    matrix.sum_duplicates()
+    return matrix
 
 
 def write_token_map(
@@ -72,23 +75,18 @@ def write_token_map(
     `scipy.sparse.load_npz` reads.
     """
     path = check_map_path(path, force=True)
-    part = path.with_name(f".{path.name}.writing{path.suffix}")
+    buffer = io.BytesIO()
     if path.suffix == ".npz":
-        sp.save_npz(part, token_map(alignment, pieces))
-    else:
-        with part.open("w", encoding="utf-8") as file:
-            for token in range(alignment.target.n_rows):
-                match = Match(int(alignment.match[token]))
-                ids = [int(alignment.source_ids[token])]
-                if ids[0] < 0:
-                    ids = list(pieces.get(token, ()))
-                how = match.name.lower() if match != Match.NONE else "pieces" if ids else "none"
-                line = {
-                    "id": token,
-                    "token": alignment.target.spellings[token],
-                    "match": how,
-                    "source": ids,
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    part.replace(path)
+        sp.save_npz(buffer, token_map(alignment, pieces))
+    for token in range(alignment.target.n_rows) if path.suffix == ".jsonl" else ():
+        match, own = Match(int(alignment.match[token])), int(alignment.source_ids[token])
+        ids = [own] if own >= 0 else list(pieces.get(token, ()))
+        line = {
+            "id": token,
+            "token": alignment.target.spellings[token],
+            "match": match.name.lower() if match or not ids else "pieces",
+            "source": ids,
+        }
+        buffer.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    write_whole(path, buffer.getvalue())
     return path

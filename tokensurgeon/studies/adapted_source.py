@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokensurgeon.calibration import find_stages
+from tokensurgeon.calibration.stages.train import Heal
+from tokensurgeon.progress import Timings
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.calibrate import calibrate_rows
+from tokensurgeon.surgery.prepare import read_inputs
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
-
-ADAPTING = ("stand-in", "match-shared", "fold", "unigram-shared", "refit")
-"""Stages that change rows which both tokenizers have; the others make new rows only."""
+from tokensurgeon.surgery.session import Session
 
 
-def adapting(rows: PatchedRows) -> tuple[tuple[str, ...], float]:
+def adapting_stages(rows: PatchedRows) -> tuple[tuple[str, ...], float]:
     """Return which of a method's kept stages adapt to the text, and its kept minutes of healing."""
     kept = [record for record in rows.stages if record.kept]
-    stages = tuple(
+    stages = {stage.name for stage in find_stages(None, rows.tied) if stage.adapts_to_text}
+    names = tuple(
         record.stage
         for record in kept
-        if record.stage in ADAPTING and record.settings.get("rows") != "new"
+        if record.stage in stages and record.settings.get("rows") != "new"
     )
-    minutes = [float(record.settings["minutes"]) for record in kept if record.stage == "heal"]
-    return stages, sum(minutes)
+    minutes = [float(record.settings["minutes"]) for record in kept if record.stage == Heal.name]
+    return names, sum(minutes)
 
 
 def label(stages: tuple[str, ...], heal: float) -> str:
@@ -33,33 +36,33 @@ def label(stages: tuple[str, ...], heal: float) -> str:
     return "+".join(["source", *stages, *([f"heal={heal:g}"] if heal else [])])
 
 
-def adapted_source(
-    operation: Operation, stages: tuple[str, ...], heal: float
-) -> tuple[Operation, PatchedRows]:
-    """Fit the source's own rows as a method's were; a stage that does not help it is not kept.
+def onto_itself(session: Session) -> tuple[Session, PatchedRows]:
+    """Return a session of the source onto its own tokenizer, and its rows.
 
-    Returns
-    -------
-    Operation, PatchedRows
-        The surgery of the source onto its own tokenizer, and its rows.
+    It shares the source's model and the texts.
+    """
+    own: dict[str, Any] = {
+        "tokenizer": str(session.inputs.checkpoint.path),
+        "donor": None,
+        "for_draft": None,
+        "output": None,
+        "map": {},
+        "pad_to_multiple_of": 1,
+    }
+    recipe = session.recipe.model_copy(update=own)
+    twin = session.variant(inputs=read_inputs(recipe, session.progress, Timings()))
+    return twin, patch_rows(twin, ("subword-mean", "subword-mean"), InitSpec())
+
+
+def adapted_source(
+    session: Session, stages: tuple[str, ...], heal: float
+) -> tuple[Session, PatchedRows]:
+    """Fit the source's own rows as a method's were; a stage that does not help it is not kept.
 
     Raises
     ------
     TokensurgeonError
         If a stage cannot work on the source.
     """
-    from tokensurgeon.surgery.calibrate import calibrated
-
-    own = str(operation.checkpoint.path)
-    changes: dict[str, Any] = {
-        "tokenizer": own,
-        "donor": None,
-        "output": None,
-        "map": {},
-        "pad_to_multiple_of": 1,
-    }
-    twin = prepare(operation.recipe.model_copy(update=changes), operation.progress)
-    vars(twin)["model"] = operation.model
-    vars(twin)["calibration_texts"] = operation.calibration_texts
-    rows = patch_rows(twin, ("subword-mean", "subword-mean"), InitSpec())
-    return twin, calibrated(twin, rows, stages, heal)
+    twin, rows = onto_itself(session)
+    return twin, calibrate_rows(twin, rows, stages, heal).patched(twin)

@@ -16,28 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import TokensurgeonError, UsageError
-from tokensurgeon.evaluation import Bench, Entry, EntryResult, Evaluation
+from tokensurgeon.evaluation import Entry, EntryResult, Evaluation, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
-from tokensurgeon.studies.adapted_source import adapted_source, adapting, label
+from tokensurgeon.studies.adapted_source import adapted_source, adapting_stages, label
 from tokensurgeon.studies.compared_methods import (
     DEFAULT,
     Method,
     make_rows,
-    other_seed,
     parse_methods,
     resolved,
     rows_hash,
     suggested,
 )
-from tokensurgeon.studies.comparison_state import SOURCE, State
-from tokensurgeon.studies.gap_closed import PLAIN, Floor, close_gaps
+from tokensurgeon.studies.comparison_state import SOURCE, ComparisonState
+from tokensurgeon.studies.gap_closed import PLAIN, KnownLimit, close_gaps
+from tokensurgeon.surgery.calibrate import CalibratedRows
 from tokensurgeon.surgery.chosen_methods import default_methods
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
-from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.surgery.session import Session
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Comparison:
     rows : tuple of dict
         The source first, then by bits per byte; methods that could not work come last with their
         reason under ``error``. Keys: method, bits_per_byte, gap (to the source), interval (95 %,
-        of the gap), closed (share of the recoverable gap, where a floor is given), gap_adapted
-        (to the source after the same calibration, where that is known), perplexity_ratio,
-        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, seconds, spread (bits
-        per byte at the best and the worst seed, of what is random), error.
+        of the gap), closed (share of the recoverable gap, where the trained limit is given),
+        gap_adapted (to the source after the same calibration, where that is known),
+        perplexity_ratio, bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps,
+        seconds, seed_range (bits per byte at the best and the worst seed, of what is random),
+        error.
     evaluation : Evaluation
         All of the figures, with their breakdown.
     facts : dict
-        Source, target and donor, for a heading; the floor; notes on the text.
+        Source, target and donor, for a heading; the trained limit; notes on the text.
     stages : dict
         Of each fitted method, what its stages bought (`StageRecord.to_dict`).
     """
@@ -79,7 +81,7 @@ class Comparison:
         """Return the rows as CSV with a header; pairs of numbers take two columns each."""
         pairs = {
             "interval": ("interval_low", "interval_high"),
-            "spread": ("spread_low", "spread_high"),
+            "seed_range": ("seed_low", "seed_high"),
         }
         names = [each for key in self.rows[0] for each in pairs.get(key, (key,))]
         buffer = io.StringIO()
@@ -99,7 +101,7 @@ def compare(
     *,
     state: str | Path | None = None,
     seeds: int = 1,
-    floor: Floor | None = None,
+    trained_limit: KnownLimit | None = None,
     adapted: bool = False,
     plugins: Sequence[str | Path] = (),
     progress: Progress | None = None,
@@ -117,9 +119,9 @@ def compare(
         A folder in which each finished method is kept; what is there already is not measured
         again. Methods that could not work are tried again.
     seeds : int
-        Repeat what is random with so many seeds, the recipe's the first, and say the spread. A
+        Repeat what is random with so many seeds, the recipe's the first, and say the range. A
         method whose rows do not change with the seed is not random.
-    floor : Floor, optional
+    trained_limit : KnownLimit, optional
         Of this pair, on the same text.
     adapted : bool
         Fit the source's own rows as each fitted method's were, and take its gap from there too.
@@ -130,7 +132,8 @@ def compare(
     Raises
     ------
     UsageError
-        Without a text, if a method is unknown or named twice, or if the floor is of another text.
+        Without a text, if a method is unknown or named twice, or if the trained limit is of
+        another text.
     """
     if not recipe.text.evaluation:
         raise UsageError("a comparison needs a text: give --text FILE")
@@ -140,18 +143,18 @@ def compare(
     for name in sorted({name for method in asked for name in (method.input, method.output)}):
         if name not in (DEFAULT, "auto"):
             get(name)
-    operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
-    texts = evaluation_texts(operation)
-    bench = _bench(operation, texts)
-    run = _Run(operation, bench, State(state, operation, bench), seeds)
+    session = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    texts = evaluation_texts(session)
+    protocol = _fix_protocol(session, texts)
+    run = _Run(session, protocol, ComparisonState(state, session, protocol), seeds)
     source = run.source()
     results = [EntryResult.from_dict(source["entry"])]
-    bench.table(results)  # before any method takes its time: the source must be comparable
+    protocol.table(results)  # before any method takes its time: the source must be comparable
     rows: list[dict[str, Any]] = []
     stages: dict[str, list[dict[str, Any]]] = {}
-    chosen = resolved(operation, asked) if asked else suggested(operation)
+    chosen = resolved(session.inputs, asked) if asked else suggested(session)
     for done, method in enumerate(chosen):
-        operation.progress(done, len(chosen), "methods")
+        session.progress(done, len(chosen), "methods")
         kept = run.method(method)
         if adapted:
             kept["row"]["gap_adapted"] = run.gap_adapted(kept)
@@ -160,42 +163,45 @@ def compare(
             results.append(EntryResult.from_dict(kept["entry"]))
         if kept.get("stages"):
             stages[method.label] = kept["stages"]
-    operation.progress(len(chosen), len(chosen), "methods")
+    session.progress(len(chosen), len(chosen), "methods")
     rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
-    if floor is not None and not close_gaps(rows, results[0], floor):
-        operation.warnings.append(
-            f"no share of the gap is said: the floor names no start, and '{PLAIN}' is not compared"
+    if trained_limit is not None and not close_gaps(rows, results[0], trained_limit):
+        session.warnings.append(
+            "no share of the gap is said: the trained limit names no start, and "
+            f"'{PLAIN}' is not compared"
         )
-    facts = _facts(operation, floor, seeds)
-    return Comparison((source["row"], *rows), bench.table(results), facts, stages)
+    facts = _facts(session, trained_limit, seeds)
+    return Comparison((source["row"], *rows), protocol.table(results), facts, stages)
 
 
-def _bench(operation: Operation, texts: Sequence[str]) -> Bench:
+def _fix_protocol(session: Session, texts: Sequence[str]) -> EvaluationProtocol:
     """Fix what is scored, from the tokenizers and the length of the model alone."""
-    longest = operation.checkpoint.max_positions
-    alignment = operation.alignment
-    return Bench.fix(
+    longest = session.inputs.checkpoint.max_positions
+    alignment = session.alignment
+    return EvaluationProtocol.fix(
         [(alignment.source, longest), (alignment.target, longest)],
         texts,
-        max_bytes=operation.recipe.text.max_bytes,
-        seed=operation.recipe.seed,
-        kind=operation.checkpoint.layout.kind,
+        max_bytes=session.recipe.text.max_bytes,
+        seed=session.recipe.seed,
+        kind=session.inputs.checkpoint.layout.kind,
     )
 
 
 class _Run:
     """What the methods of one comparison share: the source's scores, once they are needed."""
 
-    def __init__(self, operation: Operation, bench: Bench, state: State, seeds: int) -> None:
-        self.operation, self.bench, self.state, self.seeds = operation, bench, state, seeds
+    def __init__(
+        self, session: Session, protocol: EvaluationProtocol, state: ComparisonState, seeds: int
+    ) -> None:
+        self.session, self.protocol, self.state, self.seeds = session, protocol, state, seeds
         self._scores: Scores | None = None
-        self._fitted: dict[int, tuple[Method, PatchedRows]] = {}
+        self._fitted: dict[int, tuple[Method, CalibratedRows]] = {}
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
         kept = self.state.load(SOURCE)
         if kept is None:
-            result = self.bench.result(self._source_entry(), self._first())
+            result = self.protocol.result(self._source_entry(), self._first())
             kept = {"row": _row(SOURCE, result), "entry": result.to_dict()}
             self.state.save(SOURCE, kept)
         return kept
@@ -208,42 +214,41 @@ class _Run:
                 kept = self._measured(method)
                 self.state.save(method, kept)
             if self.seeds > 1:
-                kept["row"]["spread"] = self._spread(method, kept)
+                kept["row"]["seed_range"] = self._seed_range(method, kept)
         except TokensurgeonError as error:
             return {"row": {**_row(method.label, None), "error": str(error)}, "entry": None}
         return kept
 
     def _measured(self, method: Method) -> dict[str, Any]:
-        operation, first = self.operation, self._first()
-        patched = self._rows(operation, method)
-        result = self._result(operation, method, patched, first)
+        session, first = self.session, self._first()
+        patched = self._rows(session, method)
+        result = self._result(session, method, patched, first)
         row = _row(method.label, result)
         row["seconds"] = round(patched.seconds, 3)
         row["donor"] = patched.used_donor
         row["forward_tokens"] = patched.forward_tokens
         row["gradient_steps"] = patched.gradient_steps
         if patched.used_text:
-            row["text_bytes"] = sum(len(text.encode()) for text in operation.calibration_texts)
+            row["text_bytes"] = sum(len(text.encode()) for text in session.calibration_texts)
         kept: dict[str, Any] = {
             "row": row,
             "entry": result.to_dict(),
             "rows": rows_hash(patched),
         }
         if method.fitted:
-            kept["adapting"] = adapting(patched)
-            kept["stages"] = [record.to_dict() for record in patched.stages]
+            kept["adapting"] = adapting_stages(patched)
+            kept["stages"] = [dataclasses.asdict(record) for record in patched.stages]
         return kept
 
-    def _rows(self, operation: Operation, method: Method) -> PatchedRows:
-        """Return a method's rows; healing goes on from the seed's last fitted rows if its own."""
-        seed, base = operation.recipe.seed, None
-        if method.heal and seed in self._fitted:
-            one, rows = self._fitted[seed]
-            base = rows if one == dataclasses.replace(method, heal=0.0) else None
-        found = make_rows(operation, method, base)
+    def _rows(self, session: Session, method: Method) -> PatchedRows:
+        """Return a method's rows; healing goes on from the seed's last calibration if its own."""
+        seed, fitted = session.recipe.seed, self._fitted.get(session.recipe.seed)
+        if fitted and method.heal and fitted[0] == dataclasses.replace(method, heal=0.0):
+            return fitted[1].healed(session, method.heal).patched(session)
+        rows = make_rows(session, method)
         if method.fitted and not method.heal:
-            self._fitted[seed] = method, found
-        return found
+            self._fitted[seed] = method, rows
+        return rows.patched(session)
 
     def gap_adapted(self, kept: dict[str, Any]) -> float | None:
         """Return a fitted method's gap to the source that was fitted in the same way.
@@ -259,49 +264,49 @@ class _Run:
         source = self.state.load(name)
         if source is None:
             try:
-                twin, rows = adapted_source(self.operation, stages, heal)
+                twin, rows = adapted_source(self.session, stages, heal)
             except TokensurgeonError as error:
-                self.operation.warnings.append(f"{name} could not be measured: {error}")
+                self.session.warnings.append(f"{name} could not be measured: {error}")
                 return None
-            entry = Entry(name, patched_model(twin, rows), self.operation.alignment.source)
-            result = self.bench.result(entry, self.bench.score(entry, self.operation.progress))
+            entry = Entry(name, patched_model(twin, rows), self.session.alignment.source)
+            result = self.protocol.result(entry, self.protocol.score(entry, self.session.progress))
             source = {"entry": result.to_dict()}
             self.state.save(name, source)
         return float(kept["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
 
     def _source_entry(self) -> Entry:
-        return Entry(SOURCE, self.operation.model, self.operation.alignment.source)
+        return Entry(SOURCE, self.session.model, self.session.alignment.source)
 
     def _first(self) -> Scores:
         if self._scores is None:
-            self._scores = self.bench.score(self._source_entry(), self.operation.progress)
+            self._scores = self.protocol.score(self._source_entry(), self.session.progress)
         return self._scores
 
     def _result(
-        self, operation: Operation, method: Method, rows: PatchedRows, first: Scores
+        self, session: Session, method: Method, rows: PatchedRows, first: Scores
     ) -> EntryResult:
-        alignment = operation.alignment
-        model = patched_model(operation, rows)
+        alignment = session.alignment
+        model = patched_model(session, rows)
         entry = Entry(method.label, model, alignment.target, alignment=alignment)
-        return self.bench.result(entry, self.bench.score(entry, operation.progress), first)
+        return self.protocol.result(entry, self.protocol.score(entry, session.progress), first)
 
-    def _spread(self, method: Method, kept: dict[str, Any]) -> list[float] | None:
+    def _seed_range(self, method: Method, kept: dict[str, Any]) -> list[float] | None:
         """Repeat a random method with other seeds; None for one that is not."""
-        found = [kept["row"]["bits_per_byte"]]
+        figures = [kept["row"]["bits_per_byte"]]
         for repeat in range(1, self.seeds):
             again = self.state.load(method, repeat)
             if again is None:
-                other = other_seed(self.operation, self.operation.recipe.seed + repeat)
+                other = self.session.variant(seed=self.session.recipe.seed + repeat)
                 rows = self._rows(other, method)
-                again = {"rows": rows_hash(rows), "bits_per_byte": found[0]}
+                again = {"rows": rows_hash(rows), "bits_per_byte": figures[0]}
                 if again["rows"] != kept["rows"]:
                     result = self._result(other, method, rows, self._first())
                     again["bits_per_byte"] = result.bits_per_byte
                 self.state.save(method, again, repeat)
             if repeat == 1 and again["rows"] == kept["rows"]:
                 return None
-            found.append(again["bits_per_byte"])
-        known = [value for value in found if value is not None]
+            figures.append(again["bits_per_byte"])
+        known = [value for value in figures if value is not None]
         return [min(known), max(known)] if len(known) > 1 else None
 
 
@@ -321,24 +326,24 @@ def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
         "forward_tokens": 0,
         "gradient_steps": 0,
         "seconds": None,
-        "spread": None,
+        "seed_range": None,
         "error": None,
     }
 
 
-def _facts(operation: Operation, floor: Floor | None, seeds: int) -> dict[str, Any]:
-    recipe, layout = operation.recipe, operation.checkpoint.layout
+def _facts(session: Session, trained_limit: KnownLimit | None, seeds: int) -> dict[str, Any]:
+    recipe, layout = session.recipe, session.inputs.checkpoint.layout
     return {
         "source": recipe.source,
         "target": recipe.target or "trained",
         "donor": recipe.donor,
-        "tied": operation.tied,
+        "tied": session.inputs.tied,
         "untied": layout.tied and recipe.untie,
-        "default": Method(*default_methods(operation)).label,
-        "missing": int(operation.alignment.missing.size),
-        "n_target": operation.alignment.target.n_rows,
-        "calibration_bytes": sum(len(text.encode()) for text in operation.calibration_texts),
-        "floor": floor and dict(vars(floor)),
+        "default": Method(*default_methods(session.inputs)).label,
+        "missing": int(session.alignment.missing.size),
+        "n_target": session.alignment.target.n_rows,
+        "calibration_bytes": sum(len(text.encode()) for text in session.calibration_texts),
+        "trained_limit": trained_limit and dict(vars(trained_limit)),
         "seeds": seeds,
-        "notes": list(operation.warnings),
+        "notes": list(session.warnings),
     }

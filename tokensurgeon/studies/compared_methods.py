@@ -14,29 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import blocks
+from tokensurgeon.arrays import blocks
 from tokensurgeon.errors import SettingError
-from tokensurgeon.surgery.calibrate import calibrated, healed_later
+from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
 from tokensurgeon.surgery.choose import choose
 from tokensurgeon.surgery.chosen_methods import chosen_methods, default_methods, wants_auto
-from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import (
-    ALIAS,
-    CONTROL,
-    PADDING,
-    UNSPELLABLE,
-    PatchedRows,
-    patch_rows,
-)
+from tokensurgeon.surgery.inputs import Inputs
+from tokensurgeon.surgery.row_origins import FALLBACK
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.session import Session
 
 METHODS = ("mean", "subword-mean", "subword-ends", "subword-shrunk", "hidden-residual", "omp")
-"""What is compared where nobody says: floors, the plain family, and what learns from the pair."""
+"""What is compared where nobody says: the mean row, the plain family, what learns from the pair."""
 
 DEFAULT = "default"
 """Stands for the initialisers of the pair where nothing is measured (`default_methods`)."""
-
-FLOORS = (UNSPELLABLE, CONTROL, PADDING, ALIAS)
-"""Origins of rows that no method makes."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +121,10 @@ def parse_methods(texts: list[str]) -> list[Method]:
     return methods
 
 
-def resolved(operation: Operation, methods: list[Method]) -> list[Method]:
+def resolved(inputs: Inputs, methods: list[Method]) -> list[Method]:
     """Return the methods with `DEFAULT` replaced by what the pair's default is, none twice."""
-    names = default_methods(operation)
-    found = [
+    names = default_methods(inputs)
+    named = [
         dataclasses.replace(
             method,
             input=names[0] if method.input == DEFAULT else method.input,
@@ -140,74 +132,58 @@ def resolved(operation: Operation, methods: list[Method]) -> list[Method]:
         )
         for method in methods
     ]
-    return list({method.label: method for method in found}.values())
+    return list({method.label: method for method in named}.values())
 
 
-def suggested(operation: Operation) -> list[Method]:
+def suggested(session: Session) -> list[Method]:
     """Return the methods to compare where none is named, the pair's default among them.
 
     With a calibration text the plain method and the default are also fitted to it.
     """
-    names = [name for name in METHODS if name != "omp" or operation.donor is not None]
-    if operation.tied:
+    inputs = session.inputs
+    names = [name for name in METHODS if name != "omp" or inputs.donor is not None]
+    if inputs.tied:
         names = [name for name in names if name != "subword-ends"]
-    default = Method(*default_methods(operation))
+    default = Method(*default_methods(inputs))
     if default.label not in names:
         names.append(default.label)
-    if operation.calibration_texts:
+    if session.calibration_texts:
         names += [f"{name}+calibration" for name in dict.fromkeys(["subword-mean", default.label])]
     return parse_methods(names)
 
 
-def make_rows(operation: Operation, method: Method, base: PatchedRows | None = None) -> PatchedRows:
+def make_rows(session: Session, method: Method) -> CalibratedRows:
     """Compute a method's rows.
 
-    Nothing that an earlier method left in the context's cache is used, so that `seconds` and
-    `forward_tokens` are what this method takes alone; only the calibration's own view of the text
-    is shared. `base` are the rows that were fitted without healing, where they are at hand.
+    Nothing that an earlier method left in the context's cache is used, so that the seconds and
+    tokens are what this method takes alone; only the calibration's own view of the text is shared.
 
     Raises
     ------
     TokensurgeonError
         If the method cannot work here.
     """
-    if base is not None:
-        return healed_later(operation, base, method.heal)
     start = time.perf_counter()
-    spec = operation.recipe.init.model_copy(update={"input": method.input, "output": method.output})
-    operation.context.cache.clear()
+    spec = session.recipe.init.model_copy(update={"input": method.input, "output": method.output})
+    stages = session.recipe.calibrate if method.calibrated else ()
+    session.context.cache.clear()
     if wants_auto(spec):
-        stages = operation.recipe.calibrate if method.calibrated else ()
-        rows = choose(operation, spec, stages, method.heal).rows
-        operation.context.cache.clear()
-        return dataclasses.replace(rows, seconds=time.perf_counter() - start)
-    rows = patch_rows(operation, chosen_methods(operation, spec), spec)
-    if method.fitted:
-        stages = operation.recipe.calibrate if method.calibrated else ()
-        rows = calibrated(operation, rows, stages, method.heal)
-    operation.context.cache.clear()
-    return dataclasses.replace(rows, seconds=time.perf_counter() - start)
-
-
-def other_seed(operation: Operation, seed: int) -> Operation:
-    """Return the operation with another seed; model, texts and rows are those of the first."""
-    operation.context, operation.calibration_texts  # noqa: B018  computed once, for both
-    other = dataclasses.replace(
-        operation, recipe=operation.recipe.model_copy(update={"seed": seed})
-    )
-    other.bench = None  # what it drew from the text was drawn with the seed
-    for name in ("model", "states", "calibration_texts"):
-        if name in vars(operation):
-            vars(other)[name] = vars(operation)[name]
-    vars(other)["context"] = dataclasses.replace(operation.context, seed=seed)
-    return other
+        rows = choose(session, spec, stages, method.heal).rows
+    else:
+        plain = patch_rows(session, chosen_methods(session.inputs, spec), spec)
+        plain = dataclasses.replace(plain, seconds=time.perf_counter() - start)
+        rows = CalibratedRows(plain)
+        if method.fitted:
+            rows = calibrate_rows(session, plain, stages, method.heal)
+    session.context.cache.clear()
+    return rows
 
 
 def rows_hash(rows: PatchedRows) -> str:
-    """Return the sha256 of an answer, floor rows aside: those are probed at random."""
+    """Return the sha256 of an answer, fallback rows aside: those are probed at random."""
     digest = hashlib.sha256()
     for side in (rows.input, rows.output):
-        told = ~np.isin(side.origin, FLOORS)
+        told = ~np.isin(side.origin, FALLBACK)
         digest.update(told.tobytes())
         for part in blocks(len(told), 8192):
             digest.update(side.rows[part][told[part]].tobytes())

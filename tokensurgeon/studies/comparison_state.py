@@ -8,7 +8,6 @@ Files of other pairs may lie in the same folder.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import UnknownNameError, UsageError
-from tokensurgeon.evaluation import Bench
-from tokensurgeon.initialisers import get
-from tokensurgeon.report.model import versions
+from tokensurgeon.evaluation import EvaluationProtocol
+from tokensurgeon.initialisers import source_files
+from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
-from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.session import Session
 from tokensurgeon.text.corpus import read_documents
 
 SCHEMA = 1
@@ -38,15 +37,15 @@ ELSEWHERE = {
 VERSIONS = ("tokensurgeon", "torch", "transformers")
 
 
-class State:
+class ComparisonState:
     """The folder of a comparison; without one nothing is kept.
 
     Parameters
     ----------
     folder : path or None
         Made if it is not there.
-    operation : Operation
-    bench : Bench
+    session : Session
+    protocol : EvaluationProtocol
 
     Raises
     ------
@@ -54,9 +53,11 @@ class State:
         If the folder is a file.
     """
 
-    def __init__(self, folder: str | Path | None, operation: Operation, bench: Bench) -> None:
+    def __init__(
+        self, folder: str | Path | None, session: Session, protocol: EvaluationProtocol
+    ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self._operation, self._bench = operation, bench
+        self._session, self._protocol = session, protocol
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,12 +104,12 @@ class State:
 
     def _decided_by(self, method: Method | str, repeat: int) -> dict[str, Any]:
         """Return all that decides a figure, as JSON values."""
-        operation = self._operation
-        recipe = operation.recipe
+        session = self._session
+        recipe = session.recipe
         common: dict[str, Any] = {
             "source": self._source,
-            "target": operation.alignment.target.fingerprint,
-            "evaluation": [self._bench.sha256, self._bench.chunk_bytes],
+            "target": session.alignment.target.fingerprint,
+            "evaluation": [self._protocol.sha256, self._protocol.chunk_bytes],
             "seed": recipe.seed,
             "device": recipe.device,
             "dtype": recipe.dtype,
@@ -133,7 +134,7 @@ class State:
     @cached_property
     def _fitting(self) -> dict[str, Any]:
         """Return what decides how rows are fitted."""
-        recipe = self._operation.recipe
+        recipe = self._session.recipe
         other = recipe.text.other
         documents = (document.text for document in read_documents(other)) if other else ()
         return {
@@ -146,12 +147,12 @@ class State:
 
     @cached_property
     def _calibration(self) -> str:
-        return text_hash(self._operation.calibration_texts)
+        return text_hash(self._session.calibration_texts)
 
     @cached_property
     def _source(self) -> str:
         """Hash of the whole checkpoint: its fingerprint says nothing of the body's weights."""
-        checkpoint = self._operation.checkpoint
+        checkpoint = self._session.inputs.checkpoint
         digest = hashlib.sha256(checkpoint.fingerprint.encode())
         for name in sorted(checkpoint.tensors.files):
             file = checkpoint.tensors.files[name]
@@ -162,7 +163,7 @@ class State:
 
     @cached_property
     def _donor(self) -> str | None:
-        donor = self._operation.donor
+        donor = self._session.inputs.donor
         if donor is None:
             return None
         digest = hashlib.sha256()
@@ -185,11 +186,15 @@ def text_hash(texts: Iterable[str]) -> str:
 
 
 def code_hash(name: str) -> str | None:
-    """Return the sha256 of the file that defines an initialiser; None where there is none."""
+    """Return the sha256 of the files that decide an initialiser's rows; None where there is none."""
     try:
-        return hashlib.sha256(Path(inspect.getfile(get(name))).read_bytes()).hexdigest()
+        files = source_files(name)
     except (UnknownNameError, OSError, TypeError):
         return None
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def fitting_hash() -> str:

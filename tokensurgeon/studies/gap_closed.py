@@ -12,35 +12,35 @@ from tokensurgeon.errors import SettingError, UsageError
 from tokensurgeon.evaluation import EntryResult
 
 PLAIN = "subword-mean"
-"""The method at which the recoverable gap starts, where the floor does not say."""
+"""The method at which the recoverable gap starts, where the trained limit does not say."""
 
 SAME_SOURCE = 0.005
-"""By how much, in bits per byte, the source may differ where a floor was measured."""
+"""By how much, in bits per byte, the source may differ where a trained limit was measured."""
 
 
 @dataclass(frozen=True)
-class Floor:
+class KnownLimit:
     """The least that trained rows reach on a pair, the body frozen.
 
     Attributes
     ----------
-    floor : float
+    limit : float
         Bits per byte.
     start : float or None
         Bits per byte at which the training started; `PLAIN`'s in the table if None.
     source : float or None
-        The source where the floor was measured, to check that the texts are the same.
+        The source where it was measured, to check that the texts are the same.
     source_trained : float or None
         The source after the same training of its own rows: what of it is domain adaptation.
     """
 
-    floor: float
+    limit: float
     start: float | None = None
     source: float | None = None
     source_trained: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Floor:
+    def parse(cls, text: str) -> KnownLimit:
         """Read a number of bits per byte, or a JSON file with the fields as keys.
 
         Raises
@@ -49,27 +49,28 @@ class Floor:
             If it is neither.
         """
         try:
-            known = {"floor": float(text)}
+            known = {"limit": float(text)}
         except ValueError:
-            known = _floor_file(text)
-        if "floor" not in known or not all(0 <= value < math.inf for value in known.values()):
+            known = _limit_file(text)
+        if "limit" not in known or not all(0 <= value < math.inf for value in known.values()):
             raise SettingError(
-                f"'{text}' is no floor: give bits per byte, or a JSON file with the key 'floor'"
+                f"'{text}' is no trained limit: give bits per byte, or the JSON of 'trained-limit'"
             )
         return cls(**known)
 
 
-def _floor_file(path: str) -> dict[str, float]:
-    """Return the known keys of a floor's file; none of what is no such file."""
+def _limit_file(path: str) -> dict[str, float]:
+    """Return the known keys of a trained limit's file; none of what is no such file."""
     try:
         data = json.loads(Path(path).read_text("utf-8"))
-        names = ("floor", "start", "source", "source_trained")
+        names = ("limit", "start", "source", "source_trained")
+        data.setdefault("limit", data.get("floor"))  # as files of 0.1 have it
         return {name: float(data[name]) for name in names if data.get(name) is not None}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def close_gaps(rows: list[dict[str, Any]], source: EntryResult, floor: Floor) -> bool:
+def close_gaps(rows: list[dict[str, Any]], source: EntryResult, limit: KnownLimit) -> bool:
     """Say what share of the recoverable gap each method closes; mutates `rows`.
 
     False where nothing says at which bits per byte the gap starts.
@@ -77,26 +78,26 @@ def close_gaps(rows: list[dict[str, Any]], source: EntryResult, floor: Floor) ->
     Raises
     ------
     UsageError
-        If the floor is of another text, or not below where it starts.
+        If the limit is of another text, or not below where it starts.
     """
-    if floor.source is not None and source.bits_per_byte is not None:
-        apart = abs(floor.source - source.bits_per_byte)
+    if limit.source is not None and source.bits_per_byte is not None:
+        apart = abs(limit.source - source.bits_per_byte)
         if apart > SAME_SOURCE:
             raise UsageError(
-                f"the floor was measured where the source has {floor.source:.4f} bits per byte; "
-                f"here it has {source.bits_per_byte:.4f}: measure both on the same text"
+                f"the trained limit was measured where the source has {limit.source:.4f} bits per "
+                f"byte; here it has {source.bits_per_byte:.4f}: measure both on the same text"
             )
-    start = floor.start
+    start = limit.start
     if start is None:
         start = next((row["bits_per_byte"] for row in rows if row["method"] == PLAIN), None)
     if start is None:
         return False
-    if floor.floor >= start:
+    if limit.limit >= start:
         raise UsageError(
-            f"the floor of {floor.floor:.4f} bits per byte is not below the start of {start:.4f}: "
-            "there is no gap to recover"
+            f"the trained limit of {limit.limit:.4f} bits per byte is not below the start of "
+            f"{start:.4f}: there is no gap to recover"
         )
     for row in rows:
         if row["bits_per_byte"] is not None:
-            row["closed"] = (start - row["bits_per_byte"]) / (start - floor.floor)
+            row["closed"] = (start - row["bits_per_byte"]) / (start - limit.limit)
     return True

@@ -8,7 +8,6 @@ from tokensurgeon.errors import UsageError
 from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
-from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.prepare import prepare
 
 
@@ -46,7 +45,7 @@ def train_hypernet(
     Returns
     -------
     Hypernet
-        What was written; its `card` has the figures of every rung.
+        What was written; its `card` has the figures of every stage of the fit.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def train_hypernet(
         On a path that is taken or cannot be written, a source that teaches nothing, a checkpoint
         that cannot be read.
     """
-    from tokensurgeon.initialisers.hypernetwork.staged_fit import Ladder
+    from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
 
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
@@ -64,26 +63,26 @@ def train_hypernet(
     if size < 4 or size % 4 or layers < 1:
         raise UsageError(f"a network of width {size} and {layers} blocks cannot be built")
     # The source's own tokenizer: nothing is missing, and all that is wanted is read and checked.
-    operation = prepare(
+    session = prepare(
         recipe.model_copy(update={"tokenizer": recipe.source, "donor": None, "map": {}}), progress
     )
-    context = operation.context
-    texts = operation.calibration_texts
+    context = session.context
+    texts = session.calibration_texts
     if texts:
-        check_forward(operation, "--train-text", trains=True)
-    ladder = Ladder(
+        session.require_forward("--train-text", trains=True)
+    fit = StagedFit(
         context,
         60 * minutes,
         size=size,
         layers=layers,
         steps=steps,
-        model=operation.model if texts else None,
+        model=session.model if texts else None,
         partial=path.with_name(path.name + ".partial"),
         card={"source": Path(str(recipe.source)).name, "text_bytes": sum(map(_n_bytes, texts))},
     )
-    found = ladder.run()
-    found.save(path)
-    return found
+    network = fit.run()
+    network.save(path)
+    return network
 
 
 def _n_bytes(text: str) -> int:

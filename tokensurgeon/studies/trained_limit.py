@@ -1,76 +1,57 @@
-"""The reachable floor of a pair: what vocabulary rows alone can reach, the body frozen.
+"""The trained limit of a pair: what vocabulary rows alone can reach, the body frozen.
 
 The rows of a method are calibrated, then all rows of both sides are trained on calibration text
 until text set aside falls no further, the output rows are refitted to it, and the result is
-measured on evaluation text. The source's own rows are trained and refitted in the same way on the
-same text: what it gains is adaptation to the text, and no merit of a transplant.
+measured on evaluation text: the pipeline of a calibration, with a training to convergence in it.
+The source's own rows are trained and refitted in the same way on the same text: what it gains is
+adaptation to the text, and no merit of a transplant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tokensurgeon.calibration import Healed, Matrices, default_stages, rate_for, train_rows
-from tokensurgeon.calibration.acceptance import PARTS
-from tokensurgeon.calibration.stages.refit import Follows, Regression
+from tokensurgeon.calibration import (
+    Acceptance,
+    Calibrated,
+    CalibrationData,
+    Matrices,
+    Stage,
+    calibrate,
+    find_stages,
+)
+from tokensurgeon.calibration.calibration_texts import CalibrationTexts
+from tokensurgeon.calibration.stages.train import Training, TrainToConvergence
 from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
+from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
-from tokensurgeon.studies.adapted_source import adapted_source
-from tokensurgeon.surgery.calibrate import AFTER_HEALING, calibrated, workbench
+from tokensurgeon.studies.adapted_source import onto_itself
+from tokensurgeon.surgery.calibrate import calibrate_rows
 from tokensurgeon.surgery.chosen_methods import chosen_methods
-from tokensurgeon.surgery.limits import check_forward
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
-from tokensurgeon.surgery.prepare import Operation, prepare
+from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.session import Session
 from tokensurgeon.text.chunks import separable
-
-if TYPE_CHECKING:
-    from tokensurgeon.models.language_model import LanguageModel
 
 START = "subword-mean"
 """The method at which the recoverable gap starts: the strong plain one."""
 DEFAULT_MINUTES = 30.0
-ROUNDS = (0.5, 0.25, 0.25)
-"""Shares of the minutes. Each round starts from the best rows so far."""
-SLOWER = 0.25
-"""Each round's learning rate, in that of the one before: good rows bear small steps only."""
-LEAST_FALL = 0.003
-"""Share by which a round must lower the loss on the text set aside for another to follow."""
+"""For each training: on two cores, where one of a model of a million weights converges."""
 SET_ASIDE = 0.1
+"""Share of the calibration text by which the training stops."""
 MOST_SET_ASIDE = 40_000
-"""Bytes."""
+"""Bytes of it: as many as calibration chooses by."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What the training of one model's rows took.
-
-    Attributes
-    ----------
-    converged : bool
-        Whether the loss stopped falling; else the time, or the tokens, ended it.
-    n_tokens, n_steps : int
-    seconds, cpu_seconds : float
-    history : tuple of (int, float)
-        Tokens seen in all, and bits per byte on the text set aside.
-    """
-
-    converged: bool
-    n_tokens: int
-    n_steps: int
-    seconds: float
-    cpu_seconds: float
-    history: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True)
-class FloorResult:
+class TrainedLimit:
     """Bits per byte on the evaluation text.
 
     Attributes
@@ -81,12 +62,12 @@ class FloorResult:
     start : float
         The pair under the plain method `start_method`.
     start_method : str
-    floor : float
+    limit : float
         The pair after training.
     trained_from : tuple of str
         The methods whose rows the training started from.
     stages : tuple of str
-        The stages of calibration that these rows kept, and `refit` if it lowered the floor.
+        The stages of calibration that these rows kept, and those after the training.
     minutes : float
         The most that either training may take.
     target_training, source_training : Training
@@ -100,7 +81,7 @@ class FloorResult:
     source_trained: float
     start: float
     start_method: str
-    floor: float
+    limit: float
     trained_from: tuple[str, str]
     stages: tuple[str, ...]
     minutes: float
@@ -111,35 +92,35 @@ class FloorResult:
 
     @property
     def gap(self) -> float:
-        """What is left between the floor and the source, in bits per byte."""
-        return self.floor - self.source
+        """What is left between the limit and the source, in bits per byte."""
+        return self.limit - self.source
 
     @property
     def gap_adapted(self) -> float:
         """What is left to the source that had the same training."""
-        return self.floor - self.source_trained
+        return self.limit - self.source_trained
 
     def closed(self, bits_per_byte: float) -> float | None:
-        """Return the share of the recoverable gap that a figure closes; 1 is the floor.
+        """Return the share of the recoverable gap that a figure closes; 1 is the limit.
 
         None where the training did not get below the start.
         """
-        recoverable = self.start - self.floor
+        recoverable = self.start - self.limit
         return (self.start - bits_per_byte) / recoverable if recoverable > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result for JSON; `compare --floor` reads it."""
+        """Return the result for JSON; `compare --trained-limit` reads it."""
         return {**asdict(self), "gap": self.gap, "gap_adapted": self.gap_adapted}
 
 
-def floor(
+def trained_limit(
     recipe: Recipe,
     *,
     minutes: float = DEFAULT_MINUTES,
     max_tokens: int | None = None,
     progress: Progress | None = None,
-) -> FloorResult:
-    """Find the reachable floor of a pair; nothing is written.
+) -> TrainedLimit:
+    """Find the trained limit of a pair; nothing is written.
 
     Parameters
     ----------
@@ -158,57 +139,66 @@ def floor(
         Without either text, or if the two share documents.
     """
     if not recipe.text.calibration:
-        raise UsageError("a floor needs text to train on: give --calibration-text FILE")
+        raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
     if not recipe.text.evaluation:
-        raise UsageError("a floor needs a text to measure on: give --text FILE")
-    operation = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
-    check_forward(operation, "floor", trains=True)
-    texts = evaluation_texts(operation)
-    fit, aside = _parted(operation.calibration_texts, recipe.seed)
+        raise UsageError("a trained limit needs a text to measure on: give --text FILE")
+    whole = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    whole.require_forward("a trained limit", trains=True)
+    texts = evaluation_texts(whole)
+    fitted, set_aside = _parted(whole.calibration_texts, recipe.seed)
     # Neither a method nor a stage may see the text by which the training stops.
-    vars(operation)["calibration_texts"] = tuple(fit)
-    alignment = operation.alignment
-    methods = chosen_methods(operation, recipe.init)
-    plain = patched_model(operation, patch_rows(operation, (START, START), recipe.init))
-    names = default_stages(operation.tied) if recipe.calibrate is None else recipe.calibrate
-    late = any(name in AFTER_HEALING for name in names)
-    first = _calibrated(
-        operation,
-        patch_rows(operation, methods, recipe.init),
-        tuple(name for name in names if name not in AFTER_HEALING),
-    )
-    trained, target_training, refitted = _converge(
-        operation, first, aside, minutes, max_tokens, late
-    )
-    adapted, source_training, _ = _converge(
-        *adapted_source(operation, (), 0.0), aside, minutes, max_tokens, late
-    )
+    session = whole.variant(texts=fitted)
+    inputs, alignment = session.inputs, session.alignment
+    methods = chosen_methods(inputs, recipe.init)
+    stages = find_stages(recipe.calibrate, inputs.tied)
+    plain = patched_model(session, patch_rows(session, (START, START), recipe.init))
+    start = _calibrated(session, patch_rows(session, methods, recipe.init), stages)
+    late = [stage for stage in stages if stage.after_training]
+
+    def converged(
+        session: Session, rows: PatchedRows
+    ) -> tuple[LanguageModel, Calibrated, Training]:
+        vocabulary = session.alignment.target
+
+        def validate(model: LanguageModel) -> float:
+            entry = Entry("text set aside", model, vocabulary)
+            figure = evaluate([entry], set_aside, max_bytes=None).entries[0].bits_per_byte
+            assert figure is not None  # evaluate refuses a text on which it has no figure
+            return figure
+
+        training = TrainToConvergence(
+            fitted, validate, minutes, max_tokens, recipe.seed, session.progress
+        )
+        return _converged(session, rows, training, validate, late)
+
+    trained, calibrated, target_training = converged(session, start)
+    adapted, _, source_training = converged(*onto_itself(session))
     evaluation = evaluate(
         [
-            Entry("source", operation.model, alignment.source),
+            Entry("source", session.model, alignment.source),
             Entry("source, trained", adapted, alignment.source),
             Entry(START, plain, alignment.target, alignment=alignment),
-            Entry("floor", trained, alignment.target, alignment=alignment),
+            Entry("trained limit", trained, alignment.target, alignment=alignment),
         ],
         texts,
         max_bytes=recipe.text.max_bytes,
         seed=recipe.seed,
-        progress=operation.progress,
+        progress=session.progress,
     )
     figures = [entry.bits_per_byte for entry in evaluation.entries]
     if None in figures:
         raise UsageError("the target's tokenizer loses text on all of the evaluation text")
-    source, source_trained, start, reached = (float(figure or 0.0) for figure in figures)
-    return FloorResult(
+    source, source_trained, first, limit = (float(figure or 0.0) for figure in figures)
+    return TrainedLimit(
         source=source,
         source_trained=source_trained,
-        start=start,
+        start=first,
         start_method=START,
-        floor=reached,
+        limit=limit,
         trained_from=methods,
         stages=(
-            *(record.stage for record in first.stages if record.kept),
-            *(AFTER_HEALING if refitted else ()),
+            *(record.stage for record in start.stages if record.kept),
+            *(record.stage for record in calibrated.records[1:] if record.kept),
         ),
         minutes=minutes,
         target_training=target_training,
@@ -217,11 +207,11 @@ def floor(
         facts={
             "source": recipe.source,
             "target": recipe.target or "trained",
-            "tied": operation.tied,
-            "untied": operation.checkpoint.layout.tied and recipe.untie,
-            "calibration_bytes": sum(len(text.encode()) for text in fit),
+            "tied": inputs.tied,
+            "untied": inputs.untied,
+            "calibration_bytes": sum(len(text.encode()) for text in fitted),
             "seed": recipe.seed,
-            "notes": list(operation.warnings),
+            "notes": list(session.warnings),
         },
     )
 
@@ -237,107 +227,48 @@ def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     order = np.random.default_rng(seed).permutation(len(documents))
     sizes = np.array([len(documents[i].encode()) for i in order])
     room = min(MOST_SET_ASIDE, SET_ASIDE * sizes.sum())
-    n_aside = min(int(np.searchsorted(np.cumsum(sizes), room)) + 1, len(documents) - 1)
-    return [documents[i] for i in order[n_aside:]], [documents[i] for i in order[:n_aside]]
+    n_set_aside = min(int(np.searchsorted(np.cumsum(sizes), room)) + 1, len(documents) - 1)
+    return [documents[i] for i in order[n_set_aside:]], [documents[i] for i in order[:n_set_aside]]
 
 
-def _calibrated(operation: Operation, rows: PatchedRows, names: tuple[str, ...]) -> PatchedRows:
-    """Return the rows after the stages that help; as they are where none can work."""
+def _calibrated(session: Session, rows: PatchedRows, stages: Sequence[Stage]) -> PatchedRows:
+    """Return the rows after the stages before training; as they are where none can work."""
+    names = tuple(stage.name for stage in stages if not stage.after_training)
     try:
-        return calibrated(operation, rows, names)
+        return calibrate_rows(session, rows, names).patched(session)
     except CalibrationError as error:
-        operation.warnings.append(f"trained from rows that are not calibrated: {error}")
+        session.warnings.append(f"trained from rows that are not calibrated: {error}")
         return rows
 
 
-def _converge(
-    operation: Operation,
+def _converged(
+    session: Session,
     rows: PatchedRows,
-    aside: Sequence[str],
-    minutes: float,
-    max_tokens: int | None,
-    late: bool,
-) -> tuple[LanguageModel, Training, bool]:
-    """Train all rows in rounds until one brings next to nothing; `late` refits them afterwards.
+    training: TrainToConvergence,
+    validate: Callable[[LanguageModel], float],
+    late: Sequence[Stage],
+) -> tuple[LanguageModel, Calibrated, Training]:
+    """Train rows, and try the stages that come after; all of it decided by the text set aside."""
+    start = patched_model(session, rows)
 
-    Returns the model, and whether refitting helped.
-    """
-    target = operation.alignment.target
+    def model(matrices: Matrices) -> LanguageModel:
+        return start.patched(matrices.input, matrices.output, matrices.bias)
 
-    def select(one: LanguageModel) -> float:
-        found = evaluate([Entry("text set aside", one, target)], aside, max_bytes=None)
-        value = found.entries[0].bits_per_byte
-        assert value is not None  # evaluate refuses a text on which its first model has no figure
-        return value
+    def figure(matrices: Matrices) -> float:
+        return validate(model(matrices))
 
-    start = patched_model(operation, rows)
-
-    def patched(each: Matrices) -> LanguageModel:
-        return start.patched(each.input, each.output, each.bias)
-
-    model, matrices = start, rows.matrices
-    every = np.ones(model.n_rows, dtype=bool)
-    history: list[tuple[int, float]] = []
-    rounds: list[Healed] = []
-    converged = False
-    for number, share in enumerate(ROUNDS):
-        healed = train_rows(
-            model,
-            target,
-            operation.calibration_texts,
-            train_input=every,
-            train_output=every,
-            tied=operation.tied,
-            minutes=minutes * share,
-            max_tokens=None if max_tokens is None else round(max_tokens * share),
-            learning_rate=rate_for(model.width) * SLOWER**number,
-            seed=operation.recipe.seed + number,
-            selection=select,
-            progress=operation.progress,
-        )
-        seen = sum(one.n_tokens for one in rounds)
-        rounds.append(healed)
-        if not healed.history:
-            break
-        matrices = healed.matrices
-        model = patched(matrices)
-        history += [(seen + n, value) for n, value in healed.history[number > 0 :]]
-        before, best = healed.history[0][1], min(value for _, value in healed.history)
-        if before - best < LEAST_FALL * before:
-            converged = True
-            break
-    training = Training(
-        converged=converged,
-        n_tokens=sum(one.n_tokens for one in rounds),
-        n_steps=sum(one.n_steps for one in rounds),
-        seconds=round(sum(one.seconds for one in rounds), 3),
-        cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
-        history=tuple(history),
-    )
-
-    def part(share: float) -> Matrices:
-        return matrices if share == 1.0 else rows.matrices.towards(matrices, share)
-
-    # Rows on the way from the start to where training led, as healing asks them too.
-    matrices = part(min((1.0, *PARTS), key=lambda share: select(patched(part(share)))))
-    fitted = _refitted(operation, rows, matrices, select) if late else matrices
-    return patched(fitted), training, fitted is not matrices
-
-
-def _refitted(
-    operation: Operation,
-    rows: PatchedRows,
-    matrices: Matrices,
-    select: Callable[[LanguageModel], float],
-) -> Matrices:
-    """Return the matrices with the output side refitted, for as long as `select` falls."""
     try:
-        bench = workbench(operation, rows)
-    except CalibrationError:  # said where it was calibrated
-        return matrices
-    states, after_each = bench.next_tokens(matrices, more=True)
-    regression = Regression(
-        bench, matrices, states, Follows.of_text(after_each), bench.new_and_shared
+        data = session.calibration_data
+    except CalibrationError:  # said where it was calibrated; training needs no data of its own
+        empty = np.zeros(0, dtype=np.int64)
+        texts = CalibrationTexts((), (), (), (), tuple(training.texts), False, False)
+        data, late = CalibrationData(session.model, session.context, texts, empty, empty), ()
+    calibrated = calibrate(
+        data,
+        rows.matrices,
+        [training, *late],
+        acceptance=Acceptance(figure, least_gain=0.0),
+        progress=session.progress,
     )
-    best, _ = regression.best(lambda each: select(bench.patched(each)), progress=operation.progress)
-    return best
+    assert training.training is not None  # it has run
+    return model(calibrated.matrices), calibrated, training.training

@@ -7,12 +7,15 @@ the report.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tokensurgeon.calibration import Workbench
+from tokensurgeon.arrays import Float32, Float64
+from tokensurgeon.calibration import CalibrationData
 from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import CalibrationError, InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
@@ -26,10 +29,12 @@ from tokensurgeon.initialisers.hidden_tokens import (
     stack,
 )
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.calibrate import calibrated, workbench
+from tokensurgeon.report import ChoiceFact
+from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
 from tokensurgeon.surgery.chosen_methods import AUTO, build_initialiser, default_methods
-from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.session import Session
 
 STACK = "stack"
 STACKED = 5
@@ -50,50 +55,28 @@ SETTINGS: dict[str, dict[str, Any]] = {"anchors": {"combiner": "ridge"}}
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One line of the table that the choice was made from.
-
-    Attributes
-    ----------
-    side : str
-        ``input``, ``output``, or ``both``.
-    method : str
-    rebuilt : float or None
-        Error on hidden tokens relative to the mean row's; None where it was not tried.
-    bits_per_byte : float or None
-        On the selection text, the other side as in the rows chosen until then.
-    chosen : bool
-    """
-
-    side: str
-    method: str
-    rebuilt: float | None = None
-    bits_per_byte: float | None = None
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
 class Choice:
     """What auto decided.
 
     Attributes
     ----------
-    rows : PatchedRows
+    rows : CalibratedRows
     methods : tuple of str
         Input and output.
-    table : tuple of Tried
+    table : tuple of ChoiceFact
+        What was tried.
     why : str
         In words, on what the choice stands.
     """
 
-    rows: PatchedRows
+    rows: CalibratedRows
     methods: tuple[str, str]
-    table: tuple[Tried, ...]
+    table: tuple[ChoiceFact, ...]
     why: str
 
 
 @dataclass(frozen=True)
-class _Ready:
+class _Answered:
     """An initialiser whose answer is known: methods are run once, and combined in many ways."""
 
     name: ClassVar[str] = AUTO
@@ -104,9 +87,9 @@ class _Ready:
 
 
 def choose(
-    operation: Operation,
+    session: Session,
     spec: InitSpec,
-    stages: tuple[str, ...] | None = None,
+    stages: Sequence[str] | None = None,
     heal: float = 0.0,
 ) -> Choice:
     """Choose the initialisers of both sides, and calibrate their rows.
@@ -116,76 +99,89 @@ def choose(
 
     Parameters
     ----------
-    operation : Operation
+    session : Session
     spec : InitSpec
         Settings of the candidates.
     stages, heal
-        See `tokensurgeon.surgery.calibrate.calibrated`.
+        See `tokensurgeon.surgery.calibrate.calibrate_rows`.
     """
-    if operation.recipe.budget == 0 or not (operation.has_states and operation.context.n_missing):
-        name = "omp" if operation.donor is not None else "ridge-composer"
+    inputs = session.inputs
+    if session.recipe.budget == 0 or not (session.runs_source and session.context.n_missing):
+        name = "omp" if inputs.donor is not None else "ridge-composer"
         plain = (name, name)
-        why = "no token is missing" if operation.recipe.budget else "no time is given for a choice"
-        if operation.checkpoint.layout.kind != CAUSAL:
-            why = f"the source is {KIND_WORDS[operation.checkpoint.layout.kind]}"
-        elif not operation.fits_here:
+        why = "no token is missing" if session.recipe.budget else "no time is given for a choice"
+        if inputs.checkpoint.layout.kind != CAUSAL:
+            why = f"the source is {KIND_WORDS[inputs.checkpoint.layout.kind]}"
+        elif not session.runs_here:
             why = "the source is larger than memory and is not run"
-        line = Tried("both", "/".join(plain), chosen=True)
-        return Choice(patch_rows(operation, plain, spec), plain, (line,), why)
-    before, steps = _forward_tokens(operation), operation.states.gradient_steps
-    trial = _Trial(operation, spec)
+        line = ChoiceFact(side="both", method="/".join(plain), chosen=True)
+        rows = patch_rows(session, plain, spec)
+        return Choice(CalibratedRows(rows), plain, (line,), why)
+    start, forward = time.perf_counter(), session.forward_tokens
+    steps = session.gradient_steps
+    trial = _Trial(session, spec)
     choice = trial.run()
-    rows = choice.rows
-    if trial.bench is not None:
-        rows = calibrated(operation, rows, stages, heal)
-    forward = _forward_tokens(operation) - before
-    steps = rows.gradient_steps + operation.states.gradient_steps - steps
-    return replace(choice, rows=replace(rows, forward_tokens=forward, gradient_steps=steps))
+    rows = replace(
+        choice.rows.start,
+        seconds=time.perf_counter() - start,
+        forward_tokens=session.forward_tokens - forward,
+        gradient_steps=session.gradient_steps - steps,
+    )
+    if trial.data is None:
+        return replace(choice, rows=CalibratedRows(rows))
+    return replace(choice, rows=calibrate_rows(session, rows, stages, heal))
 
 
-def _forward_tokens(operation: Operation) -> int:
-    """Return the tokens run so far, of methods and of the calibration's workbench."""
-    bench = operation.bench
-    return operation.states.n_tokens + (0 if bench is None else bench.forward_tokens)
+def candidates(inputs: Inputs, spec: InitSpec) -> dict[str, Initialiser]:
+    """Return the methods that are tried on a pair, by name, with the settings that a recipe has."""
+    sides = _names_by_side(inputs, spec)
+    names = tuple(dict.fromkeys(name for side in sides.values() for name in side))
+    own = {name: {**SETTINGS.get(name, {}), **spec.settings.get(name, {})} for name in names}
+    settings = spec.model_copy(update={"settings": {**spec.settings, **own}})
+    return {name: build_initialiser(name, settings, names) for name in names}
+
+
+def most_measured(inputs: Inputs) -> int:
+    """Return how many pairs of methods are measured on text at most."""
+    # The shortlist, the sum of several, the default and the plain mean; the output side twice.
+    return (SHORTLIST + 3) * (1 if inputs.tied else 3)
+
+
+def _names_by_side(inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
+    more = DONOR if inputs.donor is not None else ()
+    if NETWORK in spec.settings:
+        more = (*more, NETWORK)
+    if inputs.tied:
+        return {"output": (*TIED, *more)}
+    return {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
 
 
 class _Trial:
     """The steps of one choice; holds the answers of the candidates."""
 
-    def __init__(self, operation: Operation, spec: InitSpec) -> None:
-        self.operation, self.spec = operation, spec
-        self.default = default_methods(operation)
-        self.context = operation.context
+    def __init__(self, session: Session, spec: InitSpec) -> None:
+        self.session, self.spec = session, spec
+        self.default = default_methods(session.inputs)
+        self.context = session.context
         self.answers: dict[str, NewRows] = {}
         self.seen: dict[str, frozenset[str]] = {}
-        self.candidates: dict[str, Initialiser] = {}
-        self.table: dict[tuple[str, str], Tried] = {}
+        self.table: dict[tuple[str, str], ChoiceFact] = {}
         self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
         self.figures: dict[tuple[str, str], float] = {}
-        self.bench: Workbench | None = None
-        more = DONOR if operation.donor is not None else ()
-        if NETWORK in spec.settings:
-            more = (*more, NETWORK)
-        self.sides = {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
-        if operation.tied:
-            self.sides = {"output": (*TIED, *more)}
-        names = tuple(dict.fromkeys(name for side in self.sides.values() for name in side))
-        own = {name: {**SETTINGS.get(name, {}), **spec.settings.get(name, {})} for name in names}
-        settings = {**spec.settings, **own}
-        for name in names:
-            self.candidates[name] = build_initialiser(
-                name, spec.model_copy(update={"settings": settings}), names
-            )
+        self.data: CalibrationData | None = None
+        self._measured_input: tuple[str, Float32] | None = None
+        self.sides = _names_by_side(session.inputs, spec)
+        self.candidates = candidates(session.inputs, spec)
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
         rows = self.rows(*self.default)
         try:
-            self.bench = workbench(self.operation, rows)
+            self.data = self.session.calibration_data
         except CalibrationError as error:
-            line = Tried("both", "/".join(self.default), chosen=True)
+            line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
             rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
-            return Choice(rows, self.default, (line,), str(error))
+            return Choice(CalibratedRows(rows), self.default, (line,), str(error))
         hidden = hide(self.context)
         shortlists = {
             side: self._shortlist(side, names, hidden) for side, names in self.sides.items()
@@ -193,14 +189,19 @@ class _Trial:
         for side in ("output", "input", "output"):
             if side in shortlists:
                 self._measure_all(side, shortlists[side])
-        if NETWORK in self.candidates and not self.operation.tied:
+        if NETWORK in self.candidates and not self.session.inputs.tied:
             pair = (NETWORK, NETWORK)
             if pair not in self.figures:
                 self.figures[pair] = self._measure(pair)
-            line = Tried("both", "/".join(pair), None, self.figures[pair], self._best() == pair)
+            line = ChoiceFact(
+                side="both",
+                method="/".join(pair),
+                bits_per_byte=self.figures[pair],
+                chosen=self._best() == pair,
+            )
             self.table["both", line.method] = line
         best = self._best()
-        texts = self.bench.texts
+        texts = self.data.texts
         n_bytes = sum(chunk.n_bytes for chunk in texts.selection)
         whose = "text that the source wrote" if texts.generated else "the calibration text"
         why = f"bits per byte on {n_bytes:,} bytes of {whose}"
@@ -209,10 +210,12 @@ class _Trial:
         table = tuple(
             line
             if line.side == "both"
-            else replace(line, chosen=line.method == best[0 if line.side == "input" else 1])
+            else line.model_copy(
+                update={"chosen": line.method == best[0 if line.side == "input" else 1]}
+            )
             for line in self.table.values()
         )
-        return Choice(self.rows(*best), best, table, why)
+        return Choice(CalibratedRows(self.rows(*best)), best, table, why)
 
     def _answer(self, name: str) -> NewRows:
         if name not in self.answers:
@@ -223,16 +226,16 @@ class _Trial:
 
     def _side(self, name: str, side: str) -> SideRows:
         answer = self._answer(name)
-        found = answer.input if side == "input" else answer.output
-        if found is None:
+        rows = answer.input if side == "input" else answer.output
+        if rows is None:
             raise InitialiserError(f"'{name}' has no {side} rows: choose another")
-        return found
+        return rows
 
     def rows(self, input_name: str, output_name: str) -> PatchedRows:
         """Return the patched rows of two methods, with what they were given."""
         output = self._side(output_name, "output")
-        inside = output if self.operation.tied else self._side(input_name, "input")
-        rows = patch_rows(self.operation, (AUTO, AUTO), self.spec, _Ready(NewRows(inside, output)))
+        inside = output if self.session.inputs.tied else self._side(input_name, "input")
+        rows = patch_rows(self.session, (AUTO, AUTO), self.spec, _Answered(NewRows(inside, output)))
         seen = self.seen[input_name] | self.seen[output_name]
         used: dict[str, Any] = {"used_donor": "donor" in seen, "used_text": "text" in seen}
         sides = [replace(rows.input, settings=self._settings(input_name))]
@@ -256,33 +259,35 @@ class _Trial:
         if hidden is None:
             return [*names, *last]
         metric = None
-        if side == "output" and self.bench is not None:
-            states = self.bench.source_states().astype(np.float64)
+        if side == "output" and self.data is not None:
+            states = self.data.source_states().astype(np.float64)
             metric = states.T @ states / len(states)
         able = {name: self.candidates[name] for name in names}
-        found = rebuild(hidden, able, side, metric)
-        for each in found:
-            self.table[side, each.method] = Tried(side, each.method, each.error)
-        short = [each.method for each in found[:SHORTLIST]]
-        mixed = self._stack(side, found, hidden, metric)
+        ranked = rebuild(hidden, able, side, metric)
+        for rebuilt in ranked:
+            self.table[side, rebuilt.method] = ChoiceFact(
+                side=side, method=rebuilt.method, rebuilt=rebuilt.error
+            )
+        short = [each.method for each in ranked[:SHORTLIST]]
+        mixed = self._stack(side, ranked, hidden, metric)
         if mixed:
             short.append(mixed)
         # Both were good everywhere so far; hidden tokens must not hide them.
         return list(dict.fromkeys([*short, default, "subword-mean", *last]))
 
     def _stack(
-        self, side: str, found: list[Rebuilt], hidden: Hidden, metric: np.ndarray | None
+        self, side: str, ranked: list[Rebuilt], hidden: Hidden, metric: Float64 | None
     ) -> str | None:
         """Add the sum of the best candidates to them."""
-        weights = stack(hidden, found[:STACKED], side, metric)
+        weights = stack(hidden, ranked[:STACKED], side, metric)
         if len(weights) < 2:
             return None
         name = f"{STACK} ({side})"
-        parts = tuple((_Ready(self._answer(n)), shares) for n, shares in weights.items())
+        parts = tuple((_Answered(self._answer(n)), shares) for n, shares in weights.items())
         self.stacks[name] = weights
         self.answers[name] = Mixture(side, parts)(self.context)
         self.seen[name] = frozenset[str]().union(*(self.seen[n] for n in weights))
-        self.table[side, name] = Tried(side, name)
+        self.table[side, name] = ChoiceFact(side=side, method=name)
         return name
 
     def _best(self) -> tuple[str, str]:
@@ -293,18 +298,23 @@ class _Trial:
         best = self._best()
         for name in names:
             pair = (name, best[1]) if side == "input" else (best[0], name)
-            if self.operation.tied:
+            if self.session.inputs.tied:
                 pair = (name, name)
             if pair not in self.figures:
                 try:
                     self.figures[pair] = self._measure(pair)
                 except InitialiserError:
                     continue
-            line = self.table.get((side, name), Tried(side, name))
-            self.table[side, name] = replace(line, bits_per_byte=self.figures[pair])
+            line = self.table.get((side, name), ChoiceFact(side=side, method=name))
+            self.table[side, name] = line.model_copy(update={"bits_per_byte": self.figures[pair]})
 
     def _measure(self, pair: tuple[str, str]) -> float:
-        assert self.bench is not None
+        assert self.data is not None
         matrices = self.rows(*pair).matrices
-        self.operation.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
-        return self.bench.score(matrices, self.bench.texts.selection)
+        measured = self._measured_input
+        if measured is not None and measured[0] == pair[0] and not matrices.tied:
+            # The same rows as one array: final states are kept for as long as it is that array.
+            matrices = replace(matrices, input=measured[1])
+        self._measured_input = pair[0], matrices.input
+        self.session.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
+        return self.data.score(matrices, self.data.texts.selection)

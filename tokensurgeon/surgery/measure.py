@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
+from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.other_kinds import EncoderDecoderModel
-from tokensurgeon.recipe import TrainSpec
-from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import PatchedRows
-from tokensurgeon.surgery.token_map import id_map
+from tokensurgeon.recipe import InitSpec, TrainSpec
+from tokensurgeon.surgery.rows import PatchedRows, patch_rows
+from tokensurgeon.surgery.session import Session
 from tokensurgeon.text.corpus import read_documents
-from tokensurgeon.text.overlap import N_WORDS, overlapping, refuse_seen
+from tokensurgeon.text.overlap import N_WORDS, overlapping
+from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.trainers.from_recipe import patterns_of
 
-if TYPE_CHECKING:
-    from tokensurgeon.models.language_model import LanguageModel
+TIED_METHOD = "subword-mean"
+"""The method that serves a tied matrix; what `default_methods` takes there."""
+TIED_ENTRY = f"{TIED_METHOD}, tied"
+"""What it is called in an evaluation."""
 
 
-def evaluation_texts(operation: Operation) -> list[str]:
+def evaluation_texts(session: Session) -> list[str]:
     """Read the evaluation documents of the recipe.
 
     A document that shares 13 words in a row with the calibration text, or with the text that the
@@ -34,10 +37,10 @@ def evaluation_texts(operation: Operation) -> list[str]:
     UsageError
         If a whole document is in both, or if more than half of them overlap.
     """
-    recipe = operation.recipe
-    kind = operation.checkpoint.layout.kind
+    recipe = session.recipe
+    kind = session.inputs.checkpoint.layout.kind
     if kind != CAUSAL:
-        operation.warnings.append(PROTOCOLS[kind])
+        session.warnings.append(PROTOCOLS[kind])
     documents = (document.text for document in read_documents(recipe.text.evaluation))
     texts: list[str] = []
     size = 0
@@ -46,13 +49,13 @@ def evaluation_texts(operation: Operation) -> list[str]:
         size += len(text.encode())
         if size > 2 * recipe.text.max_bytes:
             break
-    others: dict[str, Sequence[str]] = {"calibration": operation.calibration_texts}
+    others: dict[str, Sequence[str]] = {"calibration": session.calibration_texts}
     if isinstance(recipe.tokenizer, TrainSpec):
         corpus = read_documents(patterns_of(recipe.tokenizer))
         others["vocabulary's training"] = [document.text for document in corpus]
     refused: set[int] = set()
     if not isinstance(recipe.tokenizer, TrainSpec):
-        refuse_seen(operation.alignment.target.folder, texts, recipe.allow_seen_text)
+        refuse_seen(session.alignment.target.folder, texts, recipe.allow_seen_text)
     for name, other in others.items():
         both = len(set(other).intersection(texts))
         if both:
@@ -67,7 +70,7 @@ def evaluation_texts(operation: Operation) -> list[str]:
                 f"with the {name} text: give texts that share none"
             )
         if found:
-            operation.warnings.append(
+            session.warnings.append(
                 f"{len(found)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
                 f"with the {name} text and are left out"
             )
@@ -75,29 +78,51 @@ def evaluation_texts(operation: Operation) -> list[str]:
     return [text for i, text in enumerate(texts) if i not in refused]
 
 
-def patched_model(operation: Operation, rows: PatchedRows) -> LanguageModel:
+def patched_model(session: Session, rows: PatchedRows) -> LanguageModel:
     """Return the source's body with the patched rows."""
-    model = operation.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
+    model = session.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
     if isinstance(model, EncoderDecoderModel) and model.decoder_start is not None:
-        model.decoder_start = id_map(operation.alignment).get(model.decoder_start)
+        model.decoder_start = id_map(session.alignment).get(model.decoder_start)
     return model
 
 
+def with_baselines(session: Session, rows: PatchedRows) -> list[tuple[str, PatchedRows]]:
+    """Return the patched rows and what is measured beside them, by name.
+
+    The plain baselines of the recipe that are not the chosen method itself, and, where a tied
+    source is untied, the rows that the plain method makes where it stays tied.
+    """
+    init = session.recipe.init
+    # What was said for whichever method is chosen was not said for these.
+    named = {name: settings for name, settings in init.settings.items() if name != "*"}
+    plain = init.model_copy(update={"settings": named})
+    compared = [("patched", rows)]
+    for name in session.recipe.baselines:
+        if name == rows.input.method == rows.output.method:
+            continue
+        with session.timings.stage("baselines"):
+            compared.append((name, patch_rows(session, (name, name), plain)))
+    if session.inputs.untied:
+        tied = session.variant(untie=False)
+        compared.append((TIED_ENTRY, patch_rows(tied, (TIED_METHOD, TIED_METHOD), InitSpec())))
+    return compared
+
+
 def measure(
-    operation: Operation, patched: Sequence[tuple[str, PatchedRows]], texts: Sequence[str]
+    session: Session, patched: Sequence[tuple[str, PatchedRows]], texts: Sequence[str]
 ) -> Evaluation:
     """Evaluate the source and each of the patched models on the same chunks."""
-    alignment = operation.alignment
-    entries = [Entry("source", operation.model, alignment.source)]
+    alignment = session.alignment
+    entries = [Entry("source", session.model, alignment.source)]
     for name, rows in patched:
         entries.append(
-            Entry(name, patched_model(operation, rows), alignment.target, alignment=alignment)
+            Entry(name, patched_model(session, rows), alignment.target, alignment=alignment)
         )
-    with operation.stage("evaluate"):
+    with session.timings.stage("evaluate"):
         return evaluate(
             entries,
             texts,
-            max_bytes=operation.recipe.text.max_bytes,
-            seed=operation.recipe.seed,
-            progress=operation.progress,
+            max_bytes=session.recipe.text.max_bytes,
+            seed=session.recipe.seed,
+            progress=session.progress,
         )

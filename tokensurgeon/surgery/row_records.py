@@ -6,7 +6,7 @@
 ``surgery/tokens.json``
     Spellings of both vocabularies, and per target id its match, source id, pieces and origin,
     and `rest`: the share of its row's norm that the weights do not say (the mean row, hidden
-    states, a floor row).
+    states, a fallback row).
 ``new_token_ids.json``
     The ids whose rows are new: what to train first.
 """
@@ -20,23 +20,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
-from tokensurgeon.initialisers.contract import Rows
-from tokensurgeon.surgery.prepare import Operation
-from tokensurgeon.surgery.rows import (
-    CONTROL,
-    INITIALISED,
-    ORIGINS,
-    UNSPELLABLE,
-    PatchedRows,
-    Side,
-)
+from tokensurgeon.arrays import Float32
+from tokensurgeon.surgery.row_origins import CONTROL, INITIALISED, ORIGINS, UNSPELLABLE
+from tokensurgeon.surgery.rows import PatchedRows, Side
+from tokensurgeon.surgery.session import Session
 
 
-def record_files(operation: Operation, rows: PatchedRows) -> dict[str, bytes | str]:
+def record_files(session: Session, rows: PatchedRows) -> dict[str, bytes | str]:
     """Return the records by file name."""
     files: dict[str, bytes | str] = {
-        "new_token_ids.json": _new_token_ids(operation, rows),
-        "surgery/tokens.json": _tokens(operation, rows),
+        "new_token_ids.json": _new_token_ids(session, rows),
+        "surgery/tokens.json": _tokens(session, rows),
         "surgery/input_weights.npz": npz_bytes(rows.input.weights),
     }
     if not rows.tied:
@@ -51,25 +45,25 @@ def npz_bytes(weights: sp.csr_array) -> bytes:
     return buffer.getvalue()
 
 
-def _new_token_ids(operation: Operation, rows: PatchedRows) -> str:
-    target = operation.alignment.target
+def _new_token_ids(session: Session, rows: PatchedRows) -> str:
+    target = session.alignment.target
     new = (INITIALISED, UNSPELLABLE, CONTROL)
     either = np.isin(rows.input.origin, new) | np.isin(rows.output.origin, new)
     tokens = np.flatnonzero(either).tolist()
     data = {
         "new_token_ids": tokens,
         "spellings": [target.spellings[i] for i in tokens],
-        "n_rows": operation.n_rows,
+        "n_rows": session.inputs.n_rows,
     }
     return json.dumps(data, ensure_ascii=False) + "\n"
 
 
-def _tokens(operation: Operation, rows: PatchedRows) -> str:
-    alignment = operation.alignment
+def _tokens(session: Session, rows: PatchedRows) -> str:
+    alignment = session.alignment
 
-    context = operation.context
+    context = session.context
 
-    def side(made: Side, source_rows: Rows) -> dict[str, object]:
+    def side(made: Side, source_rows: Float32) -> dict[str, object]:
         missed = np.linalg.norm(made.rows - made.weights @ source_rows, axis=1)
         norms = np.maximum(np.linalg.norm(made.rows, axis=1), 1e-12)
         return {
@@ -84,7 +78,7 @@ def _tokens(operation: Operation, rows: PatchedRows) -> str:
         "target": list(alignment.target.spellings),
         "match": [Match(code).name.lower() for code in alignment.match.tolist()],
         "source_ids": alignment.source_ids.tolist(),
-        "pieces": {str(i): list(pieces) for i, pieces in operation.pieces.items()},
+        "pieces": {str(i): list(pieces) for i, pieces in session.inputs.pieces.items()},
         "input": side(rows.input, context.output_rows if rows.tied else context.input_rows),
         "output": side(rows.output, context.output_rows),
         "tied": rows.tied,

@@ -1,7 +1,7 @@
-"""Put the patched matrices together: copied rows, an initialiser's rows, and floor rows.
+"""Put the patched matrices together: copied rows, an initialiser's rows, and fallback rows.
 
 The framework keeps the laws here, whatever an initialiser returns: shared rows are copied, new
-rows are finite, tied stays one matrix, and every row that no method can answer for gets a floor
+rows are finite, tied stays one matrix, and every row that no method can answer for gets a fallback
 row that is counted.
 """
 
@@ -16,31 +16,23 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tokensurgeon.alignment import Match
+from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import Matrices, StageRecord
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build, mean_row
-from tokensurgeon.initialisers.contract import (
-    Ids,
-    InitContext,
-    Initialiser,
-    NewRows,
-    Rows,
-    SideRows,
-)
+from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
 from tokensurgeon.recipe import InitSpec
 from tokensurgeon.surgery.chosen_methods import build_initialiser
-from tokensurgeon.surgery.prepare import Operation
+from tokensurgeon.surgery.row_origins import (
+    CONTROL,
+    FALLBACK,
+    INITIALISED,
+    copied_rows,
+    row_origins,
+)
+from tokensurgeon.surgery.session import Session
 from tokensurgeon.vocabulary import Kind, Vocabulary
-
-ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias", "recalibrated")
-"""Where a row came from; `Side.origin` holds indices into this. An alias is an id that means the
-same as another one and is never emitted: its output row is quiet, or its mass would count twice.
-A recalibrated row was the source's until a calibration changed it.
-"""
-COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS, RECALIBRATED = range(len(ORIGINS))
-
 
 _BLOCK = 8192
 """Rows that are rounded at once."""
@@ -65,7 +57,7 @@ class Side:
     settings : dict
     """
 
-    rows: Rows
+    rows: Float32
     copied: Ids
     weights: sp.csr_array
     origin: npt.NDArray[np.uint8]
@@ -82,12 +74,11 @@ class PatchedRows:
     `forward_tokens` ran through the source's body; `used_donor` and `used_text` say what the
     methods looked at, found out by watching them. `stages` are the calibration's records,
     `calibration_bytes` the text it looked at, of which `generated` says that the source wrote it.
-    `early` are the rows as they were before those stages that come after healing, if one was tried.
     """
 
     input: Side
     output: Side
-    output_bias: Rows | None
+    output_bias: Float32 | None
     seconds: float
     forward_tokens: int
     used_donor: bool
@@ -97,7 +88,6 @@ class PatchedRows:
     gradient_steps: int = 0
     calibration_bytes: int = 0
     generated: bool = False
-    early: PatchedRows | None = None
 
     @property
     def tied(self) -> bool:
@@ -111,7 +101,7 @@ class PatchedRows:
 
 
 def patch_rows(
-    operation: Operation,
+    session: Session,
     methods: tuple[str, str],
     spec: InitSpec,
     initialiser: Initialiser | None = None,
@@ -120,7 +110,7 @@ def patch_rows(
 
     Parameters
     ----------
-    operation : Operation
+    session : Session
     methods : tuple of str
         Initialisers of the input and of the output side.
     spec : InitSpec
@@ -134,24 +124,24 @@ def patch_rows(
         If a method cannot work here, breaks its contract or returns NaN or Inf.
     """
     start = time.perf_counter()
-    context, forward = operation.context, operation.states.n_tokens
-    steps = operation.states.gradient_steps
+    context, forward = session.context, session.states.n_tokens
+    steps = session.states.gradient_steps
     context.seen.clear()
     chosen = [initialiser or build_initialiser(name, spec, methods) for name in methods]
     answers = [_ask(chosen[0], context)]
     answers.append(answers[0] if chosen[1] == chosen[0] else _ask(chosen[1], context))
-    # Before the floor rows, which look at states and text for every method alike.
-    forward = operation.states.n_tokens - forward
-    steps = operation.states.gradient_steps - steps
+    # Before the fallback rows, which look at states and text for every method alike.
+    forward = session.states.n_tokens - forward
+    steps = session.states.gradient_steps - steps
     seen = frozenset(context.seen)
     notes: list[str] = []
-    if operation.tied:
+    if session.inputs.tied:
         answer = answers[1].output or answers[1].input
         if answer is None:
             raise InitialiserError(
                 f"'{chosen[1].name}' returned no rows: choose another with --init"
             )
-        output, bias = _assemble(operation, answer, "tied", chosen[1])
+        output, bias = _assemble(session, answer, "tied", chosen[1])
         made = [output, output]
     else:
         made = []
@@ -164,7 +154,7 @@ def patch_rows(
                 new = _ask(method, context)
                 answer = new.input if side == "input" else new.output
                 assert answer is not None  # subword-mean answers for both sides
-            matrix, bias = _assemble(operation, answer, side, method)
+            matrix, bias = _assemble(session, answer, side, method)
             made.append(matrix)
     return PatchedRows(
         made[0],
@@ -198,49 +188,15 @@ def _settings(initialiser: Initialiser, context: InitContext) -> dict[str, Any]:
     return {each.name: getattr(used, each.name) for each in dataclasses.fields(used)}
 
 
-def copied_rows(operation: Operation, side: str) -> Ids:
-    """Return which source row each patched row copies, or -1, int64 (n_rows,).
-
-    `side` is ``input``, ``output`` or ``tied``. The target's start token takes its input row from
-    the source's start token, also where it is EOS that starts a text. A tied row follows the
-    input side, but the rows of silent aliases, which only the output side knows.
-    """
-    alignment = operation.alignment
-    n_target = alignment.target.n_rows
-    copied = np.full(operation.n_rows, -1, dtype=np.int64)
-    copied[:n_target] = alignment.source_ids
-    if alignment.is_identity or alignment.is_permutation:
-        # The source's own vocabulary: padding rows and holes stay too, each source row once.
-        n_source = operation.checkpoint.layout.n_rows
-        spare = np.setdiff1d(np.arange(n_source), copied)
-        in_place = spare[spare < copied.size]
-        in_place = in_place[copied[in_place] < 0]
-        copied[in_place] = in_place
-        spare, free = np.setdiff1d(spare, in_place), np.flatnonzero(copied < 0)
-        n = min(free.size, spare.size)
-        copied[free[:n]] = spare[:n]
-        return copied
-    if side != "input":
-        silent = alignment.output_source_ids < 0
-        outputs = np.where(silent, -1, alignment.source_ids)
-        copied[:n_target] = alignment.output_source_ids if side == "output" else outputs
-    if side != "output":
-        start, source_start = alignment.target.start_id, alignment.source.start_id
-        mapped = start is None or alignment.match[start] == Match.MAP
-        if not mapped and start is not None and source_start is not None:
-            copied[start] = source_start
-    return copied
-
-
 def _assemble(
-    operation: Operation, answer: SideRows, side: str, initialiser: Initialiser
-) -> tuple[Side, Rows | None]:
+    session: Session, answer: SideRows, side: str, initialiser: Initialiser
+) -> tuple[Side, Float32 | None]:
     """Build one matrix from copied rows, the initialiser's answer and floor rows."""
-    context, method = operation.context, initialiser.name
+    context, method = session.context, initialiser.name
     source_rows = context.input_rows if side == "input" else context.output_rows
-    n_source, n_rows = context.n_source, operation.n_rows
-    copied = copied_rows(operation, side)
-    origin = row_origins(operation, copied)
+    n_source, n_rows = context.n_source, session.inputs.n_rows
+    copied = copied_rows(session.inputs, side)
+    origin = row_origins(session.inputs, copied)
     here = copied >= 0
     rows = np.zeros((n_rows, context.width), dtype=np.float32)
     rows[here] = source_rows[copied[here]]
@@ -262,55 +218,43 @@ def _assemble(
     rows[context.missing[wanted]] = new if wanted.all() else new[wanted]
     del new
     bias = _bias(context, answer, copied, n_rows) if side != "input" else None
-    _floors(operation, side, source_rows, rows, origin, bias)
+    _fill_fallback(session, side, source_rows, rows, origin, bias)
     for ids in np.array_split(np.flatnonzero(~here), 1 + len(rows) // _BLOCK):
-        rows[ids] = round_rows(rows[ids], operation.checkpoint.dtype)
+        rows[ids] = round_rows(rows[ids], session.inputs.checkpoint.dtype)
     weights = _weights(answer, context, copied, n_rows, n_source, wanted)
     return Side(rows, copied, weights, origin, method, _settings(initialiser, context)), bias
 
 
-def row_origins(operation: Operation, copied: Ids) -> npt.NDArray[np.uint8]:
-    """Say for each row where it comes from, as indices into `ORIGINS`."""
-    alignment = operation.alignment
-    origin = np.full(operation.n_rows, PADDING, dtype=np.uint8)
-    origin[list(operation.pieces)] = INITIALISED
-    origin[operation.unspellable] = UNSPELLABLE
-    origin[alignment.unmatched_controls] = CONTROL
-    origin[alignment.shared] = ALIAS
-    origin[copied >= 0] = COPIED
-    return origin
-
-
-def _floors(
-    operation: Operation,
+def _fill_fallback(
+    session: Session,
     side: str,
-    source_rows: Rows,
-    rows: Rows,
+    source_rows: Float32,
+    rows: Float32,
     origin: npt.NDArray[np.uint8],
-    bias: Rows | None,
+    bias: Float32 | None,
 ) -> None:
     """Fill the rows that no method answers for; mutates `rows` and `bias`.
 
     Input: the mean row (of trained control rows, for a control). Output, and the one matrix of a
     tied model: a row that no hidden state prefers.
     """
-    context = operation.context
-    floor = np.isin(origin, (UNSPELLABLE, CONTROL, PADDING, ALIAS))
-    if not floor.any():
+    context = session.context
+    fallback = np.isin(origin, FALLBACK)
+    if not fallback.any():
         return
     if side == "input":
-        rows[floor] = mean_row(source_rows, context.anchors)
+        rows[fallback] = mean_row(source_rows, context.anchors)
         controls = _trained_controls(context.source, source_rows)
         if controls.any():
             rows[origin == CONTROL] = mean_row(source_rows, controls)
         return
-    quiet = operation.quiet_row
-    rows[floor] = quiet.row
+    suppressed = session.suppressed_row
+    rows[fallback] = suppressed.row
     if bias is not None:
-        bias[floor] = quiet.bias
+        bias[fallback] = suppressed.bias
 
 
-def _trained_controls(source: Vocabulary, rows: Rows) -> npt.NDArray[np.bool_]:
+def _trained_controls(source: Vocabulary, rows: Float32) -> Mask:
     n = min(rows.shape[0], source.n_rows)
     controls = np.zeros(rows.shape[0], dtype=bool)
     controls[:n] = source.kinds[:n] == Kind.CONTROL
@@ -318,7 +262,7 @@ def _trained_controls(source: Vocabulary, rows: Rows) -> npt.NDArray[np.bool_]:
     return controls
 
 
-def _bias(context: InitContext, answer: SideRows, copied: Ids, n_rows: int) -> Rows | None:
+def _bias(context: InitContext, answer: SideRows, copied: Ids, n_rows: int) -> Float32 | None:
     """Carry the output bias over: copied, or the same weights as the rows, else its mean."""
     source_bias = context.output_bias
     if source_bias is None:
@@ -340,7 +284,7 @@ def _weights(
     copied: Ids,
     n_rows: int,
     n_source: int,
-    wanted: npt.NDArray[np.bool_],
+    wanted: Mask,
 ) -> sp.csr_array:
     """Return the weights over source rows of every patched row, for `explain`."""
     here = np.flatnonzero(copied >= 0)

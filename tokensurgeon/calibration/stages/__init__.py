@@ -1,1 +1,66 @@
-"""The stages of a calibration, one file per family."""
+"""The stages of a calibration, one file per family, and the order in which they are tried.
+
+To add one: a subclass of `tokensurgeon.calibration.contract.Stage`, a line in `STAGES`, a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tokensurgeon.calibration.contract import Stage
+from tokensurgeon.calibration.stages.context_rows import ContextRows
+from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
+from tokensurgeon.calibration.stages.refit import Refit
+from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
+from tokensurgeon.errors import UnknownNameError, UsageError
+
+STAGES: dict[str, Callable[[], Stage]] = {
+    "context-rows": ContextRows,
+    "match": Match,
+    "match-shared": partial(Match, shared=True),
+    "shrunk": Shrunk,
+    "prior": Prior,
+    "readout": Readout,
+    "fold": Fold,
+    "unigram": Unigram,
+    "unigram-shared": partial(Unigram, shared=True),
+    "refit": Refit,
+}
+"""Every closed-form stage, in the order in which they are tried."""
+
+OLDER_NAMES = {"stand-in": "context-rows"}
+"""Names of earlier releases, which recipes may still use."""
+
+
+def find_stages(names: Sequence[str] | None, tied: bool) -> list[Stage]:
+    """Return stages by name.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        None returns all in their order, on a tied checkpoint those that it allows.
+    tied : bool
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such stage.
+    UsageError
+        On a tied checkpoint, if a stage makes its sides differ.
+    """
+    if names is None:
+        stages = [make() for make in STAGES.values()]
+        return [stage for stage in stages if not (tied and stage.needs_two_matrices)]
+    stages = []
+    for name in names:
+        name = OLDER_NAMES.get(name, name)
+        if name not in STAGES:
+            raise UnknownNameError(f"no calibration stage '{name}'; known: {', '.join(STAGES)}")
+        stages.append(STAGES[name]())
+        if tied and stages[-1].needs_two_matrices:
+            raise UsageError(
+                f"the calibration '{name}' makes the input and the output rows differ, and the "
+                "source ties them: leave it out, or add --untie"
+            )
+    return stages

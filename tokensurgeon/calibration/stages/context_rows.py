@@ -7,23 +7,18 @@ in other contexts. The source's token that covers the same byte is what the body
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import (
-    Candidate,
-    Candidates,
-    Doubles,
-    Ids,
-    Matrices,
-    Rows,
-    blocks,
-)
-from tokensurgeon.calibration.data import Workbench
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
 
 DAMPING = 4.0
-"""Places that a row is worth beside those that the text shows."""
+"""Occurrences that a token's own row is worth beside those that the text shows."""
+AT_ONCE = 1 << 15
+"""Positions whose rows are gathered together."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Covers:
 
     Attributes
     ----------
-    tokens, covers : int64 (n_places,)
+    tokens, covers : int64 (n,)
         A target token, and the source token that holds its last byte.
     """
 
@@ -40,34 +35,40 @@ class Covers:
     covers: Ids
 
     @classmethod
-    def of(cls, bench: Workbench) -> Covers:
+    def of(cls, data: CalibrationData) -> Covers:
         """Read them off the text that stages are fitted to."""
-        source, target = bench.source_track, bench.target_track
+        source, target = data.source_positions, data.target_positions
         # Of several that end at one offset the last counts, as for states.
-        place = np.searchsorted(source.ends, target.ends, side="left")
-        here = (place < len(source.ends)) & (target.ends > target.starts)
-        return cls(target.ids[here], source.ids[place[here]])
+        index = np.searchsorted(source.ends, target.ends, side="left")
+        covered = (index < len(source.ends)) & (target.ends > target.starts)
+        return cls(target.ids[covered], source.ids[index[covered]])
 
-    def means(self, rows: Rows, own: Rows) -> Doubles:
+    def means(self, rows: Float32, own: Float32) -> Float64:
         """Return the damped mean of the covers' rows by target token, float64 (n_rows, width)."""
         total = DAMPING * own.astype(np.float64)
-        for part in blocks(len(self.tokens), 1 << 15):
+        for part in blocks(len(self.tokens), AT_ONCE):
             np.add.at(total, self.tokens[part], rows[self.covers[part]])
         count = np.bincount(self.tokens, minlength=len(own)) + DAMPING
         return np.asarray(total / count[:, None])
 
 
-class StandIn:
+class ContextRows(Stage):
     """e_t ← (1 − α)·e_t + α·mean of E over the source tokens that hold the last byte of t."""
 
-    name: ClassVar[str] = "stand-in"
-    changes_shared: ClassVar[bool] = True
-    two_matrices: ClassVar[bool] = True
+    name = "context-rows"
+    changes_shared = True
+    adapts_to_text = True
+    needs_two_matrices = True
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield α = 0.25, 0.5 and 1."""
-        means, ids = Covers.of(bench).means(bench.context.input_rows, matrices.input), bench.shared
+        means, ids = Covers.of(data).means(data.context.input_rows, matrices.input), data.shared
         for share in (0.25, 0.5, 1.0):
             rows = matrices.input.copy()
             rows[ids] = (1 - share) * rows[ids] + share * means[ids]
-            yield Candidate({"share": share}, matrices.with_input(rows))
+            yield Candidate.of({"share": share}, matrices.with_input(rows))
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """No state is needed, and three input sides are measured."""
+        return Cost(passes=3 + len(self.parts))

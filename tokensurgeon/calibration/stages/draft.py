@@ -9,23 +9,24 @@ of the text's one. The big model runs over the text once; its k likeliest per st
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.calibration.byte_positions import Track, make_track
-from tokensurgeon.calibration.contract import Ids, Matrices, Rows, blocks
-from tokensurgeon.calibration.data import LOGITS, Workbench
-from tokensurgeon.calibration.stages.refit import Follows, Regression
-from tokensurgeon.evaluation.scoring import encode_chunks
-from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression
+from tokensurgeon.errors import TokensurgeonError
+from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.progress import Progress, no_progress
 
 KEPT = 64
-"""Likeliest tokens of the big model that are kept of each state."""
+"""Likeliest tokens of the big model that are kept of each state: they hold nearly all its mass."""
 LEAST_RISE = 1e-3
-"""Of the acceptance: what a round must win on the selection text."""
+"""Of the acceptance, that a round must win on the selection text: a token in a thousand."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Predictions:
 
     sequences: tuple[tuple[int, ...], ...]
     tokens: Ids
-    chances: npt.NDArray[np.float32]
+    chances: Float32
 
     @property
     def follows(self) -> Follows:
@@ -55,7 +56,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Drafted:
+class DraftFit:
     """What came of a fit.
 
     Attributes
@@ -68,6 +69,8 @@ class Drafted:
         Acceptance on the selection text, of the tokens that are kept: Σ min(p, q) over them.
     n_tokens : int
         Run through the big model.
+    accepted : callable(Matrices) -> float
+        Acceptance on the selection text of rows with the same input side.
     """
 
     matrices: Matrices
@@ -75,11 +78,12 @@ class Drafted:
     before: float
     after: float
     n_tokens: int
+    accepted: Callable[[Matrices], float] = lambda rows: float("nan")
 
 
 def predict(
     big: LanguageModel,
-    track: Track,
+    sequences: Sequence[Sequence[int]],
     n_rows: int,
     *,
     seconds: float = float("inf"),
@@ -89,8 +93,8 @@ def predict(
 
     Parameters
     ----------
-    track : Track
-        Of its own vocabulary.
+    sequences : sequence of sequences of int
+        Ids of its own vocabulary.
     n_rows : int
         Rows of the draft: ids beyond are not kept.
     seconds : float
@@ -101,55 +105,59 @@ def predict(
     start = time.perf_counter()
     read: list[tuple[int, ...]] = []
     tokens: list[Ids] = []
-    chances: list[npt.NDArray[np.float32]] = []
-    longest = big.max_positions or max(map(len, track.sequences), default=0)
-    for done, sequence in enumerate(track.sequences):
+    chances: list[Float32] = []
+    longest = big.max_positions or max(map(len, sequences), default=0)
+    for done, sequence in enumerate(sequences):
         if read and time.perf_counter() - start > seconds:
             break
         if len(sequence) > longest:
             continue
         p = torch.from_numpy(big.logits(sequence)).softmax(1)[:, :n_rows]
         found = p.topk(min(KEPT, p.shape[1]), dim=1)
-        read.append(sequence)
+        read.append(tuple(sequence))
         tokens.append(found.indices.numpy())
         chances.append(found.values.numpy())
-        progress(done + 1, len(track.sequences), "asking the big model")
+        progress(done + 1, len(sequences), "asking the big model")
     if not read:
         return Predictions((), np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1), dtype=np.float32))
     return Predictions(tuple(read), np.concatenate(tokens), np.concatenate(chances))
 
 
-def acceptance(bench: Workbench, matrices: Matrices, said: Predictions) -> float:
-    """Return the mean over a text of Σ min(p, q), over the tokens that are kept of p."""
+def acceptance(head: OutputHead, states: Float32, predictions: Predictions) -> float:
+    """Return the mean over a text of Σ min(p, q), over the tokens that are kept of p.
+
+    Parameters
+    ----------
+    head : OutputHead
+        The draft's.
+    states : float32 (n, width)
+        The draft's final states on the sequences of `predictions`.
+    predictions : Predictions
+    """
     import torch
 
-    states = _states(bench, matrices, said)
     total = 0.0
-    for part in blocks(len(states), max(1, LOGITS // len(matrices.output))):
-        q = bench.log_softmax(states[part], matrices.output, matrices.bias).exp_()
-        token = torch.from_numpy(said.tokens[part]).to(q.device)
-        p = torch.from_numpy(said.chances[part]).to(q.device)
+    for part in head.blocks(len(states)):
+        q = head.log_softmax(states[part]).exp_()
+        token = torch.from_numpy(predictions.tokens[part]).to(q.device)
+        p = torch.from_numpy(predictions.chances[part]).to(q.device)
         total += float(torch.minimum(q.gather(1, token), p).sum())
     return total / max(1, len(states))
 
 
-def _states(bench: Workbench, matrices: Matrices, said: Predictions) -> Rows:
-    return bench.states(bench.patched(matrices), said.sequences, bench.model.n_layers)
-
-
 def fit_draft(
-    bench: Workbench,
+    data: CalibrationData,
     matrices: Matrices,
     big: LanguageModel,
     *,
     seconds: float = float("inf"),
     progress: Progress = no_progress,
-) -> Drafted:
+) -> DraftFit:
     """Refit the output rows of new and shared tokens to the big model, for as long as it helps.
 
     Parameters
     ----------
-    bench : Workbench
+    data : CalibrationData
         Whose target is the big model's vocabulary.
     matrices : Matrices
         The rows to start from; not changed.
@@ -157,22 +165,104 @@ def fit_draft(
     seconds : float
         For the big model's run over the text that is fitted to; it reads the selection text
         besides.
+    progress : callable(done, total, what)
     """
-    target, n_rows = bench.context.target, min(len(matrices.output), big.n_rows)
-
-    chunks = bench.texts.selection
-    selection = make_track(encode_chunks(target, chunks), chunks)
-    judge = predict(big, selection, n_rows, progress=progress)
-    said = predict(big, bench.target_track, n_rows, seconds=seconds, progress=progress)
-    n_tokens = sum(map(len, (*judge.sequences, *said.sequences)))
-    if not judge.sequences or not said.sequences:
-        return Drafted(matrices, 0, float("nan"), float("nan"), n_tokens)
-    states, follows = _states(bench, matrices, said), said.follows
-    ids = bench.new_and_shared
-    best, losses = Regression(bench, matrices, states, follows, ids[ids < n_rows]).best(
-        lambda each: -acceptance(bench, each, judge),
-        LEAST_RISE,
-        what="fitting to the big model",
-        progress=progress,
+    n_rows = min(len(matrices.output), big.n_rows)
+    selection = data.positions(data.texts.selection).sequences
+    validation = predict(big, selection, n_rows, progress=progress)
+    fitted = predict(
+        big, data.target_positions.sequences, n_rows, seconds=seconds, progress=progress
     )
-    return Drafted(best, len(losses) - 1, -losses[0], -losses[-1], n_tokens)
+    n_tokens = sum(map(len, (*validation.sequences, *fitted.sequences)))
+    if not validation.sequences or not fitted.sequences:
+        return DraftFit(matrices, 0, float("nan"), float("nan"), n_tokens)
+    ids, draft = data.new_and_shared, data.patched(matrices)
+    # Output rows alone change: the draft's states are those of the start.
+    states = data.states(draft, validation.sequences, draft.n_layers)
+    regression = Regression(
+        data.head(matrices),
+        matrices,
+        data.states(draft, fitted.sequences, draft.n_layers),
+        fitted.follows,
+        ids[ids < n_rows],
+    )
+
+    def accepted(rows: Matrices) -> float:
+        return acceptance(data.head(rows), states, validation)
+
+    best, shares = matrices, [accepted(matrices)]
+    for number, ridge in enumerate(RIDGES, 1):
+        moved = regression.advance(ridge)
+        share = accepted(moved)
+        progress(number, len(RIDGES), "fitting to the big model")
+        if not share - shares[-1] > LEAST_RISE:
+            break
+        best = moved
+        shares.append(share)
+    return DraftFit(best, len(shares) - 1, shares[0], shares[-1], n_tokens, accepted)
+
+
+class Draft(Stage):
+    """Fit output rows to the big model that the result is to draft for.
+
+    The objective is the share of drafted tokens that the big model accepts, and not bits per byte:
+    it may cost a little of these, and other text is not asked.
+
+    Parameters
+    ----------
+    load : callable() -> LanguageModel
+        Loads the big model; may raise a TokensurgeonError that says why it cannot run.
+    seconds : float
+        See `fit_draft`.
+    progress : callable(done, total, what)
+    """
+
+    name = "draft"
+    changes_shared = True
+    after_training = True
+    parts = ()
+
+    def __init__(
+        self,
+        load: Callable[[], LanguageModel],
+        seconds: float = float("inf"),
+        progress: Progress = no_progress,
+    ) -> None:
+        self._load, self._seconds, self._progress = load, seconds, progress
+        self._accepted: Callable[[Matrices], float] | None = None
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield the rows of the best round, if one helps."""
+        try:
+            big = self._load()
+        except TokensurgeonError as error:
+            return f"not tried: {error}"
+        fit = fit_draft(data, matrices, big, seconds=self._seconds, progress=self._progress)
+        self._accepted = fit.accepted
+        if fit.rounds == 0:
+            return f"no gain: {_share(fit.before)} already"
+        settings = {
+            "rounds": fit.rounds,
+            "acceptance_before": round(fit.before, 4),
+            "acceptance_after": round(fit.after, 4),
+            "big_model_tokens": fit.n_tokens,
+        }
+        yield Candidate.of(settings, fit.matrices)
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A pass of either model over both texts, in the time that was given."""
+        return Cost(2 * sizes.fit, 2, self._seconds)
+
+    def own_objective(self) -> Callable[[Matrices], float] | None:
+        """Return minus the acceptance on the selection text."""
+        accepted = self._accepted
+        return None if accepted is None else lambda rows: -accepted(rows)
+
+    def describe(self, before: float, after: float) -> str:
+        """Say the acceptance, before and after."""
+        return f"{_share(-before)}, {-after:.3f} afterwards"
+
+
+def _share(acceptance: float) -> str:
+    return f"the big model accepts at least {acceptance:.3f} of a text's tokens"

@@ -6,149 +6,166 @@ output rows, `unigram` makes the mean prediction of each token its frequency.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from tokensurgeon.calibration.byte_positions import meetings, state_at
-from tokensurgeon.calibration.contract import (
-    Candidate,
-    Candidates,
-    Doubles,
-    Matrices,
-    Rows,
-    blocks,
-)
-from tokensurgeon.calibration.data import LOGITS, Workbench
-from tokensurgeon.calibration.stages.output_rows import even_direction, shifted
+from tokensurgeon.arrays import Float32, Float64, blocks
+from tokensurgeon.calibration.byte_positions import common_states, state_at
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.stages.directions import even_direction, shifted
 
 MOST_STATES = 8_000
-"""That `unigram` predicts from; evenly spaced ones of the text's."""
+"""That `unigram` predicts from, evenly spaced: a mean over them is sure to about one per cent."""
 MOST_ROUNDS = 4
-"""Of `match`."""
+"""Of `match`: each takes a pass over the text, and the selection text ends them sooner."""
+DEPTHS = (0.5, 0.7)
+"""Of the model, at which `match` compares states: deep enough to have read a token's pieces."""
+DAMPING = 4.0
+"""Occurrences of no difference that each token is given beside those in the text."""
+PRIOR_COUNT = 2.0
+"""Added to seen and expected counts by `unigram`, so that a rare token is moved little."""
+AT_ONCE = 1 << 14
+"""Positions whose states are compared in float64 together."""
 
 
-class Match:
+class Match(Stage):
     """e_t ← e_t + δ·n/(n + a)·mean(h_ℓ of the source − h_ℓ of the patched model)/g.
 
-    The mean is over the n places where both tokenizers have a border after t; h_ℓ is the state
+    The mean is over the n positions where both tokenizers have a boundary after t; h_ℓ is the state
     there after block ℓ, and g how much wider states scatter than the rows of the tokens that they
     follow: some models' states outgrow their rows a hundredfold. Rounds follow one another, each
     with the states that the last one left, for as long as they help.
     """
 
-    two_matrices: ClassVar[bool] = True
+    needs_two_matrices = True
 
     def __init__(self, shared: bool = False) -> None:
         self.name = "match-shared" if shared else "match"
-        self.changes_shared = shared
+        self.changes_shared = self.adapts_to_text = shared
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
-        """Yield a round with δ = 1, and up to four with δ = 2, at 0.5 and 0.7 of the depth."""
-        for layer in dict.fromkeys(max(1, int(bench.model.n_layers * x)) for x in (0.5, 0.7)):
-            states, track = bench.source_states(layer), bench.source_track
-            gain = _scatter(states[track.after]) / _scatter(bench.context.input_rows[track.ids])
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield a round with δ = 1, and up to four with δ = 2, at either depth."""
+        for layer in _layers(data.model.n_layers):
+            states, source = data.source_states(layer), data.source_positions
+            gain = _scatter(states[source.after]) / _scatter(data.context.input_rows[source.ids])
             settings = {"layer": layer, "gain": round(gain, 3)}
-            step = self._step(bench, matrices, layer, gain)
+            step = self._step(data, matrices, layer, gain)
             first = {**settings, "strength": 1.0, "rounds": 1}
-            if (yield Candidate(first, matrices.with_input(matrices.input + step))) is False:
+            if (yield Candidate.of(first, matrices.with_input(matrices.input + step))) is False:
                 continue
             after = matrices.with_input(matrices.input + 2 * step)
             for rounds in range(1, MOST_ROUNDS + 1):
                 if rounds > 1:
-                    step = self._step(bench, after, layer, gain)
+                    step = self._step(data, after, layer, gain)
                     after = after.with_input(after.input + 2 * step)
-                each = {**settings, "strength": 2.0, "rounds": rounds}
-                if (yield Candidate(each, after)) is False:
+                further = {**settings, "strength": 2.0, "rounds": rounds}
+                if (yield Candidate.of(further, after)) is False:
                     break
+        return None
 
-    def _step(self, bench: Workbench, matrices: Matrices, layer: int, gain: float) -> Rows:
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A pass of the source and up to four of the patched model, at either depth."""
+        passes = len(DEPTHS) * (1 + MOST_ROUNDS)
+        return Cost(passes * sizes.fit, passes + len(self.parts))
+
+    def _step(self, data: CalibrationData, matrices: Matrices, layer: int, gain: float) -> Float32:
         """Return what the rows lack, float32 (n_rows, width); zero where they stay."""
-        ids = bench.shared if self.changes_shared else bench.new
+        ids = data.shared if self.changes_shared else data.new
         step = np.zeros_like(matrices.input)
-        step[ids] = self._lacking(bench, matrices, layer)[ids] / gain
+        step[ids] = _mean_difference(data, matrices, layer)[ids] / gain
         return step
 
-    def _lacking(
-        self, bench: Workbench, matrices: Matrices, layer: int, count: float = 4.0
-    ) -> Doubles:
-        """Return the damped mean difference of states by token, float64 (n_rows, width)."""
-        track = bench.target_track
-        theirs = state_at(bench.source_track, track.ends)
-        here = np.flatnonzero(theirs >= 0)
-        ours = bench.target_states(matrices, layer)
-        source = bench.source_states(layer)
-        total = np.zeros((len(matrices.input), source.shape[1]))
-        for part in blocks(len(here), 1 << 14):
-            at = here[part]
-            difference = source[theirs[at]].astype(np.float64) - ours[track.after[at]]
-            np.add.at(total, track.ids[at], difference)
-        n = np.bincount(track.ids[here], minlength=len(total))
-        return np.asarray(total / (n + count)[:, None])
+
+def _layers(n_layers: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(max(1, int(n_layers * depth)) for depth in DEPTHS))
 
 
-def _scatter(rows: Rows) -> float:
+def _mean_difference(data: CalibrationData, matrices: Matrices, layer: int) -> Float64:
+    """Return the damped mean difference of states by token, float64 (n_rows, width)."""
+    target = data.target_positions
+    source_after = state_at(data.source_positions, target.ends)
+    common = np.flatnonzero(source_after >= 0)
+    patched_states, source_states = data.target_states(matrices, layer), data.source_states(layer)
+    total = np.zeros((len(matrices.input), source_states.shape[1]))
+    for part in blocks(len(common), AT_ONCE):
+        at = common[part]
+        source = source_states[source_after[at]].astype(np.float64)
+        np.add.at(total, target.ids[at], source - patched_states[target.after[at]])
+    n = np.bincount(target.ids[common], minlength=len(total))
+    return np.asarray(total / (n + DAMPING)[:, None])
+
+
+def _scatter(rows: Float32) -> float:
     """Return the root mean square of rows about their mean row."""
     centred = rows - rows.mean(axis=0, dtype=np.float64)
     return float(np.sqrt(np.mean(centred**2)))
 
 
-class Fold:
+class Fold(Stage):
     """U ← U Mᵀ with M = (H′ᵀH′ + λI)⁻¹(H′ᵀH + λI): final states H′ mapped back to the source's H.
 
-    H′ and H are read at the common borders. λ is relative to the mean of H′ᵀH′'s diagonal; a
+    H′ and H are read at the common boundaries. λ is relative to the mean of H′ᵀH′'s diagonal; a
     large λ leaves the rows as they are.
     """
 
-    name: ClassVar[str] = "fold"
-    changes_shared: ClassVar[bool] = True
-    two_matrices: ClassVar[bool] = True
+    name = "fold"
+    changes_shared = True
+    adapts_to_text = True
+    needs_two_matrices = True
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield λ = 0.003, 0.03, 0.3."""
-        theirs, ours = meetings(bench.source_track, bench.target_track)
-        patched = bench.target_states(matrices)[ours].astype(np.float64)
-        source = bench.source_states()[theirs].astype(np.float64)
+        theirs, ours = common_states(data.source_positions, data.target_positions)
+        patched = data.target_states(matrices)[ours].astype(np.float64)
+        source = data.source_states()[theirs].astype(np.float64)
         gram, cross = patched.T @ patched, patched.T @ source
         unit = np.trace(gram) / len(gram) * np.eye(len(gram))
         for strength in (0.003, 0.03, 0.3):
             mapping = np.linalg.solve(gram + strength * unit, cross + strength * unit)
             rows = matrices.output.astype(np.float64) @ mapping.T
-            yield Candidate({"ridge": strength}, matrices.with_output(rows))
+            yield Candidate.of({"ridge": strength}, matrices.with_output(rows))
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A pass of both models over the text."""
+        return Cost(2 * sizes.fit)
 
 
-class Unigram:
+class Unigram(Stage):
     """Shift logits until each token's mean predicted probability is its frequency in the text.
 
     A few rounds of iterative proportional fitting: log((n(t) + a)/(e(t) + a)) is added to the
     token's logit, e(t) its expected count, along the direction b on which states read 1.
     """
 
-    two_matrices: ClassVar[bool] = False
-
     def __init__(self, shared: bool = False) -> None:
         self.name = "unigram-shared" if shared else "unigram"
-        self.changes_shared = shared
+        self.changes_shared = self.adapts_to_text = shared
 
-    def __call__(self, bench: Workbench, matrices: Matrices) -> Candidates:
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield one and three rounds."""
-        states, follows = bench.next_tokens(matrices)
-        ids = bench.new_and_shared if self.changes_shared else bench.new
+        states, follows = data.next_tokens(matrices)
+        ids = data.new_and_shared if self.changes_shared else data.new
         counts = np.bincount(follows, minlength=len(matrices.output)).astype(np.float64)
         direction = even_direction(states)
         thinned = np.ascontiguousarray(states[:: max(1, len(states) // MOST_STATES)])
         for rounds in (1, 2, 3):
-            expected = _expected(bench, matrices, thinned) * (len(states) / len(thinned))
-            amounts = np.log((counts + 2.0) / (expected + 2.0))
-            matrices = shifted(matrices, ids, amounts[ids], direction, bench.model.logit_scale)
+            expected = expected_counts(data, matrices, thinned) * (len(states) / len(thinned))
+            amounts = np.log((counts + PRIOR_COUNT) / (expected + PRIOR_COUNT))
+            matrices = shifted(matrices, ids, amounts[ids], direction, data.model.logit_scale)
             if rounds != 2:
-                yield Candidate({"rounds": rounds}, matrices)
+                yield Candidate.of({"rounds": rounds}, matrices)
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A pass of the patched model over the text."""
+        return Cost(sizes.fit)
 
 
-def _expected(bench: Workbench, matrices: Matrices, states: Rows) -> Doubles:
+def expected_counts(data: CalibrationData, matrices: Matrices, states: Float32) -> Float64:
     """Return the sum over states of each token's probability, float64 (n_rows,)."""
-    total = np.zeros(len(matrices.output))
-    for part in blocks(len(states), max(1, LOGITS // len(total))):
-        found = bench.log_softmax(states[part], matrices.output, matrices.bias).exp_()
-        total += found.sum(0).double().cpu().numpy()
+    total, head = np.zeros(len(matrices.output)), data.head(matrices)
+    for part in head.blocks(len(states)):
+        total += head.log_softmax(states[part]).exp_().sum(0).double().cpu().numpy()
     return total

@@ -11,17 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.scoring import Encoded, fitting_chunks
 from tokensurgeon.text.chunks import Chunk
+from tokensurgeon.text.encoding import Encoded, fitting_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
 LONGEST_CHUNK = 256
-"""In bytes."""
-
-Ids = npt.NDArray[np.int64]
+"""In bytes: some 60 tokens, at which attention costs little beside the rest."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class TrainingText:
         for number in rng.permutation(len(batches)):
             yield batches[number]
 
-    def padded(self, batch: Sequence[int]) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    def padded(self, batch: Sequence[int]) -> tuple[Ids, Mask]:
         """Return the ids of a batch, padded on the right, and where they are real."""
         longest = max(len(self.sequences[i]) for i in batch)
         ids = np.empty((len(batch), longest), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Healing: train vocabulary rows on a text while the body stands still.
+"""The training of vocabulary rows on a text, the body frozen ("healing").
 
 The loss is that of the text under the target's tokenizer, as evaluation reads it. Only rows that a
 mask names are changed; all others come back bit for bit. Of the rows at a few moments, the ones
@@ -10,30 +10,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.calibration.contract import Matrices
+from tokensurgeon.arrays import Float32, Mask
+from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.trainer import State, Trainer
 from tokensurgeon.errors import UsageError
+from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from tokensurgeon.models.language_model import LanguageModel
-
-Rows = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-Selection = Callable[["LanguageModel"], float]
+Selection = Callable[[LanguageModel], float]
 
 RATE_BY_WIDTH, HIGHEST_RATE = 6.4, 0.2
 """The learning rate is the first over the width, at most the second, in units of the root mean
 square of the rows at the start. Steps of a row add up along a state, so wider rows bear smaller
 ones; 6.4 was found on widths of 64 (0.1 beats 0.05) and 192 (0.03 beats 0.05 and 0.1)."""
 TOKENS_PER_STEP = 1024
+"""A step costs about what its tokens cost and what writing the rows costs: so many share it."""
 MAX_PASSES = 2.0
 """Over the text: rows learn a small text by heart. On 860 kB (225,000 tokens) and all 4,096 rows
 of a model of width 64, six passes end worse on held-out text than 1.2 do."""
@@ -43,10 +39,11 @@ MAP_SHARE = 0.5
 """The shared map is trained where the width is at most this share of the tokens of a step: its
 cost against the head's is as 2/3 of the width to those tokens."""
 CHECKS = 8
-"""How often rows are judged by the selection, the last time at the end."""
+"""How often rows are validated on the selection text, the last time at the end."""
 FEWEST_CHECKS = 3
 MOST_OF_TIME = 0.08
-"""Share of the time that judging may take; there are fewer checks where it would take more."""
+"""Share of the time that validation may take: there are fewer checks where it would take more, but
+at least three, or the training could not tell that it went wrong."""
 CUT = 0.25
 """Where rows are worse than the best so far, training goes on from the best with the learning rate
 times this: a start that is good already bears small steps only."""
@@ -55,8 +52,8 @@ MOST_CUTS = 3
 
 
 @dataclass(frozen=True)
-class Healed:
-    """Rows after training.
+class Trained:
+    """Float32 after training.
 
     Attributes
     ----------
@@ -71,9 +68,9 @@ class Healed:
         Tokens seen and what the selection said then; the start first. Empty without a selection.
     """
 
-    input: Rows
-    output: Rows
-    output_bias: Rows | None
+    input: Float32
+    output: Float32
+    output_bias: Float32 | None
     n_steps: int
     n_tokens: int
     seconds: float
@@ -102,7 +99,7 @@ def train_rows(
     seed: int = 0,
     selection: Selection | None = None,
     progress: Progress = no_progress,
-) -> Healed:
+) -> Trained:
     """Train rows by cross-entropy, the body frozen.
 
     Parameters
@@ -112,7 +109,7 @@ def train_rows(
     vocabulary : Vocabulary
         The target's.
     texts : sequence of str
-        Never text that is measured on, nor what `selection` looks at.
+        Never text that is measured on, nor what `selection` measures on.
     train_input, train_output : bool (n_rows,)
         Which rows of each side may change; the output bias goes with the output rows. Tied: the
         rows of the one matrix that either names.
@@ -153,7 +150,7 @@ def train_rows(
         tied=tied,
         shared_map=model.width <= MAP_SHARE * tokens_per_step,
     )
-    judge = _Judge(trainer, selection, clock)
+    validation = _Validation(trainer, selection, clock)
     if learning_rate is None:
         learning_rate = rate_for(model.width)
     n_steps = n_tokens = 0
@@ -161,24 +158,24 @@ def train_rows(
         text = TrainingText.read(vocabulary, texts, model.max_positions)
         if max_passes is not None:
             clock.limit(round(max_passes * text.n_tokens))
-        judge.look(0)
+        validation.validate(0)
         for batch in _passes(text, np.random.default_rng(seed), tokens_per_step):
             done = clock.share(n_tokens)
             if done >= 1:
                 break
-            if judge.due(done) and judge.look(n_tokens):
-                if judge.n_cuts == MOST_CUTS:
+            if validation.due(done) and validation.validate(n_tokens):
+                if validation.n_cuts == MOST_CUTS:
                     break
-                judge.go_back()
+                validation.go_back()
             rising = min(1.0, max(done, 0.1 * WARM_UP) / WARM_UP)
-            rate = learning_rate * rising * (1 - done) * CUT**judge.n_cuts
+            rate = learning_rate * rising * (1 - done) * CUT**validation.n_cuts
             n_tokens += trainer.step(*text.padded(batch), rate)
             n_steps += 1
             progress(int(1000 * done), 1000, "healing")
-        judge.finish(n_tokens)
+        validation.finish(n_tokens)
         progress(1000, 1000, "healing")
     input_rows, output_rows, output_bias = trainer.result()
-    return Healed(
+    return Trained(
         input=input_rows,
         output=output_rows,
         output_bias=output_bias,
@@ -186,7 +183,7 @@ def train_rows(
         n_tokens=n_tokens,
         seconds=clock.seconds,
         cpu_seconds=clock.cpu_seconds,
-        history=tuple(judge.history),
+        history=tuple(validation.history),
     )
 
 
@@ -250,8 +247,8 @@ class _Clock:
         return 1.0 if of_time >= 1 else max(of_tokens, n_tokens / self._max_tokens)
 
 
-class _Judge:
-    """Asks the selection now and then, and keeps the best rows."""
+class _Validation:
+    """Measures the rows now and then, and keeps the best."""
 
     def __init__(self, trainer: Trainer, selection: Selection | None, clock: _Clock) -> None:
         self.history: list[tuple[int, float]] = []
@@ -261,11 +258,11 @@ class _Judge:
         self._best: State | None = None
 
     def due(self, done: float) -> bool:
-        """Whether it is time to look again."""
+        """Whether it is time to measure again."""
         return self._selection is not None and done >= self._next
 
-    def look(self, n_tokens: int) -> bool:
-        """Judge the rows as they are; return whether they are worse than the best so far."""
+    def validate(self, n_tokens: int) -> bool:
+        """Measure the rows as they are; return whether they are worse than the best so far."""
         if self._selection is None:
             return False
         self._trainer.write()
@@ -276,7 +273,7 @@ class _Judge:
             bearable = (after - before) / MOST_OF_TIME
             self._between = min(max(1 / CHECKS, bearable), 1 / FEWEST_CHECKS)
         self._next = after + self._between
-        # Just before the end it would be judged twice.
+        # Just before the end they would be measured twice.
         if self._next > 1 - self._between / 2:
             self._next = 2.0
         best = min((value for _, value in self.history), default=np.inf)
@@ -292,9 +289,9 @@ class _Judge:
             self._trainer.restore(self._best)
 
     def finish(self, n_tokens: int) -> None:
-        """Judge the last rows and put the best in their place."""
+        """Measure the last rows and put the best in their place."""
         self._trainer.write()
         if self.history and self.history[-1][0] != n_tokens:
-            self.look(n_tokens)
+            self.validate(n_tokens)
         if self._best is not None:
             self._trainer.restore(self._best)

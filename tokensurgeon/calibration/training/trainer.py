@@ -1,35 +1,24 @@
 """A copy of a model whose vocabulary rows can be trained, and the step on a batch.
 
 The copy shares the frozen body with the model that was given and has rows of its own. A forward
-pass ends at the output matrix, whose loss and gradients `heal_steps` works out in bounded memory;
+pass ends at the output matrix, whose loss and gradients the head works out in bounded memory;
 only for a model whose logits are more than a product does autograd go through them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from tokensurgeon.calibration.training.steps import TrainedRows, head_gradients
-from tokensurgeon.errors import EvaluationError
+from tokensurgeon.arrays import Float32, Ids, Mask
+from tokensurgeon.calibration.training.steps import TrainedRows
+from tokensurgeon.models import LanguageModel
+from tokensurgeon.models.early_exit import states_before
+from tokensurgeon.models.head_gradients import head_gradients
 
 if TYPE_CHECKING:
     import torch
 
-    from tokensurgeon.models.language_model import LanguageModel
-
-Rows = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 State = tuple["torch.Tensor", ...]
-
-
-class _ReachedError(Exception):
-    """Carries the states out of a forward pass; never leaves this module."""
-
-    def __init__(self, states: torch.Tensor) -> None:
-        self.states = states
 
 
 class Trainer:
@@ -74,7 +63,7 @@ class Trainer:
             self._outer.weight = self._inner.weight
             train_input = train_output = train_input | train_output
         # Where logits are not a plain product, autograd goes through the whole of the head.
-        self._plain = self.model._head_is_known
+        self._plain = self.model.plain_head
         # A batch touches few input rows: their gradients alone are stored.
         self._inner.sparse = self._plain
         self._tied, self._masks = tied, (train_input, train_output)
@@ -103,7 +92,7 @@ class Trainer:
             if side is not None:
                 side.restart()
 
-    def result(self) -> tuple[Rows, Rows, Rows | None]:
+    def result(self) -> tuple[Float32, Float32, Float32 | None]:
         """Return input rows, output rows (the same object when tied) and output bias."""
         first = _numbers(self._inner.weight)
         second = first if self._tied else _numbers(self._outer.weight)
@@ -113,7 +102,7 @@ class Trainer:
         tensors = [self._inner.weight] if self._tied else [self._inner.weight, self._outer.weight]
         return tensors if self._bias is None else [*tensors, self._outer.bias]
 
-    def step(self, ids: npt.NDArray[np.int64], real: Mask, rate: float) -> int:
+    def step(self, ids: Ids, real: Mask, rate: float) -> int:
         """Take a step on one padded batch; return how many tokens were scored."""
         import torch
 
@@ -156,7 +145,11 @@ class Trainer:
         goals = batch[:, 1:][scored]
         if not self._plain:
             return self._through_the_head(batch, scored, goals)
-        states = self._states(batch)
+        states = states_before(
+            self._outer,
+            lambda: self.model.model(input_ids=batch, use_cache=False),
+            f"the output matrix of {type(self.model.model).__name__}",
+        )
         bias = None if self._bias is None else self._outer.bias.detach().float()
         head = head_gradients(
             states.detach()[:, :-1][scored].float(),
@@ -195,25 +188,8 @@ class Trainer:
                 tensor.requires_grad_(False)
                 tensor.grad = None
 
-    def _states(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return what the output matrix is given, with its graph."""
 
-        def catch(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
-            raise _ReachedError(args[0] if args else kwargs["input"])
-
-        handle = self._outer.register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            self.model.model(input_ids=batch, use_cache=False)
-        except _ReachedError as reached:
-            return reached.states
-        finally:
-            handle.remove()
-        raise EvaluationError(
-            f"the output matrix of {type(self.model.model).__name__} was never reached"
-        )
-
-
-def _numbers(tensor: torch.Tensor) -> Rows:
+def _numbers(tensor: torch.Tensor) -> Float32:
     """Return a float32 copy."""
-    values: Rows = tensor.detach().float().cpu().numpy().copy()
+    values: Float32 = tensor.detach().float().cpu().numpy().copy()
     return values

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
-from tokensurgeon.models.device_map import SPREAD
+from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from tokensurgeon.surgery.prepare import Operation
 
 
 def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> list[str]:
@@ -53,16 +48,27 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
 
 def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     """Say whether a model fits into memory as the recipe has it, or may be spread."""
-    return recipe.device == SPREAD or fits(checkpoint, recipe.dtype)
+    return recipe.device == AUTO_DEVICE_MAP or fits(checkpoint, recipe.dtype)
 
 
 def check_forward(
-    operation: Operation, name: str, *, causal: bool = True, trains: bool = False
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    runs_here: bool,
+    name: str,
+    *,
+    causal: bool = True,
+    trains: bool = False,
 ) -> None:
     """Refuse what runs the source where it cannot be run so.
 
     Parameters
     ----------
+    checkpoint : Checkpoint
+        The source.
+    recipe : Recipe
+    runs_here : bool
+        See `can_run`.
     name : str
         What runs it, in the message.
     causal : bool
@@ -75,16 +81,15 @@ def check_forward(
     UsageError
         Saying what, and why not.
     """
-    checkpoint, recipe = operation.checkpoint, operation.recipe
     kind = checkpoint.layout.kind
     if causal and kind != CAUSAL:
         raise UsageError(
             f"{name} works on causal language models, and the source is {KIND_WORDS[kind]}: "
             "leave it out"
         )
-    if trains and recipe.device == SPREAD:
+    if trains and recipe.device == AUTO_DEVICE_MAP:
         raise UsageError(f"{name} trains through the model, which --device auto does not allow")
-    if operation.fits_here:
+    if runs_here:
         return
     needed = needed_memory(checkpoint, recipe.dtype) / 2**30
     free = (available_memory() or 0) / 2**30

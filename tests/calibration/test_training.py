@@ -1,4 +1,4 @@
-"""Healing: rows are trained, and nothing else is touched."""
+"""Training: rows are trained, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from tests.conftest import SENTENCES
-from tokensurgeon.calibration import Healed, train_rows
 from tokensurgeon.calibration.training.batches import TrainingText
-from tokensurgeon.calibration.training.loop import MOST_CUTS
-from tokensurgeon.calibration.training.steps import RowAdam, head_gradients
+from tokensurgeon.calibration.training.loop import MOST_CUTS, Trained, train_rows
+from tokensurgeon.calibration.training.steps import RowAdam
 from tokensurgeon.errors import EvaluationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.models.language_model import LanguageModel
@@ -22,7 +21,7 @@ from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 TEXTS = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(10)]
-Heal = Callable[..., Healed]
+Heal = Callable[..., Trained]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def vocabulary(tiny_source: Path) -> Vocabulary:
 def heal(vocabulary: Vocabulary) -> Heal:
     """Train with all rows in the masks unless told otherwise, bounded by tokens."""
 
-    def run(model: LanguageModel, texts: list[str] = TEXTS, **settings: object) -> Healed:
+    def run(model: LanguageModel, texts: list[str] = TEXTS, **settings: object) -> Trained:
         every = np.ones(model.n_rows, dtype=bool)
         defaults = {
             "train_input": every,
@@ -237,45 +236,11 @@ def test_a_head_that_is_more_than_a_product_is_trained_through_itself(
     # The scale is not told to the wrapper, so that logits are not what it thinks they are.
     plain = load_model(tiny_source)
     whole = LanguageModel(plain.model, logit_scale=0.5)
-    assert not whole._head_is_known
+    assert not whole.plain_head
     ours = heal(plain, max_tokens=500, tied=tied)
     theirs = heal(whole, max_tokens=500, tied=tied)
     np.testing.assert_allclose(theirs.output, ours.output, atol=2e-4)
     np.testing.assert_allclose(theirs.input, ours.input, atol=2e-4)
-
-
-@pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_gradients_of_the_head_are_autograd_s(
-    monkeypatch: pytest.MonkeyPatch, softcap: float | None, with_bias: bool
-) -> None:
-    torch.manual_seed(0)
-    states, rows, bias = torch.randn(7, 5), torch.randn(11, 5), torch.randn(11)
-    targets = torch.tensor([0, 3, 3, 10, 5, 1, 2])
-    for tensor in (states, rows, bias):
-        tensor.requires_grad_(True)
-    scores = 1.5 * (states @ rows.T + (bias if with_bias else 0))
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    wanted = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
-    wanted.backward()
-    # Blocks of three states, so that the last is short.
-    monkeypatch.setattr("tokensurgeon.calibration.training.steps.LOGIT_BYTES", 3 * 4 * 11)
-    found = head_gradients(
-        states.detach(),
-        rows.detach(),
-        targets,
-        bias=bias.detach() if with_bias else None,
-        scale=1.5,
-        softcap=softcap,
-    )
-    assert found.loss == pytest.approx(wanted.item(), rel=1e-5)
-    torch.testing.assert_close(found.states, states.grad)
-    torch.testing.assert_close(found.rows, rows.grad)
-    if with_bias:
-        torch.testing.assert_close(found.bias, bias.grad)
-    else:
-        assert found.bias is None
 
 
 def test_adam_moves_the_rows_it_is_told_and_by_the_rate_at_first() -> None:

@@ -1,0 +1,86 @@
+"""Laws of a session: what is dear is made once, and a variant shares what does not change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokensurgeon import Recipe
+from tokensurgeon.progress import Timings
+from tokensurgeon.surgery import Session, prepare
+from tokensurgeon.surgery.prepare import read_inputs
+from tokensurgeon.surgery.session import DEPENDS_ON
+
+
+@pytest.fixture
+def session(tiny_source: Path, tiny_donor: Path, tiny_text: Path) -> Session:
+    text = {"calibration": [str(tiny_text)]}
+    return prepare(
+        Recipe.parse({"source": str(tiny_source), "tokenizer": str(tiny_donor), "text": text})
+    )
+
+
+def changed(session: Session, what: str) -> Session:
+    """Return a variant in which one thing differs."""
+    if what == "pair":
+        own = session.recipe.model_copy(update={"tokenizer": session.recipe.source})
+        return session.variant(inputs=read_inputs(own, session.progress, Timings()))
+    changes = {"seed": 5, "untie": True, "texts": ("Another text.", "And one more.")}
+    return session.variant(**{what: changes[what]})
+
+
+def test_what_is_dear_is_made_once(session: Session) -> None:
+    assert not session.model_loaded
+    assert session.model is session.model
+    assert session.model_loaded
+    assert session.context is session.context
+    assert session.suppressed_row is session.suppressed_row
+    assert session.calibration_data is session.calibration_data
+
+
+@pytest.mark.parametrize("what", ["pair", "seed", "untie", "texts"])
+def test_a_variant_shares_the_model_and_nothing_that_depends_on_the_change(
+    session: Session, what: str
+) -> None:
+    other = changed(session, what)
+    assert other.model is session.model
+    assert other.states is session.states
+    assert other.timings is session.timings
+    assert other.warnings is session.warnings
+    assert other.context is not session.context
+    assert other.context.input_rows is session.context.input_rows
+    assert other.suppressed_row is not session.suppressed_row
+    assert (other.calibration_texts is session.calibration_texts) == (what != "texts")
+    shares_counts = other.context.source_counts is session.context.source_counts
+    assert shares_counts == (what not in ("pair", "texts"))
+
+
+def test_every_part_says_what_it_depends_on(session: Session) -> None:
+    for what in ("pair", "seed", "untie", "texts"):
+        shared = {
+            name for name, part in changed(session, what)._parts.items()
+            if part is session._parts[name]
+        }  # fmt: skip
+        assert shared == {name for name, needs in DEPENDS_ON.items() if what not in needs}
+
+
+def test_a_variant_is_what_a_session_of_its_own_would_be(session: Session) -> None:
+    seeded = session.variant(seed=3)
+    alone = prepare(session.recipe.model_copy(update={"seed": 3}))
+    assert seeded.recipe == alone.recipe
+    assert seeded.context.seed == alone.context.seed == 3
+    assert session.context.seed == 0
+    assert np.array_equal(seeded.suppressed_row.row, alone.suppressed_row.row)
+    one, other = seeded.calibration_data.texts, alone.calibration_data.texts
+    assert one == other
+    texts = session.variant(texts=("One text of its own.",))
+    assert texts.context.texts == ("One text of its own.",)
+    assert texts.variant(seed=1).context.texts == ("One text of its own.",)
+
+
+def test_inputs_cannot_be_changed(session: Session) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        session.inputs.n_rows = 3  # type: ignore[misc]

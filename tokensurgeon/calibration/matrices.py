@@ -1,0 +1,58 @@
+"""The vocabulary rows of a patched model while they are calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Float64
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Input rows, output rows and output bias; never changed in place.
+
+    Attributes
+    ----------
+    input, output : float32 (n_rows, width)
+        One array, twice, where the checkpoint is tied.
+    bias : float32 (n_rows,) or None
+        The output bias.
+    """
+
+    input: Float32
+    output: Float32
+    bias: Float32 | None = None
+
+    @property
+    def tied(self) -> bool:
+        """Whether both sides are one matrix."""
+        return self.input is self.output
+
+    def with_input(self, rows: Float64 | Float32) -> Matrices:
+        """Return the matrices with another input side; only where the sides are two."""
+        return replace(self, input=np.asarray(rows, dtype=np.float32))
+
+    def with_output(
+        self, rows: Float64 | Float32, bias: Float64 | Float32 | None = None
+    ) -> Matrices:
+        """Return the matrices with another output side, which is both sides where tied."""
+        output = np.asarray(rows, dtype=np.float32)
+        return Matrices(
+            output if self.tied else self.input,
+            output,
+            self.bias if bias is None else np.asarray(bias, dtype=np.float32),
+        )
+
+    def towards(self, other: Matrices, share: float) -> Matrices:
+        """Return the matrices that lie `share` of the way to others of the same shape."""
+
+        def between(one: Float32, two: Float32) -> Float32:
+            return one if one is two else one + np.float32(share) * (two - one)
+
+        output = between(self.output, other.output)
+        bias = self.bias
+        if bias is not None and other.bias is not None:
+            bias = between(bias, other.bias)
+        return Matrices(output if self.tied else between(self.input, other.input), output, bias)

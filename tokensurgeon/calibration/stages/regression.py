@@ -1,0 +1,275 @@
+"""A regression of the next token on the final state: iteratively reweighted least squares.
+
+Given the final states of a model, its output rows are a multinomial logistic regression of the
+next token on the state, each row held to where it was by a ridge. A round solves one small system
+per token and weakens the ridge; the objective is concave in the rows, nothing is differentiated
+through the model's body, and its states are computed once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Ids, blocks
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.stages.directions import whitener
+from tokensurgeon.models.head import LOGITS_AT_ONCE, OutputHead
+
+if TYPE_CHECKING:
+    import torch
+
+RIDGES = (2048.0, 1024.0, 512.0, 256.0, 128.0, 64.0, 32.0, 16.0)
+"""λ, one a round: as if a token had been seen so often where its row is right already. Each round
+goes on from the last, so that one is enough to come next to the optimum of its λ, and the text that
+judges the rounds says which λ is right for how much text there is."""
+MOST_CHANGE = 1.0
+"""Of a token's logit in a round, root mean square over the states: further off the quadratic that
+a round solves says nothing. A token that fills one document and has a small probability before it
+would else be moved by eight."""
+MOST_LOGITS = 1 << 30
+"""In one round: where states times rows are more, expectations are taken over evenly spaced
+states."""
+LEAST_SHARE = 0.01
+"""A token's states where its probability is above this enter its system one by one; the rest of
+its mass as if it lay on states like all others."""
+OFTEN = 64
+"""Occurrences of a token in the thinned states, from which observations are taken from them too:
+what is observed and what is expected then err alike."""
+STEPS = (1.0, 0.5, 0.25, 0.125)
+"""Of a round, tried on states of the same text."""
+TRIED_ON = 4_000
+"""States on which the length of a step is chosen: four lengths cost less than the round."""
+TOKENS_AT_ONCE = 128
+"""Whose systems are solved together: larger batches gain nothing on two cores."""
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Which tokens follow states, and how surely; the weights of one state sum to one.
+
+    Attributes
+    ----------
+    states : int64 (m,)
+        Indices of states, ascending.
+    tokens : int64 (m,)
+    weights : float32 (m,)
+    """
+
+    states: Ids
+    tokens: Ids
+    weights: Float32
+
+    @classmethod
+    def of_text(cls, tokens: Ids) -> Follows:
+        """Return that one token follows each state, as a text has it."""
+        return cls(np.arange(len(tokens)), tokens, np.ones(len(tokens), dtype=np.float32))
+
+    def thinned(self, step: int) -> Follows:
+        """Return what follows every `step`-th state, those numbered anew."""
+        kept = self.states % step == 0
+        return Follows(self.states[kept] // step, self.tokens[kept], self.weights[kept])
+
+    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
+        import torch
+
+        total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
+        for part in blocks(len(self.states), max(1, LOGITS_AT_ONCE // flat.shape[1])):
+            state, token, weight = (
+                torch.from_numpy(array[part]).to(flat.device)
+                for array in (self.states, self.tokens, self.weights)
+            )
+            total.index_add_(0, token, flat[state] * weight[:, None])
+        return total
+
+
+class Regression:
+    """A regression of what follows states on them, which goes on from where it is.
+
+    Parameters
+    ----------
+    head : OutputHead
+        The model's output side, for its scale, softcap and device.
+    matrices : Matrices
+        The rows to start from, and to hold to; not changed.
+    states : float32 (n, width)
+        Of the patched model.
+    follows : Follows
+        What comes after each.
+    ids : int64
+        Rows that may change.
+    """
+
+    def __init__(
+        self, head: OutputHead, matrices: Matrices, states: Float32, follows: Follows, ids: Ids
+    ) -> None:
+        import torch
+
+        self.matrices, self.ids, self._head = matrices, ids, head
+        device, n_rows = head.device, len(matrices.output)
+        self._whiten = torch.from_numpy(whitener(states).astype(np.float32)).to(device)
+        self._thin = thin = max(1, -(-len(states) * n_rows // MOST_LOGITS))
+        self._states, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
+        self._flat = torch.from_numpy(self._states).to(device) @ self._whiten
+        self._observed = after.sums(self._flat, n_rows) * thin
+        if thin > 1:
+            counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
+            rare = torch.from_numpy(counts < OFTEN).to(device)
+            whole = follows.sums(torch.from_numpy(states), n_rows).to(device) @ self._whiten
+            self._observed = torch.where(rare[:, None], whole, self._observed)
+        # How far each row has come, in white coordinates: there G is the identity.
+        self._moved = torch.zeros_like(self._observed)
+        few = max(1, len(states) // TRIED_ON)
+        self._tried_on = np.ascontiguousarray(states[::few]), follows.thinned(few)
+
+    def advance(self, ridge: float) -> Matrices:
+        """Do one round, and return the matrices after it.
+
+        Parameters
+        ----------
+        ridge : float
+            λ.
+        """
+        import torch
+
+        head = self._head.with_rows(self.matrices.output, self.matrices.bias)
+        expected = _expect(head, self._states, self._flat)
+        gap = torch.sub(self._observed, expected.states, alpha=self._thin)
+        gap.sub_(self._moved, alpha=ridge)
+        ids = torch.from_numpy(self.ids).to(gap.device)
+        step = torch.zeros_like(gap)
+        step[ids] = _solve(expected, self._flat, ids, gap[ids], ridge, self._thin)
+        step *= (MOST_CHANGE / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1.0)
+        direction = (step @ self._whiten.T / self._head.scale).cpu().numpy()
+        length, self.matrices = self._best_step(direction)
+        self._moved += length * step
+        return self.matrices
+
+    def _best_step(self, direction: Float32) -> tuple[float, Matrices]:
+        """Return how long a step along `direction` serves some states best, and where it leads."""
+        states, after = self._tried_on
+        best: tuple[float, float, Matrices] | None = None
+        for length in STEPS:
+            moved = self.matrices.with_output(self.matrices.output + np.float32(length) * direction)
+            loss = 0.0
+            head = self._head.with_rows(moved.output, moved.bias)
+            for part in head.blocks(len(states)):
+                scores = head.log_softmax(states[part]).cpu().numpy()
+                first, last = np.searchsorted(after.states, (part.start, part.stop))
+                at, token = after.states[first:last] - part.start, after.tokens[first:last]
+                loss -= float(scores[at, token] @ after.weights[first:last])
+            if best is None or loss < best[0]:
+                best = (loss, length, moved)
+        assert best is not None
+        return best[1:]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the model expects over some states.
+
+    Attributes
+    ----------
+    states : float32 (n_rows, width)
+        Sum of p·h, h in white coordinates.
+    mass : float32 (n_rows,)
+        Sum of p.
+    likely, shares : (n_pairs,)
+        States at which a token's p is large, and that p, by token.
+    starts : int64 (n_rows + 1,)
+        Where each token's pairs begin.
+    """
+
+    states: torch.Tensor
+    mass: torch.Tensor
+    likely: torch.Tensor
+    shares: torch.Tensor
+    starts: torch.Tensor
+
+
+def _expect(head: OutputHead, states: Float32, flat: torch.Tensor) -> _Expected:
+    import torch
+
+    n_rows = len(head.rows)
+    sums, mass = torch.zeros((n_rows, flat.shape[1]), device=flat.device), None
+    likely, tokens, shares = [], [], []
+    for part in head.blocks(len(states)):
+        p = head.log_softmax(states[part]).exp_()
+        sums.addmm_(p.T, flat[part])
+        mass = p.sum(0) if mass is None else mass + p.sum(0)
+        where = (p > LEAST_SHARE).nonzero()
+        likely.append(where[:, 0] + part.start)
+        tokens.append(where[:, 1])
+        shares.append(p[where[:, 0], where[:, 1]])
+    assert mass is not None
+    state, token, share = torch.cat(likely), torch.cat(tokens), torch.cat(shares)
+    order = torch.argsort(token, stable=True)
+    starts = torch.searchsorted(
+        token[order].contiguous(), torch.arange(n_rows + 1, device=flat.device)
+    )
+    return _Expected(sums, mass, state[order], share[order], starts)
+
+
+def _solve(
+    expected: _Expected,
+    flat: torch.Tensor,
+    ids: torch.Tensor,
+    gap: torch.Tensor,
+    ridge: float,
+    thin: int,
+) -> torch.Tensor:
+    """Return (X'X + rI)⁻¹ gap for each token, X its likely states times √(p(1 − p)).
+
+    In white coordinates G is the identity, so r is λ and the mass that X leaves out.
+    """
+    import torch
+
+    step = gap / (expected.mass[ids] * thin + ridge)[:, None]  # right where X is empty
+    n_likely, width = expected.starts[ids + 1] - expected.starts[ids], flat.shape[1]
+    # Tokens with about as many likely states share a batch of systems of that size; most have none.
+    order = torch.argsort(n_likely, stable=True)
+    counts = n_likely[order].tolist()
+    start = int(np.searchsorted(counts, 0, side="right"))
+    while start < len(counts):
+        stop = min(len(counts), start + TOKENS_AT_ONCE)
+        stop = max(start + 1, min(stop, start + LOGITS_AT_ONCE // (counts[stop - 1] * width)))
+        at = order[start:stop]
+        step[at] = _solve_batch(expected, flat, ids[at], gap[at], ridge, thin, counts[stop - 1])
+        start = stop
+    return step
+
+
+def _solve_batch(
+    expected: _Expected,
+    flat: torch.Tensor,
+    ids: torch.Tensor,
+    gap: torch.Tensor,
+    ridge: float,
+    thin: int,
+    n_likely: int,
+) -> torch.Tensor:
+    """Return the same for tokens with one to `n_likely` likely states."""
+    import torch
+
+    first, last = expected.starts[ids], expected.starts[ids + 1]
+    at = first[:, None] + torch.arange(n_likely, device=flat.device)
+    here = at < last[:, None]
+    at = at.clamp_max(len(expected.likely) - 1)
+    share = torch.where(here, expected.shares[at], 0.0)
+    rest = (expected.mass[ids] - share.sum(1)).clamp_min(0.0) * thin + ridge
+    scaled = flat[expected.likely[at]] * (share * (1 - share) * thin).sqrt()[..., None]
+    if n_likely > flat.shape[1]:
+        system = scaled.transpose(1, 2) @ scaled
+        system.diagonal(dim1=1, dim2=2).add_(rest[:, None])
+        dense: torch.Tensor = torch.linalg.solve(system, gap[..., None])
+        return dense[..., 0]
+    # Woodbury: as many unknowns as likely states.
+    plain = gap / rest[:, None]
+    inner = scaled @ scaled.transpose(1, 2) / rest[:, None, None]
+    inner += torch.eye(n_likely, device=flat.device)
+    seen = scaled @ plain[..., None]
+    back: torch.Tensor = scaled.transpose(1, 2) @ torch.linalg.solve(inner, seen)
+    return plain - back[..., 0] / rest[:, None]

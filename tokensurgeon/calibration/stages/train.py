@@ -1,0 +1,197 @@
+"""Training of the rows as stages: for some minutes (healing), and until it brings nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tokensurgeon.calibration.contract import PARTS, Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.training.loop import CHECKS, Trained, rate_for, train_rows
+from tokensurgeon.models import LanguageModel
+from tokensurgeon.progress import Progress, no_progress
+
+ROUNDS = (0.5, 0.25, 0.25)
+"""Shares of the minutes of a training to convergence. Each round starts from the best rows so far;
+two short ones after a long one are enough to see that nothing more is won."""
+SLOWER = 0.25
+"""Each round's learning rate, in that of the one before: good rows bear small steps only."""
+LEAST_FALL = 0.003
+"""Share by which a round must lower the loss on the text set aside for another to follow."""
+
+
+class Heal(Stage):
+    """Train new and shared rows by cross-entropy for some minutes, the body frozen.
+
+    Rows on the way from the start to where training led are candidates too: they are often better
+    on the text and elsewhere (weight-space ensembles; Wortsman et al., 2022, arXiv 2109.01903).
+
+    Parameters
+    ----------
+    minutes : float
+        See `train_rows`.
+    seed : int
+        Of the order of the text.
+    progress : callable(done, total, what)
+    """
+
+    name = "heal"
+    changes_shared = True
+    adapts_to_text = True
+    parts = ()
+    kept_candidates = 1 + len(PARTS)
+    bounded_by_start = True
+
+    def __init__(self, minutes: float, seed: int = 0, progress: Progress = no_progress) -> None:
+        self.minutes, self.seed, self._progress = minutes, seed, progress
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield where the training led, then three quarters, a half and a quarter of the way."""
+        mask = np.zeros(len(matrices.input), dtype=bool)
+        mask[data.new_and_shared] = True
+        trained = train_rows(
+            data.patched(matrices),
+            data.context.target,
+            data.texts.documents,
+            train_input=mask,
+            train_output=mask,
+            tied=matrices.tied,
+            minutes=self.minutes,
+            seed=self.seed,
+            selection=lambda model: data.score_model(model, data.texts.selection),
+            progress=self._progress,
+        )
+        data.forward_tokens += trained.n_tokens
+        data.gradient_steps += trained.n_steps
+        settings = {"minutes": self.minutes, "tokens": trained.n_tokens}
+        yield from _on_the_way(matrices, trained.matrices, settings)
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """The minutes, and the looks at the selection text."""
+        return Cost(passes=CHECKS + 2 * self.kept_candidates, seconds=60 * self.minutes)
+
+
+def _on_the_way(start: Matrices, end: Matrices, settings: dict[str, Any]) -> Candidates:
+    """Yield the end, and parts of the way to it, one in memory at a time."""
+    yield Candidate.of(settings, end)
+    for share in PARTS:
+        yield Candidate({**settings, "of_the_change": share}, partial(start.towards, end, share))
+    return None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training of one model's rows took.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the loss stopped falling; else the time, or the tokens, ended it.
+    n_tokens, n_steps : int
+    seconds, cpu_seconds : float
+    history : tuple of (int, float)
+        Tokens seen in all, and bits per byte on the text set aside.
+    """
+
+    converged: bool
+    n_tokens: int
+    n_steps: int
+    seconds: float
+    cpu_seconds: float
+    history: tuple[tuple[int, float], ...]
+
+
+class TrainToConvergence(Stage):
+    """Train all rows in rounds, until one brings next to nothing.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        What is trained on.
+    validate : callable(LanguageModel) -> float
+        Bits per byte on text set aside, which ends the training and chooses the rows.
+    minutes : float
+        At most.
+    max_tokens : int or None
+        At most.
+    seed : int
+    progress : callable(done, total, what)
+
+    Attributes
+    ----------
+    training : Training or None
+        What it took, once it has run.
+    """
+
+    name = "train"
+    changes_shared = True
+    adapts_to_text = True
+    parts = ()
+    kept_candidates = 1 + len(PARTS)
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        validate: Callable[[LanguageModel], float],
+        minutes: float,
+        max_tokens: int | None = None,
+        seed: int = 0,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.texts, self.validate, self.minutes = texts, validate, minutes
+        self.max_tokens, self.seed, self._progress = max_tokens, seed, progress
+        self.training: Training | None = None
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield where the training led, then three quarters, a half and a quarter of the way."""
+        rounds: list[Trained] = []
+        history: list[tuple[int, float]] = []
+        rows, converged = matrices, False
+        mask = np.ones(len(matrices.input), dtype=bool)
+        for number, share in enumerate(ROUNDS):
+            trained = train_rows(
+                data.patched(rows),
+                data.context.target,
+                self.texts,
+                train_input=mask,
+                train_output=mask,
+                tied=matrices.tied,
+                minutes=self.minutes * share,
+                max_tokens=None if self.max_tokens is None else round(self.max_tokens * share),
+                learning_rate=rate_for(data.model.width) * SLOWER**number,
+                seed=self.seed + number,
+                selection=self.validate,
+                progress=self._progress,
+            )
+            seen = sum(each.n_tokens for each in rounds)
+            rounds.append(trained)
+            if not trained.history:
+                break
+            rows = trained.matrices
+            history += [(seen + n, value) for n, value in trained.history[number > 0 :]]
+            before, best = trained.history[0][1], min(value for _, value in trained.history)
+            if before - best < LEAST_FALL * before:
+                converged = True
+                break
+        self.training = Training(
+            converged=converged,
+            n_tokens=sum(each.n_tokens for each in rounds),
+            n_steps=sum(each.n_steps for each in rounds),
+            seconds=round(sum(each.seconds for each in rounds), 3),
+            cpu_seconds=round(sum(each.cpu_seconds for each in rounds), 3),
+            history=tuple(history),
+        )
+        data.forward_tokens += self.training.n_tokens
+        data.gradient_steps += self.training.n_steps
+        yield from _on_the_way(matrices, rows, {"tokens": self.training.n_tokens})
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """The minutes, at most."""
+        return Cost(seconds=60 * self.minutes)

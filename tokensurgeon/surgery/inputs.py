@@ -1,0 +1,57 @@
+"""What was read for a surgery, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Ids
+from tokensurgeon.checkpoint import Checkpoint
+from tokensurgeon.initialisers.contract import DonorRows
+from tokensurgeon.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that was read for a surgery, and aligned; nothing is computed or written.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    checkpoint : Checkpoint
+        The source.
+    alignment : Alignment
+    pieces : mapping of int to tuple of int
+        Missing target id → the source ids that spell it; ids that nothing can spell are absent.
+    unspellable : int64
+        Missing target ids without pieces.
+    donor : DonorRows or None
+    donor_facts : dict or None
+        For the report.
+    n_rows : int
+        Rows of the patched matrices.
+    notes : tuple of str
+        What the user should know of what was read.
+    """
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    alignment: Alignment
+    pieces: Mapping[int, tuple[int, ...]]
+    unspellable: Ids
+    donor: DonorRows | None
+    donor_facts: Mapping[str, Any] | None
+    n_rows: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tied(self) -> bool:
+        """Whether the patched checkpoint has one matrix for both sides."""
+        return self.checkpoint.layout.tied and not self.recipe.untie
+
+    @property
+    def untied(self) -> bool:
+        """Whether the surgery gives a tied source two matrices."""
+        return self.checkpoint.layout.tied and self.recipe.untie

@@ -1,0 +1,94 @@
+"""Write what came of a surgery: the checkpoint, whole or not at all, its report and its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
+from tokensurgeon.checkpoint.ids import id_map
+from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
+from tokensurgeon.models.memory import fits
+from tokensurgeon.models.reload import reload_check
+from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.report.token_map import write_token_map
+from tokensurgeon.surgery.measure import patched_model
+from tokensurgeon.surgery.row_records import record_files
+from tokensurgeon.surgery.rows import PatchedRows
+from tokensurgeon.surgery.session import Session
+from tokensurgeon.vocabulary.hard_text import hard_texts
+
+
+def write_output(
+    session: Session, rows: PatchedRows, report: SurgeryReport
+) -> tuple[SurgeryReport, Path | None]:
+    """Write what the recipe asks for: the token map, and the checkpoint with report and records.
+
+    Returns
+    -------
+    SurgeryReport, Path or None
+        The report completed with what the writer changed, and where the checkpoint is.
+    """
+    recipe, inputs = session.recipe, session.inputs
+    if recipe.export_map is not None:
+        write_token_map(inputs.alignment, inputs.pieces, recipe.export_map)
+    if recipe.output is None:
+        return report, None
+    with session.timings.stage("write"):
+        return _write_checkpoint(session, rows, report, Path(recipe.output))
+
+
+def _write_checkpoint(
+    session: Session, rows: PatchedRows, report: SurgeryReport, output: Path
+) -> tuple[SurgeryReport, Path]:
+    recipe, inputs = session.recipe, session.inputs
+    plan = PatchPlan(
+        checkpoint=inputs.checkpoint,
+        target=inputs.alignment.target,
+        input_rows=rows.input.rows,
+        output_rows=rows.output.rows,
+        output_bias=rows.output_bias,
+        copied_input=rows.input.copied,
+        copied_output=rows.output.copied,
+        untie=inputs.untied,
+        id_map=id_map(inputs.alignment),
+        chat_template=recipe.chat_template,
+        allow_nonfinite=recipe.allow_nonfinite,
+    )
+    completed: list[SurgeryReport] = []
+
+    def extra_files(ids: dict[str, Any], warnings: Sequence[str]) -> dict[str, bytes | str]:
+        """Complete the report once the writer knows what it changed."""
+        complete = report.model_copy(
+            update={
+                "ids": ids,
+                "warnings": (*report.warnings, *warnings),
+                "written_to": str(output),
+            }
+        )
+        completed.append(complete)
+        return {
+            "report.json": complete.to_json(),
+            "README.md": model_card(complete),
+            **record_files(session, rows),
+        }
+
+    on_one_device = recipe.device != AUTO_DEVICE_MAP
+    runs = on_one_device and fits(inputs.checkpoint, recipe.dtype, copies=2)
+    if not runs:
+        why = "is larger than memory" if on_one_device else "lies on several devices"
+        note = f"the source {why}: the result was checked by its headers, not run"
+        report = report.model_copy(update={"warnings": (*report.warnings, note)})
+    written = write_checkpoint(
+        plan,
+        output,
+        force=recipe.force,
+        extra_files=extra_files,
+        recipe_yaml=recipe.to_yaml(),
+        probe_texts=[*hard_texts(), *session.calibration_texts[:8]],
+        allow_autotokenizer_mismatch=recipe.allow_autotokenizer_mismatch,
+        check=reload_check(plan, patched_model(session, rows)) if runs else None,
+        seed=recipe.seed,
+    )
+    return completed[-1].model_copy(update={"manifest": written.manifest_sha256}), output

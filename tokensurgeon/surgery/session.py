@@ -1,0 +1,339 @@
+"""A surgery at work: what is dear is made when it is first asked for, and once.
+
+A `Session` holds the source's model, texts, rows and calibration data over frozen `Inputs`.
+`Session.variant` varies a surgery and shares whatever does not depend on the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from tokensurgeon.alignment import Alignment
+from tokensurgeon.arrays import Float32, Ids, Mask
+from tokensurgeon.calibration import CalibrationData, read_calibration_data
+from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.trained_rows import trained_rows
+from tokensurgeon.errors import CheckpointError
+from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
+from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.initialisers.watched import WatchedContext
+from tokensurgeon.models import LanguageModel, load_model
+from tokensurgeon.models.device_map import main_device
+from tokensurgeon.models.source_states import SourceStates
+from tokensurgeon.progress import Progress, Timings, no_progress
+from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.inputs import Inputs
+from tokensurgeon.surgery.requirements import can_run, check_forward
+from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, copied_rows, row_origins
+from tokensurgeon.text import read_documents
+from tokensurgeon.text.encoding import prefix_of
+from tokensurgeon.vocabulary import Kind, Vocabulary
+
+T = TypeVar("T")
+
+DATA_SHARE = 30
+"""Seconds of calibration text to read for each minute of the budget: half of it is for fitting."""
+
+
+class Once(Generic[T]):
+    """A value that is made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: list[T] = []
+
+    def __call__(self) -> T:
+        """Return the value."""
+        if not self._value:
+            self._value.append(self._make())
+        return self._value[0]
+
+    @property
+    def made(self) -> bool:
+        """Whether it was asked for."""
+        return bool(self._value)
+
+
+EVERYTHING = frozenset({"pair", "seed", "untie", "texts"})
+DEPENDS_ON: dict[str, frozenset[str]] = {
+    "runs_here": frozenset(),
+    "model": frozenset(),
+    "states": frozenset(),
+    "source_rows": frozenset(),
+    "texts": frozenset({"texts"}),
+    "counts": frozenset({"pair", "texts"}),
+    "context": EVERYTHING,
+    "suppressed_row": EVERYTHING,
+    "calibration_data": EVERYTHING,
+}
+"""What each part of a session depends on, of what a variant may change."""
+
+
+class Session:
+    """The parts of one surgery that are dear, each made when first asked for.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    progress : callable(done, total, what)
+    timings : Timings
+        Seconds by stage of the surgery; shared by variants.
+    warnings : list of str
+        Shared by variants.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        *,
+        progress: Progress = no_progress,
+        timings: Timings | None = None,
+        warnings: list[str] | None = None,
+        texts: Sequence[str] | None = None,
+        parts: Mapping[str, Once[Any]] | None = None,
+    ) -> None:
+        self.inputs, self.progress = inputs, progress
+        self.timings = Timings() if timings is None else timings
+        self.warnings = list(inputs.notes) if warnings is None else warnings
+        self._given_texts = None if texts is None else tuple(texts)
+        makers: dict[str, Callable[[], Any]] = {
+            "runs_here": lambda: can_run(inputs.checkpoint, inputs.recipe),
+            "model": self._load_model,
+            "states": lambda: SourceStates(inputs.checkpoint, lambda: self.model),
+            "source_rows": self._read_source_rows,
+            "texts": self._read_texts,
+            "counts": self._count_tokens,
+            "context": self._make_context,
+            "suppressed_row": lambda: suppressed_output_row(self.context),
+            "calibration_data": self._read_calibration_data,
+        }
+        shared = parts or {}
+        self._parts = {name: shared.get(name) or Once(make) for name, make in makers.items()}
+
+    def variant(
+        self,
+        *,
+        inputs: Inputs | None = None,
+        seed: int | None = None,
+        untie: bool | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Session:
+        """Return a session of a surgery that differs in what is given, and in nothing else.
+
+        It shares the model, and every part that does not depend on what changed.
+
+        Parameters
+        ----------
+        inputs : Inputs, optional
+            Another pair of the same source.
+        seed : int, optional
+        untie : bool, optional
+        texts : sequence of str, optional
+            Calibration documents, in the place of the recipe's.
+        """
+        changes: dict[str, Any] = {"seed": seed, "untie": untie}
+        updates = {name: value for name, value in changes.items() if value is not None}
+        changed = set(updates) | ({"pair"} if inputs else set()) | ({"texts"} if texts else set())
+        pair = inputs or self.inputs
+        parts = {name: part for name, part in self._parts.items() if not DEPENDS_ON[name] & changed}
+        return Session(
+            replace(pair, recipe=pair.recipe.model_copy(update=updates)),
+            progress=self.progress,
+            timings=self.timings,
+            warnings=self.warnings,
+            texts=self._given_texts if texts is None else texts,
+            parts=parts,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.inputs.recipe
+
+    @property
+    def alignment(self) -> Alignment:
+        """From the source's vocabulary to the target's."""
+        return self.inputs.alignment
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the source fits into memory, or may be spread; else it is not run."""
+        return bool(self._parts["runs_here"]())
+
+    @property
+    def runs_source(self) -> bool:
+        """Whether methods and calibration can run the source: a causal model that fits."""
+        return self.inputs.checkpoint.layout.kind == CAUSAL and self.runs_here
+
+    def require_forward(self, name: str, *, causal: bool = True, trains: bool = False) -> None:
+        """Refuse what runs the source where it cannot be run so; see `check_forward`."""
+        inputs = self.inputs
+        check_forward(
+            inputs.checkpoint, inputs.recipe, self.runs_here, name, causal=causal, trains=trains
+        )
+
+    @property
+    def model(self) -> LanguageModel:
+        """The source, loaded."""
+        model: LanguageModel = self._parts["model"]()
+        return model
+
+    @property
+    def model_loaded(self) -> bool:
+        """Whether something has asked for the model."""
+        return self._parts["model"].made
+
+    @property
+    def states(self) -> SourceStates:
+        """The source's forward pass; it counts the tokens that were run through it."""
+        states: SourceStates = self._parts["states"]()
+        return states
+
+    @property
+    def calibration_texts(self) -> tuple[str, ...]:
+        """The calibration documents."""
+        texts: tuple[str, ...] = self._parts["texts"]()
+        return texts
+
+    @property
+    def context(self) -> WatchedContext:
+        """What every initialiser of this surgery sees."""
+        context: WatchedContext = self._parts["context"]()
+        return context
+
+    @property
+    def suppressed_row(self) -> SuppressedRow:
+        """The output row of ids that nothing may emit, computed once for all methods."""
+        row: SuppressedRow = self._parts["suppressed_row"]()
+        return row
+
+    @property
+    def calibration_data(self) -> CalibrationData:
+        """What calibration works on.
+
+        Raises
+        ------
+        CalibrationError
+            If there is too little text.
+        """
+        data: CalibrationData = self._parts["calibration_data"]()
+        return data
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens run through the source's body so far, by methods and by calibration."""
+        data = self._parts["calibration_data"]
+        return self.states.n_tokens + (data().forward_tokens if data.made else 0)
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps of training so far, by methods and by calibration."""
+        data = self._parts["calibration_data"]
+        return self.states.gradient_steps + (data().gradient_steps if data.made else 0)
+
+    def _load_model(self) -> LanguageModel:
+        recipe = self.recipe
+        with self.timings.stage("load model"):
+            return load_model(
+                self.inputs.checkpoint.path,
+                device=recipe.device,
+                dtype=recipe.dtype,
+                trust_remote_code=recipe.trust_remote_code,
+            )
+
+    def _read_texts(self) -> tuple[str, ...]:
+        if self._given_texts is not None:
+            return self._given_texts
+        return _documents(self.recipe.text.calibration)
+
+    def _read_source_rows(self) -> tuple[Float32, Float32, Mask]:
+        """Return the input rows, the output rows, and which look trained."""
+        checkpoint = self.inputs.checkpoint
+        input_rows = checkpoint.input_rows()
+        output_rows = input_rows if checkpoint.layout.tied else checkpoint.output_rows()
+        if not self.recipe.allow_nonfinite:
+            _refuse_nonfinite(input_rows, output_rows)
+        return input_rows, output_rows, trained_rows(self.alignment.source, input_rows, output_rows)
+
+    def _count_tokens(self) -> tuple[Ids, Ids] | tuple[None, None]:
+        """Return how often each id of either vocabulary occurs in the calibration text."""
+        texts, inputs = self.calibration_texts, self.inputs
+        if not texts:
+            return None, None
+        source, target = inputs.alignment.source, inputs.alignment.target
+        n_source = inputs.checkpoint.layout.n_rows
+        return _counts(source, texts, n_source), _counts(target, texts, inputs.n_rows)
+
+    def _make_context(self) -> WatchedContext:
+        inputs, recipe = self.inputs, self.recipe
+        layout = inputs.checkpoint.layout
+        input_rows, output_rows, trained = self._parts["source_rows"]()
+        source_counts, target_counts = self._parts["counts"]()
+        missing = np.array(sorted(inputs.pieces), dtype=np.int64)
+        return WatchedContext(
+            alignment=inputs.alignment,
+            missing=missing,
+            pieces=tuple(inputs.pieces[int(i)] for i in missing),
+            input_rows=input_rows,
+            output_rows=output_rows,
+            tied=inputs.tied,
+            anchors=trained,
+            embedding_multiplier=layout.embedding_multiplier,
+            output_bias=inputs.checkpoint.output_bias(),
+            softcap=layout.softcap,
+            donor=inputs.donor,
+            source_counts=source_counts,
+            target_counts=target_counts,
+            texts=self.calibration_texts,
+            states=self.states if self.runs_source else None,
+            prefix=prefix_of(inputs.alignment.source),
+            device=main_device(recipe.device),
+            memory_budget=int(recipe.memory_gib * 2**30),
+            seed=recipe.seed,
+            progress=self.progress,
+        )
+
+    def _read_calibration_data(self) -> CalibrationData:
+        inputs = self.inputs
+        target = inputs.alignment.target
+        origin = row_origins(inputs, copied_rows(inputs, "tied" if inputs.tied else "output"))
+        text = np.isin(target.kinds, (Kind.ORDINARY, Kind.BYTE))
+        return read_calibration_data(
+            self.model,
+            # Calibration's own look at the text is not the initialiser's.
+            _unwatched(self.context),
+            new=np.flatnonzero(origin == INITIALISED),
+            # Controls such as EOS are in no text, so a text is no reason to move them.
+            shared=np.flatnonzero((origin[: len(text)] == COPIED) & text),
+            other=_documents(self.recipe.text.other),
+            seconds=DATA_SHARE * self.recipe.budget,
+        )
+
+
+def _unwatched(context: WatchedContext) -> InitContext:
+    values = {f.name: getattr(context, f.name) for f in fields(InitContext) if f.init}
+    return InitContext(**values)
+
+
+def _documents(patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(document.text for document in read_documents(patterns)) if patterns else ()
+
+
+def _counts(vocabulary: Vocabulary, texts: Sequence[str], n_rows: int) -> Ids:
+    counts = np.zeros(n_rows, dtype=np.int64)
+    for encoding in vocabulary.encode_many(texts):
+        counts += np.bincount(encoding.ids, minlength=n_rows)[:n_rows]
+    return counts
+
+
+def _refuse_nonfinite(*matrices: Float32) -> None:
+    """Refuse broken rows before anything is computed from them."""
+    bad = [int((~np.isfinite(rows).all(axis=1)).sum()) for rows in matrices]
+    if any(bad):
+        raise CheckpointError(
+            f"{max(bad)} rows of the source hold NaN or Inf: repair it, or add --allow-nonfinite"
+        )
