@@ -17,7 +17,7 @@ from tokensurgeon.inspection.row_audit import (
 from tokensurgeon.models import head as output_head
 from tokensurgeon.models.head import OutputHead
 from tokensurgeon.report.surgery_report import HeavyFact, OverPredictedFact, RowAudit, SideReport
-from tokensurgeon.report.words import audit as lines_of
+from tokensurgeon.report.words import rows_to_look_at
 
 N_ROWS, WIDTH = 60, 16
 NEW = np.arange(40, N_ROWS)
@@ -156,8 +156,8 @@ def test_the_lines_name_the_worst_with_their_figures():
             clipped=3,
         ),
     )
-    text = "\n".join(lines_of(make_report(output=side)))
+    text = "\n".join(rows_to_look_at(make_report(output=side)))
     for part in ("output: ", "'boo'", "25 % of the probability", "90 states", "'lead'", "50"):
         assert part in text
     assert "3 new rows shortened" in text
-    assert lines_of(make_report()) == []
+    assert rows_to_look_at(make_report()) == []

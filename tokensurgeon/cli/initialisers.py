@@ -79,13 +79,13 @@ def check(file: str, as_json: bool) -> None:
     from tokensurgeon.initialisers.check import check_initialiser
     from tokensurgeon.initialisers.registry import get, load_plugin
 
-    found = load_plugin(file)
-    for name in found:
+    registered = load_plugin(file)
+    for name in registered:
         check_initialiser(get(name))
     if as_json:
-        write_json({"file": file, "kept": found})
+        write_json({"file": file, "kept": registered})
         return
-    for name in found:
+    for name in registered:
         click.echo(f"{name}: keeps the contract")
 
 

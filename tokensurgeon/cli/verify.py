@@ -20,14 +20,14 @@ def command(checkpoint: str, as_json: bool) -> None:
     from tokensurgeon.checkpoint import recheck
 
     with console.progress() as progress:
-        found = recheck(checkpoint, progress)
+        result = recheck(checkpoint, progress)
     if as_json:
-        console.write_json(found.to_dict())
+        console.write_json(result.to_dict())
     else:
-        for step, said in found.checked.items():
-            click.echo(f"{step:14} {said}")
-        for problem in found.problems:
+        for step, outcome in result.checked.items():
+            click.echo(f"{step:14} {outcome}")
+        for problem in result.problems:
             click.echo(f"wrong          {problem}")
-    if found.problems:
-        n = len(found.problems)
+    if result.problems:
+        n = len(result.problems)
         raise CheckpointError(f"{checkpoint} has {n} problem{'s' if n > 1 else ''}; see above")

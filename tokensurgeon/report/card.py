@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import yaml
 
 from tokensurgeon.report import decisions, gap, words
+from tokensurgeon.report.pages import fill
 from tokensurgeon.report.surgery_report import SurgeryReport
 
 
@@ -22,17 +22,12 @@ def _row(cells: Sequence[str]) -> _Row:
 
 def model_card(report: SurgeryReport) -> str:
     """Return the card: what was done, how it compares, its limits, how to load and repeat it."""
-    from jinja2 import Environment, StrictUndefined
-
-    # Markdown, not HTML: nothing is escaped but what would break a table.
-    environment = Environment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_in_cell, autoescape=False
-    )
-    template = resources.files("tokensurgeon.report").joinpath("card.md.jinja")
     sides = [("both", report.output)]
     if not report.tied:
         sides = [("input", report.input), ("output", report.output)]
-    return environment.from_string(template.read_text("utf-8")).render(
+    return fill(
+        "card.md.jinja",
+        _in_cell,
         report=report,
         source=words.short(report.source.path),
         target=words.short(report.target.path),
@@ -51,7 +46,7 @@ def model_card(report: SurgeryReport) -> str:
         row=_row,
         sides=sides,
         audit=_audit(sides),
-        audit_lines=words.audit(report),
+        audit_lines=words.rows_to_look_at(report),
         alignment=list(_flat(report.alignment)),
         recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True),
         short=words.short,
@@ -69,12 +64,12 @@ def _in_cell(value: Any) -> Any:
 
 
 def _audit(sides: list[tuple[str, Any]]) -> list[tuple[str, str, dict[str, float]]]:
-    found = []
-    for name, side in sides:
-        for kind, norms in (("made", side.audit.new), ("trained", side.audit.trained)):
-            if norms:
-                found.append((name, kind, norms))
-    return found
+    return [
+        (name, kind, norms)
+        for name, side in sides
+        for kind, norms in (("made", side.audit.new), ("trained", side.audit.trained))
+        if norms
+    ]
 
 
 def _flat(summary: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from tokensurgeon.report.surgery_report import SurgeryReport
 SMALL = 0.01
 """Parts under this share of the gap, on either side of zero, are taken together."""
 
+# A kind that is in neither is a script, such as Cyrillic: "Cyrillic words".
 _PLURALS = {"mixed": "mixed tokens", "control": "controls", "UTF-8 piece": "UTF-8 pieces"}
 _AS_THEY_ARE = {
     "newlines", "spaces", "digits", "words", "single letters", "punctuation", "multi-word",
@@ -53,7 +54,7 @@ def parts(entry: Mapping[str, Any] | None) -> list[Part]:
             part["bits_per_byte"],
             part["excess"] / gap if gap > 0 else None,
             part["tokens"],
-            tuple(one["text"] for one in part["examples"]),
+            tuple(example["text"] for example in part["examples"]),
         )
         for part in excess
     ]
@@ -65,26 +66,26 @@ def patched_parts(report: SurgeryReport) -> list[Part]:
     return parts(next((entry for entry in entries if entry["name"] == "patched"), None))
 
 
-def table(found: Sequence[Part]) -> list[Part]:
+def table(parts: Sequence[Part]) -> list[Part]:
     """Return the lines of a table: shared and missing whole, then the parts worth a line."""
-    if not found:
+    if not parts:
         return []
     whole = [
         joined
         for word in ("missing", "shared")
-        if (joined := _joined(f"all {word} tokens", [p for p in found if p.name.startswith(word)]))
+        if (joined := _joined(f"all {word} tokens", [p for p in parts if p.name.startswith(word)]))
     ]
-    large = [part for part in found if abs(part.share or 0.0) >= SMALL or part.share is None]
-    rest = _joined("the rest", [part for part in found if part not in large])
+    large = [part for part in parts if abs(part.share or 0.0) >= SMALL or part.share is None]
+    rest = _joined("the rest", [part for part in parts if part not in large])
     return [*whole, *large, *([rest] if rest else [])]
 
 
-def largest(found: Sequence[Part]) -> str | None:
+def largest(parts: Sequence[Part]) -> str | None:
     """Name the part of the largest excess in a sentence; None where there is no gap."""
-    if not found or found[0].share is None or found[0].excess <= 0:
+    if not parts or parts[0].share is None or parts[0].excess <= 0:
         return None
-    first = found[0]
-    gap = sum(part.excess for part in found)
+    first = parts[0]
+    gap = sum(part.excess for part in parts)
     such = ", ".join(repr(text) for text in first.examples[:4])
     return (
         f"The largest failure is {first.name}: {first.excess:.4f} of the {gap:.4f} bits per byte "
@@ -93,14 +94,14 @@ def largest(found: Sequence[Part]) -> str | None:
     )
 
 
-def in_short(found: Sequence[Part], n: int = 4) -> str | None:
+def in_short(parts: Sequence[Part], n: int = 4) -> str | None:
     """List the largest parts on one line; None where there is no gap."""
-    if largest(found) is None:
+    if largest(parts) is None:
         return None
-    shown = [part for part in found[:n] if part.excess > 0]
-    rest = sum(part.excess for part in found) - sum(part.excess for part in shown)
+    shown = [part for part in parts[:n] if part.excess > 0]
+    rest = sum(part.excess for part in parts) - sum(part.excess for part in shown)
     listed = [f"{part.name} {part.excess:+.4f}" for part in shown]
-    if len(found) > len(shown):
+    if len(parts) > len(shown):
         listed.append(f"the rest {rest:+.4f}")
     return f"Where the gap is: {', '.join(listed)}"
 

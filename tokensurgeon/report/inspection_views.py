@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokensurgeon.report import inspection_words as said
+from tokensurgeon.report.pages import fill, write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +17,13 @@ if TYPE_CHECKING:
     from tokensurgeon.inspection import Excerpt, Inspection, Span
 
 STYLES = ("black on #a8d1ff", "black on #ffd9a0")
+"""Of tokens in turn, so that each is seen to end."""
 NARROWEST = 36
 """Columns that a tokenizer's cuts take at least; where there is less room, they stand below."""
 LONGEST_NAME = 28
+"""Characters of the name of a figure; with two tokenizers the table fits 80 columns."""
 NOTHING = "∅"
+"""Stands for a token that adds no text."""
 
 
 def print_inspection(console: Console, inspection: Inspection) -> None:
@@ -115,11 +116,8 @@ def cut_text(spans: Sequence[Span], *, colour: bool) -> Text:
 
 def page(inspection: Inspection) -> str:
     """Return the page: every text escaped, no script, nothing loaded."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, autoescape=True)
-    template = resources.files("tokensurgeon.report").joinpath("inspection.html.jinja")
-    return environment.from_string(template.read_text("utf-8")).render(
+    return fill(
+        "inspection.html.jinja",
         entries=inspection.entries,
         excerpts=inspection.excerpts,
         rows=said.rows(inspection),
@@ -132,18 +130,4 @@ def page(inspection: Inspection) -> str:
 
 def write_page(path: str | Path, inspection: Inspection) -> None:
     """Write the page to a file: whole, or not at all."""
-    path = Path(path)
-    data = page(inspection).encode("utf-8", "backslashreplace")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, page(inspection).encode("utf-8", "backslashreplace"))

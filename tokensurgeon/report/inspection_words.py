@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokensurgeon.vocabulary import Vocabulary
 
 MOST_SOURCES = 24
+"""Files that have a line of their own: about a screen; JSON has all."""
 KINDS = {
     "ordinary": ("text", "ordinary tokens"),
     "byte": ("bytes", "such as <0x41>"),
@@ -21,6 +22,7 @@ KINDS = {
     "unused": ("unused ids", "reserved, or never produced"),
     "padding": ("holes", "ids without a token"),
 }
+"""What the kinds of tokens are called, and what they are."""
 PATHPIECE = (
     "Fewer tokens is not better models (Schmidt et al., 2024, arXiv 2402.18376); the report of a "
     "transplant says what a vocabulary costs in bits per byte."
@@ -53,7 +55,7 @@ def rows(inspection: Inspection) -> list[Row]:
     def row(name: str, cell: Callable[[Inspected], str], about: str = "") -> Row:
         return Row(name, tuple(cell(entry) for entry in entries), about)
 
-    found = [
+    table = [
         Row("vocabulary", heading=True),
         row("model", lambda e: str(e.facts["model"])),
         row("llama.cpp", lambda e: e.facts["gguf"] or "–", "what it calls this way to cut text"),
@@ -79,27 +81,27 @@ def rows(inspection: Inspection) -> list[Row]:
         row("hard texts, AutoTokenizer", lambda e: _kept(e, 1), "and through transformers"),
     ]
     if entries[0].figures.total is not None:
-        found += _text_rows(inspection)
-    return found
+        table += _text_rows(inspection)
+    return table
 
 
 def _text_rows(inspection: Inspection) -> list[Row]:
     entries = inspection.entries
-    figures = [each.figures for each in entries]
+    figures = [entry.figures for entry in entries]
     pairs = [(f, f.total) for f in figures if f.total is not None]
     first, whole = pairs[0]
-    found = [
+    table = [
         Row("bytes per token", heading=True),
         Row("all", tuple(f"{total.bytes_per_token:.3f}" for _, total in pairs), _amount(whole)),
     ]
     if len(first.sources) > 1:
-        for place, source in enumerate(first.sources[:MOST_SOURCES]):
-            cells = tuple(f"{f.sources[place].bytes_per_token:.3f}" for f, _ in pairs)
-            found.append(Row(source.name, cells, _amount(source)))
+        for i, source in enumerate(first.sources[:MOST_SOURCES]):
+            cells = tuple(f"{f.sources[i].bytes_per_token:.3f}" for f, _ in pairs)
+            table.append(Row(source.name, cells, _amount(source)))
         hidden = len(first.sources) - MOST_SOURCES
         if hidden > 0:
-            found.append(Row(f"and {hidden:,} more", tuple("…" for _ in pairs), "in --json"))
-    found += [
+            table.append(Row(f"and {hidden:,} more", tuple("…" for _ in pairs), "in --json"))
+    table += [
         Row("on the text", heading=True),
         Row("tokens", tuple(f"{total.tokens:,}" for _, total in pairs)),
         Row(
@@ -118,10 +120,10 @@ def _text_rows(inspection: Inspection) -> list[Row]:
     ]
     if first.parity is not None:
         cells = tuple(f"{f.parity.gini:.4f}" if f.parity else "–" for f, _ in pairs)
-        found.append(
+        table.append(
             Row("parity (Gini)", cells, f"of tokens per {first.parity.unit} over files; 0 is even")
         )
-    found += [
+    table += [
         Row(
             "several words",
             tuple(_percent(total.multi_word, total.tokens) for _, total in pairs),
@@ -143,14 +145,14 @@ def _text_rows(inspection: Inspection) -> list[Row]:
             "one batch, cold cache",
         ),
     ]
-    return found
+    return table
 
 
 def listings(inspection: Inspection, limit: int = 12) -> list[Listing]:
     """Return the lists of tokens: never emitted, boilerplate, under-trained; hard texts lost."""
     from tokensurgeon.inspection.spans import quoted
 
-    found = [
+    lists = [
         Listing(
             "Longest tokens",
             tuple(
@@ -170,26 +172,26 @@ def listings(inspection: Inspection, limit: int = 12) -> list[Listing]:
                     (quoted(vocabulary.token_bytes[i] or b""), _named(vocabulary, i)) for i in ids
                 ]
                 title = f"Tokens that encoding never emits: {entry.name}, {len(ids):,} {why}"
-                found.append(_listing(title, items, limit))
+                lists.append(_listing(title, items, limit))
         if entry.figures.boilerplate:
             items = [
                 (
-                    quoted(each.bytes),
-                    f"{words.count(each.uses, 'use')} in {words.count(each.lines, 'line')}, "
-                    f"{words.count(each.documents, 'document')}",
+                    quoted(suspect.bytes),
+                    f"{words.count(suspect.uses, 'use')} in {words.count(suspect.lines, 'line')}, "
+                    f"{words.count(suspect.documents, 'document')}",
                 )
-                for each in entry.figures.boilerplate
+                for suspect in entry.figures.boilerplate
             ]
-            found.append(_listing(f"Boilerplate suspects: {entry.name}", items, limit))
+            lists.append(_listing(f"Boilerplate suspects: {entry.name}", items, limit))
         lost = {text: reload.route for reload in entry.reloads for text in reload.lost}
         if lost:
             items = [(repr(text), "") for text in lost]
-            found.append(_listing(f"Hard texts that do not come back: {entry.name}", items, limit))
+            lists.append(_listing(f"Hard texts that do not come back: {entry.name}", items, limit))
     if inspection.undertrained is not None:
-        found.append(
+        lists.append(
             _undertrained(inspection.undertrained, inspection.entries[0].vocabulary, limit)
         )
-    return found
+    return lists
 
 
 def _undertrained(result: UnderTrained, vocabulary: Vocabulary, limit: int) -> Listing:
@@ -197,52 +199,52 @@ def _undertrained(result: UnderTrained, vocabulary: Vocabulary, limit: int) -> L
 
     many = "" if result.count is None else f", {result.count:,} no better than untrained rows"
     items = []
-    for each in result.suspects:
-        cosine = "" if each.cosine is None else f", cosine distance {each.cosine:.4g}"
-        text = quoted(vocabulary.token_bytes[each.id] or b"")
-        items.append((text, f"id {each.id}, norm {each.norm:.4g}{cosine}"))
+    for suspect in result.suspects:
+        cosine = "" if suspect.cosine is None else f", cosine distance {suspect.cosine:.4g}"
+        text = quoted(vocabulary.token_bytes[suspect.id] or b"")
+        items.append((text, f"id {suspect.id}, norm {suspect.norm:.4g}{cosine}"))
     by = "input norm" if result.indicator == "norm" else "output cosine distance"
     return _listing(f"Under-trained tokens, by {by}{many}", items, limit)
 
 
 def notes(inspection: Inspection) -> list[str]:
     """Return what is said in sentences below the table."""
-    found = []
+    said = []
     for entry in inspection.entries:
         trained = entry.training or {}
         ours, stock = trained.get("bytes_per_token"), trained.get("stock_bpe_bytes_per_token")
         if isinstance(ours, float) and isinstance(stock, float):
-            found.append(
+            said.append(
                 f"{entry.name}, held out when it was trained: {ours:.3f} bytes per token, plain "
                 f"BPE of equal size {stock:.3f}."
             )
         for reload in entry.reloads:
             if reload.failed is not None:
-                found.append(f"{entry.name}: {reload.route} does not load it: {reload.failed}.")
+                said.append(f"{entry.name}: {reload.route} does not load it: {reload.failed}.")
             elif reload.same_ids < reload.texts:
                 different = reload.texts - reload.same_ids
-                found.append(
+                said.append(
                     f"{entry.name}: {reload.route} gives other ids for "
                     f"{words.count(different, 'hard text')}."
                 )
     if inspection.undertrained is not None:
-        found.append(_undertrained_note(inspection.undertrained))
+        said.append(_undertrained_note(inspection.undertrained))
     if inspection.mixture is not None:
         mixture = inspection.mixture
-        found.append(
+        said.append(
             f"Mixture read off {words.count(mixture.merges, 'merge')} (Hayase et al., 2024, arXiv "
             f"2407.16607); slack {100 * mixture.slack:.1f} % of the counts of merged pairs: none "
             "where the shares explain every merge, and much where the categories are not what the "
             "tokenizer was trained on. Shares are of bytes, among the categories given."
         )
     if inspection.entries[0].figures.total is not None:
-        found.append(
+        said.append(
             "Rényi efficiency is ln(Σ p^α) / ((1 − α) ln |V|) (Zouhar et al., 2023, arXiv "
             "2306.16842)."
         )
-    found.append(f"Peak memory of the whole process: {words.size(inspection.peak_memory)}.")
-    found.append(PATHPIECE)
-    return found
+    said.append(f"Peak memory of the whole process: {words.size(inspection.peak_memory)}.")
+    said.append(PATHPIECE)
+    return said
 
 
 def _undertrained_note(result: UnderTrained) -> str:
@@ -276,8 +278,8 @@ def _named(vocabulary: Vocabulary, token: int) -> str:
     return f"id {token}{spelling}"
 
 
-def _kept(entry: Inspected, place: int) -> str:
-    reload = entry.reloads[place]
+def _kept(entry: Inspected, route: int) -> str:
+    reload = entry.reloads[route]
     return "–" if reload.failed is not None else f"{reload.kept} of {reload.texts}"
 
 

@@ -7,15 +7,13 @@ loaded only then.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import MissingExtraError, UsageError
 from tokensurgeon.report import gap, words
+from tokensurgeon.report.pages import fill, write_whole
 from tokensurgeon.report.words import Figure
 
 if TYPE_CHECKING:
@@ -67,11 +65,7 @@ def write_plot(path: str | Path, comparison: Mapping[str, Any]) -> None:
         data = page(comparison).encode("utf-8")
     else:
         data = picture(comparison, path.suffix.lower()[1:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
+    write_whole(path, data)
 
 
 def picture(comparison: Mapping[str, Any], form: str) -> bytes:
@@ -88,17 +82,14 @@ def picture(comparison: Mapping[str, Any], form: str) -> bytes:
 
 def page(comparison: Mapping[str, Any]) -> str:
     """Return one HTML page with the picture and the table; it loads nothing from elsewhere."""
-    from jinja2 import Environment, StrictUndefined
-
     svg = picture(comparison, "svg").decode("utf-8")
     figures = [words.figure_of(row) for row in comparison["rows"]]
     measured = [figure for figure in figures if figure.error is None]
     entries = comparison["evaluation"]["entries"]
     best = next((figure.name for figure in measured if figure.gap is not None), None)
     entry = next((one for one in entries if one["name"] == best), None)
-    environment = Environment(undefined=StrictUndefined, autoescape=True)
-    template = resources.files("tokensurgeon.report").joinpath("comparison.html.jinja")
-    return environment.from_string(template.read_text("utf-8")).render(
+    return fill(
+        "comparison.html.jinja",
         facts=comparison["facts"],
         heading=heading(comparison["facts"]),
         svg=svg[svg.index("<svg") :],

@@ -19,6 +19,7 @@ from tokensurgeon.errors import CheckpointError, UnknownNameError
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
+"""Of a patched checkpoint, where the records are."""
 MATCHES = {
     "none": "no source token has these bytes",
     "exact": "bytes, kind and spelling equal",
@@ -39,7 +40,7 @@ ORIGINS = {
 
 
 LEAST_REST = 0.01
-"""Share of a row's norm below which what no weight says is not worth a line."""
+"""Share of a row's norm below which what no weight says is rounding and gets no line."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,11 @@ class Records:
         if kind in ("any", "text") and token:
             vocabulary = load_vocabulary(self.checkpoint)
             data = token.encode("utf-8", "surrogateescape")
-            found = vocabulary.emits(data)
-            if found is None:
-                found = next(iter(vocabulary.ids_of_bytes(data)), None)
-            if found is not None:
-                return found
+            token_id = vocabulary.emits(data)
+            if token_id is None:
+                token_id = next(iter(vocabulary.ids_of_bytes(data)), None)
+            if token_id is not None:
+                return token_id
         raise UnknownNameError(
             f"{token!r} is no id, no spelling and not the text of one token; "
             f"the tokenizer has {sum(s is not None for s in self.spellings):,}"

@@ -20,19 +20,19 @@ def print_report(console: Console, report: SurgeryReport) -> None:
     """Print what was done, the table of figures, and every warning."""
     for label, text in facts(report):
         console.print(f"[bold]{label:8}[/bold]", text, sep="", markup=True, soft_wrap=True)
-    found = words.figures(report)
-    if found:
+    figures = words.figures(report)
+    if figures:
         console.print()
-        console.print(figures_table(found))
+        console.print(figures_table(figures))
         parts = gap.patched_parts(report)
-        for note in (*words.notes(found), gap.in_short(parts), gap.largest(parts)):
+        for note in (*words.notes(figures), gap.in_short(parts), gap.largest(parts)):
             if note is not None:
                 console.print(note, markup=False, soft_wrap=True)
     elif not report.dry_run and report.not_evaluated:
         console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
     for line in decisions.in_short(report):
         console.print(line, markup=False, soft_wrap=True)
-    lines = words.audit(report)
+    lines = words.rows_to_look_at(report)
     if report.warnings or lines:
         console.print()
     for line in lines:
@@ -65,10 +65,10 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
             )
         )
     if report.tied:
-        lines.append(("rows", side(report.output, report.rows.total, report.dry_run)))
+        sides = [("rows", report.output)]
     else:
-        lines.append(("input", side(report.input, report.rows.total, report.dry_run)))
-        lines.append(("output", side(report.output, report.rows.total, report.dry_run)))
+        sides = [("input", report.input), ("output", report.output)]
+    lines += [(name, side(one, report.rows.total, report.dry_run)) for name, one in sides]
     untying = words.untying(report)
     if untying is not None:
         lines.append(("untied", untying))
@@ -92,10 +92,9 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
 
 def side(report: SideReport, total: int, planned: bool = False) -> str:
     """Say in one line where a side's rows came from."""
-    made = "to be made by" if planned else "made by"
     parts = [
         f"{words.count(total, 'row')}: {words.copied(report, total, ' copied')}",
-        f"{report.initialised:,} {made} {report.method}",
+        f"{report.initialised:,} {'to be ' if planned else ''}made by {report.method}",
     ]
     if report.unspellable:
         parts.append(f"{report.unspellable:,} that nothing spells")
@@ -108,14 +107,14 @@ def side(report: SideReport, total: int, planned: bool = False) -> str:
     return ", ".join(parts)
 
 
-def figures_table(found: Iterable[words.Figure]) -> Table:
+def figures_table(figures: Iterable[words.Figure]) -> Table:
     """Return the table of a report's figures."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
     _add_figure_columns(table)
-    for figure in found:
+    for figure in figures:
         table.add_row(figure.name, *figure.cells())
     return table
 
@@ -153,8 +152,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     from rich.table import Table
     from rich.text import Text
 
-    found = [words.figure_of(row) for row in rows]
-    measured = [figure for figure in found if figure.error is None]
+    figures = [words.figure_of(row) for row in rows]
+    measured = [figure for figure in figures if figure.error is None]
     columns = dict(
         zip(words.SHORT_HEADINGS, zip(*(f.cells() for f in measured), strict=True), strict=True)
     )
@@ -178,11 +177,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
         table.add_column(heading, justify="right", no_wrap=True)
     if wide:
         table.add_column("given")
-    for place, figure in enumerate(measured):
-        cells = [column[place] for column in columns.values()]
+    for i, figure in enumerate(measured):
+        cells = [column[i] for column in columns.values()]
         if wide:
             cells.append("" if figure.name == "source" else figure.given)
         table.add_row(escape(figure.name), *cells)
     notes = [Text(note) for note in words.notes(measured)]
-    failed = [Text(f"{f.name}: {f.error}") for f in found if f.error is not None]
+    failed = [Text(f"{f.name}: {f.error}") for f in figures if f.error is not None]
     return Group(table, *notes, *failed)

@@ -27,7 +27,7 @@ class Figure:
     forward_tokens: int = 0
     gradient_steps: int = 0
     seconds: float | None = None
-    spread: tuple[float, float] | None = None
+    seed_range: tuple[float, float] | None = None
     error: str | None = None
     lost: int = 0
     """Chunks of the text on which its tokenizer loses text: not comparable, in no figure of it."""
@@ -71,14 +71,14 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
     comparison under ``gap`` and ``interval``.
     """
     difference = row.get("difference")
-    gap, found = row.get("gap"), row.get("interval")
+    gap, bounds = row.get("gap"), row.get("interval")
     if difference:
-        gap, found = difference["estimate"], [difference["low"], difference["high"]]
+        gap, bounds = difference["estimate"], [difference["low"], difference["high"]]
     return Figure(
         name=name or str(row.get("name") or row.get("method")),
         bits_per_byte=row.get("bits_per_byte"),
         gap=gap,
-        interval=_pair(found),
+        interval=_pair(bounds),
         closed=row.get("closed"),
         gap_adapted=row.get("gap_adapted"),
         perplexity_ratio=row.get("perplexity_ratio"),
@@ -88,7 +88,7 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
         forward_tokens=int(row.get("forward_tokens") or 0),
         gradient_steps=int(more.get("gradient_steps", row.get("gradient_steps") or 0)),
         seconds=row.get("seconds"),
-        spread=_pair(row.get("spread")),
+        seed_range=_pair(row.get("seed_range")),
         error=row.get("error"),
         lost=int(row.get("chunks_not_comparable") or 0),
     )
@@ -102,38 +102,37 @@ def figures(report: SurgeryReport) -> list[Figure]:
     """Return the lines of a report's table: source, patched, baselines; empty if not measured."""
     if report.evaluation is None:
         return []
-    found = []
+    steps = sum(stage.gradient_steps for stage in report.stages)
+    lines = []
     for entry in report.evaluation["entries"]:
-        name = str(entry["name"])
-        label = f"patched: {methods(report)}" if name == "patched" else name
-        found.append(
+        name, patched = str(entry["name"]), entry["name"] == "patched"
+        lines.append(
             figure_of(
                 entry,
-                label,
+                f"patched: {methods(report)}" if patched else name,
                 donor=name in report.donor_methods,
                 text_bytes=report.calibration_bytes if name in report.text_methods else 0,
-                gradient_steps=sum(stage.gradient_steps for stage in report.stages)
-                if name == "patched"
-                else 0,
+                gradient_steps=steps if patched else 0,
             )
         )
-    return found
+    return lines
 
 
-def notes(found: Sequence[Figure]) -> list[str]:
+def notes(figures: Sequence[Figure]) -> list[str]:
     """Say which figures leave chunks out (such a line cannot be ranked), and what is random."""
     lines = [
         f"{figure.name}: not comparable on {count(figure.lost, 'chunk')} where its tokenizer loses "
         "text; they are left out, and its gap is over what both could score"
-        for figure in found
+        for figure in figures
         if figure.lost
     ]
-    return lines + [
-        f"{figure.name} is random: {figure.spread[0]:.4f} … {figure.spread[1]:.4f} bits per byte "
-        "over the seeds"
-        for figure in found
-        if figure.spread
-    ]
+    for figure in figures:
+        if figure.seed_range:
+            low, high = figure.seed_range
+            lines.append(
+                f"{figure.name} is random: {low:.4f} … {high:.4f} bits per byte over the seeds"
+            )
+    return lines
 
 
 def untying(report: SurgeryReport) -> str | None:
@@ -157,39 +156,39 @@ def methods(report: SurgeryReport) -> str:
     return f"{report.input.method} (input), {report.output.method} (output)"
 
 
-def audit(report: SurgeryReport) -> list[str]:
+def rows_to_look_at(report: SurgeryReport) -> list[str]:
     """Say, a line each, which new rows to look at; empty where there is nothing to say."""
     sides = [("", report.output)]
     if not report.tied:
         sides = [("input: ", report.input), ("output: ", report.output)]
     lines = []
     for label, side in sides:
-        found = side.audit
-        if found.nonfinite:
-            lines.append(f"{label}{count(found.nonfinite, 'new row')} with NaN or Inf")
-        if found.clipped:
-            lines.append(f"{label}{count(found.clipped, 'new row')} shortened")
-        if found.long:
-            lines.append(f"{label}longer than the longest trained row: {tokens(found.long)}")
-        if found.over_predicted:
-            worst = found.over_predicted[0]
+        audit = side.audit
+        if audit.nonfinite:
+            lines.append(f"{label}{count(audit.nonfinite, 'new row')} with NaN or Inf")
+        if audit.clipped:
+            lines.append(f"{label}{count(audit.clipped, 'new row')} shortened")
+        if audit.long:
+            lines.append(f"{label}longer than the longest trained row: {tokens(audit.long)}")
+        if audit.over_predicted:
+            worst = audit.over_predicted[0]
             often = ""
             if worst.frequency is not None:
                 often = f" and is {100 * worst.frequency:.2g} % of the text"
             lines.append(
-                f"{label}{count(found.n_over_predicted, 'new row')} predicted far more often than "
-                f"the text has the token, over {count(found.states, 'state')}: "
-                f"{tokens(found.over_predicted)}; the first takes "
+                f"{label}{count(audit.n_over_predicted, 'new row')} predicted far more often than "
+                f"the text has the token, over {count(audit.states, 'state')}: "
+                f"{tokens(audit.over_predicted)}; the first takes "
                 f"{100 * worst.probability:.2g} % of the probability{often}"
             )
-        if found.heavy:
+        if audit.heavy:
             lines.append(
-                f"{label}{count(found.n_heavy, 'new row')} with large weights, up to a norm of "
-                f"{found.heavy[0].norm:.3g} (median {found.weights['p50']:.2g}): "
-                f"{tokens(found.heavy)}"
+                f"{label}{count(audit.n_heavy, 'new row')} with large weights, up to a norm of "
+                f"{audit.heavy[0].norm:.3g} (median {audit.weights['p50']:.2g}): "
+                f"{tokens(audit.heavy)}"
             )
-        if found.not_probed:
-            lines.append(f"{label}not looked for over-predicted rows: {found.not_probed}")
+        if audit.not_probed:
+            lines.append(f"{label}not looked for over-predicted rows: {audit.not_probed}")
     return lines
 
 
