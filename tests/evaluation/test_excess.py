@@ -14,8 +14,8 @@ from tokensurgeon.evaluation import (
     EntryResult,
     EvaluationProtocol,
     evaluate,
-    kind_of,
     loss_on_spans,
+    token_kind,
 )
 
 
@@ -54,7 +54,7 @@ def test_the_parts_add_up_to_the_gap(source, other, texts):
     )
     for part in entry.excess:
         for text, tokens, excess in part.examples:
-            assert kind_of(text.encode()) == part.kind or text.startswith("0x")
+            assert token_kind(text.encode()) == part.kind or text.startswith("0x")
             assert 0 < tokens <= part.tokens
             assert excess > 0
 

@@ -18,8 +18,8 @@ from tokensurgeon.evaluation import (
     bits_per_byte,
     bootstrap_ratio,
     evaluate,
-    kind_of,
     perplexity,
+    token_kind,
 )
 
 
@@ -132,5 +132,5 @@ def test_an_evaluation_is_json(source, other, texts):
         (b"", "spaces"),
     ],
 )
-def test_the_kind_of_a_token_is_read_from_its_bytes(data, kind):
-    assert kind_of(data) == kind
+def test_the_token_kind_a_token_is_read_from_its_bytes(data, kind):
+    assert token_kind(data) == kind

@@ -11,8 +11,7 @@ import pytest
 
 from tokensurgeon import transplant
 from tokensurgeon.errors import MissingExtraError, UsageError
-from tokensurgeon.models import device_map as spread
-from tokensurgeon.models import load
+from tokensurgeon.models import device_map, load
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.load import load_model
 
@@ -24,25 +23,25 @@ def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Leave so little memory that blocks go to disk; returns the models' device maps."""
     pytest.importorskip("accelerate")
     maps: list[Any] = []
-    options = spread.spread_options
+    options = device_map.device_map_options
 
     def tight() -> dict[str, Any]:
         return options({"cpu": 30_000})
 
-    home = spread.bring_rows_home
+    move = device_map.rows_to_main_device
 
     def seen(model: Any, *others: Any) -> None:
         maps.append(model.hf_device_map)
-        home(model, *others)
+        move(model, *others)
 
-    monkeypatch.setattr(load, "spread_options", tight)
-    monkeypatch.setattr(load, "bring_rows_home", seen)
+    monkeypatch.setattr(load, "device_map_options", tight)
+    monkeypatch.setattr(load, "rows_to_main_device", seen)
     return maps
 
 
 @pytest.mark.parametrize(("family", "tied"), [("llama", False), ("llama", True), ("gpt2", False),
                                               ("gpt_neox", False), ("phi", False)])  # fmt: skip
-def test_what_is_spread_computes_the_same(
+def test_a_model_on_several_devices_computes_the_same(
     model_of: Callable[..., Path], on_disk: list[Any], family: str, tied: bool
 ) -> None:
     folder = model_of(family, tied)
@@ -66,7 +65,7 @@ def same(one: LanguageModel, other: LanguageModel) -> bool:
     )
 
 
-def test_a_surgery_of_what_is_spread(
+def test_a_surgery_of_a_model_on_several_devices(
     model_of: Callable[..., Path], on_disk: list[Any], tmp_path: Path, tiny_donor: Path
 ) -> None:
     text = tmp_path / "text.txt"
@@ -84,7 +83,7 @@ def test_a_surgery_of_what_is_spread(
         )
         made.append([entry.bits_per_byte for entry in result.evaluation.entries])
     assert made[0] == pytest.approx(made[1], rel=1e-5)
-    assert any("spread over devices" in line for line in result.report.warnings)
+    assert any("lies on several devices" in line for line in result.report.warnings)
     files = [(tmp_path / each / "model.safetensors").read_bytes() for each in ("cpu", "auto")]
     assert files[0] == files[1]
     with pytest.raises(UsageError, match="--device auto does not allow"):
@@ -97,7 +96,7 @@ def test_a_surgery_of_what_is_spread(
 def test_without_accelerate_it_is_named(
     model_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(device_map.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="pip install accelerate"):
         load_model(model_of(), device="auto")
 

@@ -20,6 +20,7 @@ from tokensurgeon.errors import CheckpointError, OutputExistsError
 
 _AT_FDCWD = -100
 _NOREPLACE, _EXCHANGE = 1, 2
+"""Arguments of Linux' renameat2(2), which Python does not have."""
 
 
 def check_output(

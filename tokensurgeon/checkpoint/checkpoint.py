@@ -1,6 +1,6 @@
 """A checkpoint opened for surgery: its configuration, layout and vocabulary rows.
 
-The model is not loaded; rows are read from their byte ranges. `model.load_model` runs it.
+The model is not loaded; rows are read from their byte ranges. `models.load_model` runs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tokensurgeon.arrays import ITEM_BYTES, Float32, blocks
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.files import (
     TensorFolder,
@@ -23,13 +24,11 @@ from tokensurgeon.checkpoint.files import (
     read_optional_json,
 )
 from tokensurgeon.checkpoint.layout import Layout, find_layout
-from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOATS
+from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOAT_DTYPES
 from tokensurgeon.errors import UnsupportedCheckpointError
 
-Rows = npt.NDArray[np.float32]
 
-
-def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Rows:
+def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Float32:
     """Read raw rows (n, bytes per row) of a file dtype such as ``"BF16"`` as float32 (n, width)."""
     raw = np.ascontiguousarray(raw)
     if dtype == "BF16":  # a bfloat16 is the upper half of a float32
@@ -39,25 +38,24 @@ def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Rows:
         return raw.view(numpy_dtype).astype(np.float32)
 
 
-def rows_to_raw(rows: Rows, dtype: str) -> npt.NDArray[np.uint8]:
+def rows_to_raw(rows: Float32, dtype: str) -> npt.NDArray[np.uint8]:
     """Round float32 rows (n, width) to a file dtype, as raw rows (n, bytes per row)."""
     import torch
 
-    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-             "F64": torch.float64}  # fmt: skip
-    tensor = torch.tensor(np.ascontiguousarray(rows, dtype=np.float32)).to(kinds[dtype])
+    tensor = torch.tensor(np.ascontiguousarray(rows, dtype=np.float32))
+    tensor = tensor.to(getattr(torch, FLOAT_DTYPES[dtype]))
     raw: npt.NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
     return raw.reshape(rows.shape[0], -1)
 
 
-def round_rows(rows: Rows, dtype: str) -> Rows:
+def round_rows(rows: Float32, dtype: str) -> Float32:
     """Return float32 rows as they will be after a trip through a file of torch dtype `dtype`.
 
     `dtype` is a `Checkpoint.dtype`, such as ``"bfloat16"``.
     """
     if not rows.size:
         return rows.copy()
-    name = next(file for file, torch_name in FLOATS.items() if torch_name == dtype)
+    name = next(name for name, torch_name in FLOAT_DTYPES.items() if torch_name == dtype)
     return rows_to_float32(rows_to_raw(rows, name), name).reshape(rows.shape)
 
 
@@ -135,7 +133,7 @@ class Checkpoint:
             config=config,
             generation_config=read_optional_json(folder, "generation_config.json"),
             layout=layout,
-            dtype=FLOATS[tensors.info(layout.rows_key).dtype],
+            dtype=FLOAT_DTYPES[tensors.info(layout.rows_key).dtype],
             max_positions=max_positions(built, layout.position_offset),
             n_layers=int(built.get_text_config().num_hidden_layers),
             hidden_width=int(built.get_text_config().hidden_size),
@@ -148,24 +146,18 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(self.tensors.info(name).n_bytes for name in self.tensors.where)
 
-    @property
-    def bytes_per_value(self) -> int:
-        """Bytes of one number of the rows, as stored."""
-        info = self.tensors.info(self.layout.rows_key)
-        return info.row_bytes // self.layout.width
-
-    def input_rows(self) -> Rows:
+    def input_rows(self) -> Float32:
         """Return the input rows, float32 (n_rows, width), raw: without the model's multiplier.
 
         Rows that are not finite are returned as they are; the writer refuses them.
         """
         return self._read((self.layout.input_names or self.layout.output_names)[0])
 
-    def output_rows(self) -> Rows:
+    def output_rows(self) -> Float32:
         """Return the output rows, float32 (n_rows, width); equal to the input rows when tied."""
         return self._read((self.layout.output_names or self.layout.input_names)[0])
 
-    def output_bias(self) -> Rows | None:
+    def output_bias(self) -> Float32 | None:
         """Return the output bias, float32 (n_rows,), or None where the model has none."""
         if not self.layout.bias_names:
             return None
@@ -182,15 +174,14 @@ class Checkpoint:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _read(self, name: str) -> Rows:
+    def _read(self, name: str) -> Float32:
         file = self.tensors.file_of(name)
         info = file.tensors[name]
         raw = file.raw_rows(name)
-        itemsize = info.n_bytes // int(np.prod(info.shape))
-        rows = np.empty((info.shape[0], info.row_bytes // itemsize), dtype=np.float32)
-        step = max(1, CHUNK // info.row_bytes)
-        for start in range(0, len(rows), step):
-            rows[start : start + step] = rows_to_float32(raw[start : start + step], info.dtype)
+        width = info.row_bytes // ITEM_BYTES[FLOAT_DTYPES[info.dtype]]
+        rows = np.empty((info.shape[0], width), dtype=np.float32)
+        for part in blocks(len(rows), CHUNK // info.row_bytes):
+            rows[part] = rows_to_float32(raw[part], info.dtype)
         return rows
 
 
@@ -206,6 +197,5 @@ def max_positions(config: Any, offset: int = 0) -> int | None:
         "max_decoder_position_embeddings",
         "max_target_positions",
     )
-    told = [getattr(text, name, None) for name in names]
-    known = [value - offset for value in told if isinstance(value, int) and value > 0]
-    return min(known, default=None)
+    values = [getattr(text, name, None) for name in names]
+    return min((n - offset for n in values if isinstance(n, int) and n > 0), default=None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows
+from tokensurgeon.arrays import Float32
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import check_inside, find_folder
 from tokensurgeon.errors import CheckpointError
 
@@ -22,8 +23,8 @@ class DonorFiles(NamedTuple):
     """
 
     vocabulary: Path
-    input: Rows
-    output: Rows
+    input: Float32
+    output: Float32
 
 
 def read_donor_rows(path: str | Path, *, trust_remote_code: bool = False) -> DonorFiles:

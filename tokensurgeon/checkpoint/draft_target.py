@@ -39,8 +39,7 @@ def role_warnings(model: str, target: Vocabulary, *, trust_remote_code: bool = F
     lines = []
     for role in ("bos", "eos"):
         said, own = getattr(config, f"{role}_token_id", None), target.roles.get(role)
-        known = said if isinstance(said, list) else [said]
-        if said is not None and own is not None and own not in known:
+        if None not in (said, own) and own not in (said if isinstance(said, list) else [said]):
             lines.append(
                 f"{role} is id {own} to the tokenizer of {model} and {said} to its configuration; "
                 "the draft's follows the tokenizer"

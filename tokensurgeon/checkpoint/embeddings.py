@@ -1,20 +1,17 @@
-"""What a model in memory says of its vocabulary: its kind, its two matrices and their other names.
+"""What a transformers model says of its vocabulary: its kind, its matrices and all their names.
 
 Parameters are found by identity: an encoder–decoder calls one matrix by three names, an encoder
-its output bias by two, and the file may hold any of them.
+its output bias by two, and the file may hold any of them. The model may be without memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.errors import UnsupportedCheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 CAUSAL, MASKED, ENCODER_DECODER, HEADLESS = "causal", "masked", "encoder-decoder", "headless"
 KIND_WORDS = {
@@ -53,7 +50,7 @@ class Embeddings:
     tied: bool
 
 
-def find_embeddings(model: nn.Module) -> Embeddings:
+def find_embeddings(model: Any) -> Embeddings:
     """Find the matrices and biases of a model.
 
     Raises
@@ -61,10 +58,9 @@ def find_embeddings(model: nn.Module) -> Embeddings:
     UnsupportedCheckpointError
         If it does not say which its embeddings are, or they are no plain matrices.
     """
-    source: Any = model
     name = type(model).__name__
     try:
-        inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
+        inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     except (AttributeError, NotImplementedError) as error:
         raise UnsupportedCheckpointError(f"{name} does not say which its embeddings are") from error
     sides = [inner] if outer is None else [inner, outer]
@@ -72,35 +68,32 @@ def find_embeddings(model: nn.Module) -> Embeddings:
     names = [_names(model, weight) for weight in weights]
     if not all(names) or any(weight is None or weight.dim() != 2 for weight in weights):
         raise UnsupportedCheckpointError(f"the embeddings of {name} are no plain matrices")
-    paths = [f"{_path_of(model, side)}.weight" for side in sides]
+    modules = list(model.named_modules(remove_duplicate=False))
+    paths = [
+        f"{next((path for path, module in modules if module is side), None)}.weight"
+        for side in sides
+    ]
     tied = weights[0] is weights[-1]
+    outputs: tuple[str, ...] = (paths[-1],) if tied else tuple(names[-1])
     if outer is None:
-        outputs: tuple[str, ...] = ()
-    else:
-        outputs = (paths[-1],) if tied else tuple(names[-1])
+        outputs = ()
     bias = getattr(outer, "bias", None)
     biases = {} if bias is None else dict.fromkeys(_names(model, bias), 0)
     if outer is not None and hasattr(model, FINAL_BIAS):
         biases[FINAL_BIAS] = 1
-    inputs = tuple(n for n in names[0] if n not in outputs)
+    inputs = tuple(name for name in names[0] if name not in outputs)
     return Embeddings(paths[0], paths[-1], inputs, outputs, biases, tied)
 
 
-def _names(model: nn.Module, wanted: Any) -> list[str]:
+def _names(model: Any, parameter: Any) -> list[str]:
     """Return every name of a parameter."""
-    return [n for n, p in model.named_parameters(remove_duplicate=False) if p is wanted]
+    named = model.named_parameters(remove_duplicate=False)
+    return [name for name, other in named if other is parameter]
 
 
-def _path_of(model: nn.Module, wanted: Any) -> str | None:
-    return next(
-        (path for path, m in model.named_modules(remove_duplicate=False) if m is wanted), None
-    )
-
-
-def kind_of(config: Any, model: nn.Module) -> str:
+def kind_of(config: Any, model: Any) -> str:
     """Return the kind of a model, as `Layout.kind` has it."""
-    source: Any = model
-    if source.get_output_embeddings() is None:
+    if model.get_output_embeddings() is None:
         return HEADLESS
     if getattr(config, "is_encoder_decoder", False):
         return ENCODER_DECODER
@@ -109,13 +102,12 @@ def kind_of(config: Any, model: nn.Module) -> str:
     return CAUSAL
 
 
-def position_offset(model: nn.Module) -> int:
+def position_offset(model: Any) -> int:
     """Return how many first positions no token gets: in RoBERTa, those up to the pad id."""
     from torch import nn
 
-    source: Any = model
-    inner = source.get_input_embeddings()
-    size = getattr(source.config, "max_position_embeddings", None)
+    inner = model.get_input_embeddings()
+    size = getattr(model.config, "max_position_embeddings", None)
     for module in model.modules():
         if not isinstance(module, nn.Embedding) or module is inner:
             continue
@@ -124,16 +116,16 @@ def position_offset(model: nn.Module) -> int:
     return 0
 
 
-def check_architecture(config: Any, model: nn.Module) -> None:
+def check_architecture(config: Any, model: Any) -> None:
     """Refuse a checkpoint of a class that transformers does not have.
 
     Raises
     ------
     UnsupportedCheckpointError
     """
-    told = internals.declared(config)
-    if told and type(model).__name__ != told and not told.endswith(internals.CAUSAL):
+    name = internals.declared(config)
+    if name and type(model).__name__ != name and not name.endswith(internals.CAUSAL_SUFFIXES):
         raise UnsupportedCheckpointError(
-            f"the architecture {told[:80]} is not one that transformers has, and no causal "
+            f"the architecture {name[:80]} is not one that transformers has, and no causal "
             "language model; it is refused"
         )

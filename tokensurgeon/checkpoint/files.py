@@ -19,9 +19,11 @@ from tokensurgeon.vocabulary.hub import is_name, snapshot, split_revision
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_JSON = 256 << 20
+"""Bytes; the largest tokenizer.json of a released model has a few dozen MiB."""
 
 _QUANTISED = ("qweight", "qzeros", "scales", "g_idx", "weight_scale_inv", "weight_scale", "absmax",
               "SCB", "weight_packed", "quant_map", "weight_blocks", "weight_scales")  # fmt: skip
+"""How names of tensors end in the checkpoints of GPTQ, AWQ, bitsandbytes, FP8, MXFP4 and others."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class TensorFolder:
     def file_of(self, name: str) -> TensorFile:
         """Return the file that holds a tensor."""
         return self.files[self.where[name]]
+
+    def same(self, a: str, b: str) -> bool:
+        """Tell whether two tensors have one dtype, one shape and the same bytes."""
+        first, second = self.info(a), self.info(b)
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return False
+        pairs = zip(self.file_of(a).chunks(a), self.file_of(b).chunks(b), strict=True)
+        return all(x == y for x, y in pairs)
 
 
 def find_folder(path: str | Path) -> Path:
@@ -109,10 +119,10 @@ def check_inside(folder: Path, name: str) -> Path:
         )
     path = folder / name
     try:
-        there = path.is_file()
+        exists = path.is_file()
     except OSError:  # a name longer than file systems have
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise CheckpointError(f"{folder} lacks {name[:120]}; download the checkpoint again")
     real, root = path.resolve(), folder.resolve()
     blobs = root.parent.parent / "blobs"
@@ -165,13 +175,13 @@ def open_tensors(folder: Path) -> TensorFolder:
     _refuse_adapters(folder)
     if (folder / SINGLE).exists():
         file = read_tensor_file(check_inside(folder, SINGLE))
-        found = TensorFolder({SINGLE: file}, dict.fromkeys(file.tensors, SINGLE), None)
+        tensors = TensorFolder({SINGLE: file}, dict.fromkeys(file.tensors, SINGLE), None)
     elif (folder / INDEX).exists():
-        found = _open_sharded(folder)
+        tensors = _open_sharded(folder)
     else:
         raise _nothing_to_open(folder)
-    _refuse_quantised(found)
-    return found
+    _refuse_quantised(tensors)
+    return tensors
 
 
 def _open_sharded(folder: Path) -> TensorFolder:
@@ -230,8 +240,8 @@ def _nothing_to_open(folder: Path) -> CheckpointError:
     return CheckpointError(f"{folder} has no {SINGLE}; is it a checkpoint's folder?")
 
 
-def _refuse_quantised(found: TensorFolder) -> None:
-    for name in found.where:
+def _refuse_quantised(tensors: TensorFolder) -> None:
+    for name in tensors.where:
         if name.rsplit(".", 1)[-1] in _QUANTISED:
             raise UnsupportedCheckpointError(
                 f"the checkpoint is quantised (tensor {name[:120]}); patch the unquantised one"

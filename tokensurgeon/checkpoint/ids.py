@@ -22,9 +22,11 @@ VOCABULARY_SIZES = ("vocab_size", "decoder_vocab_size")
 """Keys that count tokens; Marian has the second."""
 
 _MODALITIES = ("image", "img", "audio", "video", "vision", "speech", "sound")
+"""Words in keys whose ids code outside the tokenizer looks for."""
 _ID_KEYS = ("_token_id", "_token_ids", "_token_index")
 _LISTS = ("suppress_tokens", "begin_suppress_tokens")
 _NESTED = ("bad_words_ids", "force_words_ids")
+"""How keys of ids end, and keys of lists of ids and of lists of phrases, in transformers."""
 
 Json = dict[str, Any]
 
@@ -86,33 +88,30 @@ def remap_configs(
     CheckpointError
         Where a new id is not below `n_new`.
     """
-    found = RemappedIds(copy.deepcopy(config), copy.deepcopy(generation_config))
-    text = found.config.get("text_config")
-    main: Json = text if isinstance(text, dict) else found.config
-    silent = {key: value for key, value in defaults.items() if not _said(found.config, main, key)}
+    remapped = RemappedIds(copy.deepcopy(config), copy.deepcopy(generation_config))
+    text = remapped.config.get("text_config")
+    main: Json = text if isinstance(text, dict) else remapped.config
+    said = {*main, *remapped.config}
+    silent = {key: value for key, value in defaults.items() if key not in said}
     main.update(silent)
-    remap = _Remapper(found, id_map, roles, n_new, needed)
-    for where, level in _levels(found.config):
+    remap = _Remapper(remapped, id_map, roles, n_new, needed)
+    for where, level in _levels(remapped.config):
         remap.level("config.json", where, level)
         level.update({name: n_new for name in VOCABULARY_SIZES if level.get(name) == n_old})
-    if not any("vocab_size" in level for _, level in _levels(found.config)):
+    if not any("vocab_size" in level for _, level in _levels(remapped.config)):
         main["vocab_size"] = n_new
     if untied:
-        for _, level in _levels(found.config):
-            if level is found.config or level is main or "tie_word_embeddings" in level:
+        for _, level in _levels(remapped.config):
+            if level is remapped.config or level is main or "tie_word_embeddings" in level:
                 level["tie_word_embeddings"] = False
     for key, value in silent.items():  # what the class would say anyway need not be written
         if main.get(key) == value:
             del main[key]
-    found.config.pop("auto_map", None)
-    if found.generation_config is not None:
-        for where, level in _levels(found.generation_config):
+    remapped.config.pop("auto_map", None)
+    if remapped.generation_config is not None:
+        for where, level in _levels(remapped.generation_config):
             remap.level("generation_config.json", where, level)
-    return found
-
-
-def _said(config: Json, main: Json, key: str) -> bool:
-    return key in main or key in config
+    return remapped
 
 
 def _levels(config: Json, where: str = "") -> Iterator[tuple[str, Json]]:
@@ -121,6 +120,20 @@ def _levels(config: Json, where: str = "") -> Iterator[tuple[str, Json]]:
     for key, value in list(config.items()):
         if isinstance(value, dict):
             yield from _levels(value, f"{where}{key}.")
+
+
+def id_map(alignment: Alignment) -> dict[int, int]:
+    """Return source id → target id for every source token that a target token takes over.
+
+    Where several do, the one of the same spelling counts, else the first.
+    """
+    mapped: dict[int, int] = {}
+    for target_id in alignment.shared.tolist():
+        source_id = int(alignment.source_ids[target_id])
+        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
+        if source_id not in mapped or same:
+            mapped[source_id] = target_id
+    return mapped
 
 
 def named_ids(config: Json) -> Iterator[tuple[str, list[int]]]:
@@ -145,14 +158,14 @@ def _is_id(value: object) -> bool:
 class _Remapper:
     def __init__(
         self,
-        found: RemappedIds,
+        remapped: RemappedIds,
         id_map: Mapping[int, int | None],
         roles: Mapping[str, int],
         n_new: int,
         needed: Collection[str],
     ) -> None:
-        self.found, self.id_map, self.roles, self.n_new = found, id_map, roles, n_new
-        self.needed = needed
+        self.remapped, self.id_map, self.roles = remapped, id_map, roles
+        self.n_new, self.needed = n_new, needed
 
     def level(self, file: str, where: str, level: Json) -> None:
         """Remap the ids of one level in place, and note what changed."""
@@ -165,8 +178,8 @@ class _Remapper:
                 written = self.roles.get("eos", self.roles.get("bos", 0))
             self._warn_of_losses(f"{file}:{where}{key}", old, new, written)
             new = level[key] = written
-            self.found.changes[f"{file}:{where}{key}"] = [old, new]
-            if any(not 0 <= one < self.n_new for one in _flat(new)):
+            self.remapped.changes[f"{file}:{where}{key}"] = [old, new]
+            if any(not 0 <= token < self.n_new for token in _flat(new)):
                 raise CheckpointError(
                     f"{key} would become {new}, which is not below the {self.n_new} rows"
                 )
@@ -187,7 +200,7 @@ class _Remapper:
                 return [
                     role,
                     mapped,
-                ]  # the body learned to end with the one, users expect the other
+                ]  # users expect the one, the body learned to end with the other
             return role
         if key in _LISTS and isinstance(old, list):
             return self._list(old, None)
@@ -201,20 +214,20 @@ class _Remapper:
         return old
 
     def _list(self, old: list[Any], role: int | None) -> list[int]:
-        mapped = [self.id_map.get(one) if _is_id(one) else None for one in old]
-        kept = [one for one in mapped if one is not None]
-        return list(dict.fromkeys(kept if role is None or role in kept else [role, *kept]))
+        mapped = [self.id_map.get(token) for token in old if _is_id(token)]
+        new = [token for token in mapped if token is not None]
+        return list(dict.fromkeys(new if role is None or role in new else [role, *new]))
 
     def _phrases(self, old: list[Any]) -> list[Any]:
-        kept = []
+        new: list[Any] = []
         for phrase in old:
-            if isinstance(phrase, list) and all(_is_id(one) for one in phrase):
-                mapped = [self.id_map.get(one) for one in phrase]
+            if isinstance(phrase, list) and all(map(_is_id, phrase)):
+                mapped = [self.id_map.get(token) for token in phrase]
                 if None not in mapped:
-                    kept.append(mapped)
+                    new.append(mapped)
             elif isinstance(phrase, list):
-                kept.append(self._phrases(phrase))
-        return kept
+                new.append(self._phrases(phrase))
+        return new
 
     def _other(self, where: str, key: str, old: Any) -> Any:
         if isinstance(old, list):
@@ -234,7 +247,7 @@ class _Remapper:
         lost = len(list(_flat(old))) - len(list(_flat(new)))
         if new is None or lost > 0:
             what = "that token" if new is None else f"{lost} of these tokens"
-            self.found.warnings.append(
+            self.remapped.warnings.append(
                 f"{name} was {_short(old)}; the target tokenizer lacks {what}: "
                 f"now {_short(written)}"
             )
@@ -247,21 +260,7 @@ def _short(value: Any) -> str:
 
 def _flat(value: Any) -> Iterator[int]:
     if isinstance(value, list):
-        for one in value:
-            yield from _flat(one)
+        for item in value:
+            yield from _flat(item)
     elif _is_id(value):
         yield value
-
-
-def id_map(alignment: Alignment) -> dict[int, int]:
-    """Return source id → target id for every source token that a target token takes over.
-
-    Where several do, the one of the same spelling counts, else the first.
-    """
-    mapped: dict[int, int] = {}
-    for target_id in alignment.shared.tolist():
-        source_id = int(alignment.source_ids[target_id])
-        same = alignment.source.spellings[source_id] == alignment.target.spellings[target_id]
-        if source_id not in mapped or same:
-            mapped[source_id] = target_id
-    return mapped

@@ -25,7 +25,7 @@ from tokensurgeon.checkpoint.embeddings import (
 )
 from tokensurgeon.checkpoint.files import TensorFolder
 from tokensurgeon.checkpoint.ids import VOCABULARY_SIZES
-from tokensurgeon.checkpoint.tensor_file import FLOATS, same_bytes
+from tokensurgeon.checkpoint.tensor_file import FLOAT_DTYPES
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
@@ -122,29 +122,29 @@ def find_layout(
     """
     model = internals.skeleton(config, trust_remote_code=trust_remote_code)
     check_architecture(config, model)
-    found = find_embeddings(model)
+    sides = find_embeddings(model)
     mapped = internals.module_names(model, tensors.where)
-    input_names = [key for key, name in mapped.items() if name in found.inputs]
-    output_names = [key for key, name in mapped.items() if name in found.outputs]
-    bias_names = [key for key, name in mapped.items() if name in found.biases]
-    if not input_names and not (found.tied and output_names):
-        raise CheckpointError(f"the checkpoint lacks its input rows ({found.input})")
-    if not output_names and not found.tied:
+    input_names = [key for key, name in mapped.items() if name in sides.inputs]
+    output_names = [key for key, name in mapped.items() if name in sides.outputs]
+    bias_names = [key for key, name in mapped.items() if name in sides.biases]
+    if not input_names and not (sides.tied and output_names):
+        raise CheckpointError(f"the checkpoint lacks its input rows ({sides.input})")
+    if not output_names and not sides.tied:
         raise CheckpointError(
-            f"the checkpoint lacks its output rows ({found.output}), and its configuration says "
+            f"the checkpoint lacks its output rows ({sides.output}), and its configuration says "
             "that they are not tied to the input rows"
         )
-    if found.biases and not bias_names and not partial:
-        raise CheckpointError(f"the checkpoint lacks its output bias ({next(iter(found.biases))})")
+    if sides.biases and not bias_names and not partial:
+        raise CheckpointError(f"the checkpoint lacks its output bias ({next(iter(sides.biases))})")
     tied = _tied(tensors, input_names, output_names)
-    axes = {key: found.biases[mapped[key]] for key in bias_names}
+    axes = {key: sides.biases[mapped[key]] for key in bias_names}
     n_rows, width = _shape(config, tensors, (*input_names, *output_names), axes)
     _refuse_tables(mapped, {*input_names, *output_names})
     claimed = {*input_names, *output_names, *axes}
     for key in _unclaimed(config, model, tensors, mapped, claimed, n_rows, trust_remote_code):
         _claim_copy(tensors, key, input_names, output_names, axes, n_rows)
     text = config.get_text_config()
-    parted = _parted(config, model, found, trust_remote_code)
+    parted = _parted(config, model, sides, trust_remote_code)
     return Layout(
         input_names=tuple(input_names),
         output_names=tuple(output_names),
@@ -152,9 +152,9 @@ def find_layout(
         n_rows=n_rows,
         width=width,
         tied=tied,
-        tied_flag=found.tied,
-        input_key=input_names[0] if input_names else internals.file_key(model, found.input),
-        head_key=output_names[0] if output_names else internals.file_key(model, found.output),
+        tied_flag=sides.tied,
+        input_key=input_names[0] if input_names else internals.file_key(model, sides.input),
+        head_key=output_names[0] if output_names else internals.file_key(model, sides.output),
         embedding_multiplier=_embedding_multiplier(text, model),
         logit_scale=_logit_scale(text),
         softcap=_positive(getattr(text, "final_logit_softcapping", None)),
@@ -167,13 +167,10 @@ def find_layout(
     )
 
 
-def _parted(config: Any, model: nn.Module, found: Embeddings, trusted: bool) -> list[list[str]]:
-    """Return the file keys of input rows and of biases that are one tensor while the model is tied.
-
-    Each empty where they still are once it is not.
-    """
-    groups = [tuple(found.inputs), tuple(found.biases)]
-    if not found.tied or max(map(len, groups)) < 2:
+def _parted(config: Any, model: nn.Module, sides: Embeddings, trusted: bool) -> list[list[str]]:
+    """Return the file keys of input rows, and of biases, that are one tensor only while tied."""
+    groups = [tuple(sides.inputs), tuple(sides.biases)]
+    if not sides.tied or max(map(len, groups)) < 2:
         return [[], []]
     other = copy.deepcopy(config)
     other.tie_word_embeddings = other.get_text_config().tie_word_embeddings = False
@@ -186,17 +183,13 @@ def _parted(config: Any, model: nn.Module, found: Embeddings, trusted: bool) -> 
 
 def _tied(tensors: TensorFolder, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
     """Decide from the bytes; several keys of one side must be copies of each other."""
-
-    def equal(a: str, b: str) -> bool:
-        return same_bytes(tensors.file_of(a), a, tensors.file_of(b), b)
-
     for names in (inputs, outputs):
         for other in names[1:]:
-            if not equal(names[0], other):
+            if not tensors.same(names[0], other):
                 raise UnsupportedCheckpointError(
                     f"{names[0]} and {other} are one tensor to the model but differ in the file"
                 )
-    return not inputs or not outputs or equal(inputs[0], outputs[0])
+    return not inputs or not outputs or tensors.same(inputs[0], outputs[0])
 
 
 def _shape(
@@ -205,7 +198,7 @@ def _shape(
     shape = tensors.info(names[0]).shape
     for name in (*names, *biases):
         info = tensors.info(name)
-        if info.dtype not in FLOATS:
+        if info.dtype not in FLOAT_DTYPES:
             raise UnsupportedCheckpointError(
                 f"{name} has the dtype {info.dtype}; only plain float rows can be patched"
             )
@@ -257,11 +250,11 @@ def _unclaimed(
     for name in VOCABULARY_SIZES:
         if getattr(grown.get_text_config(), name, None) == n_rows:
             setattr(grown.get_text_config(), name, n_rows + 1)
-    other = internals.skeleton(grown, trust_remote_code=trust_remote_code).state_dict()
-    here = model.state_dict()
+    old = model.state_dict()
+    new = internals.skeleton(grown, trust_remote_code=trust_remote_code).state_dict()
 
     def stays(name: str) -> bool:
-        return name in here and name in other and here[name].shape == other[name].shape
+        return name in old and name in new and old[name].shape == new[name].shape
 
     return [key for key in suspects if not stays(mapped[key])]
 
@@ -283,7 +276,7 @@ def _claim_copy(
         biases[key] = 0
         return
     for names in (inputs, outputs):
-        if names and same_bytes(tensors.file_of(names[0]), names[0], tensors.file_of(key), key):
+        if names and tensors.same(names[0], key):
             names.append(key)
             return
     raise UnsupportedCheckpointError(
@@ -296,10 +289,9 @@ _PER_LAYER_TABLE = r"embed_tokens_per_layer\.weight$"
 """Gemma 3n and 4 read a second table by token id, which may have a size of its own."""
 
 
-def _embedding_multiplier(text: Any, model: nn.Module) -> float:
+def _embedding_multiplier(text: Any, model: Any) -> float:
     """Return what the model multiplies its input rows by (Gemma, Granite, MiniCPM, …)."""
-    source: Any = model
-    module = source.get_input_embeddings()
+    module = model.get_input_embeddings()
     for name in ("scalar_embed_scale", "embed_scale"):
         value = getattr(module, name, None)
         if isinstance(value, (int, float)):

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.checkpoint.files import check_inside, read_json
-from tokensurgeon.checkpoint.tensor_file import CHUNK
 from tokensurgeon.errors import CheckpointError
 
 NAME = "manifest.json"
 _PACKAGES = ("tokensurgeon", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+"""Whose versions may change the bytes that are written."""
 _LOADABLE = (".safetensors", ".bin", ".json", ".jinja", ".py", ".model", ".txt")
+"""Suffixes of files that a loader may pick up: one that came later is a problem."""
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, read in chunks."""
-    digest = hashlib.sha256()
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_manifest(folder: Path, *, source: str, recipe: str, seed: int) -> dict[str, Any]:

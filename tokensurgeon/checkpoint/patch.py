@@ -10,16 +10,16 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from tokensurgeon.checkpoint.checkpoint import Rows, rows_to_float32, rows_to_raw
+from tokensurgeon.arrays import Float32, Ids, blocks
+from tokensurgeon.checkpoint.checkpoint import rows_to_float32, rows_to_raw
 from tokensurgeon.checkpoint.files import INDEX
-from tokensurgeon.checkpoint.plan import Ids, PatchPlan
+from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tensor_file import CHUNK, TensorFile, TensorInfo
 from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError
 
@@ -32,7 +32,7 @@ class _Replacement:
     """
 
     origin: str
-    rows: Rows
+    rows: Float32
     copied: Ids
     axis: int = 0
 
@@ -47,12 +47,15 @@ def write_tensors(plan: PatchPlan, folder: Path) -> None:
     """
     tensors = plan.checkpoint.tensors
     replaced = _replacements(plan)
-    added = {name: one for name, one in replaced.items() if name not in tensors.where}
+    added = {key: new for key, new in replaced.items() if key not in tensors.where}
     for name, file in tensors.files.items():
-        here = {key: one for key, one in replaced.items() if key in file.tensors}
-        new = {key: one for key, one in added.items() if tensors.where[one.origin] == name}
-        if here or new:
-            _write_file(plan, file, {**here, **new}, folder / name)
+        own = {
+            key: new
+            for key, new in replaced.items()
+            if tensors.where[new.origin if key in added else key] == name
+        }
+        if own:
+            _write_file(plan, file, own, folder / name)
         else:
             _link(file.path, folder / name)
     if tensors.index is not None:
@@ -76,20 +79,20 @@ def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
         inputs += [name for name in layout.untied_inputs if name not in inputs]
         biases |= dict.fromkeys(layout.untied_biases, 0)
     known = plan.checkpoint.tensors.where
-    found = {}
+    replaced = {}
     for names, rows, copied in (
         (inputs, plan.input_rows, plan.copied_input),
         (outputs, plan.output_rows, plan.copied_output),
     ):
         for name in names:
             origin = name if name in known else layout.rows_key
-            found[name] = _Replacement(origin, rows, copied)
+            replaced[name] = _Replacement(origin, rows, copied)
     if plan.output_bias is not None:
+        bias = plan.output_bias[:, None]
         for name, axis in biases.items():
-            bias = plan.output_bias[:, None]
             origin = name if name in known else layout.bias_names[0][0]
-            found[name] = _Replacement(origin, bias, plan.copied_output, axis)
-    return found
+            replaced[name] = _Replacement(origin, bias, plan.copied_output, axis)
+    return replaced
 
 
 def _write_file(
@@ -101,8 +104,8 @@ def _write_file(
         order.append(info.name)
         order += [
             name
-            for name, one in replaced.items()
-            if name not in file.tensors and one.origin == info.name
+            for name, new in replaced.items()
+            if name not in file.tensors and new.origin == info.name
         ]
     infos: dict[str, TensorInfo] = {}
     offset = 0
@@ -123,13 +126,13 @@ def _write_file(
 
 
 def _new_info(
-    plan: PatchPlan, file: TensorFile, name: str, one: _Replacement | None, offset: int
+    plan: PatchPlan, file: TensorFile, name: str, new: _Replacement | None, offset: int
 ) -> TensorInfo:
-    old = file.tensors[name if one is None else one.origin]
-    if one is None:
+    old = file.tensors[name if new is None else new.origin]
+    if new is None:
         return TensorInfo(name, old.dtype, old.shape, offset, offset + old.n_bytes)
-    shape = (*old.shape[: one.axis], plan.n_new, *old.shape[one.axis + 1 :])
-    per_id = old.n_bytes // old.shape[one.axis]
+    shape = (*old.shape[: new.axis], plan.n_new, *old.shape[new.axis + 1 :])
+    per_id = old.n_bytes // old.shape[new.axis]
     return TensorInfo(name, old.dtype, shape, offset, offset + plan.n_new * per_id)
 
 
@@ -150,37 +153,29 @@ def _header(file: TensorFile, infos: dict[str, TensorInfo]) -> bytes:
 
 
 def _write_rows(
-    plan: PatchPlan, file: TensorFile, name: str, one: _Replacement, target: BinaryIO
+    plan: PatchPlan, file: TensorFile, name: str, new: _Replacement, target: BinaryIO
 ) -> None:
-    for start, block in _raw_blocks(file, one):
-        values = rows_to_float32(block, file.tensors[one.origin].dtype)
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    """Write rows in blocks: copied rows as stored, the others rounded to the file's dtype."""
+    info = file.tensors[new.origin]
+    per_id = info.n_bytes // info.shape[new.axis]
+    source = file.raw_rows(new.origin).reshape(-1, per_id)
+    for part in blocks(len(new.copied), CHUNK // per_id):
+        copied = new.copied[part]
+        is_copy = copied >= 0
+        raw = np.empty((len(copied), per_id), dtype=np.uint8)
+        raw[is_copy] = source[copied[is_copy]]
+        if not is_copy.all():
+            raw[~is_copy] = rows_to_raw(new.rows[part][~is_copy], info.dtype)
+        refused = ~np.isfinite(rows_to_float32(raw, info.dtype)).all(axis=1)
         if plan.allow_nonfinite:
-            bad = bad[one.copied[start + bad] < 0]
-        if bad.size:
-            where = start + int(bad[0])
-            copied = one.copied[where] >= 0
+            refused &= ~is_copy
+        if refused.any():
+            at = int(refused.argmax())
             raise UnsafeCheckpointError(
-                f"the row of id {where} in {name} is not finite; "
-                + ("allow it with --allow-nonfinite" if copied else "its method failed")
+                f"the row of id {part.start + at} in {name} is not finite; "
+                + ("allow it with --allow-nonfinite" if is_copy[at] else "its method failed")
             )
-        target.write(block.tobytes())
-
-
-def _raw_blocks(file: TensorFile, one: _Replacement) -> Iterator[tuple[int, Any]]:
-    """Yield (first id, raw rows): copied rows as stored, the others rounded."""
-    info = file.tensors[one.origin]
-    per_id = info.n_bytes // info.shape[one.axis]
-    source = file.raw_rows(one.origin).reshape(-1, per_id)
-    step = max(1, CHUNK // per_id)
-    for start in range(0, len(one.copied), step):
-        copied = one.copied[start : start + step]
-        block = np.empty((len(copied), per_id), dtype=np.uint8)
-        here = copied >= 0
-        block[here] = source[copied[here]]
-        if not here.all():
-            block[~here] = rows_to_raw(one.rows[start : start + step][~here], info.dtype)
-        yield start, block
+        target.write(raw.tobytes())
 
 
 def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) -> None:
@@ -194,8 +189,8 @@ def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) 
         return
     index = dict(tensors.index)
     where = dict(tensors.where)
-    for name, one in added.items():
-        where[name] = where[one.origin]
+    for name, new in added.items():
+        where[name] = where[new.origin]
     index["weight_map"] = dict(sorted(where.items()))
     more_bytes = more_values = 0
     for name in (*layout.names, *added):

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows
+from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.vocabulary import Vocabulary
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,11 @@ class PatchPlan:
 
     checkpoint: Checkpoint
     target: Vocabulary
-    input_rows: Rows
-    output_rows: Rows
+    input_rows: Float32
+    output_rows: Float32
     copied_input: Ids
     copied_output: Ids
-    output_bias: Rows | None = None
+    output_bias: Float32 | None = None
     untie: bool = False
     id_map: Mapping[int, int | None] = field(default_factory=dict)
     chat_template: str | None = "source"

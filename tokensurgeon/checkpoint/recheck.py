@@ -1,7 +1,7 @@
 """Check a finished checkpoint again: its files, its ids, its rows, and how its tokenizer loads.
 
-Nothing is computed by the model, and nothing is changed. A checkpoint that someone else wrote can
-be checked too; what its manifest would say is then not.
+The model is not run, and nothing is changed. A checkpoint that someone else wrote can be checked
+too, all but its files: it has no manifest.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class Recheck:
     checked: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    def note(self, step: str, problems: list[str], sound: str) -> None:
+        """Note what a step found wrong, or that it found nothing."""
+        self.problems += problems
+        self.checked[step] = f"{len(problems)} problems" if problems else sound
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return {
@@ -66,36 +71,31 @@ def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
         If there is no such folder.
     """
     folder = find_folder(path)
-    found = Recheck(folder)
+    result = Recheck(folder)
     progress(0, len(STEPS), "files")
     if (folder / NAME).exists():
-        _note(found, "files", verify_manifest(folder), "all as the manifest says")
+        result.note("files", verify_manifest(folder), "all as the manifest says")
     else:
-        found.checked["files"] = "no manifest: not written by tokensurgeon, so not checked"
+        result.checked["files"] = "no manifest: not written by tokensurgeon, so not checked"
     progress(1, len(STEPS), "checkpoint")
     try:
         checkpoint = Checkpoint.open(folder)
         vocabulary = load_vocabulary(folder)
     except TokensurgeonError as error:
-        found.problems.append(str(error))
-        return found
+        result.problems.append(str(error))
+        return result
     n_rows = checkpoint.layout.n_rows
-    found.checked["checkpoint"] = (
+    result.checked["checkpoint"] = (
         f"{n_rows:,} rows, {'tied' if checkpoint.layout.tied else 'untied'}"
     )
-    _note(found, "ids", list(_wrong_ids(checkpoint, vocabulary)), f"all below {n_rows:,}")
+    result.note("ids", list(_wrong_ids(checkpoint, vocabulary)), f"all below {n_rows:,}")
     progress(3, len(STEPS), "rows")
-    _note(found, "rows", list(_not_finite(checkpoint)), "all finite")
+    result.note("rows", list(_not_finite(checkpoint)), "all finite")
     progress(4, len(STEPS), "AutoTokenizer")
     differs = check_autotokenizer(folder, vocabulary, hard_texts())
-    _note(found, "AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
+    result.note("AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
     progress(5, len(STEPS), "checked")
-    return found
-
-
-def _note(found: Recheck, step: str, problems: list[str], sound: str) -> None:
-    found.problems += problems
-    found.checked[step] = f"{len(problems)} problems" if problems else sound
+    return result
 
 
 def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:
@@ -111,9 +111,9 @@ def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:
     }
     for file, config in files.items():
         for key, ids in named_ids(config):
-            for one in ids:
-                if one >= n_rows:
-                    yield f"{file}: {key} is {one}, which is not below the {n_rows} rows"
+            for token in ids:
+                if token >= n_rows:
+                    yield f"{file}: {key} is {token}, which is not below the {n_rows} rows"
             role = vocabulary.roles.get(ROLE_OF_KEY.get(key, ""))
             if ids and role is not None and role not in ids:
                 yield f"{file}: {key} is {ids[0]}, the tokenizer's is {role}"

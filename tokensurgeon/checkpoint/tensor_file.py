@@ -23,7 +23,7 @@ MAX_HEADER = 100 << 20
 """The bound of the safetensors library itself; a longer header is an attack or damage."""
 
 CHUNK = 16 << 20
-"""Bytes copied or compared at a time."""
+"""Bytes copied, hashed or compared at a time: far above a disk's own blocks, far below memory."""
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
@@ -31,8 +31,9 @@ _BITS = {
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+"""Bits of one value, by the dtypes of the safetensors format."""
 
-FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+FLOAT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 """File dtypes that rows may have, with torch's names for them."""
 
 
@@ -98,14 +99,6 @@ class TensorFile:
             return np.zeros(shape, dtype=np.uint8)
         offset = self.data_start + info.begin
         return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
-
-
-def same_bytes(a: TensorFile, name_a: str, b: TensorFile, name_b: str) -> bool:
-    """Tell whether two tensors have one dtype, one shape and the same bytes."""
-    first, second = a.tensors[name_a], b.tensors[name_b]
-    if (first.dtype, first.shape) != (second.dtype, second.shape):
-        return False
-    return all(x == y for x, y in zip(a.chunks(name_a), b.chunks(name_b), strict=True))
 
 
 def read_tensor_file(path: Path) -> TensorFile:

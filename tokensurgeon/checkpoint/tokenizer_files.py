@@ -20,11 +20,15 @@ from tokensurgeon.vocabulary import Vocabulary
 CLASS = "TokenizersBackend"
 """With any other class, or none, AutoTokenizer may rebuild the tokenizer and change its ids."""
 
+UNBOUNDED = 1 << 40
+"""No model takes so many tokens: transformers writes 10³⁰ where it knows no bound."""
 _ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 _DROPPED = ("auto_map", "tokenizer_file", "vocab_file", "merges_file", "name_or_path",
             "special_tokens_map_file", "chat_template", "model_max_length", "backend",
             "is_local", "local_files_only")  # fmt: skip
+"""Keys of tokenizer_config.json that say where the target came from, or are said anew."""
 _MARKER = re.compile(r"<\|[^|<>\s]{1,64}\|>")
+"""How most chat templates spell their control tokens."""
 
 
 def tokenizer_files(plan: PatchPlan) -> tuple[dict[str, bytes], list[str]]:
@@ -82,7 +86,7 @@ def _tokenizer_json(target: Vocabulary, folder: Path | None) -> bytes:
 def _max_length(checkpoint: Checkpoint) -> int | None:
     stored = read_optional_json(checkpoint.path, "tokenizer_config.json") or {}
     value = stored.get("model_max_length")
-    if isinstance(value, int) and 0 < value < 1 << 40:
+    if isinstance(value, int) and 0 < value < UNBOUNDED:
         return value
     return checkpoint.max_positions
 

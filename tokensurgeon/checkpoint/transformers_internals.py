@@ -51,9 +51,9 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoConfig
 
     try:
-        told = json.loads((folder / "config.json").read_text("utf-8"))
-        if isinstance(told, dict):
-            check_counts(told)  # before transformers makes a list of as many layers
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if isinstance(config, dict):
+            check_counts(config)  # before transformers makes a list of as many layers
         with quiet():
             return AutoConfig.from_pretrained(
                 folder, trust_remote_code=trust_remote_code, local_files_only=True
@@ -67,6 +67,7 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 _REPEATED = re.compile(r"layer|block|expert|depth")
+"""Keys that count modules."""
 _MOST_REPEATED = 10_000
 """Of layers and the like: far above any model, far below what fills memory with modules."""
 
@@ -104,21 +105,21 @@ def model_class(config: Any) -> Any:
     import transformers
 
     name = declared(config)
-    if name and not name.endswith(CAUSAL):
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+    if name and not name.endswith(CAUSAL_SUFFIXES):
+        cls = getattr(transformers, name, None)
+        if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
+            return cls
     return transformers.AutoModelForCausalLM
 
 
-CAUSAL = ("ForCausalLM", "LMHeadModel")
+CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 """How the classes of causal language models end."""
 
 
 def declared(config: Any) -> str:
     """Return the class that a configuration names, or nothing."""
-    told = getattr(config, "architectures", None)
-    return str((told[0] if told else "") if isinstance(told, (list, tuple)) else told or "")
+    names = getattr(config, "architectures", None)
+    return str((names[0] if names else "") if isinstance(names, (list, tuple)) else names or "")
 
 
 def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
@@ -131,13 +132,13 @@ def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
     """
     import torch
 
-    found = model_class(config)
+    cls = model_class(config)
     try:
         with quiet(), torch.device("meta"):
-            if hasattr(found, "_model_mapping"):  # an auto class
-                model: nn.Module = found.from_config(config, trust_remote_code=trust_remote_code)
+            if hasattr(cls, "_model_mapping"):  # an auto class
+                model: nn.Module = cls.from_config(config, trust_remote_code=trust_remote_code)
             else:
-                model = found(config)
+                model = cls(config)
             return model
     except Exception as error:
         family = getattr(config, "model_type", "?")

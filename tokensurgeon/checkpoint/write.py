@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.checkpoint import manifest as manifests
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.atomic import check_output, staged
@@ -21,9 +22,11 @@ from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
 
-_KEPT = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
-         "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
+_COPIED = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
+           "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
+"""Files of the source that stay true of the patched model: licences and preprocessors; no code."""
 _DEFAULTS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Ids that configuration classes fill in where the file is silent."""
 
 Extra = Mapping[str, bytes | str]
 MakeExtra = Callable[[dict[str, list[Any]], Sequence[str]], Extra]
@@ -62,7 +65,6 @@ def write_checkpoint(
     recipe_yaml: str = "",
     seed: int = 0,
     probe_texts: Sequence[str] = (),
-    probes: Sequence[Sequence[int]] = (),
     check: Check | None = None,
     allow_autotokenizer_mismatch: bool = False,
 ) -> WriteResult:
@@ -79,8 +81,6 @@ def write_checkpoint(
         Goes into the manifest.
     probe_texts : sequence of str
         Texts on which AutoTokenizer is compared with the target, and the model is tried.
-    probes : sequence of ids
-        Further sequences of target ids to try the model on.
     check : callable(folder, probes), or None
         Raises `CheckpointError` if the written folder is not sound; `models.reload.reload_check`
         makes one that runs the model. With None the headers alone are checked.
@@ -105,7 +105,7 @@ def write_checkpoint(
         files, notes = tokenizer_files(plan)
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        _copy_kept(plan.checkpoint.path, folder)
+        _copy_files(plan.checkpoint.path, folder)
         warnings = [*remapped.warnings, *notes]
         if plan.untie and plan.checkpoint.layout.flag_scales:
             warnings.append(
@@ -120,9 +120,10 @@ def write_checkpoint(
         if check is None:
             check_headers(folder, plan)
         else:
-            check(folder, probe_ids(plan, probe_texts, probes))
-        made = extra_files(remapped.changes, warnings) if callable(extra_files) else extra_files
-        _write_extra(folder, made or {})
+            check(folder, probe_ids(plan, probe_texts))
+        if callable(extra_files):
+            extra_files = extra_files(remapped.changes, warnings)
+        _write_extra(folder, extra_files or {})
         fingerprint = plan.checkpoint.fingerprint
         manifest = manifests.make_manifest(
             folder, source=fingerprint, recipe=recipe_yaml, seed=seed
@@ -164,9 +165,8 @@ def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
     return remapped
 
 
-def _copy_kept(source: Path, folder: Path) -> None:
-    """Copy what stays true of the patched model: licences and preprocessors; never code."""
-    for pattern in _KEPT:
+def _copy_files(source: Path, folder: Path) -> None:
+    for pattern in _COPIED:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(check_inside(source, path.name), folder / path.name)
@@ -188,7 +188,7 @@ def _check_space(plan: PatchPlan, output: Path) -> None:
     """Refuse before writing where the disk is clearly too small."""
     layout = plan.checkpoint.layout
     grown = max(0, plan.n_new - layout.n_rows) * 2 + (plan.n_new if plan.untie else 0)
-    needed = plan.checkpoint.n_bytes + grown * layout.width * plan.checkpoint.bytes_per_value
+    needed = plan.checkpoint.n_bytes + grown * layout.width * ITEM_BYTES[plan.checkpoint.dtype]
     parent = next((p for p in output.absolute().parents if p.exists()), None)
     if parent is None:
         return

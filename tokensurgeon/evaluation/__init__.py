@@ -1,6 +1,6 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
-from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, kind_of
+from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, token_kind
 from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
@@ -48,7 +48,7 @@ __all__ = [
     "evaluate_checkpoint",
     "evaluate_draft",
     "excess_parts",
-    "kind_of",
+    "token_kind",
     "left_out_bytes",
     "loss_on_spans",
     "measure_generation",

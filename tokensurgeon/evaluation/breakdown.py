@@ -47,7 +47,7 @@ class Part:
         return asdict(self)
 
 
-def kind_of(data: bytes | None) -> str:
+def token_kind(data: bytes | None) -> str:
     r"""Return the kind of a token from its bytes.
 
     ``control``, ``UTF-8 piece`` (part of a character), ``newlines`` (white space with a line end),
@@ -58,9 +58,9 @@ def kind_of(data: bytes | None) -> str:
 
     Examples
     --------
-    >>> [kind_of(data) for data in (b" the", b" in the", b"2024", b"\n\n", b"().", "и".encode())]
+    >>> [token_kind(data) for data in (b" the", b" in the", b"2024", b"\n\n", b"().", "и".encode())]
     ['words', 'multi-word', 'digits', 'newlines', 'punctuation', 'Cyrillic']
-    >>> kind_of(b"a"), kind_of(b" a")
+    >>> token_kind(b"a"), token_kind(b" a")
     ('single letters', 'words')
     """
     if data is None:
@@ -127,12 +127,12 @@ def _script_of(character: str) -> str:
 
 
 def by_kind(scores: Scores, vocabulary: Vocabulary, keep: Mask | None = None) -> dict[str, Part]:
-    """Split the loss by `kind_of`, the largest part first."""
+    """Split the loss by `token_kind`, the largest part first."""
     known: dict[int, str] = {}
 
     def label(token: int) -> str:
         if token not in known:
-            known[token] = kind_of(bytes_of(vocabulary, token))
+            known[token] = token_kind(bytes_of(vocabulary, token))
         return known[token]
 
     return split_by(scores, vocabulary, label, keep)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float64, Ids
-from tokensurgeon.evaluation.breakdown import bytes_of, kind_of
+from tokensurgeon.evaluation.breakdown import bytes_of, token_kind
 from tokensurgeon.evaluation.metrics import LN2
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ class Excess:
     Attributes
     ----------
     kind : str
-        See `kind_of`.
+        See `token_kind`.
     match : 'shared' or 'missing'
         Whether the source has the token.
     bits_per_byte, source_bits_per_byte : float
@@ -204,6 +204,6 @@ def _labels(
 
     def label(token: int) -> tuple[str, str]:
         has = matched is None or (token < len(matched) and bool(matched[token]))
-        return kind_of(bytes_of(vocabulary, token)), "shared" if has else "missing"
+        return token_kind(bytes_of(vocabulary, token)), "shared" if has else "missing"
 
     return label

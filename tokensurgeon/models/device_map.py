@@ -1,7 +1,7 @@
-"""A model spread over all devices, memory and disk, by accelerate's device map.
+"""A model whose blocks lie on several devices, in memory and on disk, by accelerate's device map.
 
-Its blocks lie where there is room and are fetched when they run. The vocabulary's rows stay on the
-first device, as plain tensors: they are what a surgery exchanges.
+A block is fetched when it runs. The vocabulary's rows stay on the first device, as plain tensors:
+they are what a surgery exchanges.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.checkpoint.checkpoint import Checkpoint, Rows
+from tokensurgeon.arrays import Float32
+from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import FINAL_BIAS
 from tokensurgeon.errors import MissingExtraError, UsageError
 from tokensurgeon.models.row_replacement import replace_rows
@@ -22,7 +23,8 @@ from tokensurgeon.models.row_replacement import replace_rows
 if TYPE_CHECKING:
     import torch
 
-SPREAD = "auto"
+AUTO_DEVICE_MAP = "auto"
+"""The device that stands for all of them; accelerate's own word."""
 
 
 def check_device(device: str) -> None:
@@ -33,9 +35,9 @@ def check_device(device: str) -> None:
     UsageError
         If torch has no such device.
     MissingExtraError
-        If the model is to be spread and accelerate is not installed.
+        If a device map is asked for and accelerate is not installed.
     """
-    if device == SPREAD:
+    if device == AUTO_DEVICE_MAP:
         if importlib.util.find_spec("accelerate") is None:
             raise MissingExtraError("--device auto needs accelerate; run: pip install accelerate")
         return
@@ -53,42 +55,44 @@ def check_device(device: str) -> None:
 
 def main_device(device: str) -> str:
     """Return the device on which rows are computed: of "auto" the first GPU, or the CPU."""
-    if device != SPREAD:
+    if device != AUTO_DEVICE_MAP:
         return device
     import torch
 
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def spread_options(max_memory: dict[Any, Any] | None = None) -> dict[str, Any]:
-    """Return what transformers is to be told; the folder for what goes to disk is new."""
-    options = {"device_map": SPREAD, "offload_folder": tempfile.mkdtemp(prefix="tokensurgeon-")}
+def device_map_options(max_memory: dict[Any, Any] | None = None) -> dict[str, Any]:
+    """Return what transformers is to be told, with a new folder for blocks that go to disk."""
+    options = {
+        "device_map": AUTO_DEVICE_MAP,
+        "offload_folder": tempfile.mkdtemp(prefix="tokensurgeon-"),
+    }
     return options | ({} if max_memory is None else {"max_memory": max_memory})
 
 
-def bring_rows_home(model: Any, checkpoint: Checkpoint, folder: str) -> None:
-    """Put the vocabulary's rows of a model that is spread on its first device; it is changed.
+def rows_to_main_device(model: Any, checkpoint: Checkpoint, folder: str) -> None:
+    """Put the vocabulary's rows of a model with a device map on its first device, in place.
 
     Parameters
     ----------
     folder : str
-        Where blocks lie on disk; it goes when the model goes.
+        Where blocks lie on disk; it is removed with the model.
     """
     import torch
     from accelerate.hooks import remove_hook_from_module
 
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-    device = torch.device(main_device(SPREAD))
+    device = torch.device(main_device(AUTO_DEVICE_MAP))
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     for module in (inner, outer):
         if module is not None:
             remove_hook_from_module(module)
-    dtype = model.dtype
 
-    def parameter(rows: Rows | None) -> torch.nn.Parameter | None:
+    def parameter(rows: Float32 | None) -> torch.nn.Parameter | None:
         if rows is None:
             return None
-        values = torch.from_numpy(np.ascontiguousarray(rows)).to(device, dtype)
+        values = torch.from_numpy(np.ascontiguousarray(rows)).to(device, model.dtype)
         return torch.nn.Parameter(values, requires_grad=False)
 
     inputs = parameter(checkpoint.input_rows())
@@ -97,16 +101,13 @@ def bring_rows_home(model: Any, checkpoint: Checkpoint, folder: str) -> None:
     if hasattr(model, FINAL_BIAS):
         setattr(model, FINAL_BIAS, getattr(model, FINAL_BIAS).to(device))
     if outer is not None:
-        outer.register_forward_pre_hook(_here)
+        outer.register_forward_pre_hook(
+            lambda module, args: tuple(states.to(module.weight.device) for states in args)
+        )
 
 
-def _here(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Bring states to the output rows."""
-    return tuple(each.to(module.weight.device) for each in args)
-
-
-def shared_with_copies(model: Any) -> dict[int, Any]:
-    """Return what copies of a model share besides its parameters: blocks that lie elsewhere."""
+def offloaded_weights(model: Any) -> dict[int, Any]:
+    """Return, by ``id``, the tables of blocks on disk, which copies of a model share."""
     hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
-    places = [getattr(hook, "weights_map", None) for hook in hooks]
-    return {id(place): place for place in places if place is not None}
+    tables = [getattr(hook, "weights_map", None) for hook in hooks]
+    return {id(table): table for table in tables if table is not None}

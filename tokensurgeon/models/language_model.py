@@ -17,12 +17,8 @@ from tokensurgeon.arrays import Float32, Float64, blocks
 from tokensurgeon.checkpoint.checkpoint import max_positions
 from tokensurgeon.checkpoint.embeddings import CAUSAL, position_offset
 from tokensurgeon.errors import CheckpointError, EvaluationError
-from tokensurgeon.models.batches import (
-    TOKENS_PER_BATCH,
-    batches_of_one_length,
-    padded_batches,
-)
-from tokensurgeon.models.device_map import shared_with_copies
+from tokensurgeon.models.batches import TOKENS_PER_BATCH, batches_of_one_length, padded_batches
+from tokensurgeon.models.device_map import offloaded_weights
 from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, OutputHead, shape_logits
 from tokensurgeon.models.row_replacement import output_bias_of, replace_rows
@@ -240,7 +236,7 @@ class LanguageModel:
 
         # parameters and buffers are named as already copied, so the copy shares their memory
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        shared = {id(tensor): tensor for tensor in tensors} | shared_with_copies(self.model)
+        shared = {id(tensor): tensor for tensor in tensors} | offloaded_weights(self.model)
         model: Any = copy.deepcopy(self.model, shared)
         inputs = parameter(input_rows)
         outputs = inputs if output_rows is input_rows else parameter(output_rows)

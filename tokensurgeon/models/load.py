@@ -9,7 +9,12 @@ from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.errors import CheckpointError
-from tokensurgeon.models.device_map import SPREAD, bring_rows_home, check_device, spread_options
+from tokensurgeon.models.device_map import (
+    AUTO_DEVICE_MAP,
+    check_device,
+    device_map_options,
+    rows_to_main_device,
+)
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.other_kinds import CLASSES
 
@@ -28,7 +33,7 @@ def load_model(
     Parameters
     ----------
     device : str
-        A torch device, or ``"auto"``: the model is spread over all devices, memory and disk.
+        A torch device, or ``"auto"``: blocks lie on all devices, in memory and on disk.
     dtype : str
         Of the forward passes, whatever the file's.
 
@@ -41,12 +46,12 @@ def load_model(
 
     check_device(device)
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
-    spread = spread_options() if device == SPREAD else {}
+    options = device_map_options() if device == AUTO_DEVICE_MAP else {}
     model = load_checked(
-        checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code, **spread
+        checkpoint.path, dtype=dtype, trust_remote_code=trust_remote_code, **options
     )
-    if spread:
-        bring_rows_home(model, checkpoint, spread["offload_folder"])
+    if options:
+        rows_to_main_device(model, checkpoint, options["offload_folder"])
     else:
         model = model.to(torch.device(device))
     return as_model(model, checkpoint.layout)
@@ -61,9 +66,10 @@ def as_model(model: Any, layout: Layout) -> LanguageModel:
 def load_checked(
     folder: Path, *, dtype: str, trust_remote_code: bool = False, **options: Any
 ) -> Any:
-    """Load a folder through transformers; nothing may be missing, unexpected or misshapen.
+    """Load a folder through transformers; no tensor may be missing or misshapen.
 
-    `options` are for transformers.
+    Names of tensors that the model has no use for are in its `unexpected_tensors`. `options` are
+    for transformers.
 
     Raises
     ------

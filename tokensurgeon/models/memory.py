@@ -5,38 +5,41 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SLACK = 1.1
-"""Room for states and buffers, on top of the weights."""
+"""Memory over that of the weights, for states and logits.
+
+Their blocks are bounded, so a tenth is ample for any model whose weights are near what is free.
+"""
 
 
 def available_memory() -> int | None:
     """Return the bytes that this process may still take, None where nothing says so."""
-    found = []
+    bounds = []
     try:
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
+                bounds.append(int(line.split()[1]) * 1024)
     except (OSError, ValueError):
         pass
-    if not found and "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if not bounds and "SC_PHYS_PAGES" in os.sysconf_names:
+        bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     group = Path("/sys/fs/cgroup")
     try:
         most = (group / "memory.max").read_text("ascii").strip()
         if most != "max":
-            found.append(int(most) - int((group / "memory.current").read_text("ascii")))
+            bounds.append(int(most) - int((group / "memory.current").read_text("ascii")))
     except (OSError, ValueError):
         pass
-    return max(0, min(found)) if found else None
+    return max(0, min(bounds)) if bounds else None
 
 
 def needed_memory(checkpoint: Checkpoint, dtype: str) -> int:
     """Return the bytes that running the checkpoint takes in a dtype."""
-    values = checkpoint.n_bytes / checkpoint.bytes_per_value
-    return int(SLACK * values * BYTES[dtype])
+    n_values = checkpoint.n_bytes / ITEM_BYTES[checkpoint.dtype]
+    return int(SLACK * n_values * ITEM_BYTES[dtype])
 
 
 def fits(checkpoint: Checkpoint, dtype: str, copies: int = 1) -> bool:

@@ -1,7 +1,7 @@
 """Models that do not read from left to right: encoders, encoder–decoders, models without a head.
 
-What they have in common with a causal model (rows, patching, logits for a check) they inherit.
-Losses: an encoder's are pseudo-log-likelihoods, an encoder–decoder's those of its decoder.
+Rows, patching and logits they inherit from a causal model. An encoder's losses are
+pseudo-log-likelihoods, an encoder–decoder's those of its decoder.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class EncoderDecoderModel(LanguageModel):
 
     def __init__(self, model: Any, *, logit_scale: float = 1.0, softcap: float | None = None):
         super().__init__(model, logit_scale=logit_scale, softcap=softcap)
-        told = getattr(model.config, "decoder_start_token_id", None)
-        if told is None and model.generation_config is not None:
-            told = model.generation_config.decoder_start_token_id
-        self.decoder_start: int | None = told
+        start: int | None = getattr(model.config, "decoder_start_token_id", None)
+        if start is None and model.generation_config is not None:
+            start = model.generation_config.decoder_start_token_id
+        self.decoder_start = start
 
     def decoder_nll(self, read: Sequence[int], written: Sequence[int]) -> Float64:
         """Return the loss in nats of each id that the decoder writes after what the encoder reads.
@@ -121,15 +121,15 @@ class EncoderDecoderModel(LanguageModel):
         import torch
 
         config = self.model.config
-        told: dict[str, Any] = {"decoder_input_ids": written, "use_cache": False}
+        options: dict[str, Any] = {"decoder_input_ids": written, "use_cache": False}
         if self.model.main_input_name == "input_features":
             like = self.model.get_output_embeddings().weight
             if hasattr(config, "num_mel_bins"):
                 shape = (len(written), config.num_mel_bins, 2 * config.max_source_positions)
             else:
                 shape = (len(written), 8, config.input_feat_per_channel)
-            return self.model(input_features=like.new_zeros(shape), **told)
-        return self.model(input_ids=read, attention_mask=torch.ones_like(read), **told)
+            return self.model(input_features=like.new_zeros(shape), **options)
+        return self.model(input_ids=read, attention_mask=torch.ones_like(read), **options)
 
 
 class HeadlessModel(LanguageModel):
@@ -149,11 +149,14 @@ class HeadlessModel(LanguageModel):
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         import torch
 
-        told = {"input_ids": batch, "attention_mask": torch.ones_like(batch)}
+        decoder = {}
         if getattr(self.model.config, "is_encoder_decoder", False):
-            told["decoder_input_ids"] = batch
-        return self.model(**told)
+            decoder["decoder_input_ids"] = batch
+        return self.model(input_ids=batch, attention_mask=torch.ones_like(batch), **decoder)
 
 
-CLASSES = {each.kind: each for each in (LanguageModel, MaskedModel, EncoderDecoderModel,
-                                        HeadlessModel)}  # fmt: skip
+CLASSES: dict[str, type[LanguageModel]] = {
+    model_class.kind: model_class
+    for model_class in (LanguageModel, MaskedModel, EncoderDecoderModel, HeadlessModel)
+}
+"""By kind, as in `Layout.kind`."""

@@ -8,10 +8,9 @@ from tokensurgeon.checkpoint.embeddings import FINAL_BIAS
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
-def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None:
+def replace_rows(model: Any, inputs: Any, outputs: Any, bias: Any) -> None:
     """Give a model other matrices, under every name that they have; it is changed.
 
     Parameters
@@ -19,8 +18,7 @@ def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None
     inputs, outputs, bias : torch.nn.Parameter or None
         None where the model has no such.
     """
-    source: Any = model
-    inner, outer = source.get_input_embeddings(), source.get_output_embeddings()
+    inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     old_input = inner.weight
     if outer is not None:
         old_output, old_bias = outer.weight, getattr(outer, "bias", None)
@@ -35,7 +33,7 @@ def replace_rows(model: nn.Module, inputs: Any, outputs: Any, bias: Any) -> None
     _swap(model, old_input, inputs)
 
 
-def _swap(model: nn.Module, old: Any, new: Any) -> None:
+def _swap(model: Any, old: Any, new: Any) -> None:
     from torch import nn
 
     for module in model.modules():
@@ -47,10 +45,9 @@ def _swap(model: nn.Module, old: Any, new: Any) -> None:
                     module.padding_idx = None  # of the old vocabulary; it matters to gradients only
 
 
-def output_bias_of(model: nn.Module) -> torch.Tensor | None:
+def output_bias_of(model: Any) -> torch.Tensor | None:
     """Return what is added to the logits by id, (n_rows,); None where nothing is."""
-    source: Any = model
-    outer = source.get_output_embeddings()
+    outer = model.get_output_embeddings()
     if outer is None:
         return None
     bias: torch.Tensor | None = getattr(outer, "bias", None)

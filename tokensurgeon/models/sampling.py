@@ -25,8 +25,8 @@ def sample(
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    found: list[list[int]] = [[] for _ in range(batch.shape[0])]
-    running = [True] * len(found)
+    samples: list[list[int]] = [[] for _ in range(batch.shape[0])]
+    running = [True] * len(samples)
     cache, step = None, batch
     with torch.inference_mode():
         for _ in range(max(0, max_new_tokens)):
@@ -39,13 +39,13 @@ def sample(
             if temperature <= 0:
                 chosen = scores.argmax(dim=1, keepdim=True)
             else:
-                share = torch.softmax(scores / temperature, dim=1)
-                chosen = torch.multinomial(share, 1, generator=generator)
+                chances = torch.softmax(scores / temperature, dim=1)
+                chosen = torch.multinomial(chances, 1, generator=generator)
             for row, token in enumerate(chosen[:, 0].tolist()):
                 if running[row]:
-                    found[row].append(token)
+                    samples[row].append(token)
                     running[row] = token not in stop
             if not any(running):
                 break
             step = chosen.to(batch.device)
-    return found
+    return samples
