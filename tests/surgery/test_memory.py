@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from tokensurgeon.errors import CheckpointError, InitialiserError, UsageError
 from tokensurgeon.models import memory
 from tokensurgeon.models.load import load_model
 
-SURGERY = "tokensurgeon.surgery.transplant"
-"""The module; a function of the same name hides it."""
 MEAN = {"input": "subword-mean", "output": "subword-mean"}
 
 
@@ -38,14 +35,14 @@ def sharded(checkpoints, tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave hardly any memory."""
-    for module in ("tokensurgeon.models.memory", "tokensurgeon.surgery.requirements"):
-        monkeypatch.setattr(importlib.import_module(module), "available_memory", lambda: 1000)
+    for module in ("models.memory", "surgery.requirements"):
+        monkeypatch.setattr(f"tokensurgeon.{module}.available_memory", lambda: 1000)
 
     def never(*args: object, **more: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("tokensurgeon.models.load.load_model", never)
-    monkeypatch.setattr("tokensurgeon.models.reload.load_checked", never)
+    for module in ("models.load", "models.reload"):
+        monkeypatch.setattr(f"tokensurgeon.{module}.load_checked", never)
 
 
 def test_free_memory_is_told_and_a_small_model_fits(checkpoints) -> None:
@@ -75,7 +72,7 @@ def test_the_rows_are_those_of_a_surgery_in_memory(
 ) -> None:
     asked = {"source": sharded, "tokenizer": world / "target", "init": MEAN}
     tokensurgeon.transplant(**asked, output=tmp_path / "in")
-    monkeypatch.setattr(importlib.import_module(SURGERY), "fits", lambda *args, **more: False)
+    monkeypatch.setattr("tokensurgeon.surgery.output.fits", lambda *args, **more: False)
     tokensurgeon.transplant(**asked, output=tmp_path / "out")
     for path in (tmp_path / "in").glob("*.safetensors"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
@@ -128,7 +125,7 @@ def test_what_must_run_the_source_is_refused_with_its_size(
 def test_headers_that_do_not_fit_the_plan_are_refused(
     sharded: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module(SURGERY), "fits", lambda *args, **more: False)
+    monkeypatch.setattr("tokensurgeon.surgery.output.fits", lambda *args, **more: False)
     monkeypatch.setattr(
         "tokensurgeon.checkpoint.patch._link", lambda source, target: target.write_bytes(b"")
     )
