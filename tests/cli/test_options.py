@@ -80,3 +80,10 @@ def test_the_text_of_a_network_has_a_name_of_its_own() -> None:
     shown = CliRunner().invoke(main, ["hypernet", "train", "--help"]).stdout
     assert "--train-text FILE" in shown
     assert " --text" not in shown
+
+
+def test_the_help_names_every_calibration_stage_in_its_order() -> None:
+    from tokensurgeon.calibration import STAGES
+
+    shown = CliRunner().invoke(main, ["transplant", "--help"], terminal_width=400).stdout
+    assert f": {', '.join(STAGES)}." in shown

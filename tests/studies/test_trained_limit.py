@@ -166,7 +166,7 @@ def test_the_command_prints_a_table_with_both_gaps(
         ],
     )
     assert found.exit_code == 0, found.output
-    for words in ("gap, adapted", "source, trained alike", "start (subword-mean)", "floor"):
+    for words in ("gap, adapted", "source, trained alike", "start (subword-mean)", "trained limit"):
         assert words in found.stdout
 
 

@@ -22,6 +22,7 @@ from tokensurgeon.cli.recipe_options import export_map_option, map_option
 @click.option(
     "--examples",
     type=click.IntRange(min=0),
+    metavar="N",
     default=12,
     show_default=True,
     help="Missing tokens to show.",

@@ -45,6 +45,7 @@ from tokensurgeon.recipe import Recipe
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
+    metavar="N",
     default=1,
     show_default=True,
     help="Repeat what is random with so many seeds, and say the best and the worst.",

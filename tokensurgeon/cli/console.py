@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 device_option = click.option(
     "--device",
+    metavar="NAME",
     default="cpu",
     show_default=True,
     help="A torch device, such as cuda:0; auto divides a model between all devices, memory and "
@@ -38,12 +39,14 @@ dtype_option = click.option(
 seed_option = click.option(
     "--seed",
     type=click.IntRange(min=0),
+    metavar="N",
     default=0,
     show_default=True,
     help="Of whatever is random.",
 )
 field_option = click.option(
     "--field",
+    metavar="KEY",
     default="text",
     show_default=True,
     help="The key that holds the text in JSON objects.",

@@ -40,6 +40,7 @@ def command() -> None:
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
     default=10.0,
     show_default=True,
     help="Time to train.",

@@ -192,12 +192,12 @@ _option(
     metavar="METHOD.KEY=VALUE",
     help="A setting: omp.k=32, or init.k=32 for whichever method is chosen.",
 )
-_files("text.evaluation", "--text", "Text to measure source and result on.")
+_files("text.evaluation", "--text", "Text to measure on; compare and trained-limit need it.")
 _files(
     "text.calibration",
     "--calibration-text",
-    "Text that methods, calibration and training may look at; never the one it is measured on. "
-    "transplant and compare let the source write some if not given.",
+    "Text that methods, calibration and training may look at, never the one it is measured on. The "
+    "source writes some if not given; trained-limit needs it.",
 )
 _files(
     "text.other",
@@ -254,8 +254,8 @@ map_option = _option(
     parse=parse_map,
     multiple=True,
     metavar="TARGET=SOURCE",
-    help="Take the row of one token for another, by spelling; may be repeated. The first = "
-    "separates the two; of several at the start the last, so that ===</s> maps == to </s>.",
+    help="Match a target token with a source token by spelling; may be repeated. The first = "
+    "separates the two, of several at the start the last: ===</s> maps == to </s>.",
 )
 export_map_option = _option(
     "export_map",

@@ -26,6 +26,7 @@ from tokensurgeon.recipe import Recipe
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
     default=30.0,
     show_default=True,
     help="Most time for each of the two trainings; processor time on a CPU.",
@@ -33,6 +34,7 @@ from tokensurgeon.recipe import Recipe
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
+    metavar="N",
     help="Most tokens for each of the two trainings.",
 )
 @console.json_option
