@@ -29,7 +29,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 LONGEST = 550
-"""Characters of a message."""
+"""Characters of a message: some lines of a terminal, whatever a file put into it."""
 
 
 class TokensurgeonError(Exception):

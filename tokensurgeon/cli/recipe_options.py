@@ -292,16 +292,16 @@ def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., No
                 value = values.pop(name)
                 if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
                     given[key] = value
-            both = given.pop("init", None)
-            given = {**dict.fromkeys(SIDES, both), **given}
-            return function(build_recipe(values.pop("recipe"), given), **values)
+            both_sides = dict.fromkeys(SIDES, given.pop("init", None))
+            function(build_recipe(values.pop("recipe"), both_sides | given), **values)
 
-        return console.options(
+        with_options: Callable[..., None] = console.options(
             click.argument("source", required=False),
             *(OPTIONS[key] for key in keys),
             click.option(
                 "--recipe", metavar="FILE", help="A YAML recipe; options override its keys."
             ),
         )(command)
+        return with_options
 
     return decorate

@@ -16,18 +16,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.report import words
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
 """Of a patched checkpoint, where the records are."""
-MATCHES = {
-    "none": "no source token has these bytes",
-    "exact": "bytes, kind and spelling equal",
-    "byte": "bytes equal",
-    "control": "a control token of the same role",
-    "normalised": "equal after the tokenizer's own normalisation",
-    "map": "named by --map",
-}
 ORIGINS = {
     "copied": "copied bit for bit",
     "initialised": "made by {method}",
@@ -39,6 +32,7 @@ ORIGINS = {
 }
 
 
+"""Where a row came from, by its name in the records."""
 LEAST_REST = 0.01
 """Share of a row's norm below which what no weight says is rounding and gets no line."""
 
@@ -182,7 +176,7 @@ class Records:
 
 def story_lines(story: RowStory) -> list[str]:
     """Say where a row came from, a fact a line."""
-    match = f"match: {story.match} ({MATCHES.get(story.match, 'as the report says')})"
+    match = f"match: {story.match} ({words.MATCHES.get(story.match, 'as the report says')})"
     if story.source_id is not None:
         match += f", source token {story.source_spelling!r}, id {story.source_id}"
     lines = [f"{story.spelling!r}, id {story.id}", match]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokensurgeon.report import words
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -12,13 +14,6 @@ if TYPE_CHECKING:
     from tokensurgeon.alignment import Alignment
     from tokensurgeon.trainers import TrainedVocabulary
 
-MATCHES = {
-    "exact": "bytes, kind and spelling equal",
-    "byte": "bytes equal",
-    "control": "a control of the same spelling or role",
-    "normalised": "equal once the source has normalised it",
-    "map": "named by --map",
-}
 FACTS = {
     "model": "model",
     "pre_tokenizer": "pre-tokenizer",
@@ -30,6 +25,7 @@ FACTS = {
     "lossless": "gives text back",
     "gguf": "llama.cpp calls it",
 }
+"""What is said of how each tokenizer cuts text, by the keys of `Vocabulary.segmentation`."""
 LISTED_CONTROLS = 12
 """Unmatched controls that are named: a few lines, where vocabularies reserve hundreds."""
 
@@ -104,8 +100,8 @@ def _counts_table(alignment: Alignment) -> Table:
 
     share = f"{100 * summary['share_of_text_tokens']:.1f} % of the target's text tokens"
     count("shared", summary["shared"], share)
-    for name, meaning in MATCHES.items():
-        if summary["by_match"][name]:
+    for name, meaning in words.MATCHES.items():
+        if summary["by_match"].get(name):
             count(f"  {name}", summary["by_match"][name], meaning)
     count("missing", summary["missing"], "new rows are to be made")
     count("unmatched controls", summary["unmatched_controls"], "markers, reserved")

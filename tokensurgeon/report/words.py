@@ -9,6 +9,16 @@ from typing import Any
 
 from tokensurgeon.report.surgery_report import SideReport, SurgeryReport, TokenFact
 
+MATCHES = {
+    "none": "no source token has these bytes",
+    "exact": "bytes, kind and spelling equal",
+    "byte": "bytes equal",
+    "control": "a control token of the same spelling or role",
+    "normalised": "equal once the source has normalised it",
+    "map": "named by --map",
+}
+"""How a target token was matched with a source token, by the names of `Match`."""
+
 
 @dataclass(frozen=True)
 class Figure:
