@@ -77,22 +77,18 @@ def work(arguments: argparse.Namespace) -> Callable[[], Any]:
         pursued,
         sparsemax,
     )
+    from tokensurgeon.spaces.work import Work
 
     queries, anchors = rows(n, width, 1), rows(n_shared, width, 2)
     tables = (rows(n_shared, width, 3), rows(n_shared, width, 4))
-    how: dict[str, Any] = {"device": arguments.device, "memory_budget": budget}
-
-    def ridge() -> Any:
-        generator = np.random.default_rng(0)
-        return mapped(queries, anchors, tables, generator=generator, device=arguments.device)
-
+    how = Work(arguments.device, budget)
     return {
-        "nearest": lambda: nearest(queries, anchors, 10, 0.1, **how),
-        "sparsemax": lambda: sparsemax(queries, anchors, 1.0, tables, **how),
-        "cosine": lambda: proportional(queries, anchors, tables, **how),
-        "cosine-100": lambda: proportional(queries, anchors, (), 100, **how),
-        "omp": lambda: pursued(queries, anchors, 16, **how),
-        "ridge": ridge,
+        "nearest": lambda: nearest(queries, anchors, 10, 0.1, how),
+        "sparsemax": lambda: sparsemax(queries, anchors, 1.0, tables, how),
+        "cosine": lambda: proportional(queries, anchors, tables, None, how),
+        "cosine-100": lambda: proportional(queries, anchors, (), 100, how),
+        "omp": lambda: pursued(queries, anchors, 16, how),
+        "ridge": lambda: mapped(queries, anchors, tables, np.random.default_rng(0), how),
     }[arguments.one]
 
 

@@ -16,6 +16,7 @@ from tokensurgeon.initialisers.numerics.combiners import (
     sparsemax,
 )
 from tokensurgeon.initialisers.numerics.regression import fit_ridge
+from tokensurgeon.spaces.work import Work
 
 
 def spaces(n: int = 30, n_anchors: int = 50, width: int = 8, seed: int = 0):
@@ -180,12 +181,12 @@ def test_the_budget_changes_the_form_and_not_the_rows(budget: int):
     queries, anchors = spaces(200, 300)
     tables = [np.random.default_rng(i).standard_normal((300, 6)).astype(np.float32) for i in (1, 2)]
     wanted = by_sorting(cosine(queries, anchors) / 2.0)
-    found = sparsemax(queries, anchors, 2.0, tables, memory_budget=budget)
+    found = sparsemax(queries, anchors, 2.0, tables, work=Work(memory_budget=budget))
     assert (found.weights is None) == (budget < 1 << 30)
     made = found.dense or tuple(found.weights @ table for table in tables)
     for rows, table in zip(made, tables, strict=True):
         assert rows == pytest.approx(wanted @ table, abs=1e-4)
-    few = nearest(queries, anchors, 3, 0.1, memory_budget=budget)
+    few = nearest(queries, anchors, 3, 0.1, work=Work(memory_budget=budget))
     assert weights(few) == pytest.approx(weights(nearest(queries, anchors, 3, 0.1)), abs=1e-6)
 
 
@@ -209,8 +210,8 @@ def test_cuda_gives_the_same_weights():
         pytest.skip("no CUDA device")
     queries, anchors = spaces(100, 400)
     for combine in (
-        lambda device: nearest(queries, anchors, 5, 0.1, device=device),
-        lambda device: sparsemax(queries, anchors, 0.5, device=device),
+        lambda device: nearest(queries, anchors, 5, 0.1, Work(device)),
+        lambda device: sparsemax(queries, anchors, 0.5, work=Work(device)),
     ):
         assert weights(combine("cuda")) == pytest.approx(weights(combine("cpu")), abs=1e-3)
 

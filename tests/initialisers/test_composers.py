@@ -12,6 +12,7 @@ from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.check import ExampleStates, example_context
 from tokensurgeon.initialisers.numerics.composer import Features, whiten
 from tokensurgeon.initialisers.respelling import forbidden_self
+from tokensurgeon.spaces.work import Work
 
 
 def spell(context, cuts: int = 3, seed: int = 0):
@@ -147,7 +148,7 @@ def test_composed_rows_are_not_longer_than_trained_ones():
 
 def test_features_see_the_ends_the_mean_and_the_count():
     context = example_context()
-    whitened = whiten(context.output_rows, context.anchors, 1 << 30)(context.output_rows)
+    whitened = whiten(context.output_rows, context.anchors, Work())(context.output_rows)
     trained = whitened[context.anchors].astype(np.float64)
     assert np.cov(trained.T, bias=True) == pytest.approx(np.eye(trained.shape[1]), abs=1e-3)
     found = Features(whitened, [(5, 6, 7), (8, 9)])(np.array([0]))
@@ -161,8 +162,8 @@ def test_features_see_the_ends_the_mean_and_the_count():
 def test_a_small_budget_leaves_the_strongest_directions():
     context = example_context()
     rows = context.output_rows * np.linspace(1, 3, context.width, dtype=np.float32)
-    few = whiten(rows, context.anchors, 32 * (3 * 5) ** 2)(rows)
-    every = whiten(rows, context.anchors, 1 << 30)(rows)
+    few = whiten(rows, context.anchors, Work(memory_budget=32 * (3 * 5) ** 2))(rows)
+    every = whiten(rows, context.anchors, Work())(rows)
     assert few.shape[1] == 5
     assert few == pytest.approx(every[:, -5:], abs=1e-4)
     small = dataclasses.replace(context, memory_budget=32 * 15**2)

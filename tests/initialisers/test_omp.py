@@ -16,6 +16,7 @@ from tokensurgeon.initialisers.check import example_context
 from tokensurgeon.initialisers.numerics.dictionary import Dictionary
 from tokensurgeon.initialisers.numerics.pursuit import Pursuit, greedy_choice, pursue
 from tokensurgeon.initialisers.numerics.shortlist import shortlist_choice
+from tokensurgeon.spaces.work import Work
 
 
 def planted(n: int, n_atoms: int, width: int, k: int, seed: int = 0):
@@ -196,7 +197,7 @@ def test_the_order_of_atoms_and_targets_does_not_matter(seed: int, exact: bool):
 def test_tiles_of_any_size_give_the_same_answer(exact: bool):
     atoms, _, targets = planted(40, 120, 32, 4)
     whole = pursue(atoms, targets, 4, exact=exact)
-    small = pursue(atoms, targets, 4, exact=exact, memory_budget=1)
+    small = pursue(atoms, targets, 4, exact=exact, work=Work(memory_budget=1))
     assert np.array_equal(whole.support, small.support)
     assert whole.coefficients == pytest.approx(small.coefficients, abs=1e-5)
 

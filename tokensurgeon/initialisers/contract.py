@@ -11,7 +11,7 @@ target tokens whose rows are wanted, `width` of the source's rows, `donor_width`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -22,9 +22,8 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.spaces.work import Steps, Work
 from tokensurgeon.vocabulary import Vocabulary
-
-Rows = Float32  # until every room imports it from `arrays`
 
 
 @runtime_checkable
@@ -183,9 +182,13 @@ class InitContext:
         """Return a new generator, the same at every call: an answer never depends on the order."""
         return np.random.default_rng(self.seed)
 
-    def steps(self, what: str) -> Callable[[int, int], None]:
+    def steps(self, what: str) -> Steps:
         """Return a function that reports steps of `what`: called with what is done, of how much."""
         return lambda done, total: self.progress(done, total, what)
+
+    def work(self, what: str) -> Work:
+        """Return how arithmetic is to be done that is called `what`."""
+        return Work(self.device, self.memory_budget, self.steps(what))
 
 
 @dataclass(frozen=True)

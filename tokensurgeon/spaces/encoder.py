@@ -10,7 +10,8 @@ import numpy as np
 
 from tokensurgeon.arrays import blocks
 from tokensurgeon.errors import InitialiserError
-from tokensurgeon.spaces.space import Space, Steps, no_steps, row_space, unit
+from tokensurgeon.spaces.space import Space, row_space, unit
+from tokensurgeon.spaces.work import Steps, no_steps
 
 _LONGEST = 128
 """Tokens of the encoder that are read of one text: far more than a vocabulary's token has."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +9,6 @@ import numpy.typing as npt
 
 from tokensurgeon.arrays import Float32, Mask
 from tokensurgeon.errors import InitialiserError
-
-Steps = Callable[[int, int], None]
-"""Called with what is done, of how much, by work that its caller has named."""
-
-
-def no_steps(done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from tokensurgeon.arrays import Float32, blocks
-from tokensurgeon.spaces.space import Space, Steps, no_steps, row_space
+from tokensurgeon.spaces.space import Space, row_space
+from tokensurgeon.spaces.work import Steps, no_steps
 
 SEQUENCES_AT_ONCE = 256
 """Sequences that one call runs: it bounds memory; the model cuts them into batches of its own."""

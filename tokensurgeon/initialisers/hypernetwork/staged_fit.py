@@ -180,9 +180,7 @@ class StagedFit:
             spellings,
             ALPHA,
             generator=context.generator(),
-            memory_budget=context.memory_budget,
-            device=context.device,
-            progress=context.steps(f"{NAME}: fitting"),
+            work=context.work(f"{NAME}: fitting"),
         )
         rounded = replace(
             composer.linear,

@@ -129,24 +129,20 @@ class AnchorMethod:
     def _combine(self, context: InitContext, space: AnchorSpace, tables: list[Float32]) -> Combined:
         """Return what the missing tokens are made of; `tables` are the anchors' rows."""
         queries, anchors = space.missing, space.anchors
+        work = context.work(f"{self.name}: combining")
         k = self.k or _DEFAULT_K.get(self.combiner, 0)
-        work: dict[str, Any] = {
-            "device": context.device,
-            "progress": context.steps(f"{self.name}: combining"),
-        }
         if self.share == 0.0:
             n = len(queries)
             return Combined(np.zeros(n, dtype=bool), sp.csr_array((n, len(anchors))))
-        if self.combiner == "ridge":
-            return mapped(queries, anchors, tables, generator=context.generator(), **work)
-        work["memory_budget"] = context.memory_budget
         if self.combiner == "nearest":
-            return nearest(queries, anchors, k, self.temperature, **work)
+            return nearest(queries, anchors, k, self.temperature, work)
         if self.combiner == "sparsemax":
-            return sparsemax(queries, anchors, self.temperature, tables, **work)
+            return sparsemax(queries, anchors, self.temperature, tables, work)
         if self.combiner == "cosine":
-            return proportional(queries, anchors, tables, self.k, **work)
-        return pursued(queries, anchors, k, **work)
+            return proportional(queries, anchors, tables, self.k, work)
+        if self.combiner == "omp":
+            return pursued(queries, anchors, k, work)
+        return mapped(queries, anchors, tables, context.generator(), work)
 
 
 def _likeness(context: InitContext, space: AnchorSpace, temperature: float) -> sp.csr_array:

@@ -86,7 +86,7 @@ class HiddenState:
             [rows[ids] for rows in sides],
             len(ids),
             generator=context.generator(),
-            device=context.device,
+            work=context.work("hidden-state: fitting"),
         )
         words = state_space(
             context.pieces,

@@ -162,9 +162,7 @@ class OMP:
             tolerance=self.tolerance,
             exact=self.exact,
             forced=_forced_pieces(context, known, source_ids, k) if self.include_pieces else None,
-            device=context.device,
-            memory_budget=context.memory_budget,
-            progress=context.steps(f"omp: {side} rows"),
+            work=context.work(f"omp: {side} rows"),
         )
         slot_used = pursuit.support >= 0
         columns = source_ids[np.maximum(pursuit.support, 0)]

@@ -65,9 +65,7 @@ class RidgeComposer:
                 spellings,
                 self.alpha,
                 generator=context.generator(),
-                memory_budget=context.memory_budget,
-                device=context.device,
-                progress=context.steps(f"{self.name}: fitting"),
+                work=context.work(f"{self.name}: fitting"),
             )
             values = composer.values(finite(rows), context.pieces)
             limit = longest_norm(trained_rows(rows, context.anchors))

@@ -7,17 +7,17 @@ and CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
-from tokensurgeon.arrays import Float32, Float64, Ids, Mask, blocks
+from tokensurgeon.arrays import Float32, Mask, blocks
 from tokensurgeon.initialisers.numerics.pursuit import pursue
 from tokensurgeon.initialisers.numerics.regression import fit_ridge
-from tokensurgeon.spaces.space import Steps, no_steps
+from tokensurgeon.spaces.work import ON_CPU, Work
 
 if TYPE_CHECKING:
     import torch
@@ -55,14 +55,7 @@ class Combined:
 
 
 def nearest(
-    queries: Float32,
-    anchors: Float32,
-    k: int,
-    temperature: float,
-    *,
-    device: str = "cpu",
-    memory_budget: int = 2 << 30,
-    progress: Steps = no_steps,
+    queries: Float32, anchors: Float32, k: int, temperature: float, work: Work = ON_CPU
 ) -> Combined:
     """Weigh the `k` anchors of the largest cosine by softmax(cosine / temperature).
 
@@ -71,23 +64,7 @@ def nearest(
     Combined
         `k` weights per query that sum to one.
     """
-    import torch
-
-    n, n_anchors = len(queries), len(anchors)
-    k = min(k, n_anchors)
-    columns = np.zeros((n, k), dtype=np.int64)
-    data = np.zeros((n, k))
-    answered = np.zeros(n, dtype=bool)
-    if n_anchors:
-        for part, cosines, good in _cosines(
-            queries, anchors, device, memory_budget, copies=2, progress=progress
-        ):
-            best = cosines.topk(k, dim=1)
-            data[part] = torch.softmax(best.values.double() / temperature, dim=1).cpu().numpy()
-            columns[part] = best.indices.cpu().numpy()
-            answered[part] = good
-    data[~answered] = 0.0
-    return Combined(answered, _csr(columns, data, n_anchors))
+    return _nearest(queries, anchors, k, work, lambda best: (best / temperature).softmax(dim=1))
 
 
 def sparsemax(
@@ -95,10 +72,7 @@ def sparsemax(
     anchors: Float32,
     temperature: float,
     tables: Sequence[Float32] = (),
-    *,
-    device: str = "cpu",
-    memory_budget: int = 2 << 30,
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> Combined:
     """Weigh all anchors by sparsemax(cosine / temperature): most weights are exactly 0.
 
@@ -110,12 +84,10 @@ def sparsemax(
         Rows of the anchors: if the weights take more than a quarter of the budget, their
         products with these are returned instead. Without tables the weights always are.
     """
-    result = _Growing(len(queries), len(anchors), tables, device, memory_budget // 4)
-    if len(anchors):
-        for part, cosines, good in _cosines(
-            queries, anchors, device, memory_budget // 2, copies=5, progress=progress
-        ):
-            result.add(part, _simplex(cosines / temperature), good)
+    half = replace(work, memory_budget=work.memory_budget // 2)
+    result = _Growing(len(queries), len(anchors), tables, work.device, work.memory_budget // 4)
+    for part, cosines, good in _cosines(queries, anchors, half, copies=5):
+        result.add(part, _simplex(cosines / temperature), good)
     return result.finished()
 
 
@@ -124,10 +96,7 @@ def proportional(
     anchors: Float32,
     tables: Sequence[Float32],
     k: int | None = None,
-    *,
-    device: str = "cpu",
-    memory_budget: int = 2 << 30,
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> Combined:
     """Weigh anchors in proportion to their cosine; negative ones do not count.
 
@@ -138,56 +107,21 @@ def proportional(
     k : int, optional
         Only the `k` anchors of the largest cosine count; the result is then weights.
     """
-    n, n_anchors = len(queries), len(anchors)
-    answered = np.zeros(n, dtype=bool)
-    k = None if k is None else min(k, n_anchors)
-    columns = np.zeros((n, k or 0), dtype=np.int64)
-    data = np.zeros((n, k or 0))
-    result = _Growing(n, n_anchors, tables, device, -1)
-    if n_anchors:
-        for part, cosines, good in _cosines(
-            queries, anchors, device, memory_budget, copies=2, progress=progress
-        ):
-            cosines.clamp_min_(0.0)
-            if k is None:
-                total = cosines.sum(dim=1, keepdim=True)
-                good = good & (total[:, 0] > 0).cpu().numpy()
-                result.add(part, cosines / total.clamp_min(1e-30), good)
-                continue
-            best = cosines.topk(k, dim=1)
-            values = best.values.double()
-            total = values.sum(dim=1, keepdim=True)
-            answered[part] = good & (total[:, 0] > 0).cpu().numpy()
-            data[part] = (values / total.clamp_min(1e-30)).cpu().numpy()
-            columns[part] = best.indices.cpu().numpy()
-    if k is None:
-        return result.finished()
-    data[~answered] = 0.0
-    return Combined(answered, _csr(columns, data, n_anchors))
+    if k is not None:
+        return _nearest(queries, anchors, k, work, _shares)
+    result = _Growing(len(queries), len(anchors), tables, work.device, -1)
+    for part, cosines, good in _cosines(queries, anchors, work, copies=2):
+        shares = _shares(cosines)
+        result.add(part, shares, good & (shares > 0).any(dim=1).cpu().numpy())
+    return result.finished()
 
 
-def pursued(
-    queries: Float32,
-    anchors: Float32,
-    k: int,
-    *,
-    device: str = "cpu",
-    memory_budget: int = 2 << 30,
-    progress: Steps = no_steps,
-) -> Combined:
+def pursued(queries: Float32, anchors: Float32, k: int, work: Work = ON_CPU) -> Combined:
     """Weigh at most `k` anchors by matching pursuit with a ridge."""
-    k = min(k, len(anchors))
     answered = (queries != 0).any(axis=1)
     index = np.flatnonzero(answered)
-    pursuit = pursue(
-        anchors,
-        queries[index],
-        k,
-        ridge=_OMP_RIDGE,
-        device=device,
-        memory_budget=memory_budget,
-        progress=progress,
-    )
+    k = min(k, len(anchors))
+    pursuit = pursue(anchors, queries[index], k, ridge=_OMP_RIDGE, work=work)
     used = pursuit.support >= 0
     rows = np.broadcast_to(index[:, None], used.shape)[used]
     weights = sp.csr_array(
@@ -202,49 +136,72 @@ def mapped(
     queries: Float32,
     anchors: Float32,
     tables: Sequence[Float32],
-    *,
     generator: np.random.Generator,
-    device: str = "cpu",
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> Combined:
     """Return what a linear map from the space to each of the tables makes of the queries.
 
     The maps are ridge regressions fitted on the anchors; `generator` chooses those held out.
     """
-    maps = fit_ridge(
-        lambda index: anchors[index],
-        tables,
-        len(anchors),
-        generator=generator,
-        device=device,
-        progress=progress,
-    )
+    n = len(anchors)
+    maps = fit_ridge(lambda index: anchors[index], tables, n, generator=generator, work=work)
     answered = (queries != 0).any(axis=1)
     products = [linear(queries) * answered[:, None] for linear in maps]
     return Combined(answered, None, tuple(rows.astype(np.float32) for rows in products))
 
 
-def _cosines(
+def _nearest(
     queries: Float32,
     anchors: Float32,
-    device: str,
-    memory_budget: int,
-    copies: int,
-    progress: Steps,
+    k: int,
+    work: Work,
+    weigh: Callable[[torch.Tensor], torch.Tensor],
+) -> Combined:
+    """Weigh the `k` anchors of the largest cosine; a query all of whose weights are 0 has none."""
+    n, n_anchors = len(queries), len(anchors)
+    k = min(k, n_anchors)
+    columns = np.zeros((n, k), dtype=np.int64)
+    data = np.zeros((n, k))
+    for part, cosines, good in _cosines(queries, anchors, work, copies=2):
+        best = cosines.topk(k, dim=1)
+        data[part] = weigh(best.values.double()).cpu().numpy() * good[:, None]
+        columns[part] = best.indices.cpu().numpy()
+    weights = sp.csr_array(
+        (data.ravel(), columns.ravel(), np.arange(n + 1) * k), shape=(n, n_anchors)
+    )
+    answered: Mask = np.asarray((data > 0).any(axis=1))
+    weights.sort_indices()  # may reorder `data` itself
+    weights.eliminate_zeros()
+    return Combined(answered, weights)
+
+
+def _shares(cosines: torch.Tensor) -> torch.Tensor:
+    """Return each row over its sum, negative values taken for 0; `cosines` is used up."""
+    cosines.clamp_min_(0.0)
+    return cosines / cosines.sum(dim=1, keepdim=True).clamp_min(1e-30)
+
+
+def _cosines(
+    queries: Float32, anchors: Float32, work: Work, copies: int
 ) -> Iterator[tuple[slice, torch.Tensor, Mask]]:
-    """Yield blocks: which queries, their cosines to all anchors, and which have a direction."""
+    """Yield blocks: which queries, their cosines to all anchors, and which have a direction.
+
+    `copies` of a block's cosines stand in memory at once. Nothing comes where there is no anchor.
+    """
     import torch
 
     n, width = queries.shape
+    if not len(anchors):
+        return
     with torch.no_grad():
-        units = _unit(torch.from_numpy(np.ascontiguousarray(anchors)).to(device))
-        room = memory_budget - 4 * units.numel()
+        units = _unit(torch.from_numpy(np.ascontiguousarray(anchors)).to(work.device))
+        room = work.memory_budget - 4 * units.numel()
         block = int(np.clip(room // (4 * (copies * len(anchors) + 2 * width)), 1, _MOST_QUERIES))
         for part in blocks(n, block):
-            vectors = torch.from_numpy(np.ascontiguousarray(queries[part])).to(device)
+            vectors = torch.from_numpy(np.ascontiguousarray(queries[part])).to(work.device)
             good = (vectors != 0).any(dim=1).cpu().numpy()
             yield part, _unit(vectors) @ units.T, good
-            progress(part.stop, n)
+            work.progress(part.stop, n)
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
@@ -285,17 +242,6 @@ def _threshold(scores: torch.Tensor) -> torch.Tensor:
         if bool((left == count).all()):
             return threshold
         count = left
-
-
-def _csr(columns: Ids, data: Float64, n_anchors: int) -> sp.csr_array:
-    """Return CSR weights from the same number of columns in every row."""
-    n, k = columns.shape
-    weights = sp.csr_array(
-        (data.ravel(), columns.ravel(), np.arange(n + 1) * k), shape=(n, n_anchors)
-    )
-    weights.sort_indices()
-    weights.eliminate_zeros()
-    return weights
 
 
 class _Growing:

@@ -20,7 +20,7 @@ from tokensurgeon.initialisers.numerics.piece_weights import (
     piece_weights,
 )
 from tokensurgeon.initialisers.numerics.regression import Ridge, fit_ridge
-from tokensurgeon.spaces.space import Steps, no_steps
+from tokensurgeon.spaces.work import ON_CPU, Work
 
 MOST_ROWS = 32_768
 """Rows that are learned from, at most: as many say all that there is to know of a thousand
@@ -99,9 +99,7 @@ def fit_composer(
     alpha: float,
     *,
     generator: np.random.Generator,
-    memory_budget: int = 2 << 30,
-    device: str = "cpu",
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> FittedComposer:
     """Fit a composer to spellings of known rows.
 
@@ -120,15 +118,14 @@ def fit_composer(
         Chooses the owners that the penalty is chosen on.
     """
     clean = finite(rows)
-    whitening = whiten(clean, trained, memory_budget, device)
+    whitening = whiten(clean, trained, work)
     (linear,) = fit_ridge(
-        Features(whitening(clean, device), spellings),
+        Features(whitening(clean, work.device), spellings),
         [_BeyondTheMean(clean, owners, spellings)],
         len(owners),
         groups=owners,
         generator=generator,
-        device=device,
-        progress=progress,
+        work=work,
     )
     return FittedComposer(whitening, linear, alpha)
 
@@ -170,7 +167,7 @@ def finite(rows: Float32) -> Float32:
     return rows if good.all() else np.where(good, rows, np.float32(0))
 
 
-def whiten(rows: Float32, trained: Mask, memory_budget: int, device: str = "cpu") -> Whitening:
+def whiten(rows: Float32, trained: Mask, work: Work) -> Whitening:
     """Return what gives rows unit variance in every direction, about the trained rows' mean.
 
     Of the directions the strongest are kept, at most 1,024 and as many as leave room for the
@@ -182,14 +179,14 @@ def whiten(rows: Float32, trained: Mask, memory_budget: int, device: str = "cpu"
     if len(ids) > MOST_ROWS:
         ids = ids[np.linspace(0, len(ids) - 1, MOST_ROWS).astype(np.int64)]
     mean = rows[ids].mean(axis=0, dtype=np.float64)
-    where = "cpu" if device.startswith("mps") else device  # mps has no float64
+    where = "cpu" if work.device.startswith("mps") else work.device  # mps has no float64
     total = torch.zeros(2 * rows.shape[1:], dtype=torch.float64, device=where)
     for part in blocks(len(ids), _BLOCK):
         centred = torch.from_numpy(rows[ids[part]] - mean).to(where)
         total.addmm_(centred.T, centred)
     variance, directions = (each.cpu().numpy() for each in torch.linalg.eigh(total / len(ids)))
     # The regression holds about four square matrices over three features per direction.
-    room = int(np.sqrt(memory_budget / 32)) // 3
+    room = int(np.sqrt(work.memory_budget / 32)) // 3
     most = max(1, min(_MOST_DIRECTIONS, room))
     variance, directions = variance[-most:], directions[:, -most:]
     varies = variance > _VARIES * max(float(variance[-1]), 1e-30)

@@ -20,7 +20,7 @@ from tokensurgeon.initialisers.numerics.shortlist import (
     shortlist_choice,
     shortlist_size,
 )
-from tokensurgeon.spaces.space import Steps, no_steps
+from tokensurgeon.spaces.work import ON_CPU, Work
 
 if TYPE_CHECKING:
     import torch
@@ -61,9 +61,7 @@ def pursue(
     tolerance: float = 0.0,
     exact: bool = False,
     forced: Ids | None = None,
-    device: str = "cpu",
-    memory_budget: int = 2 << 30,
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> Pursuit:
     """Write each target as a sum of at most `k` atoms, chosen greedily.
 
@@ -102,8 +100,8 @@ def pursue(
         return Pursuit(support, coefficients, residual)
     choose = greedy_choice if exact else shortlist_choice
     with torch.no_grad():
-        dictionary = Dictionary(atoms, torch.device(device), normalise)
-        tile = _tile(len(atoms), atoms.shape[1], k, device, memory_budget)
+        dictionary = Dictionary(atoms, torch.device(work.device), normalise)
+        tile = _tile(len(atoms), atoms.shape[1], k, work)
         for rows in blocks(n, tile):
             x = torch.from_numpy(np.ascontiguousarray(targets[rows])).to(dictionary.device)
             first = None if forced is None else torch.from_numpy(forced[rows])
@@ -114,18 +112,18 @@ def pursue(
                 solved, left = _solve(dictionary, x[part], chosen[part], ridge)
                 coefficients[rows][part] = solved.cpu().numpy()
                 residual[rows][part] = left.cpu().numpy()
-            progress(rows.stop, n)
+            work.progress(rows.stop, n)
     return Pursuit(support, coefficients, residual)
 
 
-def _tile(n_atoms: int, width: int, k: int, device: str, memory_budget: int) -> int:
+def _tile(n_atoms: int, width: int, k: int, work: Work) -> int:
     """Return how many targets fit in the budget; on a device the dictionary has to, too."""
-    on_cpu = device == "cpu"
+    on_cpu = work.device == "cpu"
     # Scores and their blocks; the basis of the greedy choice or the supports of the other.
     per_target = 5 * n_atoms + 16 * width * (k + 8) + 32 * k * (k + 32)
     if not on_cpu:  # the whole tile at once: short lists with their Gram matrices
         per_target += 8 * shortlist_size(k) * (width + shortlist_size(k))
-    room = memory_budget - (0 if on_cpu else 4 * n_atoms * width)
+    room = work.memory_budget - (0 if on_cpu else 4 * n_atoms * width)
     return int(np.clip(room // per_target, 1, 512 if on_cpu else 2048))
 
 

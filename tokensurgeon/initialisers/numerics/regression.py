@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
-from tokensurgeon.spaces.space import Steps, no_steps
+from tokensurgeon.spaces.work import ON_CPU, Steps, Work
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +72,7 @@ def fit_ridge(
     *,
     groups: Ids | None = None,
     generator: np.random.Generator,
-    device: str = "cpu",
-    progress: Steps = no_steps,
+    work: Work = ON_CPU,
 ) -> list[Ridge]:
     """Fit min ‖Y − XB‖² + λ‖B‖² on centred data, one map for each matrix of targets.
 
@@ -91,8 +90,8 @@ def fit_ridge(
         Examples of one group are held out together.
     generator : numpy.random.Generator
         Chooses the groups to hold out.
-    device : str
-        Where the products and solves run; float64, on CPU where the device has none.
+    work : Work
+        Products and solves run in float64, on CPU where the device has none.
 
     Returns
     -------
@@ -100,12 +99,12 @@ def fit_ridge(
     """
     import torch
 
-    where = torch.device("cpu" if device.startswith("mps") else device)
+    where = torch.device("cpu" if work.device.startswith("mps") else work.device)
     groups = np.arange(n) if groups is None else groups
     names = generator.permutation(np.unique(groups))
     share = min(_HELD_OUT, _MOST_HELD_OUT / n)
     is_held = np.isin(groups, names[: int(share * len(names))])
-    moments = _Moments(features, targets, np.flatnonzero(~is_held), where, progress)
+    moments = _Moments(features, targets, np.flatnonzero(~is_held), where, work.progress)
     held = np.flatnonzero(is_held)
     chosen = [PENALTIES.index(_PLAIN)] * len(targets)
     explained = [float("nan")] * len(targets)
