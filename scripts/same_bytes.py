@@ -32,7 +32,7 @@ UNTIMED = {"report.json", "README.md", "manifest.json", "training.json"}
 """Files that hold times or versions."""
 ENDLESS = 1e9
 """Minutes: the text and its passes end a training, not the clock."""
-CALIBRATION_BYTES, EVALUATION_BYTES = 60_000, 20_000
+CALIBRATION_BYTES, EVALUATION_BYTES = 24_000, 8_000
 """Of the shipped texts: enough for each stage to be tried, in seconds."""
 
 
@@ -120,8 +120,10 @@ def train_network(source: Path, text: Path, path: Path) -> None:
 
     try:
         from tokensurgeon.studies.hypernet import train_hypernet
-    except ImportError:
-        from tokensurgeon.studies.hypernet import train_hypernet
+    except ImportError:  # before 0.2
+        from importlib import import_module
+
+        train_hypernet = import_module("tokensurgeon.surgery.hypernet").train_hypernet
     fields = {"source": str(source), "tokenizer": str(source)}
     recipe = Recipe.parse({**fields, "text": {"calibration": [str(text)]}})
     train_hypernet(recipe, path, size=32, steps=(30, 10))
@@ -217,6 +219,7 @@ def main() -> int:
             if arguments.only and name not in arguments.only:
                 continue
             found[name] = hashes(write())
+            arguments.file.write_text(json.dumps(found, indent=1), "utf-8")
             print(f"{name}: {len(found[name])} files", file=sys.stderr, flush=True)
     arguments.file.write_text(json.dumps(found, indent=1), "utf-8")
     if arguments.against is None:
