@@ -101,9 +101,10 @@ def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
 def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:
     n_rows = checkpoint.layout.n_rows
     if vocabulary.n_rows > n_rows:
-        token = vocabulary.spellings[vocabulary.n_rows - 1]
+        last = vocabulary.n_rows - 1
         yield (
-            f"the tokenizer has id {vocabulary.n_rows - 1} ({token!r}) and the model {n_rows} rows"
+            f"the tokenizer has id {last} ({vocabulary.spellings[last]!r}) and the model "
+            f"{n_rows} rows"
         )
     files = {
         "config.json": checkpoint.config,

@@ -1,6 +1,6 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
-from tokensurgeon.evaluation.breakdown import Part, by_kind, by_match, token_kind
+from tokensurgeon.evaluation.breakdown import Part, token_kind
 from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
@@ -40,8 +40,6 @@ __all__ = [
     "Scores",
     "bits_per_byte",
     "bootstrap_ratio",
-    "by_kind",
-    "by_match",
     "bytes_per_token",
     "chunk_documents",
     "evaluate",

@@ -50,12 +50,10 @@ def boundaries(source: Vocabulary, target: Vocabulary, texts: Iterable[str]) -> 
     """Count the boundaries of two tokenizers on the same texts."""
     documents = list(texts)
     counts = np.zeros(3, dtype=np.int64)
-    for ours, theirs in zip(
-        source.encode_many(documents), target.encode_many(documents), strict=True
-    ):
+    for encodings in zip(source.encode_many(documents), target.encode_many(documents), strict=True):
         inner = [
-            ends[(ends > 0) & (ends < one.n_bytes)]
-            for one, ends in ((ours, np.unique(ours.ends)), (theirs, np.unique(theirs.ends)))
+            ends[(ends > 0) & (ends < encoding.n_bytes)]
+            for encoding, ends in ((own, np.unique(own.ends)) for own in encodings)
         ]
         both = np.intersect1d(inner[0], inner[1], assume_unique=True)
         counts += [inner[0].size, inner[1].size, both.size]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
-from tokensurgeon.arrays import Mask
+from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.evaluation.metrics import LN2
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
+
+Label = Callable[[int], str]
+"""From the id of a token to the part of the loss that it counts to."""
 
 _WORD_AND_MORE = re.compile(r"\S\s+\S")
 
@@ -126,59 +129,48 @@ def _script_of(character: str) -> str:
     return special.get(first, first)
 
 
-def by_kind(scores: Scores, vocabulary: Vocabulary, keep: Mask | None = None) -> dict[str, Part]:
-    """Split the loss by `token_kind`, the largest part first."""
-    known: dict[int, str] = {}
-
-    def label(token: int) -> str:
-        if token not in known:
-            known[token] = token_kind(bytes_of(vocabulary, token))
-        return known[token]
-
-    return split_by(scores, vocabulary, label, keep)
+def kind_label(vocabulary: Vocabulary) -> Label:
+    """Return a function that gives the `token_kind` of a token."""
+    return lambda token: token_kind(bytes_of(vocabulary, token))
 
 
-def by_match(
-    scores: Scores, vocabulary: Vocabulary, alignment: Alignment, keep: Mask | None = None
-) -> dict[str, Part]:
-    """Split the loss by ``shared`` and ``missing``: whether the alignment found a source row."""
-    matched = np.asarray(alignment.match) != 0
-
-    def label(token: int) -> str:
-        return "shared" if token < len(matched) and matched[token] else "missing"
-
-    return split_by(scores, vocabulary, label, keep)
+def match_label(alignment: Alignment | None) -> Label:
+    """Return a function that says whether a token is ``shared``, as all are without alignment."""
+    if alignment is None:
+        return lambda token: "shared"
+    shared = set(np.flatnonzero(np.asarray(alignment.match)).tolist())
+    return lambda token: "shared" if token in shared else "missing"
 
 
-def split_by(
-    scores: Scores,
-    vocabulary: Vocabulary,
-    label: Callable[[int], str],
-    keep: Mask | None = None,
-) -> dict[str, Part]:
+def split_by(scores: Scores, vocabulary: Vocabulary, label: Label) -> dict[str, Part]:
     """Split the loss over comparable chunks by a label of the token, the largest part first."""
-    mask = scores.comparable if keep is None else scores.comparable & keep
-    chosen = np.flatnonzero(mask)
-    total = int(scores.n_bytes[mask].sum())
+    total = int(scores.n_bytes[scores.comparable].sum())
     if not total:
         return {}
-    ids = np.concatenate([scores.token_ids[i] for i in chosen])
-    losses = np.concatenate([scores.token_nll[i] for i in chosen])
-    distinct, place = np.unique(ids, return_inverse=True)
-    sums = np.bincount(place, weights=losses, minlength=len(distinct))
-    counts = np.bincount(place, minlength=len(distinct))
+    chosen = np.flatnonzero(scores.comparable)
+    tokens, counts, (losses,) = sums_by_token(
+        [scores.token_ids[i] for i in chosen], [scores.token_nll[i] for i in chosen]
+    )
     parts: dict[str, list[float]] = {}
-    for token, loss, count in zip(distinct.tolist(), sums.tolist(), counts.tolist(), strict=True):
-        sizes = len(bytes_of(vocabulary, token) or b"")
+    for token, count, loss in zip(tokens, counts, losses, strict=True):
         part = parts.setdefault(label(token), [0.0, 0, 0])
         part[0] += loss
         part[1] += count
-        part[2] += count * sizes
+        part[2] += count * len(bytes_of(vocabulary, token) or b"")
     ordered = sorted(parts.items(), key=lambda item: (-item[1][0], item[0]))
     return {
         name: Part(loss / (LN2 * total), int(count), int(size), loss / count)
         for name, (loss, count, size) in ordered
     }
+
+
+def sums_by_token(
+    ids: Sequence[Ids], *values: Sequence[Float64 | Ids]
+) -> tuple[list[int], list[int], list[list[float]]]:
+    """Return the distinct tokens of some chunks, how often each occurs, and its sums of values."""
+    tokens, index = np.unique(np.concatenate(ids), return_inverse=True)
+    sums = [np.bincount(index, weights=np.concatenate(own)).tolist() for own in values]
+    return tokens.tolist(), np.bincount(index).tolist(), sums
 
 
 def parts_to_dict(parts: Mapping[str, Part] | None) -> dict[str, dict[str, float | int]] | None:

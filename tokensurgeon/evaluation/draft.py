@@ -11,24 +11,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
 from tokensurgeon.text.encoding import fitting_chunks
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
-if TYPE_CHECKING:
-    from tokensurgeon.models.language_model import LanguageModel
-
 DRAFTED = (2, 3, 4, 5, 6, 7, 8)
-"""Tokens drafted at once."""
+"""Tokens drafted at once: what engines are set to."""
 DEFAULT_BYTES = 50_000
+"""Of text: some ten thousand positions, each scored by a big model, settle a mean acceptance."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +89,14 @@ def evaluate_draft(
     EvaluationError
         If the vocabularies differ, naming the first id, or no text fits both models.
     """
-    from tokensurgeon.models.load import load_model
-
     corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
-    vocabularies = [load_vocabulary(one) for one in (draft, big)]
+    vocabularies = [load_vocabulary(model) for model in (draft, big)]
     check_same_ids(*vocabularies)
     for vocabulary in vocabularies:
         refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
     small, large = (
-        load_model(one, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        for one in (draft, big)
+        load_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        for path in (draft, big)
     )
     return measure_draft(
         small, large, vocabularies[1], corpus.texts, max_bytes=max_bytes, progress=progress
@@ -114,13 +111,13 @@ def check_same_ids(draft: Vocabulary, big: Vocabulary) -> None:
     EvaluationError
     """
     for token in range(max(draft.n_rows, big.n_rows)):
-        told = [
-            (one.token_bytes[token], one.spellings[token]) if token < one.n_rows else (None, None)
-            for one in (draft, big)
-        ]
-        if told[0][0] != told[1][0] or (told[0][1] is None) != (told[1][1] is None):
+        (own, spelling), (other, other_spelling) = (
+            (v.token_bytes[token], v.spellings[token]) if token < v.n_rows else (None, None)
+            for v in (draft, big)
+        )
+        if own != other or (spelling is None) != (other_spelling is None):
             raise EvaluationError(
-                f"id {token} is {told[0][1]!r} to the draft and {told[1][1]!r} to the big model, "
+                f"id {token} is {spelling!r} to the draft and {other_spelling!r} to the big model, "
                 "and a draft must share its ids: make one with transplant --for-draft"
             )
 
@@ -139,16 +136,15 @@ def measure_draft(
     chunks, encoded, fits = fitting_chunks(
         vocabulary, texts, min(limits, default=None), max_bytes=max_bytes
     )
-    chosen = np.flatnonzero(fits).tolist()
+    chosen = np.flatnonzero(fits)
     overlaps: list[Float64] = []
     agreements: list[Float64] = []
-    for done, i in enumerate(chosen):
-        ids = [*encoded.prefix, *encoded.ids[i].tolist()]
+    for done, ids in enumerate(encoded.sequences(chosen)):
         if len(ids) < 2:
             continue
         # From the last id of the prefix on, every state but the last one says what comes next.
-        places = slice(max(0, len(encoded.prefix) - 1), -1)
-        q, p = (_probabilities(model.logits(ids)[places]) for model in (draft, big))
+        predicting = slice(max(0, len(encoded.prefix) - 1), -1)
+        q, p = (_probabilities(model.logits(ids)[predicting]) for model in (draft, big))
         shared = min(p.shape[1], q.shape[1])
         overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
         agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
@@ -184,12 +180,12 @@ def expected_accepted(chances: Sequence[Float64], drafted: int) -> float:
     >>> expected_accepted([np.array([1.0, 0.5, 0.5])], 2)
     1.125
     """
-    found = []
-    for one in chances:
-        if len(one) >= drafted:
-            windows = np.lib.stride_tricks.sliding_window_view(one, drafted)
-            found.append(np.cumprod(windows, axis=1).sum(axis=1))
-    return float(np.concatenate(found).mean()) if found else float("nan")
+    accepted = []
+    for of_text in chances:
+        if len(of_text) >= drafted:
+            windows = np.lib.stride_tricks.sliding_window_view(of_text, drafted)
+            accepted.append(np.cumprod(windows, axis=1).sum(axis=1))
+    return float(np.concatenate(accepted).mean()) if accepted else float("nan")
 
 
 def _probabilities(logits: Float32) -> Float64:

@@ -20,6 +20,7 @@ from tokensurgeon.evaluation.model_kinds import kind_of_all
 from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.models import load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
 from tokensurgeon.text.seen import refuse_seen
@@ -155,19 +156,17 @@ def evaluate_checkpoint(
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
-    from tokensurgeon.models.load import load_model
-
     corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
     entries: list[Entry] = []
-    for one in ([against] if against is not None else []) + [path]:
-        vocabulary = load_vocabulary(one)
+    for folder in (path,) if against is None else (against, path):
+        vocabulary = load_vocabulary(folder)
         refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
         alignment = None
         if entries and vocabulary.fingerprint != entries[0].vocabulary.fingerprint:
             alignment = align(entries[0].vocabulary, vocabulary)
-        model = load_model(one, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        name = str(one) if not any(str(one) == e.name for e in entries) else f"{one} (again)"
-        entries.append(Entry(name, model, vocabulary, alignment))
+        model = load_model(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        again = " (again)" if entries and entries[0].name == str(folder) else ""
+        entries.append(Entry(f"{folder}{again}", model, vocabulary, alignment))
     return evaluate(
         entries,
         corpus.texts,

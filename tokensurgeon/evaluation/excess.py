@@ -7,7 +7,6 @@ bytes of a patched token is what the source paid for the same text. The parts ad
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy as np
 
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float64, Ids
-from tokensurgeon.evaluation.breakdown import bytes_of, token_kind
+from tokensurgeon.evaluation.breakdown import bytes_of, kind_label, match_label, sums_by_token
 from tokensurgeon.evaluation.metrics import LN2
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
 
 N_EXAMPLES = 5
+"""Tokens that a part names: those that cost most."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Excess:
     Attributes
     ----------
     kind : str
-        See `token_kind`.
+        See `breakdown.token_kind`.
     match : 'shared' or 'missing'
         Whether the source has the token.
     bits_per_byte, source_bits_per_byte : float
@@ -144,36 +144,33 @@ def excess_parts(
     n_bytes = int(own.n_bytes[both].sum())
     if not n_bytes:
         return ()
-    ids = np.concatenate([own.token_ids[i] for i in both])
-    mine = np.concatenate([own.token_nll[i] for i in both])
-    theirs = np.concatenate(
+    tokens, counts, sums = sums_by_token(
+        [own.token_ids[i] for i in both],
+        [own.token_nll[i] for i in both],
         [
             loss_on_spans(
                 first.token_nll[i], first.token_ends[i], int(own.start[i]), own.token_ends[i]
             )
             for i in both
-        ]
+        ],
+        [np.diff(own.token_ends[i], prepend=own.start[i]) for i in both],
     )
-    sizes = np.concatenate([np.diff(own.token_ends[i], prepend=own.start[i]) for i in both])
-    distinct, place = np.unique(ids, return_inverse=True)
-    sums = [np.bincount(place, weights=each) for each in (mine, theirs, sizes)]
-    counts = np.bincount(place)
-    parts: dict[tuple[str, str], _Sum] = {}
-    label = _labels(vocabulary, alignment)
-    for row, token in enumerate(distinct.tolist()):
-        part = parts.setdefault(label(token), _Sum())
-        part.mine += sums[0][row]
-        part.theirs += sums[1][row]
-        part.tokens += int(counts[row])
-        part.bytes += int(sums[2][row])
-        part.members.append((float(sums[0][row] - sums[1][row]), int(counts[row]), token))
+    sums_of: dict[tuple[str, str], _Sum] = {}
+    kind_of, match_of = kind_label(vocabulary), match_label(alignment)
+    for token, count, mine, theirs, size in zip(tokens, counts, *sums, strict=True):
+        part = sums_of.setdefault((kind_of(token), match_of(token)), _Sum())
+        part.mine += mine
+        part.theirs += theirs
+        part.tokens += count
+        part.bytes += int(size)
+        part.members.append((mine - theirs, count, token))
     scale = LN2 * n_bytes
-    found = [
+    parts = [
         Excess(
             kind,
             match,
-            float(part.mine / scale),
-            float(part.theirs / scale),
+            part.mine / scale,
+            part.theirs / scale,
             part.tokens,
             part.bytes,
             tuple(
@@ -182,9 +179,9 @@ def excess_parts(
                 if loss > 0
             ),
         )
-        for (kind, match), part in parts.items()
+        for (kind, match), part in sums_of.items()
     ]
-    return tuple(sorted(found, key=lambda part: (-part.excess, part.kind, part.match)))
+    return tuple(sorted(parts, key=lambda part: (-part.excess, part.kind, part.match)))
 
 
 def shown(data: bytes | None) -> str:
@@ -195,15 +192,3 @@ def shown(data: bytes | None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return f"0x{data.hex()}"
-
-
-def _labels(
-    vocabulary: Vocabulary, alignment: Alignment | None
-) -> Callable[[int], tuple[str, str]]:
-    matched = None if alignment is None else np.asarray(alignment.match) != 0
-
-    def label(token: int) -> tuple[str, str]:
-        has = matched is None or (token < len(matched) and bool(matched[token]))
-        return token_kind(bytes_of(vocabulary, token)), "shared" if has else "missing"
-
-    return label

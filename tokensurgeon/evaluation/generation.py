@@ -18,6 +18,7 @@ from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_NEW_TOKENS = 128
+"""Of a sample: beyond the first sentences, and short enough for a model on a CPU."""
 Span = tuple[int, int, int]
 """Where a token starts and ends in bytes, and its id."""
 
@@ -137,7 +138,7 @@ def non_canonical(vocabulary: Vocabulary, ids: Sequence[int]) -> int:
 
 def _stretches(data: bytes) -> list[tuple[int, str]]:
     """Return the stretches of valid UTF-8, each with the byte at which it starts."""
-    found = []
+    stretches = []
     start = 0
     while start < len(data):
         try:
@@ -145,9 +146,9 @@ def _stretches(data: bytes) -> list[tuple[int, str]]:
         except UnicodeDecodeError as error:
             text, following = data[start : start + error.start].decode("utf-8"), start + error.end
         if text:
-            found.append((start, text))
+            stretches.append((start, text))
         start = following
-    return found
+    return stretches
 
 
 def _is_begun(data: bytes) -> bool:

@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from tokensurgeon.arrays import Float64, Ids, Mask
+from tokensurgeon.arrays import Float64, Ids, Mask, blocks
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import Scores
 
 LN2 = math.log(2.0)
 FEWEST_DOCUMENTS = 10
+"""Of which a bootstrap draws; fewer say nothing of their own variance, and chunks are drawn."""
+DRAWS_AT_ONCE = 4_000_000
+"""Indices drawn together, 32 MB, so that many documents do not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def perplexity(nll: float, n_units: int) -> float:
     if not n_units:
         return math.nan
     mean = float(nll) / n_units
-    return math.exp(mean) if mean < 700 else math.inf
+    return math.exp(mean) if mean < 700 else math.inf  # a float64 ends at exp(709)
 
 
 def bytes_per_token(n_bytes: int, n_tokens: int) -> float:
@@ -79,7 +82,6 @@ def bootstrap_ratio(
     *,
     resamples: int = 1_000,
     level: float = 0.95,
-    keep: Mask | None = None,
 ) -> Interval:
     """Return by how many bits per byte `a` is worse than `b`, with a paired interval.
 
@@ -90,8 +92,6 @@ def bootstrap_ratio(
     ----------
     a, b : Scores
         Of the same chunks.
-    keep : bool (n_chunks,) or None
-        Further restricts the chunks that both could score.
 
     Raises
     ------
@@ -99,8 +99,6 @@ def bootstrap_ratio(
         If the two have no chunk in common.
     """
     both = a.comparable & b.comparable
-    if keep is not None:
-        both = both & keep
     if not both.any():
         raise EvaluationError("the two models have no comparable chunk in common; give other text")
     if not np.array_equal(a.n_bytes[both], b.n_bytes[both]):
@@ -112,13 +110,9 @@ def bootstrap_ratio(
     generator = np.random.default_rng(seed)
     n = len(n_bytes)
     values = np.empty(resamples)
-    # A block of draws at a time, so that many documents do not fill the memory.
-    block = max(1, 4_000_000 // n)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = generator.integers(0, n, size=(size, n))
-        sums = difference[drawn].sum(axis=1), n_bytes[drawn].sum(axis=1)
-        values[start : start + size] = sums[0] / (LN2 * sums[1])
+    for part in blocks(resamples, DRAWS_AT_ONCE // n):
+        drawn = generator.integers(0, n, size=(part.stop - part.start, n))
+        values[part] = difference[drawn].sum(axis=1) / (LN2 * n_bytes[drawn].sum(axis=1))
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(
@@ -129,10 +123,8 @@ def bootstrap_ratio(
 def _by_unit(difference: Float64, n_bytes: Ids, document: Ids) -> tuple[Float64, Float64, str]:
     """Sum over documents, or leave the chunks where documents are few."""
     sizes = n_bytes.astype(np.float64)
-    names, place = np.unique(document, return_inverse=True)
+    names, index = np.unique(document, return_inverse=True)
     if len(names) < FEWEST_DOCUMENTS:
         return difference, sizes, "chunks"
-    summed = [np.zeros(len(names)), np.zeros(len(names))]
-    np.add.at(summed[0], place, difference)
-    np.add.at(summed[1], place, sizes)
-    return summed[0], summed[1], "documents"
+    sums = [np.bincount(index, values).astype(np.float64) for values in (difference, sizes)]
+    return sums[0], sums[1], "documents"

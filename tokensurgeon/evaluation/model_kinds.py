@@ -90,8 +90,8 @@ def hidden_with(data: bytes, ends: Ids) -> Mask:
     [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     """
     word = np.full(len(data) + 1, -1, dtype=np.int64)
-    for number, found in enumerate(re.finditer(rb"\S+", data)):
-        word[found.start() : found.end()] = number
+    for number, match in enumerate(re.finditer(rb"\S+", data)):
+        word[match.start() : match.end()] = number
     starts = np.concatenate([[0], ends[:-1]])
     n = len(ends)
     first, last = np.full(n, -1, dtype=np.int64), np.full(n, -2, dtype=np.int64)

@@ -16,7 +16,7 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.breakdown import by_kind, by_match
+from tokensurgeon.evaluation.breakdown import kind_label, match_label, split_by
 from tokensurgeon.evaluation.excess import excess_parts
 from tokensurgeon.evaluation.metrics import (
     bits_per_byte,
@@ -34,6 +34,7 @@ from tokensurgeon.text.encoding import Encoded, encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
 DEFAULT_MAX_BYTES = 500_000
+"""Of text: enough documents for a bootstrap, and minutes rather than hours for a small model."""
 TOO_LONG_SHARE = 0.01
 """Most bytes that may be left out because their chunk has too many tokens for a model."""
 MASKED_BYTES = 256
@@ -112,7 +113,7 @@ class EvaluationProtocol:
             raise EvaluationError(
                 f"chunks of {chunk_bytes} bytes are too short; take {SMALLEST_CHUNK_BYTES} or more"
             )
-        # Entries often share a vocabulary: the source's rows under several methods, say.
+        # Entries often share a vocabulary: a target's rows by several methods, say.
         own = {id(vocabulary): vocabulary for vocabulary, _ in tokenizers}
         longest = MASKED_BYTES if kind == MASKED else CHUNK_SIZES[0]
         sizes = [size for size in CHUNK_SIZES if size <= longest]
@@ -177,8 +178,10 @@ class EvaluationProtocol:
             n_chunks=int(own.comparable.sum()),
             n_lost=int((own.lost & self.fits).sum()),
             difference=difference,
-            by_match=by_match(own, entry.vocabulary, entry.alignment) if entry.alignment else None,
-            by_kind=by_kind(own, entry.vocabulary),
+            by_match=split_by(own, entry.vocabulary, match_label(entry.alignment))
+            if entry.alignment
+            else None,
+            by_kind=split_by(own, entry.vocabulary, kind_label(entry.vocabulary)),
             excess=excess,
         )
 

@@ -98,8 +98,7 @@ class EntryResult:
         """Read what `to_dict` wrote."""
 
         def parts(name: str) -> dict[str, Part] | None:
-            found = data[name]
-            return found and {key: Part(**part) for key, part in found.items()}
+            return data[name] and {key: Part(**part) for key, part in data[name].items()}
 
         difference, excess, generation = (data[k] for k in ("difference", "excess", "generation"))
         return cls(
