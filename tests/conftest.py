@@ -1,19 +1,32 @@
-"""What tests of every room share: an offline process, others' files, and a tiny real model."""
+"""What tests of every room share: an offline process, others' files, tiny real models and texts."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.families import model_of, permutation, permuted_vocabulary  # noqa: F401 - fixtures
-from tests.world import checkpoints, donor, permuted, world  # noqa: F401 - fixtures
+from tests.vocabulary.tiny_tokenizers import TINY, made
+from tests.world import (
+    N_ROWS,
+    N_TOKENS,
+    SENTENCES,
+    byte_level_bpe,
+    make_model,
+    make_tokenizer,
+    model_maker,
+    permute,
+    save_tokenizer,
+)
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 # Machines are shared and noisy: no test is judged by its time, and a failure is found again.
 settings.register_profile(
@@ -22,14 +35,6 @@ settings.register_profile(
 settings.load_profile("house")
 
 ASSETS = "TOKENSURGEON_ASSETS"
-
-SENTENCES = (
-    "The index is scanned from left to right, and every row that matches is returned.",
-    "A table has rows and columns; a row that is locked cannot be changed by another session.",
-    "If the value is not found, the query returns nothing and the index is left as it was.",
-    "for row in table:\n    if row.value == 42:\n        return row\n",
-    "Numbers such as 3.14159 and 2048 are stored as they are written; so is «größer».",
-)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,57 +46,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def assets() -> Path:
-    """The folder of other people's models, tokenizers and texts; skips without it."""
-    folder = os.environ.get(ASSETS)
-    if not folder or not Path(folder).is_dir():
-        pytest.skip(f"{ASSETS} names no folder with other people's models and texts")
-    return Path(folder)
-
-
-def make_tokenizer(folder: Path, size: int, *, bos: str, eos: str, texts=SENTENCES) -> Path:
-    """Train a byte-level BPE and save it as transformers would."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=list(dict.fromkeys([bos, eos])),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
-    fast.save_pretrained(folder)
-    return folder
-
-
-def make_model(folder: Path, n_rows: int, *, width: int, seed: int, tied: bool = False) -> Path:
-    """Save a random Llama of two layers; ids 0 and 1 are BOS and EOS."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=n_rows,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=tied,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -106,27 +60,124 @@ def short_writing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of other people's models, tokenizers and texts; skips without it."""
+    folder = os.environ.get(ASSETS)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"{ASSETS} names no folder with other people's models and texts")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 320 tokens and width 16, untied, with its tokenizer."""
-    folder = tmp_path_factory.mktemp("source")
-    make_tokenizer(folder, 320, bos="<s>", eos="</s>")
-    return make_model(folder, 320, width=16, seed=1)
+    folder = make_tokenizer(tmp_path_factory.mktemp("source"), 320)
+    return make_model(folder, n_rows=320, seed=1, num_key_value_heads=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_donor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 400 tokens and width 8, with its tokenizer, which serves as a target too."""
     folder = tmp_path_factory.mktemp("donor")
-    make_tokenizer(folder, 400, bos="<|bos|>", eos="<|eos|>", texts=SENTENCES[::-1])
-    return make_model(folder, 400, width=8, seed=2)
+    make_tokenizer(folder, 400, "<|bos|>", "<|eos|>", texts=SENTENCES[::-1])
+    return make_model(folder, n_rows=400, width=8, seed=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of ten short documents to measure on."""
-    import json
-
     path = tmp_path_factory.mktemp("text") / "text.jsonl"
     texts = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(10)]
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two tokenizers whose roles differ, `source` and `target`, and of a text."""
+    root = tmp_path_factory.mktemp("world")
+    end = "<|endoftext|>"
+    save_tokenizer(
+        byte_level_bpe(330, (end, "<|pad|>")),
+        root / "source",
+        bos_token=end,
+        eos_token=end,
+        pad_token="<|pad|>",
+    )
+    texts = ["rows of a table", "the calendar says days", *SENTENCES[2:]]
+    save_tokenizer(
+        byte_level_bpe(380, ("<s>", "</s>", "<|note|>"), texts),
+        root / "target",
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    documents = [json.dumps({"text": text}) for text in SENTENCES]
+    (root / "evaluation.jsonl").write_text("\n".join(documents))
+    return root
+
+
+@pytest.fixture(scope="session")
+def permuted(world: Path) -> Path:
+    """The tokenizer `source` of the world with other ids."""
+    return permute(world / "source", world / "permuted")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a maker of models with the tokenizer `source`: ``checkpoints(family, tied)``."""
+    return model_maker(
+        tmp_path_factory.mktemp("checkpoints"),
+        tokenizer=world / "source",
+        n_rows=330,
+        width=32,
+        noise=0.15,
+        num_hidden_layers=3,
+        intermediate_size=48,
+        max_position_embeddings=256,
+        eos_token_id=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def donor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A donor of another family that has the tokenizer `target`."""
+    folder = tmp_path_factory.mktemp("donor")
+    return make_model(folder, "gpt2", 380, width=32, seed=7, noise=0.15, tokenizer=world / "target")
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a maker of models with padded rows; tests must not write into them."""
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = make_tokenizer(root / "tokenizer")
+    return model_maker(root, tokenizer=tokenizer, seed=7, noise=0.2, max_position_embeddings=32)
+
+
+@pytest.fixture(scope="session")
+def permuted_vocabulary(
+    model_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Vocabulary:
+    """The tokenizer of `model_of`'s models with other ids."""
+    moved = tmp_path_factory.mktemp("permuted") / "tokenizer"
+    return load_vocabulary(permute(model_of().parent / "tokenizer", moved))
+
+
+@pytest.fixture(scope="session")
+def permutation(model_of: Callable[..., Path], permuted_vocabulary: Vocabulary) -> np.ndarray:
+    """New id of each old id, tokens among tokens, padding rows where they are."""
+    moved = permuted_vocabulary.tokenizer.get_vocab()
+    own = load_vocabulary(model_of()).tokenizer
+    ids = [moved[own.id_to_token(i)] for i in range(N_TOKENS)]
+    return np.array([*ids, *range(N_TOKENS, N_ROWS)])
+
+
+@pytest.fixture(params=sorted(TINY))
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each of the tiny tokenizers."""
+    return request.param
+
+
+@pytest.fixture
+def vocabulary(kind: str) -> Vocabulary:
+    """The vocabulary of each of the tiny tokenizers."""
+    return made(kind)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "vocabulary"))
-
-from tiny_tokenizers import TINY, made, permuted, shuffled_json
 from tokenizers import AddedToken, Tokenizer
 
+from tests.vocabulary.tiny_tokenizers import TINY, made, shuffled_json
+from tests.world import permuted
 from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.evaluation.boundaries import boundaries

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.families import make_model, make_tokenizer
+from tests.world import make_model, make_tokenizer
 from tokensurgeon import Recipe
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import TokensurgeonError
@@ -27,7 +27,8 @@ MESSAGE = 600
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"), "llama", False, shard="10KB")
+    folder = make_tokenizer(tmp_path_factory.mktemp("model"))
+    return make_model(folder, noise=0.2, shard="10KB")
 
 
 @pytest.fixture(scope="module")

@@ -1,42 +1,91 @@
-"""Real tiny models, built from configs, with real tiny tokenizers."""
+"""Tiny real models and tokenizers, and plans to patch them, for the tests of every room."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import pytest
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-TEXT = [
-    "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
-    "Tokens are numbers; a table of rows gives each number a vector of its own.",
-    "def transplant(source, target):\n    return source.rows[target]\n",
-    "In 2024 there were 365 days and 12 months, said the old calendar.",
-    "Small models learn little, but they learn it quickly and tell it plainly.",
-] * 4
+from tokensurgeon.checkpoint import Checkpoint, PatchPlan, round_rows
+from tokensurgeon.vocabulary import Vocabulary
+
+SENTENCES = (
+    "The index is scanned from left to right, and every row that matches is returned.",
+    "A table has rows and columns; a row that is locked cannot be changed by another session.",
+    "If the value is not found, the query returns nothing and the index is left as it was.",
+    "for row in table:\n    if row.value == 42:\n        return row\n",
+    "Numbers such as 3.14159 and 2048 are stored as they are written; so is «größer».",
+)
+
+LLAMA = {"num_key_value_heads": 1}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", LLAMA),
+    "qwen2": ("Qwen2Config", LLAMA),
+    "qwen3": ("Qwen3Config", LLAMA),
+    "gpt2": ("GPT2Config", {}),
+    "gpt_neox": ("GPTNeoXConfig", {}),
+    "phi": ("PhiConfig", {}),
+    "gptj": ("GPTJConfig", {"rotary_dim": 4}),
+}
+"""The config class of each family, and what it asks for besides the common sizes."""
+BIASED = ("phi", "gptj")
+"""Their output rows have a bias, which a tied head cannot have."""
+CASES = [(f, tied) for f in FAMILIES for tied in (False, True) if not (tied and f in BIASED)]
+
+N_TOKENS, N_ROWS, WIDTH = 290, 296, 16
+"""Of the models that `model_of` makes: six rows are padding."""
 
 
-def bpe(size: int, specials: tuple[str, ...], texts: list[str] = TEXT) -> Tokenizer:
-    """Train a byte-level BPE."""
+def byte_level_bpe(
+    size: int,
+    specials: Iterable[str] = (),
+    texts: Iterable[str] = SENTENCES,
+    *,
+    across_words: bool = False,
+) -> Tokenizer:
+    """Train a byte-level BPE of `size` tokens, the special ones first."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=size,
-            special_tokens=list(specials),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=not across_words
     )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(specials),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
+def permuted(tokenizer: Tokenizer, seed: int = 0) -> Tokenizer:
+    """Return the same tokenizer with other ids for its model's tokens."""
+    document = json.loads(tokenizer.to_str())
+    table = document["model"]["vocab"]
+    order = list(range(len(table)))
+    random.Random(seed).shuffle(order)
+    if isinstance(table, dict):
+        document["model"]["vocab"] = {token: order[i] for token, i in table.items()}
+    else:
+        document["model"]["vocab"] = [table[i] for i in np.argsort(order)]
+        document["model"]["unk_id"] = order[document["model"]["unk_id"]]
+    for token in document["added_tokens"]:
+        if token["id"] < len(order):
+            token["id"] = order[token["id"]]
+    document["added_tokens"].sort(key=lambda token: token["id"])
+    document["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(document))
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: object) -> Path:
+    """Save a tokenizer as transformers would; `config` names its special tokens by role."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "TokenizersBackend", **config}
@@ -44,111 +93,111 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, **config: object) -> Path
     return folder
 
 
+def make_tokenizer(
+    folder: Path, size: int = N_TOKENS, bos: str = "<s>", eos: str = "</s>", **training: Any
+) -> Path:
+    """Train and save a byte-level BPE whose ids 0 and 1 are BOS and EOS, or 0 both."""
+    tokenizer = byte_level_bpe(size, dict.fromkeys((bos, eos)), **training)
+    return save_tokenizer(tokenizer, folder, bos_token=bos, eos_token=eos)
+
+
 def permute(folder: Path, to: Path, seed: int = 0) -> Path:
-    """Copy a tokenizer with its ids shuffled."""
-    data = json.loads((folder / "tokenizer.json").read_text())
-    vocab = data["model"]["vocab"]
-    ids = sorted(vocab.values())
-    shuffled = ids[:]
-    random.Random(seed).shuffle(shuffled)
-    moved = dict(zip(ids, shuffled, strict=True))
-    data["model"]["vocab"] = {spelling: moved[i] for spelling, i in vocab.items()}
-    for token in data["added_tokens"]:
-        token["id"] = moved[token["id"]]
-    data["added_tokens"].sort(key=lambda token: token["id"])
-    to.mkdir(parents=True)
-    (to / "tokenizer.json").write_text(json.dumps(data))
-    (to / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text())
+    """Copy a tokenizer's folder with its ids shuffled."""
+    shutil.copytree(folder, to)
+    permuted(Tokenizer.from_file(str(folder / "tokenizer.json")), seed).save(
+        str(to / "tokenizer.json")
+    )
     return to
 
 
-def make_model(folder: Path, family: str, n_rows: int, tied: bool, seed: int = 0) -> Path:
-    """Write a tiny model of a family with random weights that are not tiny."""
+def make_model(
+    folder: Path,
+    family: str = "llama",
+    n_rows: int = N_ROWS,
+    *,
+    tied: bool = False,
+    width: int = WIDTH,
+    seed: int = 0,
+    noise: float = 0.0,
+    tokenizer: Path | None = None,
+    dtype: str = "float32",
+    shard: str = "5GB",
+    **config: Any,
+) -> Path:
+    """Save a random model of a family, with the files of `tokenizer` beside it.
+
+    A fresh model's matrices are near zero and its norms are one; `noise` is the standard deviation
+    of what is added to every parameter, so that each of them counts. `config` overrides fields of
+    the model's config.
+    """
     import torch
     import transformers
 
-    common = {"vocab_size": n_rows, "tie_word_embeddings": tied, "bos_token_id": 0}
-    common["eos_token_id"] = 0
-    wide = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
+    name, more = FAMILIES[family]
+    fields = {
+        "vocab_size": n_rows,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-    }
-    llama = {**common, **wide, "num_key_value_heads": 2}
-    configs = {
-        "llama": lambda: transformers.LlamaConfig(**llama),
-        "qwen2": lambda: transformers.Qwen2Config(**llama),
-        "qwen3": lambda: transformers.Qwen3Config(**llama, head_dim=16),
-        "gpt2": lambda: transformers.GPT2Config(
-            **common, n_embd=32, n_layer=3, n_head=2, n_positions=256
-        ),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**common, **wide),
-        "phi": lambda: transformers.PhiConfig(**common, **wide),
+        "head_dim": width // 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": None,
     }
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(configs[family]())
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, 0.15)
-        head = model.get_output_embeddings()
-        if getattr(head, "bias", None) is not None:
-            head.bias.normal_(0, 0.5)
-    model.save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(
+        getattr(transformers, name)(**{**fields, **more, **config})
+    )
+    if noise:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * noise)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
     return folder
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a source tokenizer, a target tokenizer and texts."""
-    root = tmp_path_factory.mktemp("world")
-    save_tokenizer(
-        bpe(330, ("<|endoftext|>", "<|pad|>")),
-        root / "source",
-        bos_token="<|endoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<|pad|>",
-    )
-    target_texts = ["rows of a table", "the calendar says days", *TEXT[2:5]] * 5
-    save_tokenizer(
-        bpe(380, ("<s>", "</s>", "<|note|>"), target_texts),
-        root / "target",
-        bos_token="<s>",
-        eos_token="</s>",
-    )
-    documents = [{"text": text} for text in TEXT[:5]]
-    (root / "evaluation.jsonl").write_text("\n".join(json.dumps(one) for one in documents))
-    return root
+def model_maker(root: Path, **fixed: Any) -> Callable[..., Path]:
+    """Return a `make_model` with some arguments given, which makes each model once."""
 
-
-@pytest.fixture(scope="session")
-def checkpoints(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a maker of checkpoints, each built once: ``checkpoints(family, tied)``."""
-    root = tmp_path_factory.mktemp("checkpoints")
-
-    def get(family: str = "llama", tied: bool = False, n_rows: int = 330, seed: int = 0) -> Path:
-        folder = root / f"{family}-{tied}-{n_rows}-{seed}"
+    def get(family: str = "llama", tied: bool = False, **options: Any) -> Path:
+        folder = root / "-".join([family, str(tied), *map(str, sorted(options.items()))])
         if not folder.exists():
-            make_model(folder, family, n_rows, tied, seed)
-            for file in (world / "source").iterdir():
-                (folder / file.name).write_bytes(file.read_bytes())
+            make_model(folder, family, tied=tied, **{**fixed, **options})
         return folder
 
     return get
 
 
-@pytest.fixture(scope="session")
-def donor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A donor of another width and family that has the target tokenizer."""
-    folder = make_model(tmp_path_factory.mktemp("donor") / "donor", "gpt2", 380, tied=False, seed=7)
-    for file in (world / "target").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+def plan_of(
+    checkpoint: Checkpoint, target: Vocabulary, source_ids: np.ndarray, **changes: Any
+) -> PatchPlan:
+    """Plan rows that copy `source_ids` by target id; where it is -1, rows are small and new."""
+    new = np.random.default_rng(5).normal(size=(len(source_ids), checkpoint.layout.width)) * 0.3
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        fresh = round_rows(new.astype(np.float32), checkpoint.dtype)
+        return np.where(source_ids[:, None] >= 0, rows[source_ids], fresh)
+
+    bias = checkpoint.output_bias()
+    known = [int(i) for i in source_ids if i >= 0]
+    plan: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "target": target,
+        "input_rows": take(checkpoint.input_rows()),
+        "output_rows": take(checkpoint.output_rows()),
+        "output_bias": None if bias is None else np.where(source_ids >= 0, bias[source_ids], 0),
+        "copied_input": source_ids.astype(np.int64),
+        "copied_output": source_ids.astype(np.int64),
+        "id_map": {i: source_ids.tolist().index(i) for i in known},
+    }
+    return PatchPlan(**{**plan, **changes})
 
 
-@pytest.fixture(scope="session")
-def permuted(world: Path) -> Path:
-    """The source's tokenizer with other ids."""
-    return permute(world / "source", world / "permuted")
+def permuted_plan(folder: Path, target: Vocabulary, permutation: np.ndarray) -> PatchPlan:
+    """Plan the source's own vocabulary with other ids."""
+    return plan_of(Checkpoint.open(folder), target, np.argsort(permutation))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SENTENCES
+from tests.world import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.calibration import CalibrationData, Matrices, read_calibration_data
 from tokensurgeon.surgery import prepare

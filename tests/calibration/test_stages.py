@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.calibration.conftest import TEXTS
-from tests.conftest import SENTENCES
+from tests.world import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.calibration import (
     STAGES,

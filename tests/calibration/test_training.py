@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import SENTENCES
+from tests.world import SENTENCES
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.loop import MOST_CUTS, Trained, train_rows
 from tokensurgeon.calibration.training.steps import RowAdam

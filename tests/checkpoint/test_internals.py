@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.families import CASES
+from tests.world import CASES
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.files import open_tensors

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.families import N_ROWS, plan_of
+from tests.world import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, verify_manifest, write_checkpoint
 from tokensurgeon.checkpoint.atomic import staged
 from tokensurgeon.errors import CheckpointError, OutputExistsError
@@ -28,7 +28,7 @@ import sys
 import numpy as np
 import torch
 torch.set_num_threads(1)
-from tests.families import N_ROWS, plan_of
+from tests.world import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, write_checkpoint
 from tokensurgeon.models.reload import reload_check
 from tokensurgeon.vocabulary import load_vocabulary

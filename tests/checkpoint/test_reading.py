@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.families import BIASED, CASES, N_ROWS, WIDTH, make_tokenizer
+from tests.world import BIASED, CASES, N_ROWS, WIDTH, make_tokenizer
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError, UnsupportedCheckpointError
 

@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from tests.families import (
+from tests.world import (
     CASES,
     N_ROWS,
     N_TOKENS,
-    TEXTS,
     make_tokenizer,
     permuted_plan,
     plan_of,
@@ -42,6 +41,7 @@ from tokensurgeon.models.load import load_model
 from tokensurgeon.models.reload import reload_check
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
+TEXTS = ("the cat sat on the mat", "a hat, a bat: 1234 rats", "that is all  there\nis")
 # the tiny tokenizer is not of Qwen2's form, and AutoTokenizer insists on that form
 OTHER_CLASS = ("qwen2",)
 
@@ -181,7 +181,7 @@ def test_rows_grow_and_shrink_in_the_files_dtype(
     folder = model_of("llama", tied, **options)
     source = Checkpoint.open(folder)
     n_tokens = min(n_new, N_TOKENS) - 4
-    target = load_vocabulary(make_tokenizer(tmp_path / "target", n_tokens=n_tokens))
+    target = load_vocabulary(make_tokenizer(tmp_path / "target", n_tokens))
     ids = np.where(np.arange(n_new) < n_tokens, np.arange(n_new) % N_ROWS, -1)
     plan = plan_of(source, target, ids)
     expected = load_model(folder).patched(plan.input_rows, plan.output_rows)

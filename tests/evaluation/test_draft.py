@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.world import bpe, make_model, save_tokenizer
+from tests.world import byte_level_bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.cli.main import main
@@ -25,10 +25,10 @@ TEXT = " ".join(WORDS[(i * i + i // 3) % 8] for i in range(400))
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a big model with padded rows, a small one of another vocabulary, and a text."""
     folder = tmp_path_factory.mktemp("draft")
-    big = make_model(folder / "big", "llama", 352, tied=False, seed=1)
-    save_tokenizer(bpe(340, ("<s>",), [TEXT]), big, bos_token="<s>")
-    small = make_model(folder / "small", "gpt2", 300, tied=True, seed=2)
-    save_tokenizer(bpe(300, ("<s>",)), small, bos_token="<s>")
+    big = make_model(folder / "big", n_rows=352, width=32, seed=1, noise=0.15)
+    save_tokenizer(byte_level_bpe(340, ("<s>",), [TEXT]), big, bos_token="<s>")
+    small = make_model(folder / "small", "gpt2", 300, tied=True, width=32, seed=2, noise=0.15)
+    save_tokenizer(byte_level_bpe(300, ("<s>",)), small, bos_token="<s>")
     (folder / "text.txt").write_text(TEXT)
     return folder
 

@@ -1,18 +1,10 @@
-"""Tiny tokenizers of every kind, and languages that nobody speaks."""
+"""Languages that nobody speaks."""
 
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "vocabulary"))
-
-from tiny_tokenizers import TINY, made
-
-from tokensurgeon.vocabulary import Vocabulary
 
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
 
@@ -39,8 +31,3 @@ class Language:
 @pytest.fixture(scope="session")
 def languages() -> dict[str, Language]:
     return {name: Language(seed) for seed, name in enumerate(("en", "de", "es"))}
-
-
-@pytest.fixture(params=sorted(TINY))
-def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
-    return made(request.param)

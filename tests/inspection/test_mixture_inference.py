@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_tokenizers import made
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.vocabulary.tiny_tokenizers import made
+from tests.world import byte_level_bpe
 from tokensurgeon.errors import CorpusError, TokenizerError, UsageError
 from tokensurgeon.inspection import infer_mixture
 from tokensurgeon.inspection.pair_log import count_words, log_pairs, merge_steps
@@ -20,19 +21,13 @@ TOLERANCE = 0.03
 
 
 def trained(texts: list[str], size: int, kind: str = "bytes") -> Vocabulary:
-    tokenizer = Tokenizer(models.BPE())
-    alphabet: list[str] = []
     if kind == "bytes":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    else:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False),
-    )
+        return vocabulary_from_tokenizer(byte_level_bpe(size, texts=texts))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     return vocabulary_from_tokenizer(tokenizer)
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_tokenizers import HARD_TEXTS, SENTENCES, TINY, made
 from tokenizers import Tokenizer
 
+from tests.vocabulary.tiny_tokenizers import HARD_TEXTS, SENTENCES, TINY, made
 from tokensurgeon.inspection import check_reload, find_unreachable
 from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary, vocabulary_from_tokenizer
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tiny_tokenizers import HARD_TEXTS, SENTENCES
 
+from tests.vocabulary.tiny_tokenizers import HARD_TEXTS, SENTENCES
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.inspection import spans_of, visible
 from tokensurgeon.inspection.spans import excerpt, quoted

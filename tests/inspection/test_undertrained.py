@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_tokenizers import made
 
+from tests.vocabulary.tiny_tokenizers import made
 from tokensurgeon.errors import UsageError
 from tokensurgeon.inspection import find_undertrained, judge_rows
 from tokensurgeon.inspection.undertrained import cosine_distances, untrained_rows

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.families import CASES, N_ROWS
+from tests.world import CASES, N_ROWS
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.models.load import load_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.world import bpe, make_model, save_tokenizer
+from tests.world import byte_level_bpe, make_model, save_tokenizer
 from tokensurgeon import Recipe, transplant
 from tokensurgeon.alignment import align
 from tokensurgeon.checkpoint import Checkpoint
@@ -23,6 +23,7 @@ from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.vocabulary import load_vocabulary
 
 WEIGHTS = "model.safetensors"
+SIZES = {"width": 32, "noise": 0.15}
 
 WORDS = [
     "stone",
@@ -52,10 +53,12 @@ def texts(n: int = 80, seed: int = 0) -> str:
 @pytest.fixture
 def pair(tmp_path):
     """Return a source, the folder of a target tokenizer, and a text."""
-    source = bpe(330, ("<s>",), [texts(10)])
-    folder = make_model(tmp_path / "source", "llama", source.get_vocab_size(), tied=False)
+    source = byte_level_bpe(330, ("<s>",), [texts(10)])
+    folder = make_model(tmp_path / "source", n_rows=source.get_vocab_size(), **SIZES)
     save_tokenizer(source, folder, bos_token="<s>")
-    target = save_tokenizer(bpe(420, ("<s>",), [texts(60)]), tmp_path / "target", bos_token="<s>")
+    target = save_tokenizer(
+        byte_level_bpe(420, ("<s>",), [texts(60)]), tmp_path / "target", bos_token="<s>"
+    )
     (tmp_path / "text.txt").write_text(texts())
     return folder, target, tmp_path / "text.txt"
 
@@ -67,8 +70,8 @@ def recipe(source, target, **more) -> Recipe:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_training_through_the_model_leaves_it_as_it_was(tmp_path, family: str, tied: bool):
-    source = bpe(330, ("<s>",), [texts(10)])
-    folder = make_model(tmp_path / "source", family, source.get_vocab_size(), tied=tied)
+    source = byte_level_bpe(330, ("<s>",), [texts(10)])
+    folder = make_model(tmp_path / "source", family, source.get_vocab_size(), tied=tied, **SIZES)
     save_tokenizer(source, folder, bos_token="<s>")
     (tmp_path / "text.txt").write_text(texts())
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
@@ -90,8 +93,8 @@ def test_a_file_serves_the_source_and_its_variants_and_shared_rows_stay(pair, tm
     train_hypernet(asked, tmp_path / "net", size=16, steps=(4, 8))
     settings = {"hypernetwork": {"network": str(tmp_path / "net")}}
     init = {"input": "hypernetwork", "output": "hypernetwork", "settings": settings}
-    tuned = make_model(tmp_path / "tuned", "llama", 330, tied=False)
-    save_tokenizer(bpe(330, ("<s>",), [texts(10)]), tuned, bos_token="<s>")
+    tuned = make_model(tmp_path / "tuned", n_rows=330, **SIZES)
+    save_tokenizer(byte_level_bpe(330, ("<s>",), [texts(10)]), tuned, bos_token="<s>")
     weights = load_file(source / WEIGHTS)
     rng = np.random.default_rng(0)
     save_file(

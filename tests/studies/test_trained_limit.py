@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import SENTENCES
+from tests.world import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError

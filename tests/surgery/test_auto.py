@@ -194,11 +194,11 @@ def test_a_tied_source_stays_one_matrix(
 ) -> None:
     import shutil
 
-    from tests.conftest import make_model
+    from tests.world import make_model
 
     tied = tmp_path / "tied"
     shutil.copytree(tiny_source, tied)
-    make_model(tied, 320, width=16, seed=3, tied=True)
+    make_model(tied, n_rows=320, seed=3, tied=True)
     fields = recipe(tied, tiny_donor, tiny_text).model_dump()
     found = transplant(**{**fields, "output": str(tmp_path / "out")})
     assert found.rows is not None

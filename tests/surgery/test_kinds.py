@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.world import TEXT, bpe, permute, save_tokenizer
+from tests.world import SENTENCES, byte_level_bpe, permute, save_tokenizer
 from tokensurgeon import transplant
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import EvaluationError, UnsupportedCheckpointError, UsageError
@@ -66,10 +66,10 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("kinds")
     roles = {f"{role}_token": token for role, token in ROLES.items()}
     specials = ("<s>", "<pad>", "</s>", "<mask>")
-    save_tokenizer(bpe(330, specials), root / "source", **roles)
+    save_tokenizer(byte_level_bpe(330, specials), root / "source", **roles)
     permute(root / "source", root / "permuted")
-    save_tokenizer(bpe(360, specials, TEXT[::-2]), root / "target", **roles)
-    documents = [json.dumps({"text": text}) for text in TEXT[:3]]
+    save_tokenizer(byte_level_bpe(360, specials, SENTENCES[::-2]), root / "target", **roles)
+    documents = [json.dumps({"text": text}) for text in SENTENCES[:3]]
     (root / "text.jsonl").write_text("\n".join(documents))
     return root
 
@@ -180,7 +180,7 @@ def test_untying_writes_every_copy(name: str, models, kinds: Path, tmp_path: Pat
 
 def test_the_loss_of_an_encoder_is_what_transformers_gives(models, kinds: Path) -> None:
     model, vocabulary = load_model(models("BertForMaskedLM")), load_vocabulary(kinds / "source")
-    text = "rows quickly tell"
+    text = "rows tables stand"
     found = vocabulary.encode_with_bytes(text)
     ids, ends = list(found.ids), np.array(found.ends)
     hidden = hidden_with(text.encode(), ends)

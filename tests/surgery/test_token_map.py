@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tests.world import TEXT, bpe, make_model, save_tokenizer
+from tests.world import SENTENCES, byte_level_bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError
@@ -18,9 +18,9 @@ from tokensurgeon.vocabulary import load_vocabulary
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    source = make_model(tmp_path / "source", "llama", 300, tied=False)
-    save_tokenizer(bpe(300, ("<s>",)), source, bos_token="<s>")
-    longer = bpe(360, ("<s>", "<extra>"), [text.upper() for text in TEXT])
+    source = make_model(tmp_path / "source", n_rows=300, width=32, noise=0.15)
+    save_tokenizer(byte_level_bpe(300, ("<s>",)), source, bos_token="<s>")
+    longer = byte_level_bpe(360, ("<s>", "<extra>"), [text.upper() for text in SENTENCES])
     return source, save_tokenizer(longer, tmp_path / "target", bos_token="<s>")
 
 

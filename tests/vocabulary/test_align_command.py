@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_tokenizers import TINY
 
+from tests.vocabulary.tiny_tokenizers import TINY
 from tokensurgeon.alignment import align
 from tokensurgeon.cli.align import command
 from tokensurgeon.cli.recipe_options import parse_pair

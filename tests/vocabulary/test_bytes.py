@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import HARD_TEXTS, LOSSLESS, TINY, made, shuffled_json
 
+from tests.vocabulary.tiny_tokenizers import HARD_TEXTS, LOSSLESS, TINY, made, shuffled_json
 from tokensurgeon.vocabulary import Kind, Vocabulary, vocabulary_from_tokenizer
 
 TEXTS = st.text(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_tokenizers import TINY, made
 from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers, processors
 
+from tests.vocabulary.tiny_tokenizers import TINY, made
 from tokensurgeon.vocabulary import Kind, vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.kinds import looks_like_marker, looks_unused
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_tokenizers import TINY, made
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+from tests.vocabulary.tiny_tokenizers import TINY, made
 from tokensurgeon.errors import TokenizerError, UnknownNameError
 from tokensurgeon.vocabulary import Kind, load_vocabulary, vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.parts import guarded

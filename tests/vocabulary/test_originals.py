@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SENTENCES, make_tokenizer
+from tests.world import SENTENCES, make_tokenizer
 from tokensurgeon.alignment import align
 from tokensurgeon.errors import MissingExtraError, TokenizerError
 from tokensurgeon.vocabulary import Kind, load_vocabulary, originals
@@ -82,7 +82,7 @@ def test_a_folder_that_names_a_class_is_compared_by_pieces(piece_model: Path, tm
 @pytest.mark.parametrize("name", ["qwen.tiktoken", "tokenizer.model", "cl100k_base.tiktoken"])
 def test_a_table_of_ranks_cuts_as_tiktoken_does(name: str, tmp_path: Path) -> None:
     tiktoken = pytest.importorskip("tiktoken")
-    made = load_vocabulary(make_tokenizer(tmp_path / "made", 400, bos="<s>", eos="</s>"))
+    made = load_vocabulary(make_tokenizer(tmp_path / "made", 400))
     tokens = [made.token_bytes[i] for i in range(made.n_rows) if made.kinds[i] == Kind.ORDINARY]
     folder = tmp_path / "folder"
     folder.mkdir()

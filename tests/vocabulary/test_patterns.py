@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tiny_tokenizers import TINY
 from tokenizers import Regex, pre_tokenizers
 
+from tests.vocabulary.tiny_tokenizers import TINY
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.patterns import GGUF, PATTERNS
 

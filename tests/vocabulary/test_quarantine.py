@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny_tokenizers import TINY
 from tokenizers import AddedToken, Regex, pre_tokenizers
 
+from tests.vocabulary.tiny_tokenizers import TINY
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import load_vocabulary, quarantine
 

@@ -20,6 +20,7 @@ from tokenizers import (
     trainers,
 )
 
+from tests.world import byte_level_bpe
 from tokensurgeon.vocabulary import Vocabulary, vocabulary_from_tokenizer
 
 SENTENCES = [
@@ -62,18 +63,7 @@ def trained(tokenizer: Tokenizer, trainer: Any) -> Tokenizer:
 
 @tiny
 def byte_level() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return trained(
-        tokenizer,
-        trainers.BpeTrainer(
-            vocab_size=340,
-            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
+    return byte_level_bpe(340, ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), SENTENCES * 3)
 
 
 @tiny
@@ -279,27 +269,4 @@ def shuffled_json(tokenizer: Tokenizer, seed: int = 0) -> Tokenizer:
         items = list(table.items())
         random.Random(seed).shuffle(items)
         document["model"]["vocab"] = dict(items)
-    return Tokenizer.from_str(json.dumps(document))
-
-
-def permuted(tokenizer: Tokenizer, seed: int = 0) -> Tokenizer:
-    """Return the same tokenizer with other ids for its model's tokens."""
-    document = json.loads(tokenizer.to_str())
-    table = document["model"]["vocab"]
-    n = len(table)
-    order = list(range(n))
-    random.Random(seed).shuffle(order)
-    if isinstance(table, dict):
-        document["model"]["vocab"] = {token: order[i] for token, i in table.items()}
-    else:
-        moved: list[Any] = [None] * n
-        for i, entry in enumerate(table):
-            moved[order[i]] = entry
-        document["model"]["vocab"] = moved
-        document["model"]["unk_id"] = order[document["model"]["unk_id"]]
-    for token in document["added_tokens"]:
-        if token["id"] < n:
-            token["id"] = order[token["id"]]
-    document["added_tokens"].sort(key=lambda token: token["id"])
-    document["post_processor"] = None
     return Tokenizer.from_str(json.dumps(document))

@@ -59,13 +59,16 @@ def _figures_table(inspection: Inspection, width: int) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for entry in inspection.entries:
-        table.add_column(Text(entry.name, overflow="fold"), justify="right", overflow="fold")
+    table.add_column("")
+    rows = said.rows(inspection)
+    for i, entry in enumerate(inspection.entries):
+        longest = max(len(word) for row in rows if row.cells for word in row.cells[i].split())
+        name = Text(entry.name, overflow="fold")
+        table.add_column(name, justify="right", overflow="fold", min_width=longest)
     explained = width >= LONGEST_NAME + 40 + 17 * len(inspection.entries)
     if explained:
         table.add_column("", no_wrap=True)
-    for row in said.rows(inspection):
+    for row in rows:
         if row.heading:
             table.add_row(Text(row.name, style="bold"))
             continue
