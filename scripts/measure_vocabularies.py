@@ -17,13 +17,13 @@ import subprocess
 import sys
 import time
 
+from tokensurgeon.progress import peak_memory
 from tokensurgeon.text.corpus import read_documents
-from tokensurgeon.trainers.mixture import Part, documents_of
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import pattern, pretokenizer
-from tokensurgeon.trainers.counting.weighted import Text
+from tokensurgeon.trainers.counting.weighted import WeightedText
 from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
-from tokensurgeon.trainers.measures.figures import peak_memory
+from tokensurgeon.trainers.mixture import Part, documents_of
 from tokensurgeon.trainers.plan import Shape, make_plan
 from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
 
@@ -54,7 +54,7 @@ def one(train: str, held_out: list[str], size: int, method: str, encoder: str) -
         shape = Shape(encoder=encoder)
         plan = make_plan(method, size, "cl100k", "left-3", shape, [CONTROL])
         documents = {"all": documents_of(Part((train,)), "text")}
-        tokenizer = train_tokenizer(Text(count_segments(documents, cutters(plan))), plan)
+        tokenizer = train_tokenizer(WeightedText(count_segments(documents, cutters(plan))), plan)
     seconds, peak = time.perf_counter() - started, peak_memory()
     texts = [document.text for document in read_documents(held_out)]
     n_bytes = sum(len(text.encode()) for text in texts)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from measure_parity import languages
 
-from tokensurgeon.trainers.mixture import Part
 from tokensurgeon.trainers import Shape, train_vocabulary
+from tokensurgeon.trainers.mixture import Part
 
 SIZE = 8192
 

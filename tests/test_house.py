@@ -116,6 +116,57 @@ def test_every_module_says_what_it_does(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
 
 
+def is_number(node: ast.expr | None) -> bool:
+    """Whether an expression is made of numbers alone: one, a tuple of them, or their arithmetic."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, int | float) and not isinstance(node.value, bool)
+    if isinstance(node, ast.UnaryOp):
+        return is_number(node.operand)
+    if isinstance(node, ast.BinOp):
+        return is_number(node.left) and is_number(node.right)
+    return isinstance(node, ast.Tuple) and bool(node.elts) and all(map(is_number, node.elts))
+
+
+def unexplained_constants(source: str) -> list[str]:
+    """Return the numeric constants of a module that have neither a docstring nor a comment.
+
+    A docstring stands below a constant, or below several in consecutive lines; a comment stands
+    beside a constant or directly above it.
+    """
+    lines = source.splitlines()
+    body = ast.parse(source).body
+    unexplained: list[str] = []
+    group: list[ast.Assign | ast.AnnAssign] = []
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not is_number(node.value):
+            continue
+        group.append(node)
+        number = isinstance(following, ast.Assign | ast.AnnAssign) and is_number(following.value)
+        if number and following.lineno == (node.end_lineno or 0) + 1:
+            continue
+        documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        for one in [] if documented else group:
+            beside = lines[one.lineno - 1 : one.end_lineno]
+            above = lines[one.lineno - 2].startswith("#") if one.lineno > 1 else False
+            if not above and not any("#" in line for line in beside):
+                target = one.targets[0] if isinstance(one, ast.Assign) else one.target
+                unexplained.append(ast.unparse(target))
+        group = []
+    return unexplained
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_numeric_constant_says_why_it_has_its_value(path: Path) -> None:
+    assert unexplained_constants(path.read_text("utf-8")) == []
+
+
+def test_a_constant_is_explained_below_beside_or_above_it() -> None:
+    explained = 'A = 1\nB: float = -2.0\n"""Both."""\nC = 3 << 4  # beside\n# above\nD = (5, 6)\n'
+    assert unexplained_constants(explained) == []
+    assert unexplained_constants('A = 1\n\nB, C = 2, 3\nD = "text"\nE = True\n') == ["A", "(B, C)"]
+    assert unexplained_constants('A = 1\n\nB = 2\n"""Of B alone."""\n') == ["A"]
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=name_of)
 def test_all_is_what_can_be_imported(path: Path) -> None:
     module = importlib.import_module(name_of(path))

@@ -15,7 +15,7 @@ from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Chunks, Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern, joined_pattern
-from tokensurgeon.trainers.counting.weighted import Text, multipliers
+from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
 from tokensurgeon.trainers.mixture import Part, documents_of, parse_mixture, shares
 
 WORDS = Pieces(counted_pattern("cl100k", "left-3"))
@@ -124,11 +124,11 @@ def test_parts_weigh_what_the_mixture_says(tmp_path):
     )
     factors = multipliers(found.n_bytes, shares(parts))
     assert factors == [9.0, 1.0]
-    table = Text(found, factors).table("words", keep=True)
+    table = WeightedText(found, factors).table("words", keep=True)
     assert dict(zip(table.segments, table.weights.tolist(), strict=True)) == {
         "a": 90, "b": 30, "\n": 120,
     }  # fmt: skip
-    grouped = Text(found, factors).table("words", grouped=True)
+    grouped = WeightedText(found, factors).table("words", grouped=True)
     assert grouped.weights[grouped.groups == 1].sum() == 60
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
+from tests.world import byte_level_bpe, permuted
 from tokensurgeon.errors import CorpusError
-from tokensurgeon.trainers.measures.figures import Source, measure_vocabulary, parity
+from tokensurgeon.trainers.measures.figures import measure_vocabulary, parity
 from tokensurgeon.trainers.measures.formulas import renyi_efficiency
+from tokensurgeon.trainers.measures.sources import Source
 from tokensurgeon.vocabulary import Vocabulary, vocabulary_from_tokenizer
 
 TEXTS = (
@@ -21,31 +21,8 @@ TEXTS = (
 )
 
 
-def byte_level(size: int = 400, whole: bool = False) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not whole)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=["<|endoftext|>"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS * 3, trainer)
-    return tokenizer
-
-
-def permuted(tokenizer: Tokenizer) -> Tokenizer:
-    """Return the tokenizer with its ids shuffled."""
-    document = json.loads(tokenizer.to_str())
-    ids = list(document["model"]["vocab"].values())
-    new = ids.copy()
-    random.Random(3).shuffle(new)
-    moved = dict(zip(ids, new, strict=True))
-    document["model"]["vocab"] = {t: moved[i] for t, i in document["model"]["vocab"].items()}
-    for token in document["added_tokens"]:
-        token["id"] = moved[token["id"]]
-    return Tokenizer.from_str(json.dumps(document))
+def byte_level(size: int = 400, across_words: bool = False) -> Tokenizer:
+    return byte_level_bpe(size, ["<|endoftext|>"], TEXTS * 3, across_words=across_words)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +57,7 @@ def test_figures_equal_a_naive_count(vocabulary: Vocabulary) -> None:
 
 def test_a_permutation_of_the_ids_changes_nothing() -> None:
     found = []
-    for tokenizer in (byte_level(), permuted(byte_level())):
+    for tokenizer in (byte_level(), permuted(byte_level(), 3)):
         figures = measure_vocabulary(
             vocabulary_from_tokenizer(tokenizer), [Source("all", TEXTS), Source("one", TEXTS[:1])]
         )
@@ -94,7 +71,7 @@ def test_a_permutation_of_the_ids_changes_nothing() -> None:
 
 
 def test_tokens_of_several_words_are_counted_where_nothing_is_cut() -> None:
-    figures = measure_vocabulary(vocabulary_from_tokenizer(byte_level(420, whole=True)))
+    figures = measure_vocabulary(vocabulary_from_tokenizer(byte_level(420, across_words=True)))
     assert figures.multi_word > 10
     assert measure_vocabulary(vocabulary_from_tokenizer(byte_level())).multi_word == 0
 
@@ -134,7 +111,7 @@ def test_the_same_text_twice_is_served_evenly(vocabulary: Vocabulary) -> None:
 
 
 def test_a_long_token_of_one_repeated_line_is_boilerplate_and_one_of_many_lines_is_not() -> None:
-    vocabulary = vocabulary_from_tokenizer(byte_level(420, whole=True))
+    vocabulary = vocabulary_from_tokenizer(byte_level(420, across_words=True))
     token = max((d for d in vocabulary.token_bytes if d and b"reserved" in d), key=len).decode()
     assert len(token) >= 12
     repeated = tuple(f"{i}\n{token}\nmore {i}" for i in range(9))

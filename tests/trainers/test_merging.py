@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from tokensurgeon.trainers.learners.merging import Merger, Merges, Sequences, byte_order
-from tokensurgeon.vocabulary.token_bytes import to_alphabet
+from tokensurgeon.trainers.counting.sequences import Sequences
+from tokensurgeon.trainers.learned import Merges
+from tokensurgeon.trainers.learners.merging import Merger
+from tokensurgeon.vocabulary.token_bytes import byte_order, to_alphabet
 
 
 def _sequences(words: dict[str, int], groups: list[int] | None = None) -> Sequences:
@@ -59,7 +61,7 @@ def test_merges_are_those_of_the_stock_trainer(words: dict[str, int], learned: i
     st.lists(st.text(alphabet="abc", min_size=1, max_size=15), min_size=1, max_size=8, unique=True)
 )
 def test_pair_counts_stay_those_of_a_fresh_count(words: list[str]) -> None:
-    merger = Merger(_sequences(dict.fromkeys(words, 1)), Merges(), floor=1)
+    merger = Merger(_sequences(dict.fromkeys(words, 1)), Merges(), min_count=1)
     while (found := merger.best()) is not None:
         ids, segment = merger.ids()
         pairs = Counter(

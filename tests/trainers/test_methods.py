@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensurgeon.errors import CorpusError, SettingError, UnknownNameError
+from tokensurgeon.progress import no_progress
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import METHODS, Shape, train_vocabulary
-from tokensurgeon.trainers.counting.weighted import Weighted
+from tokensurgeon.trainers.counting.sequences import Sequences
+from tokensurgeon.trainers.counting.weighted import WeightedSegments
 from tokensurgeon.trainers.encoders import bytes_first, min_tokens
-from tokensurgeon.trainers.learners.learn import LEARN
-from tokensurgeon.trainers.learners.merging import Merger, Merges, Sequences
+from tokensurgeon.trainers.learned import Merges
+from tokensurgeon.trainers.learners.learn import LEARN, OWN_MODELS
+from tokensurgeon.trainers.learners.merging import Merger
 from tokensurgeon.trainers.learners.phrases import lzw_phrases
 from tokensurgeon.trainers.learners.pruner import pieces_without, prune, token_worth
 from tokensurgeon.trainers.learners.superwords import frequent_ngrams
-from tokensurgeon.trainers.learners.units import part_word, read_morphemes
+from tokensurgeon.trainers.learners.units import read_morphemes, segment_word
 from tokensurgeon.trainers.plan import make_plan
 from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
 
@@ -41,18 +44,9 @@ def tokens_of(trained):
     return {tokenizer.decode([i], skip_special_tokens=False) for i in range(trained.size)}
 
 
-def weighted(counts):
-    segments = sorted(counts)
-    weights = np.array([counts[segment] for segment in segments], np.int64)
-    return Weighted(segments, weights, np.zeros(len(segments), np.int32))
-
-
-def nothing(done, total, what):
-    pass
-
-
 def test_every_method_is_learned_or_has_a_model_of_its_own():
-    assert {*LEARN, "unigram", "wordpiece"} == set(METHODS)
+    assert {*LEARN, *OWN_MODELS} == set(METHODS)
+    assert not LEARN.keys() & OWN_MODELS
 
 
 @pytest.mark.parametrize("method", ACROSS)
@@ -122,7 +116,7 @@ def test_min_tokens_spells_with_the_fewest(text, words):
 @settings(max_examples=50, deadline=None)
 @given(st.text("ab", min_size=2, max_size=8), st.sets(st.text("ab", min_size=2, max_size=4)))
 def test_what_a_token_is_worth_is_what_the_text_costs_without_it(token, others):
-    text = weighted({token: 3})
+    text = WeightedSegments.of_table({token: 3})
     known = [token.encode(), *(other.encode() for other in sorted(others - {token}))]
     tokens = bytes_first(known)
     worth = token_worth(tokens, text)[tokens.index(token.encode())]
@@ -132,9 +126,9 @@ def test_what_a_token_is_worth_is_what_the_text_costs_without_it(token, others):
 
 
 def test_the_pruner_keeps_what_pays_and_the_bytes():
-    text = weighted({"abab": 10, "cd": 4, "ef": 3})
+    text = WeightedSegments.of_table({"abab": 10, "cd": 4, "ef": 3})
     candidates = [b"ab", b"abab", b"cd", b"ef", b"xyz"]
-    kept = prune(candidates, text, 258, nothing)
+    kept = prune(candidates, text, 258, no_progress)
     assert kept[:256] == bytes_first(())
     assert kept[256:] == [b"abab", b"cd"]
 
@@ -164,10 +158,10 @@ def test_terms_that_do_not_fit_are_refused_with_what_they_need():
 def test_morphemes_part_words_and_their_borders_come_first():
     parted, units = read_morphemes(("Haus|tür", "un", "lock", "ed"))
     known = {unit.encode() for unit in units}
-    assert part_word(" Haustür", parted, known) == [" Haus", "tür"]
-    assert part_word(" unlocked", parted, known) == [" un", "lock", "ed"]
-    assert part_word("Locked", parted, known) == ["Lock", "ed"]
-    assert part_word(" query", parted, known) == [" query"]
+    assert segment_word(" Haustür", parted, known) == [" Haus", "tür"]
+    assert segment_word(" unlocked", parted, known) == [" un", "lock", "ed"]
+    assert segment_word("Locked", parted, known) == ["Lock", "ed"]
+    assert segment_word(" query", parted, known) == [" query"]
     with pytest.raises(CorpusError, match="empty part"):
         read_morphemes(("Haus|",))
     words = ["unlocked", "unlocking", "relocked", "undoing", "redoing", "locked"]
@@ -251,7 +245,7 @@ def test_a_size_is_needed_but_for_bytes():
 
 
 def test_merges_may_be_limited_to_phrases():
-    words = weighted({"abc": 5, "abd": 4})
+    words = WeightedSegments.of_table({"abc": 5, "abd": 4})
     merges = Merger(words.sequences(), Merges(), allow={b"ab", b"abd"}.__contains__).run(300)
     assert merges.tokens[256:] == [b"ab", b"abd"]
     assert replace(words).sequences().weight == 27

@@ -12,8 +12,10 @@ from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import DIGITS, PRETOKENIZERS, train_vocabulary
 from tokensurgeon.trainers.counting.pretokenizers import joined_pattern, pattern, pretokenizer
+from tokensurgeon.trainers.counting.sequences import Sequences
 from tokensurgeon.trainers.encoders import byte_level_bpe
-from tokensurgeon.trainers.learners.merging import Merger, Merges, Sequences
+from tokensurgeon.trainers.learned import Merges
+from tokensurgeon.trainers.learners.merging import Merger
 from tokensurgeon.trainers.plan import MOST_WORDS
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
@@ -54,12 +56,12 @@ def test_a_preset_without_words_has_nothing_to_join() -> None:
 
 def test_one_bpe_spells_as_the_two_stages_do() -> None:
     pieces = sorted({line for text in TEXTS for line in text.splitlines(keepends=True)})
-    first = Merger(Sequences.of_bytes(pieces, np.ones(len(pieces))), Merges(), floor=1).run(300)
+    first = Merger(Sequences.of_bytes(pieces, np.ones(len(pieces))), Merges(), min_count=1).run(300)
     stage = byte_level_bpe(first, (), None)
     ids = [np.array(stage.encode(piece).ids, np.int32) for piece in pieces]
     lengths = np.array(list(map(len, ids)))
     flat = Sequences.of_flat(np.concatenate(ids), lengths, np.ones(len(ids)))
-    merger = Merger(flat, first, floor=1)
+    merger = Merger(flat, first, min_count=1)
     whole = byte_level_bpe(merger.run(340), (), None)
     found, segment = merger.ids()
     for number, piece in enumerate(pieces):

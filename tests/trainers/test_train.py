@@ -159,13 +159,13 @@ def test_held_out_text_is_not_trained_on():
 
 def test_of_much_held_out_text_the_lowest_hashes_stay_and_the_rest_is_trained_on():
     documents = corpus_of_texts(str(i) * 50 for i in range(100, 700)).documents
-    few = HeldOut(most_bytes=1_000)
+    few = HeldOut(max_bytes=1_000)
     training = list(few.split("all", documents))
     kept = few.documents["all"]
     assert sum(document.n_bytes for document in kept) <= 1_000
     assert {*training, *kept} == set(documents)
     assert len(training) + len(kept) == len(documents)
-    every = HeldOut(most_bytes=10**9)
+    every = HeldOut(max_bytes=10**9)
     list(every.split("all", documents))
     assert set(kept) < set(every.documents["all"])
 

@@ -1,4 +1,4 @@
-"""What a tokenizer does to text, and what it and its model's rows tell of their training."""
+"""What a tokenizer does to text, and what it and its model's rows reveal about their training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained, judge_rows
-from tokensurgeon.trainers.measures.figures import Figures, Source, measure_vocabulary
+from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
+from tokensurgeon.trainers.measures.sources import Source
 
 __all__ = [
     "Excerpt",

@@ -1,8 +1,4 @@
-"""Everything about a tokenizer that `tokensurgeon inspect` shows, in one object.
-
-This module knows the order; what is measured is in `training.figures`, `reach`, `reload`,
-`undertrained`, `mixture` and `spans`.
-"""
+"""Everything about a tokenizer that `tokensurgeon inspect` shows, in one object."""
 
 from __future__ import annotations
 
@@ -18,25 +14,24 @@ from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, excerpt
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained
-from tokensurgeon.progress import Progress
+from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.corpus import find_files, read_corpus
-from tokensurgeon.trainers.measures.figures import (
-    Figures,
-    Source,
-    measure_vocabulary,
-    peak_memory,
-)
+from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
+from tokensurgeon.trainers.measures.sources import Source
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SAMPLE_BYTES = 1_000_000
+"""Bytes read of each file, by default: enough for stable figures, encoded in seconds."""
 SHOWN_BYTES = 240
+"""Bytes of a file shown token by token, by default: three lines of a terminal."""
 MOST_SHOWN = 6
+"""Files shown so, in one screen of a terminal."""
 EXAMPLE = (
     "The unbelievable price was $1,234.56 in 2024; naïve readers didn't notice.\n"
     "def area(r):\n    return 3.14159 * r ** 2  # πr²\n"
     "Der Dampfschifffahrtskapitän grüßt. 日本語のテキスト и русский 👩‍🚀\n"
 )
-"""What is cut for show where no text is given."""
+"""The text shown token by token if none is given."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +41,11 @@ class Inspected:
     Attributes
     ----------
     name : str
-        Short, and different from the others'.
+        A short name, unique among the entries.
     facts : dict
         How it cuts text: see `Vocabulary.segmentation`.
     training : dict or None
-        The figures of training.json, where its folder has one.
+        The figures of training.json, if its folder has one.
     """
 
     name: str
@@ -68,21 +63,21 @@ class Inspected:
             "facts": self.facts,
             **self.figures.to_dict(),
             "unreachable": self.reach.to_dict(self.vocabulary),
-            "reload": [each.to_dict() for each in self.reloads],
+            "reload": [reload.to_dict() for reload in self.reloads],
             "training": self.training,
         }
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A tokenizer, and those it is held against.
+    """A tokenizer, and those it is compared with.
 
     Attributes
     ----------
     entries : tuple of Inspected
         The first is the one inspected.
     peak_memory : int
-        Bytes that the whole process held at most.
+        Largest resident size of the whole process, in bytes.
     """
 
     entries: tuple[Inspected, ...]
@@ -95,8 +90,8 @@ class Inspection:
         """Return everything as plain values."""
         return {
             "schema_version": 1,
-            "tokenizers": [each.to_dict() for each in self.entries],
-            "excerpts": [each.to_dict() for each in self.excerpts],
+            "tokenizers": [entry.to_dict() for entry in self.entries],
+            "excerpts": [excerpt.to_dict() for excerpt in self.excerpts],
             "undertrained": self.undertrained.to_dict() if self.undertrained else None,
             "mixture": self.mixture.to_dict() if self.mixture else None,
             "peak_memory_bytes": self.peak_memory,
@@ -115,7 +110,7 @@ def inspect_tokenizer(
     shown_bytes: int = SHOWN_BYTES,
     text_field: str = "text",
     trust_remote_code: bool = False,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> Inspection:
     """Inspect a tokenizer.
 
@@ -126,24 +121,24 @@ def inspect_tokenizer(
     texts : sequence of str or Path
         Files, folders or globs; each file is a source.
     against : sequence of str or Path
-        Other tokenizers to put beside.
+        Other tokenizers to compare with.
     checkpoint : str or Path or None
-        The model that has this tokenizer: its vocabulary rows say which tokens are under-trained.
+        The model that has this tokenizer: its vocabulary rows show which tokens are under-trained.
     mixture : mapping of category to files, or None
-        Samples of what the tokenizer may have been trained on; see `infer_mixture`.
+        Samples of the text that the tokenizer may have been trained on; see `infer_mixture`.
     merges : int
-        How many merges the mixture is read off.
+        Number of merges from which the mixture is inferred.
     sample_bytes : int
-        How much is read of each file, and of each category.
+        Bytes to read of each file, and of each category.
     shown_bytes : int
-        How much of a file is shown token by token; 0 shows nothing.
+        Bytes of a file to show token by token; 0 shows nothing.
 
     Raises
     ------
     TokenizerError
         If a tokenizer cannot be read, or has no merge list for the mixture.
     CorpusError
-        If a text cannot be read, or is no text.
+        If a file cannot be read, or holds no text.
     UsageError
         If there are fewer than two categories.
     """
@@ -164,7 +159,7 @@ def inspect_tokenizer(
     first = entries[0].vocabulary
     return Inspection(
         entries=tuple(entries),
-        excerpts=_excerpts(sources, [each.vocabulary for each in entries], shown_bytes),
+        excerpts=_excerpts(sources, [entry.vocabulary for entry in entries], shown_bytes),
         undertrained=None
         if checkpoint is None
         else find_undertrained(first, checkpoint, trust_remote_code=trust_remote_code),
@@ -178,7 +173,7 @@ def inspect_tokenizer(
 def read_sources(
     patterns: Sequence[str | Path], max_bytes: int, text_field: str = "text"
 ) -> list[Source]:
-    """Read files, folders or globs, each file a source, up to `max_bytes` of each.
+    """Read files, folders or globs; each file is a source, cut to `max_bytes`.
 
     Raises
     ------
@@ -189,12 +184,12 @@ def read_sources(
     sources = []
     for path, name in zip(files, _short_names([str(path) for path in files]), strict=True):
         corpus = read_corpus([path], field=text_field, max_bytes=max_bytes)
-        characters = sum(map(len, corpus.texts))
-        wrong = corpus.n_replaced + sum(text.count("\0") for text in corpus.texts)
-        if 100 * wrong > characters:
+        n_characters = sum(map(len, corpus.texts))
+        n_invalid = corpus.n_replaced + sum(text.count("\0") for text in corpus.texts)
+        if 100 * n_invalid > n_characters:
             raise CorpusError(
-                f"{path} is no text: {wrong:,} of {characters:,} characters are not UTF-8 or are "
-                "NUL; give text files"
+                f"{path} is no text: {n_invalid:,} of {n_characters:,} characters are not UTF-8 or "
+                "are NUL; give text files"
             )
         documents = _documents([Source(name, corpus.texts)], max_bytes)
         if not any(map(str.strip, documents)):
@@ -204,16 +199,15 @@ def read_sources(
 
 
 def _documents(sources: Sequence[Source], max_bytes: int) -> tuple[str, ...]:
-    """Return the documents that fit, the last one cut."""
-    kept, room = [], max_bytes
-    for source in sources:
-        for text in source.documents:
-            data = text.encode()
-            if room <= 0:
-                break
-            kept.append(text if len(data) <= room else data[:room].decode("utf-8", "ignore"))
-            room -= len(data)
-    return tuple(text for text in kept if text)
+    """Return the first `max_bytes` of the documents; the last one is cut."""
+    documents, n_left = [], max_bytes
+    for text in (text for source in sources for text in source.documents):
+        data = text.encode()
+        if n_left <= 0:
+            break
+        documents.append(text if len(data) <= n_left else data[:n_left].decode("utf-8", "ignore"))
+        n_left -= len(data)
+    return tuple(text for text in documents if text)
 
 
 def _inspected(
@@ -231,7 +225,7 @@ def _inspected(
 
 
 def _training(vocabulary: Vocabulary) -> dict[str, Any] | None:
-    """Return the figures that training left, where they can be read."""
+    """Return the figures in training.json, or None if there are none to read."""
     if vocabulary.folder is None:
         return None
     try:
@@ -250,26 +244,20 @@ def _excerpts(
     if not sources:
         return (excerpt("example", EXAMPLE, max(size, len(EXAMPLE.encode())), vocabularies),)
     return tuple(
-        excerpt(source.name, _first_text(source), size, vocabularies)
+        excerpt(source.name, next(filter(str.strip, source.documents)), size, vocabularies)
         for source in sources[:MOST_SHOWN]
     )
 
 
-def _first_text(source: Source) -> str:
-    return next(text for text in source.documents if text.strip())
-
-
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Return the last parts of paths, as many as tell them apart."""
+    """Return a short, unique name for each path: its last part if that is unique."""
     pure = [Path(path) for path in paths]
     short = [path.parent.name if path.name == "tokenizer.json" else path.name for path in pure]
     names = [
-        one if short.count(one) == 1 and one else path
-        for one, path in zip(short, paths, strict=True)
+        name if name and short.count(name) == 1 else path
+        for name, path in zip(short, paths, strict=True)
     ]
-    seen: dict[str, int] = {}
-    for place, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            names[place] = f"{name} ({seen[name]})"
-    return names
+    return [
+        f"{name} ({n})" if (n := names[: i + 1].count(name)) > 1 else name
+        for i, name in enumerate(names)
+    ]

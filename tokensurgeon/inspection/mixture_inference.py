@@ -1,20 +1,21 @@
-r"""Of which kinds of text a BPE tokenizer was trained, read off its merge list.
+r"""On which kinds of text a BPE tokenizer was trained, inferred from its merge list.
 
-Each merge was the most frequent pair of the training text at that time. With samples of the
+Each merge was the most frequent pair of the training text at that step. With samples of the
 categories that the text may consist of, this is a linear programme (Hayase et al., 2024, "Data
 Mixture Inference: What do BPE Tokenizers Reveal about their Training Data?", arXiv 2407.16607):
 find shares :math:`\alpha \ge 0` of sum 1 so that for every step t and every pair p
 
 .. math:: \sum_i \alpha_i c_i^t(p) \le \sum_i \alpha_i c_i^t(m_t) + v_t + v_p
 
-with the least slack, where c are counts per byte of a sample once the earlier merges have been
-applied to it. Constraints are added when the solution found so far breaks them, as in the paper.
-A variant in two things. Merges whose pair hardly stands in the samples are left out, as their
-counts are noise. And the least *relative* slack is sought, over the counts of the merged pairs:
-:math:`\sum_t \sum_i \alpha_i c_i^t(m_t)` is held at 1 instead of the sum of the shares, which are
-scaled afterwards. Otherwise a category in which the merged pairs never stand, and whose own pairs
-are many and rare, would cost less than the right one, whose sample always differs a little from
-the training text.
+with the least slack v, where c are counts per byte of a sample after the earlier merges have been
+applied to it. Constraints are added when the current solution violates them, as in the paper.
+
+This variant differs in two ways. Merges whose pair is rare in the samples are left out, because
+their counts are noise. And the slack is minimised relative to the counts of the merged pairs:
+:math:`\sum_t \sum_i \alpha_i c_i^t(m_t)` is fixed at 1 instead of the sum of the shares, which are
+scaled afterwards. Otherwise a category that never contains the merged pairs, and whose own pairs
+are many and rare, would cost less than the right category, because a sample always differs a little
+from the training text.
 """
 
 from __future__ import annotations
@@ -24,48 +25,43 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float64, Mask
 from tokensurgeon.errors import CorpusError, TokenizerError, UsageError
-from tokensurgeon.inspection.pair_log import (
-    Floats,
-    Ints,
-    PairLog,
-    count_words,
-    log_pairs,
-    merge_steps,
-)
-from tokensurgeon.progress import Progress
+from tokensurgeon.inspection.pair_log import PairLog, count_words, log_pairs, merge_steps
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 MERGES = 3_000
+"""Merges used by default: later ones are of pairs so rare that their counts are noise."""
 FEWEST = 50
-"""Times that a merged pair must stand in the samples for its step to count."""
+"""Occurrences of a merged pair in the samples from which on its step is used."""
 MOST_STEPS = 800
-"""Steps with constraints, evenly over those that count: neighbours say nearly the same."""
+"""Steps with constraints, evenly among those used: neighbours give nearly the same constraints."""
 ROUNDS = 40
+"""Most rounds of adding constraints and solving; `SETTLED` usually ends them earlier."""
 SETTLED, GROWTH = 5e-4, 0.01
-"""Two rounds that move no share by more, and the slack by a smaller part, are the last."""
+"""The last rounds are two in which no share moves by more, nor the slack grows by a larger part."""
 EACH, AT_FIRST = 4, 40
-"""Broken constraints to add per step and round; and at first, at as many steps."""
+"""Violated constraints to add per step and round; at first, more of them at as many steps."""
 TOLERANCE = 1e-6
+"""Violations below it are rounding errors of the solver; counts are 1 and more."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of categories in the text a tokenizer was trained on.
+    """Shares of categories in the text that a tokenizer was trained on.
 
     Attributes
     ----------
     shares : mapping of category to share of the bytes
     merges : int
-        Steps of the merge list that were used: evenly of those whose pair stands often enough in
-        the samples.
+        Number of steps of the merge list that were used.
     slack : float
-        What the constraints lack at the solution, over the counts of the merged pairs; 0 where
-        the shares explain every merge.
+        Sum of the slacks over the sum of the merged pairs' counts; 0 if the shares explain every
+        merge.
     constraints, rounds : int
-        How many constraints were needed, and how often they were added to.
+        Number of constraints, and of the rounds in which they were added.
     """
 
     shares: Mapping[str, float]
@@ -84,7 +80,7 @@ def infer_mixture(
     samples: Mapping[str, Sequence[str]],
     *,
     merges: int = MERGES,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> Mixture:
     """Infer the shares of categories in the text that a BPE tokenizer was trained on.
 
@@ -93,10 +89,9 @@ def infer_mixture(
     vocabulary : Vocabulary
         Byte-level BPE, or BPE of SentencePiece's kind.
     samples : mapping of category to texts
-        Two or more categories; text like that of the training, not the same.
+        Two or more categories. Text like that of the training; it need not be the same.
     merges : int
-        How many merges to use, from the first. Late merges are rare pairs, whose counts in a
-        small sample are noise.
+        Number of merges to use, from the first.
     progress : callable(done, total, what)
 
     Raises
@@ -125,58 +120,58 @@ def infer_mixture(
 def solve(
     log: PairLog,
     names: Sequence[str],
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = no_progress,
 ) -> Mixture:
     """Solve the linear programme over a log of pairs; one column of counts per name.
 
     Raises
     ------
     CorpusError
-        If no merged pair stands often enough in the samples.
+        If no merged pair is frequent enough in the samples.
     TokenizerError
         If the solver gives up.
     """
     n = len(names)
-    used, own = _used(log)
+    used, merged_counts = _used_steps(log)
     if not used.any():
         raise CorpusError(
             f"no merged pair stands {FEWEST} times in the samples; give more text, of the kinds "
             "that the tokenizer may have been trained on"
         )
     known: set[tuple[int, int]] = set()
-    rows: list[Floats] = []
-    places: list[tuple[int, int]] = []
+    rows: list[Float64] = []
+    slack_of_row: list[tuple[int, int]] = []
 
-    def add(found: Sequence[tuple[int, int, Floats]]) -> None:
-        for step, pair, row in found:
+    def add(constraints: Sequence[tuple[int, int, Float64]]) -> None:
+        for step, pair, row in constraints:
             if (step, pair) not in known:
                 known.add((step, pair))
-                places.append((step, pair))
+                slack_of_row.append((step, pair))
                 rows.append(row)
 
     shares = np.full(n, 1 / n)
     slacks = np.zeros(len(used)), np.zeros(len(log.start))
-    # Each category by itself, at some steps: else one whose pairs are never merged looks free.
+    # Each category alone gives constraints: else one whose pairs are never merged costs nothing.
     last = np.flatnonzero(used)[-1]
     some = np.zeros_like(used)
     some[np.linspace(0, last, AT_FIRST).astype(int)] = True
     for probe in (*np.eye(n), shares):
-        add(_broken(log, used & some, probe, slacks, AT_FIRST))
-    slack, rounds, still = 0.0, 0, 0
-    while rounds < ROUNDS and still < 2:
+        add(_violated(log, used & some, probe, slacks, AT_FIRST))
+    slack, rounds, n_settled = 0.0, 0, 0
+    while rounds < ROUNDS and n_settled < 2:
         before = len(rows), shares, slack
-        add(_broken(log, used, shares, slacks, EACH))
+        add(_violated(log, used, shares, slacks, EACH))
         if len(rows) == before[0]:
             break
-        shares, *found, slack = _programme(
-            np.array(rows), places, len(used), len(log.start), own[used].sum(axis=0)
+        shares, of_step, of_pair, slack = _solve_programme(
+            np.array(rows), slack_of_row, len(used), len(log.start), merged_counts[used].sum(axis=0)
         )
-        # Only ratios count: shares of sum 1 again, and the slacks that go with them.
+        # Only ratios matter: the shares are scaled to a sum of 1, and the slacks with them.
         total = shares.sum()
-        shares, slacks = shares / total, (found[0] / total, found[1] / total)
+        shares, slacks = shares / total, (of_step / total, of_pair / total)
         rounds += 1
         settled = np.abs(shares - before[1]).max() < SETTLED and slack < (1 + GROWTH) * before[2]
-        still = still + 1 if settled else 0
+        n_settled = n_settled + 1 if settled else 0
         progress(rounds, ROUNDS, "solving")
     return Mixture(
         shares={name: float(share) for name, share in zip(names, shares, strict=True)},
@@ -187,64 +182,82 @@ def solve(
     )
 
 
-def _used(log: PairLog) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Return which steps' pairs are frequent enough, and the merged pairs' counts in samples.
+def _used_steps(log: PairLog) -> tuple[Mask, Float64]:
+    """Return which steps are used, and the counts of the merged pair of each step.
 
-    Counts of a sample are as if it had the samples' mean size.
+    Returns
+    -------
+    used : bool (n_steps,)
+    merged_counts : float64 (n_steps, n_samples)
+        Scaled to samples of the mean size.
     """
     counts = log.start.copy()
-    own = np.zeros((len(log.chosen), counts.shape[1]))
-    used = np.zeros(len(own), dtype=bool)
+    merged_counts = np.zeros((len(log.chosen), counts.shape[1]))
+    used = np.zeros(len(log.chosen), dtype=bool)
     for step, pairs in enumerate(log.chosen):
-        found = counts[pairs].sum(axis=0)
-        used[step] = found.sum() >= FEWEST
-        own[step] = found / log.sizes * log.sizes.mean()
+        merged = counts[pairs].sum(axis=0)
+        used[step] = merged.sum() >= FEWEST
+        merged_counts[step] = merged / log.sizes * log.sizes.mean()
         counts[log.changed[step]] += log.change[step]
     frequent = np.flatnonzero(used)
     if len(frequent) > MOST_STEPS:
         used[:] = False
         used[frequent[np.linspace(0, len(frequent) - 1, MOST_STEPS).astype(int)]] = True
-    return used, own
+    return used, merged_counts
 
 
-def _broken(
+def _violated(
     log: PairLog,
-    used: npt.NDArray[np.bool_],
-    shares: Floats,
-    slacks: tuple[Floats, Floats],
+    used: Mask,
+    shares: Float64,
+    slacks: tuple[Float64, Float64],
     most: int,
-) -> list[tuple[int, int, Floats]]:
-    """Return for each step the pairs that beat the merged one by most: (step, pair, row)."""
+) -> list[tuple[int, int, Float64]]:
+    """Return, for each step, the `most` violated constraints as (step, pair, row)."""
     of_step, of_pair = slacks
-    counts = log.start * (log.sizes.mean() / log.sizes)
+    scale = log.sizes.mean() / log.sizes
+    counts = log.start * scale
     values = counts @ shares - of_pair
-    found = []
+    constraints = []
     for step, pairs in enumerate(log.chosen):
         if used[step]:
-            own = counts[pairs].sum(axis=0)
-            kept = values[pairs]
-            values[pairs] = -1.0
-            broken = np.flatnonzero(values > own @ shares + of_step[step] + TOLERANCE)
-            if len(broken) > most:
-                broken = broken[np.argpartition(-values[broken], most)[:most]]
-            values[pairs] = kept
-            found += [(step, pair, counts[pair] - own) for pair in broken.tolist()]
-        places: Ints = log.changed[step]
-        counts[places] += log.change[step] * (log.sizes.mean() / log.sizes)
-        values[places] = counts[places] @ shares - of_pair[places]
-    return found
+            merged = counts[pairs].sum(axis=0)
+            merged_values = values[pairs]
+            values[pairs] = -1.0  # the merged pairs are not compared with themselves
+            violated = np.flatnonzero(values > merged @ shares + of_step[step] + TOLERANCE)
+            if len(violated) > most:
+                violated = violated[np.argpartition(-values[violated], most)[:most]]
+            values[pairs] = merged_values
+            constraints += [(step, pair, counts[pair] - merged) for pair in violated.tolist()]
+        changed = log.changed[step]
+        counts[changed] += log.change[step] * scale
+        values[changed] = counts[changed] @ shares - of_pair[changed]
+    return constraints
 
 
-def _programme(
-    rows: Floats, places: Sequence[tuple[int, int]], n_steps: int, n_pairs: int, own: Floats
-) -> tuple[Floats, Floats, Floats, float]:
-    """Solve for shares and slacks under the constraints known so far, own @ shares being 1."""
+def _solve_programme(
+    rows: Float64,
+    slack_of_row: Sequence[tuple[int, int]],
+    n_steps: int,
+    n_pairs: int,
+    merged_counts: Float64,
+) -> tuple[Float64, Float64, Float64, float]:
+    """Solve for shares and slacks under the present constraints, with merged_counts @ shares = 1.
+
+    Returns
+    -------
+    shares : float64 (n_samples,)
+    of_step, of_pair : float64 (n_steps,), (n_pairs,)
+        Slacks.
+    slack : float
+        Their sum.
+    """
     from scipy.optimize import linprog
     from scipy.sparse import csr_array, hstack
 
     n = rows.shape[1]
-    steps, step_at = np.unique([step for step, _ in places], return_inverse=True)
-    pairs, pair_at = np.unique([pair for _, pair in places], return_inverse=True)
+    steps, step_at = np.unique([step for step, _ in slack_of_row], return_inverse=True)
+    pairs, pair_at = np.unique([pair for _, pair in slack_of_row], return_inverse=True)
     line = np.arange(len(rows))
     minus = np.full(len(rows), -1.0)
     matrix = hstack(
@@ -260,7 +273,7 @@ def _programme(
         c=np.concatenate([np.zeros(n), np.ones(width - n)]),
         A_ub=matrix,
         b_ub=np.zeros(len(rows)),
-        A_eq=np.concatenate([own / own.max(), np.zeros(width - n)])[None, :],
+        A_eq=np.concatenate([merged_counts / merged_counts.max(), np.zeros(width - n)])[None, :],
         b_eq=[1.0],
         bounds=(0, None),
         method="highs",
@@ -271,4 +284,4 @@ def _programme(
     of_step[steps] = result.x[n : n + len(steps)]
     of_pair[pairs] = result.x[n + len(steps) :]
     shares = np.maximum(result.x[:n], 0.0)
-    return shares, of_step, of_pair, float(result.fun) / float(own.max())
+    return shares, of_step, of_pair, float(result.fun) / float(merged_counts.max())

@@ -1,9 +1,7 @@
-"""How often each pair of tokens stands in samples of text while a merge list is applied to them.
+"""How often each pair of tokens occurs in samples of text while a merge list is applied to them.
 
-The merges of a BPE tokenizer are applied in their order to the distinct words of each sample. What
-a step changes is logged, so that the counts at any step, under any weights of the samples, can be
-had again by adding the changes up. No text is kept but its distinct words, and no pair is ranked:
-that is `mixture`'s.
+The merges of a BPE tokenizer are applied in order to the distinct words of each sample. The changes
+of each step are logged: adding them up gives the counts at any step.
 """
 
 from __future__ import annotations
@@ -16,53 +14,53 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import regex
 
+from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import Vocabulary
 from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts, read_parts
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Step = tuple[tuple[int, int, int], ...]
 """The pairs that make one token: ``(left, right, made)``."""
 
-_SHIFT = 32
+_ID_BITS = 32
+"""Bits of an id in a pair packed into one integer: more than any vocabulary needs."""
 _REPORT_EVERY = 200
+"""Steps between two reports of progress: often enough to be seen, too seldom to take time."""
 
 
 @dataclass(frozen=True)
 class PairLog:
-    """Counts of pairs at the start, and what each step changes.
+    """Counts of pairs at the start, and the changes of each step.
 
     Attributes
     ----------
     start : float64 (n_pairs, n_samples)
-        How often each pair stands in each sample before any merge: whole numbers.
-    chosen : sequence of int64 arrays
-        The pairs that each step merges.
+        How often each pair occurs in each sample before any merge: whole numbers.
+    chosen : sequence of int64 (n,)
+        Indices of the pairs that each step merges.
     changed, change : sequences of int64 (n,) and float64 (n, n_samples)
-        The pairs whose counts a step changes, and by how much.
+        Indices of the pairs whose counts a step changes, and by how much.
     sizes : float64 (n_samples,)
         Bytes of each sample.
     spelled : sequence of (str, str)
         Each pair's two tokens.
     """
 
-    start: Floats
-    chosen: Sequence[Ints]
-    changed: Sequence[Ints]
-    change: Sequence[Floats]
-    sizes: Floats
+    start: Float64
+    chosen: Sequence[Ids]
+    changed: Sequence[Ids]
+    change: Sequence[Float64]
+    sizes: Float64
     spelled: Sequence[tuple[str, str]]
 
 
 def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[str, int]]:
     """Return the first merges of a BPE tokenizer as steps, and the id of every spelling.
 
-    Lists that were read back from a vocabulary name every pair that spells a token one after the
-    other (``▁t h``, ``▁ th``): these are one step.
+    A merge list that was reconstructed from a vocabulary has all pairs that make a token one after
+    another (``▁t h``, ``▁ th``): these are one step.
 
     Raises
     ------
@@ -80,7 +78,7 @@ def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[st
     for left, right in _pairs(model["merges"]):
         made = ids.get(left + right)
         if made is None or left not in ids or right not in ids:
-            continue  # a prefix such as "##" for pieces inside words is not followed
+            continue  # a merge with a prefix such as "##" inside words is left out
         merge = (ids[left], ids[right], made)
         if steps and steps[-1][0][2] == made:
             steps[-1] = (*steps[-1], merge)
@@ -98,10 +96,10 @@ def _pairs(merges: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def count_words(vocabulary: Vocabulary, texts: Iterable[str]) -> Counter[str]:
-    """Count what the tokenizer's pre-tokenizer leaves of texts: within these, pairs are merged.
+    """Count the pieces into which the tokenizer's pre-tokenizer cuts texts: merges are inside them.
 
-    A tokenizer of SentencePiece's kind that cuts nothing was trained on text cut at spaces, and
-    between letters, digits and signs: it is cut so here.
+    SentencePiece trains on text cut at spaces, and between letters, digits and signs, though its
+    tokenizers do not cut. For these the texts are cut in the same way.
     """
     parts = read_parts(vocabulary.tokenizer)
     normalizer = vocabulary.tokenizer.normalizer
@@ -137,47 +135,49 @@ def log_pairs(
     ids: Mapping[str, int],
     progress: Callable[[int, int], None] | None = None,
 ) -> PairLog:
-    """Apply steps to the distinct words of samples and log the counts of pairs.
+    """Apply steps to the distinct words of samples, and log the counts of pairs.
 
     Parameters
     ----------
-    words : one mapping of word to count per sample
-    sizes : one number of bytes per sample
+    words : sequence of mapping of str to int
+        Counts of the words of each sample.
+    sizes : sequence of int
+        Bytes of each sample.
     steps, ids
-        As `merge_steps` gives them. Characters without an id have pairs too, which no step
-        merges: or a sample that the tokenizer cannot write would be held against nothing.
-    progress : callable(done, total)
+        As `merge_steps` returns them. Pairs of characters without an id are counted too: otherwise
+        a sample that the tokenizer cannot write would give no constraints.
+    progress : callable(done, total) or None
     """
     distinct = sorted(set().union(*words))
     weights = np.array([[sample.get(word, 0) for sample in words] for word in distinct], float)
     weights = weights.reshape(len(distinct), len(words))
-    known, last = dict(ids), max(ids.values())
-    for character in sorted(set().union(*distinct) - known.keys()):
-        known[character] = last = last + 1
-    state = _Words([[known[c] for c in word] for word in distinct], weights)
+    id_of = dict(ids)
+    others = sorted(set().union(*distinct) - id_of.keys())
+    id_of.update({character: i for i, character in enumerate(others, max(ids.values()) + 1)})
+    state = _Words([[id_of[c] for c in word] for word in distinct], weights)
     start = state.flush()
     chosen, changed, change = [], [], []
     for number, step in enumerate(steps):
         chosen.append(np.array([state.index_of(left, right) for left, right, _ in step], np.int64))
         for left, right, made in step:
             state.merge(left, right, made)
-        places, deltas = state.flush()
-        changed.append(places)
+        pairs, deltas = state.flush()
+        changed.append(pairs)
         change.append(deltas)
         if progress is not None and number % _REPORT_EVERY == 0:
             progress(number, len(steps))
     counts = np.zeros((len(state.index), len(words)))
     counts[start[0]] = start[1]
-    names = {number: spelling for spelling, number in known.items()}
-    low = (1 << _SHIFT) - 1
-    spelled = [(names[key >> _SHIFT], names[key & low]) for key in state.index]
+    names = {number: spelling for spelling, number in id_of.items()}
+    mask = (1 << _ID_BITS) - 1
+    spelled = [(names[key >> _ID_BITS], names[key & mask]) for key in state.index]
     return PairLog(counts, chosen, changed, change, np.asarray(sizes, float), spelled)
 
 
 class _Words:
-    """Words as lists of ids, where each pair stands, and the changes not yet fetched."""
+    """Words as lists of ids, the words that contain each pair, and the changes since `flush`."""
 
-    def __init__(self, words: list[list[int]], weights: Floats) -> None:
+    def __init__(self, words: list[list[int]], weights: Float64) -> None:
         self.words = words
         self.weights = weights
         self.index: dict[int, int] = {}
@@ -189,12 +189,12 @@ class _Words:
             self._note(word, number, 1)
 
     def index_of(self, left: int, right: int) -> int:
-        """Return the number of a pair."""
-        return self.index.setdefault((left << _SHIFT) | right, len(self.index))
+        """Return the index of a pair."""
+        return self.index.setdefault((left << _ID_BITS) | right, len(self.index))
 
     def merge(self, left: int, right: int, made: int) -> None:
         """Merge a pair in every word, from the left."""
-        for number in self._where.pop((left << _SHIFT) | right, ()):
+        for number in self._where.pop((left << _ID_BITS) | right, ()):
             word = self.words[number]
             merged = _merged(word, left, right, made)
             if len(merged) != len(word):
@@ -202,19 +202,19 @@ class _Words:
                 self._note(merged, number, 1)
                 self.words[number] = merged
 
-    def flush(self) -> tuple[Ints, Floats]:
-        """Return the pairs whose counts have changed and by how much, and forget that."""
+    def flush(self) -> tuple[Ids, Float64]:
+        """Return the pairs whose counts have changed since the last call, and by how much."""
         pairs, where = np.unique(np.array(self._pairs, np.int64), return_inverse=True)
         deltas = np.zeros((len(pairs), self.weights.shape[1]))
         signed = np.array(self._signs, float)[:, None] * self.weights[np.array(self._at, np.int64)]
         np.add.at(deltas, where, signed)
         self._pairs, self._at, self._signs = [], [], []
-        real = np.abs(deltas).max(axis=1, initial=0.0) > 0
-        return pairs[real], deltas[real]
+        nonzero = np.abs(deltas).max(axis=1, initial=0.0) > 0
+        return pairs[nonzero], deltas[nonzero]
 
     def _note(self, word: list[int], number: int, sign: int) -> None:
         for left, right in pairwise(word):
-            key = (left << _SHIFT) | right
+            key = (left << _ID_BITS) | right
             self._pairs.append(self.index.setdefault(key, len(self.index)))
             self._at.append(number)
             self._signs.append(sign)
@@ -224,12 +224,9 @@ class _Words:
 
 def _merged(word: list[int], left: int, right: int, made: int) -> list[int]:
     merged: list[int] = []
-    place, last = 0, len(word) - 1
-    while place <= last:
-        if place < last and word[place] == left and word[place + 1] == right:
-            merged.append(made)
-            place += 2
-        else:
-            merged.append(word[place])
-            place += 1
+    at = 0
+    while at < len(word):
+        fits = word[at] == left and at + 1 < len(word) and word[at + 1] == right
+        merged.append(made if fits else word[at])
+        at += 2 if fits else 1
     return merged

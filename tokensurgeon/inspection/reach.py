@@ -1,11 +1,12 @@
 """Tokens that encoding never emits.
 
-A token is reached where some text is encoded to ids that hold it: its own text, at the start of a
-text and amid others. For the rest the model is asked alone, without normalizer and pre-tokenizer.
-Where a BPE's merges, or a Unigram's best path, do not make a token even of its own spelling, no
-text does: merges inside a token happen in the same order whatever stands around it, and a best
-path has best parts. A WordPiece model gives no such proof. What the model makes and no tried text
-shows is only a suspect: mostly the pre-tokenizer cuts it or the normalizer rewrites it.
+A token is reached if the encoding of some text contains it. Tried is the token's own text, at the
+start of a text and between others. For tokens not reached so, the model alone encodes the token's
+spelling, without normalizer and pre-tokenizer. If a BPE or Unigram model does not make the token
+from that, no text does: merges inside a token apply in the same order whatever surrounds it, and
+every part of a best path is a best path. A WordPiece model gives no such proof. A token that the
+model makes and that no tried text contained is a suspect: mostly the pre-tokenizer cuts it or the
+normalizer rewrites it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from tokensurgeon.arrays import blocks
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.progress import Progress
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Kind, Vocabulary
 from tokensurgeon.vocabulary.parts import guarded, read_parts
 
@@ -37,9 +39,11 @@ CONTEXTS = (
     ("é", "é"),
     ("日", "日"),
 )
+"""Texts before and after a token. Each reaches tokens that the ones above it miss."""
 PREFIXES = (*"qzxbcdefghijklmnoprstuvwy02345-/'", "th", "un", "ж", "ا", "क", "か")
-"""Further beginnings of words, for tokens that stand inside words."""
-_STEP = 20_000
+"""Further beginnings of words, for tokens that occur inside words only."""
+_BLOCK = 20_000
+"""Tokens tried at once; bounds the encodings held in memory."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ class Reach:
     Attributes
     ----------
     tried : int
-        Ordinary tokens; byte-fallback tokens and controls are not among them.
+        Number of ordinary tokens, without byte-fallback tokens and controls.
     never : tuple of int
-        Tokens that the model does not make of their own spelling: no text reaches them.
+        Tokens that the model does not make from their own spelling: no text reaches them.
     suspects : tuple of int
-        Tokens that the model makes, and no tried text showed.
+        Tokens that the model makes, but no tried text reached.
     parts : int
-        Tokens of parts of characters: their own bytes are no text, so they are judged by the
-        model alone.
+        Number of tokens that are parts of characters. Their bytes are not text, so only the model
+        is tried.
     exact : bool
         Whether `never` is a proof: BPE and Unigram.
     """
@@ -69,7 +73,7 @@ class Reach:
 
     @property
     def reached(self) -> int:
-        """Tokens that a text was seen to reach, parts of characters included."""
+        """Number of tokens that a text reached, parts of characters included."""
         return self.tried - len(self.never) - len(self.suspects)
 
     def to_dict(self, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -88,9 +92,7 @@ class Reach:
         }
 
 
-def find_unreachable(
-    vocabulary: Vocabulary, progress: Progress = lambda done, total, what: None
-) -> Reach:
+def find_unreachable(vocabulary: Vocabulary, progress: Progress = no_progress) -> Reach:
     """Try every ordinary token and return those that encoding never emits."""
     ordinary = np.flatnonzero(vocabulary.kinds == Kind.ORDINARY).tolist()
     texts: dict[int, str] = {}
@@ -101,43 +103,43 @@ def find_unreachable(
             continue
     model_type = read_parts(vocabulary.tokenizer).model_type
     contexts = [*CONTEXTS, *((prefix, "") for prefix in PREFIXES)]
-    left = dict(texts)
+    unreached = dict(texts)
     for number, (before, after) in enumerate(contexts):
         progress(number, len(contexts), "trying tokens")
         if number >= len(CONTEXTS) and model_type != "WordPiece":
             break
-        left = _unseen(vocabulary, left, before, after)
+        unreached = _unreached(vocabulary, unreached, before, after)
     added = set(vocabulary.tokenizer.get_added_tokens_decoder())
-    undecided = [i for i in ordinary if (i in left or i not in texts) and i not in added]
+    undecided = [i for i in ordinary if (i in unreached or i not in texts) and i not in added]
     never = [i for i in undecided if not _made_by_model(vocabulary, i)]
     return Reach(
         tried=len(ordinary),
         never=tuple(never),
-        suspects=tuple(sorted(set(left) - set(never))),
+        suspects=tuple(sorted(set(unreached) - set(never))),
         parts=len(ordinary) - len(texts),
         exact=model_type in ("BPE", "Unigram"),
     )
 
 
-def _unseen(
+def _unreached(
     vocabulary: Vocabulary, texts: dict[int, str], before: str, after: str
 ) -> dict[int, str]:
-    """Return the tokens that do not stand in the encoding of their text in a context."""
-    left: dict[int, str] = {}
-    waiting = list(texts.items())
-    for start in range(0, len(waiting), _STEP):
-        batch = waiting[start : start + _STEP]
+    """Return the tokens that are not in the encoding of their text in a context."""
+    unreached: dict[int, str] = {}
+    tokens = list(texts.items())
+    for block in blocks(len(tokens), _BLOCK):
+        batch = tokens[block]
         encodings = vocabulary.encode_many(before + text + after for _, text in batch)
         for (token, text), encoding in zip(batch, encodings, strict=True):
             if token not in encoding.ids:
-                left[token] = text
-    return left
+                unreached[token] = text
+    return unreached
 
 
 def _made_by_model(vocabulary: Vocabulary, token: int) -> bool:
     spelling = vocabulary.spellings[token] or ""
     try:
-        made = guarded("a token", lambda: vocabulary.tokenizer.model.tokenize(spelling))
-    except TokenizerError:  # a Unigram model without unknown token has no way to write it
+        tokens = guarded("a token", lambda: vocabulary.tokenizer.model.tokenize(spelling))
+    except TokenizerError:  # a Unigram model without unknown token cannot write it
         return False
-    return len(made) == 1 and made[0].id == token
+    return len(tokens) == 1 and tokens[0].id == token

@@ -1,4 +1,4 @@
-"""Whether a tokenizer, loaded as its users will, gives hard texts back."""
+"""Whether a tokenizer, loaded as its users will load it, decodes hard texts to themselves."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FROM_FILE, AUTO = "Tokenizer.from_file", "AutoTokenizer"
 
 @dataclass(frozen=True)
 class Reload:
-    """What came back through one way of loading.
+    """The result of one way of loading.
 
     Attributes
     ----------
     route : str
         "Tokenizer.from_file" or "AutoTokenizer".
     texts, kept : int
-        Hard texts, and those that came back unchanged.
+        Number of hard texts, and of those that decode to themselves.
     lost : tuple of str
         The first characters of each of the others.
     same_ids : int
-        Hard texts that have the same ids as through our own loading.
+        Number of hard texts with the same ids as in our own loading.
     failed : str or None
-        Why it could not be loaded.
+        Why the tokenizer could not be loaded.
     """
 
     route: str
@@ -47,7 +47,7 @@ class Reload:
 
 
 def check_reload(vocabulary: Vocabulary) -> tuple[Reload, ...]:
-    """Load a vocabulary's file both ways and send every hard text through; never fails."""
+    """Load a vocabulary's file in both ways and encode every hard text; never raises."""
     texts = hard_texts()
     folder = vocabulary.folder
     if folder is None or not (Path(folder) / "tokenizer.json").is_file():
@@ -62,7 +62,7 @@ def _from_file(vocabulary: Vocabulary, folder: Path) -> Reload:
     loaded = Tokenizer.from_file(str(folder / "tokenizer.json"))
     loaded.no_truncation()
     loaded.no_padding()
-    return _send(
+    return _try_texts(
         vocabulary,
         FROM_FILE,
         lambda text: list(loaded.encode(text, add_special_tokens=False).ids),
@@ -83,7 +83,7 @@ def _auto(vocabulary: Vocabulary, folder: Path) -> Reload:
             )
         except TokenizerError as error:
             return Reload(AUTO, len(hard_texts()), failed=str(error))
-        return _send(
+        return _try_texts(
             vocabulary,
             AUTO,
             lambda text: list(loaded.encode(text, add_special_tokens=False)),
@@ -91,7 +91,7 @@ def _auto(vocabulary: Vocabulary, folder: Path) -> Reload:
         )
 
 
-def _send(
+def _try_texts(
     vocabulary: Vocabulary,
     route: str,
     encode: Callable[[str], list[int]],
@@ -101,10 +101,10 @@ def _send(
     for text in hard_texts():
         try:
             ids = guarded("encoding", lambda text=text: encode(text))  # type: ignore[misc]
-            back = guarded("decoding", lambda ids=ids: decode(ids))  # type: ignore[misc]
+            decoded = guarded("decoding", lambda ids=ids: decode(ids))  # type: ignore[misc]
         except TokenizerError:
-            ids, back = [], None
-        if back == text:
+            ids, decoded = [], None
+        if decoded == text:
             kept += 1
         else:
             lost.append(text[:24])

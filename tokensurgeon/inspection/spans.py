@@ -13,16 +13,16 @@ _VISIBLE = {" ": "·", "\t": "→", "\n": "⏎", "\r": "␍", "\u00a0": "⍽"}
 
 @dataclass(frozen=True)
 class Span:
-    """A token and the part of the text that it stands for.
+    """A token and the part of the text that it covers.
 
     Attributes
     ----------
     id : int
     data : bytes
-        The text's bytes that it covers; spans in a row cover the text. Empty where several tokens
-        were made of what the normalizer put there.
+        The bytes of the text that it covers; the spans together cover the text. Empty for a token
+        of what the normalizer inserted.
     token : bytes or None
-        The token's own bytes: not `data` where the tokenizer loses text, or adds a space in front.
+        The token's own bytes. They differ from `data` if the tokenizer loses text or adds a space.
     """
 
     id: int
@@ -31,7 +31,7 @@ class Span:
 
     @property
     def shown(self) -> str:
-        """The text covered, white space made visible."""
+        """The text covered, with visible white space."""
         return visible(self.data)
 
     @property
@@ -46,7 +46,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A part of a text, and its spans under each tokenizer."""
+    """A part of a text, and its spans in each tokenizer."""
 
     name: str
     text: str
@@ -65,10 +65,9 @@ class Excerpt:
 
 
 def spans_of(vocabulary: Vocabulary, text: str) -> tuple[Span, ...]:
-    """Return the tokens of a text with what each covers.
+    """Return the tokens of a text with the part that each covers.
 
-    What stands in front of the first token's end belongs to it, so nothing of the text is left
-    out.
+    The first one covers everything up to its end, so that no text is left out.
     """
     encoding = vocabulary.encode_with_bytes(text)
     data = text.encode()
@@ -80,7 +79,7 @@ def spans_of(vocabulary: Vocabulary, text: str) -> tuple[Span, ...]:
 
 
 def excerpt(name: str, text: str, size: int, vocabularies: Sequence[Vocabulary]) -> Excerpt:
-    """Return the first bytes of a text, up to a line's end or a space, under each vocabulary."""
+    """Return the first bytes of a text, up to a line end or a space, in each vocabulary."""
     data = text.encode()
     if len(data) > size:
         text = data[:size].decode("utf-8", "ignore")
@@ -90,9 +89,9 @@ def excerpt(name: str, text: str, size: int, vocabularies: Sequence[Vocabulary])
 
 
 def visible(data: bytes) -> str:
-    r"""Return bytes as text in which white space shows; what is no UTF-8 is in ⟨hexadecimal⟩.
+    r"""Return bytes as text with visible white space; bytes outside UTF-8 are in ⟨hexadecimal⟩.
 
-    A line end is shown and kept.
+    A line end becomes a sign and a line end.
 
     Examples
     --------
@@ -114,7 +113,7 @@ def visible(data: bytes) -> str:
 
 
 def quoted(data: bytes, limit: int = 40) -> str:
-    r"""Return bytes as a short quoted text, or as hexadecimal where they are no UTF-8.
+    r"""Return bytes as a short quoted text, or as hexadecimal if they are not UTF-8.
 
     Examples
     --------

@@ -1,17 +1,17 @@
-r"""Tokens that a model has hardly been trained on, read off its vocabulary rows.
+r"""Tokens that a model has hardly been trained on, recognised by its vocabulary rows.
 
 After Land & Bartolo (2024), "Fishing for Magikarp: Automatically Detecting Under-trained Tokens in
-Large Language Models". Two indicators, the lower the less trained:
+Large Language Models". Two indicators; low values mean little training:
 
-- **norm**: the length of the input row, for untied models. Weight decay, or a start near zero,
-  leaves the rows of tokens that training never showed short;
-- **cosine**: the cosine distance of the output row to the mean of rows known to be untrained, the
-  constant direction (the first principal component of the output matrix) taken out first. Output
-  rows of tokens that never come are all pushed the same way.
+- **norm**: the length of the input row, for untied models. Weight decay, or initial values near
+  zero, make the rows of tokens that training never used short;
+- **cosine**: the cosine distance of the output row to the mean of rows known to be untrained, after
+  the constant direction (the first principal component of the output matrix) has been removed.
+  Training pushes the output rows of tokens that never occur in one common direction.
 
-Known to be untrained are rows without a token, reserved tokens, and byte tokens that UTF-8 never
-has. Only the tensors of the vocabulary are read, and no prompt is tried: a listed token is a
-suspect.
+Rows without a token, reserved tokens, and byte tokens that UTF-8 never uses are known to be
+untrained. Only the tensors of the vocabulary are read and no prompt is tried, so a listed token is
+a suspect.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import UsageError
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
-Floats = npt.NDArray[np.float64]
-
 NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 FEWEST_REFERENCES = 3
+"""Untrained rows needed for a mean and a threshold; of one or two, neither says anything."""
 QUANTILE = 0.95
+"""Quantile of the untrained rows' indicator that is the threshold: it leaves out a few outliers."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A token with its indicators: norm of the input row, cosine distance of the output row."""
+    """A token, the norm of its input row and the cosine distance of its output row."""
 
     id: int
     spelling: str
@@ -46,20 +46,20 @@ class Suspect:
 
 @dataclass(frozen=True)
 class UnderTrained:
-    """Tokens by how little they were trained.
+    """The least trained tokens.
 
     Attributes
     ----------
     indicator : str
-        What they are sorted by: "cosine" for tied models, else "norm"; "norm" too where too few
-        rows are known to be untrained.
+        What they are sorted by: "cosine" for tied models, else "norm"; also "norm" if too few rows
+        are known to be untrained.
     tied : bool
     references : int
-        Rows known to be untrained.
+        Number of rows known to be untrained.
     threshold : float or None
-        The indicator below which 95 % of those rows lie; None where they are too few.
+        The value below which 95 % of those rows lie; None if they are too few.
     count : int or None
-        Tokens of text below the threshold: no better trained than rows that never were.
+        Number of tokens of text below the threshold.
     median : float
         The indicator's median over tokens of text.
     suspects : tuple of Suspect
@@ -87,7 +87,7 @@ def find_undertrained(
     limit: int = 100,
     trust_remote_code: bool = False,
 ) -> UnderTrained:
-    """Return the tokens whose rows look the least trained.
+    """Return the tokens whose rows seem least trained.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ def find_undertrained(
         The checkpoint's own tokenizer.
     checkpoint : Checkpoint or path
     limit : int
-        How many to list.
+        Number of tokens to list.
 
     Raises
     ------
     UsageError
         If the tokenizer has more ids than the checkpoint has rows.
     CheckpointError
-        As `Checkpoint.open`.
+        As `Checkpoint.open` does.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.open(checkpoint, partial=True, trust_remote_code=trust_remote_code)
@@ -119,14 +119,14 @@ def find_undertrained(
 
 def judge_rows(
     vocabulary: Vocabulary,
-    input_rows: npt.NDArray[np.float32],
-    output_rows: npt.NDArray[np.float32],
+    input_rows: Float32,
+    output_rows: Float32,
     *,
     tied: bool,
     limit: int = 100,
     name: str = "",
 ) -> UnderTrained:
-    """Return the tokens whose rows, float32 (n_rows, width), look the least trained."""
+    """Return the tokens whose rows, float32 (n_rows, width), seem least trained."""
     reference = untrained_rows(vocabulary, len(input_rows))
     norms = np.linalg.norm(input_rows.astype(np.float64), axis=1)
     enough = len(reference) >= FEWEST_REFERENCES
@@ -157,21 +157,21 @@ def judge_rows(
     )
 
 
-def untrained_rows(vocabulary: Vocabulary, n_rows: int) -> npt.NDArray[np.int64]:
-    """Return the rows that training cannot have seen: no token, reserved, or never in UTF-8."""
+def untrained_rows(vocabulary: Vocabulary, n_rows: int) -> Ids:
+    """Return the rows that training cannot have used: no token, reserved, or never in UTF-8."""
     kinds = np.full(n_rows, int(Kind.PADDING))
     kinds[: vocabulary.n_rows] = vocabulary.kinds
-    found = kinds >= Kind.UNUSED
+    untrained = kinds >= Kind.UNUSED
     for i, data in enumerate(vocabulary.token_bytes):
         if data is not None and len(data) == 1 and data[0] in NEVER_IN_UTF8:
-            found[i] = True
-    return np.flatnonzero(found).astype(np.int64)
+            untrained[i] = True
+    return np.flatnonzero(untrained).astype(np.int64)
 
 
-def cosine_distances(rows: npt.NDArray[np.float32], reference: npt.NDArray[np.int64]) -> Floats:
+def cosine_distances(rows: Float32, reference: Ids) -> Float64:
     """Return each row's cosine distance, 0 to 2, to the mean of the reference rows.
 
-    The first principal component of all rows, about the origin, is taken out of them first.
+    The first principal component of all rows, about the origin, is removed first.
     """
     values = np.nan_to_num(rows.astype(np.float64))
     _, vectors = np.linalg.eigh(values.T @ values)
@@ -180,5 +180,5 @@ def cosine_distances(rows: npt.NDArray[np.float32], reference: npt.NDArray[np.in
     mean = values[reference].mean(axis=0)
     lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(mean)
     product = values @ mean
-    cosines: Floats = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    cosines: Float64 = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
     return 1.0 - cosines

@@ -1,6 +1,7 @@
-"""New vocabularies: what is counted, how they are learned and encoded, and what they do to text.
+"""New vocabularies: counting text, learning tokens, encoding, and measuring the result.
 
-The names below are imported when first used: the command line reads the lists of names alone.
+The names below are imported when first used, because the command line needs the lists of names
+without the code behind them.
 """
 
 from __future__ import annotations

@@ -9,23 +9,26 @@ from pathlib import Path
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
-from tokensurgeon.trainers import Shape, extend_vocabulary, prune_vocabulary, train_vocabulary
+from tokensurgeon.trainers.edits.extend import extend_vocabulary
+from tokensurgeon.trainers.edits.prune import prune_vocabulary
 from tokensurgeon.trainers.mixture import Part, parse_mixture
+from tokensurgeon.trainers.plan import Shape
+from tokensurgeon.trainers.train import train_vocabulary
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SOURCE = "source"
-"""What a recipe calls its own source's tokenizer."""
+"""The name by which a recipe refers to its own source's tokenizer."""
 
 
 def train_target(
     spec: TrainSpec, source: str | Path, force: bool, progress: Progress
 ) -> Vocabulary:
-    """Train and load a tokenizer; it is kept where the recipe says so.
+    """Train and load a tokenizer; save it if the recipe names a folder.
 
     Raises
     ------
     UsageError, CorpusError, TokenizerError
-        As training raises them.
+        As `train_vocabulary`, `extend_vocabulary` and `prune_vocabulary` do.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
@@ -48,7 +51,7 @@ def train_target(
                     no_cross=spec.no_cross,
                     max_pieces=spec.max_pieces,
                     longest=spec.longest,
-                    terms=_lines(spec.list),
+                    terms=_read_lines(spec.list),
                     parallel=spec.parallel,
                 ),
                 output=folder,
@@ -91,7 +94,7 @@ def _edit(
     )
 
 
-def _lines(name: str | None) -> tuple[str, ...]:
+def _read_lines(name: str | None) -> tuple[str, ...]:
     if name is None:
         return ()
     try:

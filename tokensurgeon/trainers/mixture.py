@@ -1,4 +1,4 @@
-"""Corpora of several parts, each with a share of what a vocabulary is trained on."""
+"""Corpora of several parts, each with a share of the text that a vocabulary is trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokensurgeon.errors import SettingError
 from tokensurgeon.text.corpus import Corpus, Document, iter_documents
 
 PART_BYTES = 1_000_000
-"""Plain text is cut at the line end after so many bytes: a document, to a trainer."""
+"""Plain text is cut into documents of about this size, so that a large file is never held whole."""
 ALL = "all"
 
 
@@ -23,7 +23,7 @@ class Part:
     patterns : tuple of str
         Files, folders, globs, ``hf:`` datasets.
     share : float or None
-        Of the bytes trained on, relative to the other parts; None leaves the text as it is.
+        Weight of its bytes relative to the other parts; None leaves all parts unweighted.
     """
 
     patterns: tuple[str, ...]
@@ -31,12 +31,12 @@ class Part:
 
 
 def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
-    """Return the parts that ``NAME=SHARE:PATTERN`` or ``NAME:PATTERN`` says; a name may come again.
+    """Parse ``NAME=SHARE:PATTERN`` or ``NAME:PATTERN``; entries of one name make one part.
 
     Raises
     ------
     SettingError
-        If an entry is not of this form, or some parts have a share and others none.
+        If an entry is not of this form, or only some of the parts have a share.
 
     Examples
     --------
@@ -53,10 +53,10 @@ def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
             share = -1.0
         if not (colon and name and pattern) or (share is not None and not 0 < share < 1e9):
             raise SettingError(f"'{entry}' is no part of a mixture; write de=0.5:de/*.txt")
-        before = parts.get(name)
-        if before is not None and before.share != share:
-            raise SettingError(f"part '{name}' has two shares, {before.share} and {share}")
-        parts[name] = Part((*(before.patterns if before else ()), pattern), share)
+        part = parts.setdefault(name, Part((), share))
+        if part.share != share:
+            raise SettingError(f"part '{name}' has two shares, {part.share} and {share}")
+        parts[name] = Part((*part.patterns, pattern), share)
     if len({part.share is None for part in parts.values()}) > 1:
         raise SettingError(
             "some parts of the mixture have a share and others none; give all or none"
@@ -65,13 +65,13 @@ def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
 
 
 def shares(parts: Mapping[str, Part]) -> list[float] | None:
-    """Return the share of each part, or None where none is given."""
-    found = [part.share for part in parts.values()]
-    return None if None in found else [float(share or 0) for share in found]
+    """Return the share of each part, or None if none is given."""
+    given = [part.share for part in parts.values() if part.share is not None]
+    return given if len(given) == len(parts) else None
 
 
 def documents_of(part: Part | Corpus, field: str) -> Iterator[tuple[Document, int]]:
-    """Yield a part's documents with the characters replaced in each."""
+    """Yield a part's documents, with the number of characters replaced in each."""
     if isinstance(part, Corpus):
         for number, document in enumerate(part.documents):
             yield document, 0 if number else part.n_replaced
@@ -83,13 +83,11 @@ CorpusLike = Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part | Co
 """Files, folders or globs; a corpus in memory; or the parts of a mixture."""
 
 
-def as_parts(
-    corpus: CorpusLike,
-) -> dict[str, Part | Corpus]:
-    """Return what a corpus may be given as in parts."""
+def as_parts(corpus: CorpusLike) -> dict[str, Part | Corpus]:
+    """Return the parts of a corpus, however it is given."""
     if isinstance(corpus, Corpus):
         return {ALL: corpus}
     if isinstance(corpus, Mapping):
         return dict(corpus)
-    named = [corpus] if isinstance(corpus, str | Path) else corpus
-    return {ALL: Part(tuple(str(name) for name in named))}
+    names = [corpus] if isinstance(corpus, str | Path) else corpus
+    return {ALL: Part(tuple(str(name) for name in names))}

@@ -1,12 +1,10 @@
-"""What is to be trained: settings, checked."""
+"""The settings of a training, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import regex
 
 from tokensurgeon.errors import SettingError
 from tokensurgeon.trainers.counting.pretokenizers import (
@@ -22,34 +20,37 @@ from tokensurgeon.trainers.counting.pretokenizers import (
 from tokensurgeon.trainers.training_methods import METHODS, METHODS_BY_NAME
 
 MAX_SIZE = 2_000_000
+"""Most ids: the merge engine packs two of them, of 21 bits each, into one number."""
 MOST_WORDS = 4
-"""Of a token, counted in pieces of the pre-tokenizer; as SuperBPE published."""
+"""Words of a token, counted in pieces of the pre-tokenizer; as SuperBPE published."""
 LONGEST_SUPERWORD = 64
-"""In bytes: rules and tables drawn with punctuation would else become tokens."""
+"""Bytes of a token of several words: otherwise lines drawn with punctuation would become tokens."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How tokens of a vocabulary may look; None, or a method that has no use for it: its own way.
+    """What tokens of a vocabulary may look like. None means the method's default.
+
+    A method ignores the settings that it has no use for.
 
     Attributes
     ----------
     encoder : {"bpe", "min-tokens"} or None
     transition : float or None
-        Share of what is learned that is learned inside words.
+        Share of the learned tokens that are learned inside words.
     most_words : int
-        Of a token of several words.
+        Most words of a token of several words.
     no_cross : tuple of {"newline", "digits", "punctuation"}
         What such a token never crosses.
     max_pieces : int or None
-        The most words and signs in a run that such tokens are learned from.
+        Most words and signs in a run that such tokens are learned from.
     longest : int or None
-        Bytes of a token; for `characters`, characters.
+        Most bytes of a token; for `characters`, characters.
     terms : tuple of str
-        For `terms` and `morphemes`.
+        The list of terms or morphemes, for `terms` and `morphemes`.
     parallel : bool
-        For `parity`: the parts are translations of each other. Else they are taken for that where
-        they have equally many lines, and compared by bytes where not.
+        For `parity`: the parts are translations of each other. Otherwise parts with about equally
+        many lines count as translations, and others are compared by bytes.
     """
 
     encoder: str | None = None
@@ -64,7 +65,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of one training, checked; made by `make_plan`.
+    """The checked settings of one training; made by `make_plan`.
 
     Attributes
     ----------
@@ -89,24 +90,31 @@ class Plan:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are not controls: the 256 bytes and what is learned."""
+        """Number of tokens without controls: the 256 bytes and those to be learned."""
         return self.size - len(self.controls)
 
     @property
     def cut(self) -> str | None:
-        """The pattern of words; None where nothing is cut."""
+        """Pattern of words; None if nothing is cut."""
         return pattern(self.preset, self.digits)
 
     @property
     def joined(self) -> str:
-        """The pattern of runs of words."""
+        """Pattern of runs of words."""
         return joined_pattern(
             self.preset, self.digits, no_cross=self.shape.no_cross, max_pieces=self.shape.max_pieces
         )
 
-    def within(self, default: float) -> int:
-        """Return how many tokens there are after the first stage, the bytes included."""
+    def n_first(self, default: float) -> int:
+        """Return the number of tokens after the first stage, the bytes included.
+
+        `default` is the transition of a method whose shape has none.
+        """
         share = default if self.shape.transition is None else self.shape.transition
+        return self.n_at(share)
+
+    def n_at(self, share: float) -> int:
+        """Return the number of tokens when a share of those to be learned is learned."""
         return 256 + max(1, round(share * (self.n_tokens - 256)))
 
 
@@ -125,20 +133,19 @@ def make_plan(
     Raises
     ------
     UsageError
-        If a setting is unknown, out of range, or not one that the method has.
+        If a setting is unknown, out of range, or not allowed for the method.
     """
     check_choice("method", method, METHODS)
     check_choice("pre-tokenizer", preset, PRETOKENIZERS)
     check_choice("digit scheme", digits, DIGITS)
     for barrier in shape.no_cross:
         check_choice("barrier", barrier, BARRIERS)
-    way = METHODS_BY_NAME[method]
-    encoder = shape.encoder or way.encoders[0]
-    check_choice(f"encoder for {method}", encoder, way.encoders)
-    if way.lists != bool(shape.terms):
-        raise SettingError(
-            f"{method} needs a list of terms" if way.lists else f"{method} takes no list of terms"
-        )
+    needs = METHODS_BY_NAME[method]
+    encoder = shape.encoder or needs.encoders[0]
+    check_choice(f"encoder for {method}", encoder, needs.encoders)
+    if needs.lists != bool(shape.terms):
+        verb = "needs a" if needs.lists else "takes no"
+        raise SettingError(f"{method} {verb} list of terms")
     if shape.transition is not None and not 0 < shape.transition < 1:
         raise SettingError(f"transition is {shape.transition}; take a share between 0 and 1")
     check_range("most words of a token", shape.most_words, 2, 64)
@@ -153,19 +160,11 @@ def make_plan(
     if size is None:
         raise SettingError(f"{method} needs a size")
     check_range("size", size, least + (method != "bytes"), MAX_SIZE)
-    # The reserved tokens are controls too; what is learned is not made less by them.
+    # Reserved tokens are controls too; they do not reduce the number of learned tokens.
     n_reserved = -size % multiple
     reserved = tuple(f"<|reserved_{number}|>" for number in range(n_reserved))
-    return Plan(
-        method=method,
-        size=size + n_reserved,
-        controls=(*controls, *reserved),
-        preset=preset,
-        digits=digits,
-        encoder=encoder,
-        shape=shape,
-        seed=seed,
-    )
+    controls = (*controls, *reserved)
+    return Plan(method, size + n_reserved, controls, preset, digits, encoder, shape, seed)
 
 
 def distinct_controls(controls: Sequence[str]) -> list[str]:
@@ -176,19 +175,16 @@ def distinct_controls(controls: Sequence[str]) -> list[str]:
     SettingError
         If one is empty or a single letter.
     """
-    found: list[str] = []
     for control in controls:
         if not control or control.isspace():
             raise SettingError("a control token is empty; give it a spelling such as <|endoftext|>")
         if len(control) == 1:
             raise SettingError(f"the control token {control!r} is a letter of text; spell it <…>")
-        if control not in found:
-            found.append(control)
-    return found
+    return list(dict.fromkeys(controls))
 
 
 def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
-    """Return the settings as ``training.json`` has them."""
+    """Return the settings for ``training.json``."""
     return {
         "method": plan.method,
         "encoder": plan.encoder,
@@ -204,22 +200,6 @@ def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[s
         "parallel": plan.shape.parallel,
         "seed": plan.seed,
         "controls": dict(roles),
-        "extra_controls": [
-            each for each in plan.controls[:n_controls] if each not in roles.values()
-        ],
+        "extra_controls": [c for c in plan.controls[:n_controls] if c not in roles.values()],
         "reserved": len(plan.controls) - n_controls,
     }
-
-
-def few_words(plan: Plan) -> Callable[[bytes], bool]:
-    """Return a rule for `Merger`: a token of few words, and not too long."""
-    cut = regex.compile(str(plan.cut))
-    longest = plan.shape.longest or LONGEST_SUPERWORD
-
-    def allow(token: bytes) -> bool:
-        if len(token) > longest:
-            return False
-        # A token may begin or end inside a character; its parts then count as any other text.
-        return len(cut.findall(token.decode("utf-8", errors="replace"))) <= plan.shape.most_words
-
-    return allow

@@ -1,8 +1,4 @@
-"""Train a vocabulary: count the text, learn, check that nothing is lost, and measure.
-
-What is counted and how is in `counting` and `cutters`, what is learned in `trainers`, and what is
-written in `trained`.
-"""
+"""Train a vocabulary: count the text, learn, check that no text is lost, and measure."""
 
 from __future__ import annotations
 
@@ -10,34 +6,28 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from tokensurgeon.errors import CorpusError
-from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.corpus import Corpus, Document, read_documents
+from tokensurgeon.progress import Progress, no_progress, peak_memory
+from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.counting.count import count_segments
-from tokensurgeon.trainers.counting.counts import Counted
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern
-from tokensurgeon.trainers.counting.weighted import Text, multipliers
+from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
 from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
-from tokensurgeon.trainers.measures.figures import (
-    Figures,
-    Source,
-    measure_vocabulary,
-    peak_memory,
-)
-from tokensurgeon.trainers.mixture import ALL, CorpusLike, Part, as_parts, documents_of, shares
+from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
+from tokensurgeon.trainers.measures.sources import Source, held_out_sources
+from tokensurgeon.trainers.mixture import CorpusLike, Part, as_parts, documents_of, shares
 from tokensurgeon.trainers.plan import Plan, Shape, distinct_controls, make_plan, settings_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips, versions
+from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-MOST_FILES = 20
 STOCK = "stock"
-"""The table of a plain BPE, where the method itself does not count words so."""
+"""Name of the table for a plain BPE, if the method does not count the same words itself."""
 
 
 def train_vocabulary(
@@ -66,9 +56,9 @@ def train_vocabulary(
 ) -> TrainedVocabulary:
     """Train a vocabulary on text.
 
-    Unless `held_out` is given, every twentieth document (or, where there are fewer than twenty, the
-    last twentieth of each) is held out, up to two megabytes: the trainer does not see it, and the
-    figures are measured on it, beside a plain BPE of equal size and cut.
+    Unless `held_out` is given, every twentieth document (or, if there are fewer than twenty, the
+    last twentieth of each) is held out, up to two megabytes. It is not trained on; the figures of
+    the vocabulary are measured on it, beside those of a plain BPE of equal size and cut.
 
     Parameters
     ----------
@@ -78,7 +68,7 @@ def train_vocabulary(
     method : str
         One of `METHODS`.
     size : int or None
-        Number of ids, control tokens and the 256 bytes included. Only `bytes` needs none.
+        Number of ids, control tokens and the 256 bytes included. Only `bytes` can do without.
     pretokenizer : str
         One of `PRETOKENIZERS`.
     digits : {"left-3", "right-3", "single", "any"}
@@ -88,26 +78,26 @@ def train_vocabulary(
     output : str, Path or None
         A folder to write; None keeps the result in memory.
     bos, eos, pad : str or None
-        Control tokens by role; where `bos` is None, `eos` has that role too.
+        Control tokens by role; if `bos` is None, `eos` has that role too.
     extra_controls : sequence of str
         Control tokens without a role, such as chat markers.
     pad_to_multiple_of : int
-        Add reserved control tokens until the number of ids is such a multiple.
+        Add reserved control tokens until the number of ids is a multiple of this.
     chat_template : str or None
         A Jinja template to write beside the tokenizer.
     field : str
         The key that holds the text in JSON objects.
     processes : int or None
-        That count; None takes every processor. The result does not depend on it.
+        Number of counting processes; None takes every processor. It does not change the result.
     memory_gib : float
-        What counted segments may take; the rarest are dropped beyond, and the card says so.
+        Memory for counted segments, in GiB. Beyond it the rarest are dropped, and the card says so.
     counts : str, Path or None
-        A file to keep counts in, so that a cut-off count goes on, and another training on the same
-        text with the same cuts need not count again.
+        A file to save counts in, so that an interrupted count continues, and another training on
+        the same text with the same cuts need not count again.
     seed : int
-        Of `supertoken`'s chunks.
+        Seed of `supertoken`'s chunks.
     force : bool
-        Replace an existing output.
+        Whether to replace an existing output.
     progress : callable(done, total, what)
 
     Raises
@@ -117,7 +107,7 @@ def train_vocabulary(
     CorpusError
         If the text cannot be read, or is too little for that size.
     TokenizerError
-        If the result does not give a hard text back unchanged.
+        If the result does not decode every hard text to itself.
     """
     roles = {"bos": bos or eos, "eos": eos} | ({"pad": pad} if pad else {})
     controls = distinct_controls([*roles.values(), *extra_controls])
@@ -129,54 +119,52 @@ def train_vocabulary(
     parts = as_parts(corpus)
     started = time.perf_counter()
     progress(0, 0, "counting")
-    wanted = dict(cutters(plan))
+    tables = cutters(plan)
     stock = replace(plan, method="bpe", encoder="bpe", shape=Shape(parallel=plan.shape.parallel))
     if method == "dna" or plan.preset == "none":
         stock = replace(stock, preset="gpt2", digits="any")
-    plain = Pieces(counted_pattern(stock.preset, stock.digits))
-    shared = wanted.get("words") == plain
-    if not shared:
-        wanted[STOCK] = plain
+    stock_words = Pieces(counted_pattern(stock.preset, stock.digits))
+    stock_table = "words" if tables.get("words") == stock_words else STOCK
+    tables[stock_table] = stock_words
     counted = count_segments(
         {name: documents_of(part, field) for name, part in parts.items()},
-        wanted,
+        tables,
         held_out=None if held_out else HeldOut(),
         processes=processes,
         memory_gib=memory_gib,
         state=counts,
         progress=progress,
     )
-    text = Text(counted, multipliers(counted.n_bytes, _shares(parts)))
-    baseline = Text(
-        replace(counted, tables={"words": counted.tables["words" if shared else STOCK]}),
-        text.multipliers,
+    text = WeightedText(counted, multipliers(counted.n_bytes, _shares(parts)))
+    stock_text = WeightedText(
+        replace(counted, tables={"words": counted.tables[stock_table]}), text.multipliers
     )
-    measured = measured_sources(counted, held_out, field)
+    sources = held_out_sources(counted, held_out, field)
     counting = time.perf_counter() - started
     tokenizer = train_tokenizer(text, plan, progress)
     seconds = time.perf_counter() - started
     text.counted.tables.clear()
-    kept = round_trips(tokenizer)
-    found = _measure(tokenizer, measured, plan)
-    beside: Figures | None = found
+    n_hard_texts = round_trips(tokenizer)
+    figures = _measure(tokenizer, sources, plan)
+    stock_figures: Figures | None = figures
     if (plan.method, plan.encoder) != ("bpe", "bpe"):
         progress(0, 0, "training a plain BPE to compare with")
-        beside = _stock(baseline, stock, measured, progress)
+        stock_figures = _stock_figures(stock_text, stock, sources, progress)
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
         settings=settings_of(plan, roles, len(controls)),
         corpus=counted.facts() | {"shares": _shares(parts)},
-        figures=_figures(found, beside, kept)
+        figures=_summary(figures, stock_figures, n_hard_texts)
         | {
             "held_out_lines_seen": counted.seen.share(
-                text for source in measured for text in source.documents
+                text for source in sources for text in source.documents
             ),
             "seconds": round(seconds, 1),
             "counting_seconds": round(counting, 1),
             "peak_memory_bytes": peak_memory(),
         },
         versions=versions(),
-        seen=counted.seen if plan.method != "bytes" else None,  # it learns nothing
+        seen=counted.seen if plan.method != "bytes" else None,  # it learns nothing from text
         chat_template=chat_template,
     )
     return trained if output is None else trained.write(output, force=force)
@@ -187,64 +175,34 @@ def _shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
     return shares(named) if len(named) == len(parts) else None
 
 
-def measured_sources(counted: Counted, held_out: Sequence[str | Path], field: str) -> list[Source]:
-    """Return what is measured on: by part of the mixture, else by file where there are few.
-
-    Raises
-    ------
-    CorpusError
-        If nothing was held out.
-    """
-    if held_out:
-        read = read_documents(held_out, field=field)
-        return _by_file({ALL: read})
-    found = {name: documents for name, documents in counted.held_out.items() if documents}
-    if not found:
-        raise CorpusError(f"{sum(counted.n_bytes):,} bytes are too few to train on; give more")
-    if len(counted.parts) > 1:
-        return [Source(name, tuple(d.text for d in each)) for name, each in found.items()]
-    return _by_file(found)
-
-
-def _by_file(found: Mapping[str, list[Document]]) -> list[Source]:
-    documents = [document for each in found.values() for document in each]
-    files = dict.fromkeys(document.file for document in documents)
-    if len(files) > MOST_FILES or not all(files):
-        return [Source(ALL, tuple(document.text for document in documents))]
-    return [
-        Source(Path(file).name, tuple(d.text for d in documents if d.file == file))
-        for file in files
-    ]
-
-
 def _measure(tokenizer: Tokenizer, sources: Sequence[Source], plan: Plan) -> Figures:
-    from tokensurgeon.vocabulary import vocabulary_from_tokenizer
-
     vocabulary = vocabulary_from_tokenizer(tokenizer)
     return measure_vocabulary(vocabulary, sources, parallel=plan.shape.parallel)
 
 
-def _stock(text: Text, plan: Plan, sources: Sequence[Source], progress: Progress) -> Figures | None:
+def _stock_figures(
+    text: WeightedText, plan: Plan, sources: Sequence[Source], progress: Progress
+) -> Figures | None:
     try:
         return _measure(train_tokenizer(text, plan, progress), sources, plan)
     except CorpusError:
         return None  # its own cuts leave too few pairs for that many merges
 
 
-def _figures(found: Figures, beside: Figures | None, kept: int) -> dict[str, Any]:
-    total = found.total
-    if total is None or found.unused is None:
+def _summary(figures: Figures, stock: Figures | None, n_hard_texts: int) -> dict[str, Any]:
+    total = figures.total
+    if total is None or figures.unused is None:
         raise CorpusError("there is no held-out text to measure on; give more text")
     return {
         "bytes_per_token": total.bytes_per_token,
         "stock_bpe_bytes_per_token": (
-            beside.total.bytes_per_token if beside and beside.total else None
+            stock.total.bytes_per_token if stock and stock.total else None
         ),
         "held_out_bytes": total.bytes,
         "held_out_tokens": total.tokens,
-        "unused": found.unused / found.text_tokens,
-        "hard_texts": kept,
-        "longest_token": len(found.longest),
-        "held_out": found.to_dict(),
-        "stock_bpe": beside.to_dict() if beside else None,
+        "unused": figures.unused / figures.text_tokens,
+        "hard_texts": n_hard_texts,
+        "longest_token": len(figures.longest),
+        "held_out": figures.to_dict(),
+        "stock_bpe": stock.to_dict() if stock else None,
     }

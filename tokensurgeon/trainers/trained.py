@@ -1,8 +1,8 @@
 """A trained vocabulary, and the folder it is written to.
 
-The folder holds a stock ``tokenizer.json`` and ``tokenizer_config.json`` that transformers loads as
-they are, ``training.json`` with every fact, ``seen.txt`` with hashes of lines it was trained on,
-and ``README.md``, which says the facts in words.
+The folder holds a stock ``tokenizer.json`` and ``tokenizer_config.json``, which transformers loads
+without our code; ``training.json`` with all facts; ``seen.txt`` with hashes of lines it was trained
+on; and ``README.md``, which states the facts in words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tokenizers
+from tokenizers import Tokenizer
 
 import tokensurgeon
 from tokensurgeon.errors import OutputExistsError, TokenizerError
@@ -21,13 +24,10 @@ from tokensurgeon.text.seen import SEEN_FILE, Seen
 from tokensurgeon.trainers.vocabulary_card import card
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 
 @dataclass(frozen=True)
 class TrainedVocabulary:
-    """A tokenizer that was trained here, and what is known of it.
+    """A trained tokenizer, and the facts about its training.
 
     Attributes
     ----------
@@ -37,20 +37,20 @@ class TrainedVocabulary:
     corpus : dict
         Hash, bytes, documents, parts and files of the text given.
     figures : dict
-        ``bytes_per_token`` on held-out text, beside ``stock_bpe_bytes_per_token`` of equal size;
-        ``held_out_bytes``; ``hard_texts`` that came back unchanged; ``unused``, the share of tokens
-        that the held-out text never uses; ``longest_token`` in bytes; ``seconds``;
-        ``held_out_lines_seen``, the share of its longer lines that were trained on too;
-        ``held_out``, all figures of `measure_vocabulary` on that text, and ``stock_bpe``, the same
-        of the stock BPE.
+        ``bytes_per_token`` on held-out text, and ``stock_bpe_bytes_per_token`` of a plain BPE of
+        equal size; ``held_out_bytes``; ``hard_texts``, the number of them that decode to
+        themselves; ``unused``, the share of tokens that the held-out text never uses;
+        ``longest_token`` in bytes; ``seconds``; ``held_out_lines_seen``, the share of its longer
+        lines that were trained on too; ``held_out``, all figures of `measure_vocabulary` on that
+        text, and ``stock_bpe``, those of the plain BPE.
     versions : dict
     seen : Seen or None
         Hashes of lines trained on.
     chat_template : str or None
     base_config, base_files : dict or None
-        Of the tokenizer that this one was made from: its tokenizer_config.json, and other files.
+        tokenizer_config.json and other files of the tokenizer that this one was made from.
     path : Path or None
-        Where it was written.
+        The folder, once written.
     """
 
     tokenizer: Tokenizer
@@ -71,14 +71,14 @@ class TrainedVocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of tokenizer.json."""
+        """The sha256 of tokenizer.json."""
         return hashlib.sha256(self._json().encode("utf-8")).hexdigest()
 
     def _json(self) -> str:
         return str(self.tokenizer.to_str(pretty=True)) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every fact as plain values: what ``training.json`` holds."""
+        """Return all facts as plain values, as in ``training.json``."""
         return {
             "schema_version": 2,
             "sha256": self.fingerprint,
@@ -89,7 +89,7 @@ class TrainedVocabulary:
         }
 
     def config(self) -> dict[str, Any]:
-        """Return what ``tokenizer_config.json`` holds."""
+        """Return the content of ``tokenizer_config.json``."""
         if self.base_config is not None:
             return self.base_config
         roles = {f"{role}_token": token for role, token in self.settings["controls"].items()}
@@ -105,7 +105,7 @@ class TrainedVocabulary:
         Raises
         ------
         OutputExistsError
-            If it is there already and `force` is not given.
+            If it exists and `force` is false.
         """
         output = Path(output)
         check_output(output, force)
@@ -126,21 +126,19 @@ class TrainedVocabulary:
             for name, text in files.items():
                 (temporary / name).write_text(text, encoding="utf-8", newline="\n")
             temporary.chmod(0o755)
-            _put(temporary, output, force)
+            _move(temporary, output, force)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return replace(self, path=output)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what trains."""
-    import tokenizers
-
+    """Return the versions of the libraries that train."""
     return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}
 
 
 def round_trips(tokenizer: Tokenizer) -> int:
-    """Return how many hard texts come back unchanged, which is all of them.
+    """Check that every hard text decodes to itself; return the number of hard texts.
 
     Raises
     ------
@@ -163,20 +161,21 @@ def check_output(output: Path, force: bool) -> None:
     Raises
     ------
     OutputExistsError
+        If it exists without `force`, or is not a folder of a tokenizer.
     """
     if output.exists() or output.is_symlink():
         if not force:
             raise OutputExistsError(f"{output} exists; give --force to replace it")
         if not output.is_dir() or output.is_symlink():
             raise OutputExistsError(f"{output} is no folder; remove it, or take another output")
-        foreign = not (output / "tokenizer.json").exists() and any(output.iterdir())
-        if foreign:
+        if not (output / "tokenizer.json").exists() and any(output.iterdir()):
             raise OutputExistsError(
                 f"{output} holds no tokenizer.json and is not replaced; take another output"
             )
 
 
-def _put(temporary: Path, output: Path, force: bool) -> None:
+def _move(temporary: Path, output: Path, force: bool) -> None:
+    """Rename a complete folder to the output; the old one comes back if that fails."""
     if not output.exists():
         temporary.rename(output)
         return

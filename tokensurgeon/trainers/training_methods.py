@@ -1,4 +1,4 @@
-"""The methods by name: what each makes, counts and can be run by. No code is imported for it."""
+"""A table of the methods: what each makes, counts and is run by. It imports none of their code."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _RUNS = ("words", "runs")
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train, and what it needs.
+    """What a method makes and needs.
 
     Attributes
     ----------
     says : str
-        What it makes, for cards and help.
+        What it makes, in words for cards and help.
     tables : tuple of {"words", "runs", "chunks"}
-        What is counted.
+        Which segments are counted for it.
     encoders : tuple of str
-        Which can run it; the first is the default.
+        Which encoders can run its vocabulary; the first is the default.
     lists : bool
         Whether it takes a list of terms.
     needs_words : bool
-        Whether text without a pre-tokenizer is refused.
+        Whether it refuses text without a pre-tokenizer.
     """
 
     says: str
@@ -46,13 +46,11 @@ METHODS_BY_NAME: dict[str, Method] = {
     "supertoken": _across("byte-level BPE in random chunks of words", "words", "chunks"),
     "mwt": _across("byte-level BPE with frequent word n-grams"),
     "lzw": _across("phrases of LZW, pruned"),
-    "pathpiece": Method(
-        "tokens kept for the tokens they save (PathPiece)", encoders=("min-tokens",)
-    ),
+    "pathpiece": Method("tokens that save the most tokens (PathPiece)", encoders=("min-tokens",)),
     "lib": _across(
         "units that shorten the text (less is better)", "runs", encoders=("min-tokens",)
     ),
-    "parity": Method("byte-level BPE that serves the language worst off"),
+    "parity": Method("byte-level BPE with similar token counts in all languages"),
     "characters": Method("byte-level BPE of short tokens"),
     "terms": Method("byte-level BPE with a list of terms", lists=True),
     "morphemes": Method("byte-level BPE inside morphemes first", lists=True, needs_words=True),

@@ -1,4 +1,4 @@
-"""What a trained vocabulary's README.md and the command line say of it."""
+"""The figures of a trained vocabulary in words, for its README.md and the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENCODERS = {"min-tokens": ", spelled with the fewest tokens"}
 
 
 def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values of the figures that a method has."""
+    """Return names and values of the figures of a trained vocabulary, as text."""
     if settings["method"] == "prune":
         return [
             ("tokens before", f"{settings['base_size']:,}"),
@@ -37,34 +37,31 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
     total = figures["held_out"]["total"]
     stock = figures["stock_bpe"]["total"] if figures["stock_bpe"] else None
     size = figures["held_out"]["text_tokens"]
-    rows = [("bytes per token, held out", total["bytes_per_token"], "bytes_per_token", ".3f")]
+    rate = "bytes_per_token"
+    lines = [("bytes per token, held out", _with_stock(total[rate], stock and stock[rate], ".3f"))]
     sources = figures["held_out"]["sources"]
-    lines = []
-    for name, value, key, form in [
-        *rows,
-        ("Rényi efficiency, α 2.5", total["renyi"]["2.5"], "renyi", ".3f"),
-        ("tokens per word", total["fertility"], "fertility", ".3f"),
-    ]:
-        beside = None if stock is None else stock[key]
-        if key == "renyi" and beside is not None:
-            beside = beside["2.5"]
-        lines.append((name, _beside(value, beside, form)))
-        if key == "bytes_per_token" and len(sources) > 1:
-            others = figures["stock_bpe"]["sources"] if stock else [None] * len(sources)
-            lines += [
-                (f"  {one['name']}", _beside(one[key], other and other[key], form))
-                for one, other in zip(sources, others, strict=True)
-            ]
+    if len(sources) > 1:
+        stock_sources = figures["stock_bpe"]["sources"] if stock else [None] * len(sources)
+        lines += [
+            (f"  {source['name']}", _with_stock(source[rate], other and other[rate], ".3f"))
+            for source, other in zip(sources, stock_sources, strict=True)
+        ]
+    renyi, stock_renyi = total["renyi"]["2.5"], stock and stock["renyi"]["2.5"]
+    fertility, stock_fertility = total["fertility"], stock and stock["fertility"]
+    lines += [
+        ("Rényi efficiency, α 2.5", _with_stock(renyi, stock_renyi, ".3f")),
+        ("tokens per word", _with_stock(fertility, stock_fertility, ".3f")),
+    ]
     parity = figures["held_out"]["parity"]
     if parity and parity["unit"] != "byte":
-        plain = figures["stock_bpe"]["parity"]["gini"] if stock else None
-        lines.append(("parity (Gini)", _beside(parity["gini"], plain, ".4f")))
-    several = figures["held_out"]["multi_word_tokens"]
+        stock_gini = figures["stock_bpe"]["parity"]["gini"] if stock else None
+        lines.append(("parity (Gini)", _with_stock(parity["gini"], stock_gini, ".4f")))
+    multi_word = figures["held_out"]["multi_word_tokens"]
     speed = figures["held_out"]["megabytes_per_cpu_second"]
-    plain_speed = figures["stock_bpe"]["megabytes_per_cpu_second"] if stock else None
+    stock_speed = figures["stock_bpe"]["megabytes_per_cpu_second"] if stock else None
     return [
         *lines,
-        ("tokens of several words", f"{several:,} ({several / size:.1%})"),
+        ("tokens of several words", f"{multi_word:,} ({multi_word / size:.1%})"),
         ("not used on held-out text", f"{figures['unused']:.1%} of the tokens"),
         ("longest token", f"{figures['longest_token']} bytes"),
         ("boilerplate suspects", f"{len(figures['held_out']['boilerplate'])}"),
@@ -74,13 +71,13 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
             "longer lines were trained on too",
         ),
         ("hard texts that come back", f"{figures['hard_texts']} of {figures['hard_texts']}"),
-        ("encoding, MB/CPU-second", _beside(speed, plain_speed, ".1f")),
+        ("encoding, MB/CPU-second", _with_stock(speed, stock_speed, ".1f")),
         ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.1f} GiB"),
     ]
 
 
-def _beside(value: float, plain: float | None, form: str) -> str:
-    return f"{value:{form}} (plain BPE {'–' if plain is None else format(plain, form)})"
+def _with_stock(value: float, stock: float | None, form: str) -> str:
+    return f"{value:{form}} (plain BPE {'–' if stock is None else format(stock, form)})"
 
 
 def card(name: str, facts: dict[str, Any]) -> str:
@@ -88,7 +85,7 @@ def card(name: str, facts: dict[str, Any]) -> str:
     settings, corpus, figures = facts["settings"], facts["corpus"], facts["figures"]
     versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
     lines = [f"# {name}", "", _says(settings), "", "| | |", "|---|---|"]
-    lines += [f"| {what} | {value} |" for what, value in figure_lines(settings, figures)]
+    lines += [f"| {name} | {value} |" for name, value in figure_lines(settings, figures)]
     lines += [
         "",
         "Fewer tokens do not make a better model: what a vocabulary costs in bits per byte only an "
@@ -104,11 +101,10 @@ def card(name: str, facts: dict[str, Any]) -> str:
         shares = corpus.get("shares") or [None] * len(parts)
         lines += ["", "| part | bytes | share asked |", "|---|---|---|"]
         lines += [
-            f"| {part} | {facts['bytes']:,} | {'–' if share is None else f'{share:g}'} |"
-            for (part, facts), share in zip(parts.items(), shares, strict=True)
+            f"| {part} | {size['bytes']:,} | {'–' if share is None else f'{share:g}'} |"
+            for (part, size), share in zip(parts.items(), shares, strict=True)
         ]
-    if corpus.get("replaced_characters"):
-        replaced = corpus["replaced_characters"]
+    if replaced := corpus.get("replaced_characters"):
         lines += ["", f"{replaced:,} characters stand for bytes that were not UTF-8."]
     for table, count in corpus.get("dropped_occurrences", {}).items():
         if count:

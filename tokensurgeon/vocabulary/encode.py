@@ -76,7 +76,7 @@ class Encoder:
         self._token_bytes = token_bytes
         self._lengths = np.array([len(data or b"") for data in token_bytes], dtype=np.int64)
         self.adds_prefix = joins_with_space or any(
-            self.bytes_of(self._ids(character)).startswith(b" ") for character in "xae1"
+            self.bytes_of(self.encode(character)).startswith(b" ") for character in "xae1"
         )
         """Whether the tokenizer puts a space in front of a text."""
         self._strips_front = not byte_level and self._strips(spellings, front=True)
@@ -93,9 +93,6 @@ class Encoder:
                 return not (text.startswith(" ") if front else text.endswith(" "))
         return False
 
-    def _ids(self, text: str) -> list[int]:
-        return self._encode(text).ids
-
     def _encode(self, text: str) -> tokenizers.Encoding:
         return guarded(
             f"a text of {len(text)} characters cannot be encoded",
@@ -104,12 +101,11 @@ class Encoder:
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Return the concatenated bytes of ids; controls have none."""
-        table = self._token_bytes
-        return b"".join([table[i] or b"" for i in ids])
+        return b"".join([self._token_bytes[i] or b"" for i in ids])
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        return self._ids(text)
+        return self._encode(text).ids
 
     def encode_with_bytes(self, text: str) -> Encoding:
         """Return the ids of a text and the byte offset at which each ends."""

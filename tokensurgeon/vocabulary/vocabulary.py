@@ -253,24 +253,14 @@ class Vocabulary:
     @cached_property
     def _encoder(self) -> Encoder:
         text = text_copy(self.tokenizer, self._parts, self._controls)
-        return Encoder(
-            text,
-            self.spellings,
-            self.token_bytes,
-            self._parts.byte_level,
-            self.joins_with_space,
-        )
+        level, joins = self._parts.byte_level, self.joins_with_space
+        return Encoder(text, self.spellings, self.token_bytes, level, joins)
 
     @cached_property
     def _segmenter(self) -> Segmenter:
-        return Segmenter(
-            midtext_copy(self.tokenizer, self._parts, self._controls),
-            self._parts,
-            self.spellings,
-            self.token_bytes,
-            self.kinds,
-            self.joins_with_space,
-        )
+        middle = midtext_copy(self.tokenizer, self._parts, self._controls)
+        tables = self.spellings, self.token_bytes, self.kinds
+        return Segmenter(middle, self._parts, *tables, self.joins_with_space)
 
 
 def _spellings(tokenizer: Tokenizer) -> tuple[str | None, ...]:

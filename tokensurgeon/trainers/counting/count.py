@@ -1,12 +1,12 @@
-"""Count the distinct segments of a corpus: what every trainer here starts from.
+"""Count the distinct segments of a corpus.
 
-Documents are read once, as a stream, and cut by one or more cutters; what is kept is how often each
-distinct segment occurs, or in how many documents. Batches of documents go to worker processes and
-come back in order, so the result does not depend on their number. Some documents are held out
-before anything is counted.
+Documents are read once, as a stream, and cut by one or more cutters. Counted is how often each
+distinct segment occurs, or in how many documents. Worker processes count batches of documents, and
+their results are taken in order, so the result does not depend on the number of processes. Some
+documents are held out and not counted.
 
-Memory is bounded: where the tables outgrow it, the rarest segments are dropped, and the result says
-how many. A count that was cut off goes on from where it was last saved.
+Memory is bounded: if the tables outgrow it, the rarest segments are dropped, and the result says
+how many. An interrupted count continues from where it was last saved.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.held_out import HeldOut
 
 BATCH_BYTES = 4_000_000
+"""Text that a worker counts at once: counting it takes far longer than sending it."""
 ALONE_BYTES = 16_000_000
 """Up to this much text is counted in this process: workers take a second to start."""
 SAVE_BYTES = 256_000_000
+"""Text between two saves of the counts: counting it takes far longer than writing the file."""
 ENTRY_BYTES = 110
-"""Of memory, of an entry of a table beside its text: 78 to 92 with CPython 3.11, and more right
-after a table has grown."""
+"""Memory of a table's entry without its text: 78 to 92 with CPython 3.11, and more right after the
+table has grown."""
+LENGTH_SAMPLE = 1_000
+"""Segments whose mean length stands for all: exact sums would take longer than the counting."""
 
 
 def count_segments(
@@ -55,16 +60,16 @@ def count_segments(
     cutters : mapping of str to Cutter
         How text is cut, by name of the table.
     held_out : HeldOut or None
-        Which documents are left out, and kept; None counts all.
+        Which documents are held out; None counts all.
     processes : int or None
-        Workers; None takes every processor. The result is the same for any number.
+        Number of worker processes; None takes every processor.
     memory_gib : float
-        What the tables may take.
+        Memory for the tables, in GiB.
     state : str, Path or None
-        A file to keep the counts in, saved as they grow. If it is there and of the same text and
-        cutters, counting goes on from it.
+        A file to save the counts in. If it exists and is of the same text and cutters, counting
+        continues from it.
     progress : callable(done, total, what)
-        Bytes counted; the total is not known and 0.
+        Gets the bytes counted; their total is unknown and 0.
 
     Raises
     ------
@@ -85,9 +90,9 @@ def count_segments(
     limit = int(memory_gib * 2**30)
     saved = sum(counted.n_bytes)
 
-    def take(batch: _Batch, found: tuple[dict[str, Table], Hashes]) -> None:
+    def take(batch: _Batch, result: tuple[dict[str, Table], Hashes]) -> None:
         nonlocal saved
-        tables, hashes = found
+        tables, hashes = result
         counted.seen = counted.seen.plus(hashes)
         for name, table in tables.items():
             counted.tables[name][batch.part].update(table)
@@ -95,7 +100,7 @@ def count_segments(
         counted.n_documents[batch.part] += len(batch.texts)
         counted.n_lines[batch.part] += sum(text.count("\n") for text in batch.texts)
         counted.document_hashes += batch.hashes
-        _hold(counted, limit)
+        _drop_rarest(counted, limit)
         done = sum(counted.n_bytes)
         progress(done, 0, "counting")
         if state is not None and done - saved >= SAVE_BYTES:
@@ -117,9 +122,9 @@ def count_segments(
             sent.append(batch)
             yield delayed(cut_batch)(cutters, batch.texts)
 
-    # In order, so what is dropped and saved does not depend on which worker is faster.
-    for found in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=2 * jobs)(send()):
-        take(sent.pop(0), found)
+    # In order, so that what is dropped and saved does not depend on which worker is faster.
+    for result in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=2 * jobs)(send()):
+        take(sent.pop(0), result)
     stream.close()
     if state is not None and sum(counted.n_bytes) > saved:
         save_counts(state, cutters, counted)
@@ -129,18 +134,18 @@ def count_segments(
 
 
 def cut_batch(cutters: Mapping[str, Cutter], texts: list[str]) -> tuple[dict[str, Table], Hashes]:
-    """Return the counted segments of texts, by cutter, and the hashes of their lines."""
-    found: dict[str, Table] = {}
+    """Return the counts of the texts' segments, by cutter, and the hashes of their lines."""
+    tables: dict[str, Table] = {}
     for name, cutter in cutters.items():
         table: Table = Counter()
         for text in texts:
             pieces = cutter.cut(text)
             table.update(set(pieces) if cutter.once else pieces)
-        found[name] = table
-    return found, line_hashes(texts)
+        tables[name] = table
+    return tables, line_hashes(texts)
 
 
-def _hold(counted: Counted, limit: int) -> None:
+def _drop_rarest(counted: Counted, limit: int) -> None:
     """Drop the rarest segments until the tables fit."""
     rarest = 1
     while (size := _size(counted)) > limit:
@@ -153,12 +158,11 @@ def _hold(counted: Counted, limit: int) -> None:
 
 
 def _size(counted: Counted) -> int:
-    # Segments are about as long as the sample; exact sums would cost more than the counting.
     total = 0
     for tables in counted.tables.values():
         for table in tables:
-            sample = [len(key) for key, _ in zip(table, range(1000), strict=False)]
-            mean = sum(sample) / len(sample) if sample else 0.0
+            lengths = [len(segment) for segment in islice(table, LENGTH_SAMPLE)]
+            mean = sum(lengths) / len(lengths) if lengths else 0.0
             total += int(len(table) * (ENTRY_BYTES + mean))
     return total
 
@@ -172,7 +176,7 @@ class _Batch:
 
 
 class _Stream:
-    """Documents in batches, without what is held out and what was counted before."""
+    """Documents in batches, without those held out and those counted before."""
 
     def __init__(
         self,
@@ -192,9 +196,9 @@ class _Stream:
     def batches(self) -> Iterator[_Batch]:
         for number, (name, documents) in enumerate(self._parts.items()):
             read = self._read(documents)
-            kept = read if self._held_out is None else self._held_out.split(name, read)
+            training = read if self._held_out is None else self._held_out.split(name, read)
             batch = _Batch(number)
-            for document in kept:
+            for document in training:
                 data = document.text.encode("utf-8")
                 key = document_hash(data)
                 if self._n_skip:
@@ -229,5 +233,5 @@ class _Stream:
 
 
 def document_hash(data: bytes) -> str:
-    """Return 16 hexadecimal digits that tell a document from any other."""
+    """Return the first 16 hexadecimal digits of a document's sha256."""
     return hashlib.sha256(data).hexdigest()[:16]

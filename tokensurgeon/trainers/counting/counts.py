@@ -1,4 +1,4 @@
-"""What was counted, in memory and in a file, so that a cut-off count goes on."""
+"""The counts of a corpus, in memory and in a file from which an interrupted count continues."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ Table = Counter[str]
 
 @dataclass
 class Counted:
-    """What was counted, and what of.
+    """The counts of segments, and facts about the text.
 
     Attributes
     ----------
     parts : tuple of str
         Names of the parts of the corpus.
     tables : dict of str to list of Counter
-        By name of the cutter, a table for each part: how often each segment occurs, or how many
-        documents have it.
+        By name of the cutter, one table for each part: how often each segment occurs, or in how
+        many documents.
     n_bytes, n_documents, n_lines : list of int
-        Of the text that was counted, by part.
+        Size of the counted text, by part.
     held_out : dict of str to list of Document
-        By part; not counted.
+        Documents that were not counted, by part.
     sha256 : str
-        Of all documents read, each with a byte 0xFF behind it.
+        Hash of all documents read, each followed by a byte 0xFF.
     document_hashes : list of str
-        The first 16 hexadecimal digits of the sha256 of each document counted.
+        The first 16 hexadecimal digits of the sha256 of each counted document.
     files : list of str
     n_replaced : int
-        Characters put in place of bytes that are not UTF-8.
+        Number of U+FFFD that replace bytes outside UTF-8.
     dropped : dict of str to int
-        By cutter, occurrences of segments that were dropped to keep within memory.
+        By cutter, occurrences of segments that were dropped to bound the memory.
     seen : Seen
-        Hashes of lines counted.
+        Hashes of the counted lines.
     """
 
     parts: tuple[str, ...]
@@ -60,11 +60,11 @@ class Counted:
     seen: Seen = NOTHING_SEEN
 
     def facts(self) -> dict[str, Any]:
-        """Return what a card says of the text."""
-        held = [each for documents in self.held_out.values() for each in documents]
+        """Return the facts that a card states about the text."""
+        held = [document for part in self.held_out.values() for document in part]
         return {
             "sha256": self.sha256,
-            "bytes": sum(self.n_bytes) + sum(each.n_bytes for each in held),
+            "bytes": sum(self.n_bytes) + sum(document.n_bytes for document in held),
             "documents": sum(self.n_documents) + len(held),
             "replaced_characters": self.n_replaced,
             "files": self.files,
@@ -79,12 +79,12 @@ class Counted:
 def load_counts(
     path: str | Path | None, cutters: Mapping[str, Cutter], counted: Counted
 ) -> list[str]:
-    """Fill `counted` from a file if it is there; return the hashes of what it counted."""
+    """Fill `counted` from a file if there is one; return the hashes of the documents in it."""
     if path is None or not Path(path).exists():
         return []
     try:
-        kept = json.loads(Path(path).read_text("utf-8"))
-        same = kept["cutters"] == _names(cutters) and tuple(kept["parts"]) == counted.parts
+        saved = json.loads(Path(path).read_text("utf-8"))
+        same = saved["cutters"] == _names(cutters) and tuple(saved["parts"]) == counted.parts
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"{path} holds no counts; take another file") from error
     if not same:
@@ -92,17 +92,17 @@ def load_counts(
             f"the counts in {path} are of another method, cut or mixture; remove the file"
         )
     counted.tables = {
-        name: [Counter(table) for table in tables] for name, tables in kept["tables"].items()
+        name: [Counter(table) for table in tables] for name, tables in saved["tables"].items()
     }
-    counted.n_bytes, counted.n_documents = kept["bytes"], kept["documents"]
-    counted.n_lines = kept["lines"]
-    counted.dropped, counted.document_hashes = kept["dropped"], kept["hashes"]
-    counted.seen = Seen.of_text(kept["seen"])
+    counted.n_bytes, counted.n_documents = saved["bytes"], saved["documents"]
+    counted.n_lines = saved["lines"]
+    counted.dropped, counted.document_hashes = saved["dropped"], saved["hashes"]
+    counted.seen = Seen.of_text(saved["seen"])
     return list(counted.document_hashes)
 
 
 def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counted) -> None:
-    """Write the file whole, or leave the one before."""
+    """Write the whole file, or leave the earlier one as it is."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")

@@ -1,8 +1,8 @@
 """How a document is cut into the segments that are counted.
 
-A segment is what a tokenizer's pre-tokenizer would hand to its model: no token crosses a segment's
-border. `Pieces` cut as the tokenizer will. `Chunks` cut finer and at random, which only bounds what
-is learned.
+A segment is what a tokenizer's pre-tokenizer would pass to its model: no token crosses its borders.
+`Pieces` cuts as the tokenizer will. `Chunks` cuts finer and at random, which only limits which
+tokens are learned.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ import regex
 
 
 class Cutter(Protocol):
-    """A way to cut text. Frozen: it goes to worker processes, and its `repr` names it."""
+    """A way to cut text. It is sent to worker processes, and its `repr` identifies it."""
 
     @property
     def once(self) -> bool:
-        """Count a segment once per document that has it, rather than each time."""
+        """Whether a segment counts once per document, instead of each time it occurs."""
         ...
 
     def cut(self, text: str) -> Iterator[str]:
-        """Yield segments that together are the text."""
+        """Yield segments that together make the text."""
         ...
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of a pattern; what it does not match is a piece too."""
+    """The matches of a pattern; what lies between two matches is a piece too."""
 
     pattern: str
     once: bool = False
 
     def cut(self, text: str) -> Iterator[str]:
-        """Yield segments that together are the text."""
+        """Yield segments that together make the text."""
         return pieces(_compiled(self.pattern), text)
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Runs of 1 to `most` words, at random, within the pieces of a longer pattern.
+    """Runs of 1 to `most` words, of random length, within the pieces of a longer pattern.
 
-    The draw is seeded by the text of the document, so it does not depend on what was read before.
+    The generator is seeded by the document's text, so earlier documents make no difference.
     """
 
     longer: str
@@ -56,7 +56,7 @@ class Chunks:
     once: bool = True
 
     def cut(self, text: str) -> Iterator[str]:
-        """Yield segments that together are the text."""
+        """Yield segments that together make the text."""
         draw = random.Random(zlib.crc32(text.encode("utf-8"), self.seed))
         cut = _compiled(self.words)
         for run in pieces(_compiled(self.longer), text):
@@ -69,7 +69,7 @@ class Chunks:
 
 
 def pieces(cut: regex.Pattern[str], text: str) -> Iterator[str]:
-    """Yield the pieces of a text; what the pattern does not match is a piece too."""
+    """Yield the matches of a pattern; what lies between two matches is a piece too."""
     end = 0
     for match in cut.finditer(text):
         if match.start() > end:

@@ -1,8 +1,8 @@
 """Which documents a vocabulary is not trained on, so that it can be measured on them.
 
-Every twentieth document is held out; where there are fewer than twenty, the last twentieth of each.
-Of more than `HELD_OUT_BYTES` a sample over the whole corpus is kept (the documents with the lowest
-hashes), and the others are trained on after all.
+Every twentieth document is held out. If there are fewer than twenty, the last twentieth of each is.
+If that is more than `HELD_OUT_BYTES`, only the documents with the lowest hashes stay held out, a
+sample of the whole corpus; the others are trained on after all.
 """
 
 from __future__ import annotations
@@ -15,51 +15,53 @@ from itertools import chain, islice
 from tokensurgeon.text.corpus import Document
 
 EVERY = 20
+"""One document in so many is held out: 5 % of the text."""
 HELD_OUT_BYTES = 2_000_000
+"""Most bytes held out: figures on more text would hardly differ, and training would have less."""
 
 
 class HeldOut:
-    """Parts a stream of documents into what is trained on and what is measured on.
+    """Splits a stream of documents into text to train on and text to measure on.
 
     Attributes
     ----------
     documents : dict of str to list of Document
-        What was held out, by part of the corpus.
+        The documents held out, by part of the corpus.
     """
 
-    def __init__(self, most_bytes: int = HELD_OUT_BYTES) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int = HELD_OUT_BYTES) -> None:
+        self.max_bytes = max_bytes
         self.documents: dict[str, list[Document]] = {}
 
     def split(self, part: str, documents: Iterable[Document]) -> Iterator[Document]:
-        """Yield what is trained on; the rest is in `documents` at the end."""
+        """Yield the documents to train on; at the end the others are in `self.documents`."""
         stream = iter(documents)
         first = list(islice(stream, EVERY))
         if len(first) < EVERY:
-            held = []
+            tails = []
             for document in first:
                 head, tail = _cut(document)
                 if tail is not None:
-                    held.append(tail)
+                    tails.append(tail)
                 yield head
-            self.documents[part] = held
+            self.documents[part] = tails
             return
-        # Lowest hashes are kept; the heap's first is the highest.
-        kept: list[tuple[int, int, Document]] = []
+        # A heap of (-hash, index, document): its first entry has the highest hash.
+        held: list[tuple[int, int, Document]] = []
         total = 0
         for number, document in enumerate(chain(first, stream)):
             if number % EVERY != EVERY - 1:
                 yield document
                 continue
             digest = hashlib.sha256(document.text.encode("utf-8")).digest()
-            heapq.heappush(kept, (-int.from_bytes(digest[:8], "big"), number, document))
+            heapq.heappush(held, (-int.from_bytes(digest[:8], "big"), number, document))
             total += document.n_bytes
-            while total > self.most_bytes and len(kept) > 1:
-                evicted = heapq.heappop(kept)[2]
+            while total > self.max_bytes and len(held) > 1:
+                evicted = heapq.heappop(held)[2]
                 total -= evicted.n_bytes
                 yield evicted
-        kept.sort(key=lambda each: each[1])
-        self.documents[part] = [document for _, _, document in kept]
+        held.sort(key=lambda entry: entry[1])
+        self.documents[part] = [document for _, _, document in held]
 
 
 def _cut(document: Document) -> tuple[Document, Document | None]:

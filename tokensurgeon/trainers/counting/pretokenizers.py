@@ -1,9 +1,9 @@
 r"""How text is cut before a trainer counts: presets of patterns, and schemes for digits.
 
 A token never crosses a cut. The patterns of `gpt2`, `cl100k` (which `llama3` has too) and `o200k`
-are the published ones of those tokenizers, except for how a run of digits is cut, which is a choice
-of its own. `code` cuts identifiers at capitals and underscores, and keeps a line's end with the
-indentation behind it.
+are the published ones of those tokenizers, except for runs of digits, which are cut by a separate
+scheme. `code` cuts identifiers at capitals and underscores, and keeps a line end together with the
+indentation after it.
 
 =========  ===========================================================================
 `left-3`   groups of up to three from the left: 1234567 → 123 456 7
@@ -14,8 +14,8 @@ indentation behind it.
 `any`      whole runs; the trainer decides
 =========  ===========================================================================
 
-In `right-3` the first group of a run looks ahead over it once, and the following ones only look at
-the character before them, so that a long run costs linear time.
+In `right-3`, the first group of a run looks ahead over the run once, and each later group only
+looks at the character before it, so that a long run takes linear time.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ BARRIERS = ("newline", "digits", "punctuation")
 """Kinds of pieces that a token of several pieces may be kept from crossing."""
 NO_CROSS = ("newline", "digits")
 LONGEST_RUN = 64
-"""In pieces, where runs go on over lines: segments would else be whole documents."""
+"""Pieces of a run that may cross lines: otherwise a segment would be a whole document."""
 
-# Behind a decimal point: one dot, neither before nor behind it another with digits between, as
-# versions and addresses have. What is looked back over has to be of fixed length.
+# After a decimal point: a dot without another dot before or after it and digits between the two, as
+# in versions and addresses. A look-behind has to be of fixed length.
 _DECIMAL = (
     r"(?<=\p{N}\.)"
     + "".join(rf"(?<!\.\p{{N}}{{{n}}}\.)" for n in range(1, 9))
@@ -77,19 +77,19 @@ def pattern(name: str, digits: str) -> str | None:
 
 
 def counted_pattern(name: str, digits: str) -> str:
-    """Return the pattern that text is counted by: as `pattern`, but `none` is cut at lines.
+    """Return the pattern for counting: that of `pattern`, but `none` is cut at lines.
 
     Raises
     ------
     UnknownNameError
         If either is unknown.
     """
-    found = pattern(name, digits)
+    cut = pattern(name, digits)
     if name != "none":
-        return str(found)
-    other = "\\n" if found is None else r"\n\p{N}"
+        return str(cut)
+    other = "\\n" if cut is None else r"\n\p{N}"
     lines = rf"[^{other}]*\n+|[^{other}]+"
-    return lines if found is None else rf"{_NUMBERS[digits]}|{lines}"
+    return lines if cut is None else rf"{_NUMBERS[digits]}|{lines}"
 
 
 def joined_pattern(
@@ -99,10 +99,10 @@ def joined_pattern(
     no_cross: Collection[str] = NO_CROSS,
     max_pieces: int | None = None,
 ) -> str:
-    """Return a pattern whose pieces are runs of the preset's, up to what no token may cross.
+    """Return a pattern that matches runs of the preset's pieces, up to what no token may cross.
 
-    It only joins: wherever it cuts, the preset's own pattern cuts too. So what stays apart is cut
-    as it was, and a token that crosses a cut of the preset is one of several whole pieces.
+    Wherever it cuts, the preset's own pattern cuts too. So a run consists of whole pieces, and
+    pieces that stay apart are cut as before.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def joined_pattern(
     no_cross : collection of {"newline", "digits", "punctuation"}
         Pieces of these kinds stay apart.
     max_pieces : int or None
-        The most pieces of a run. Where lines are crossed, None means `LONGEST_RUN`.
+        Most pieces of a run. If runs may cross lines, None means `LONGEST_RUN`.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def joined_pattern(
     if lines:
         inner = {"punctuation": rf" ?{_OTHER}++", "blank": rf"(?!\s*[\r\n])(?:{_BLANKS})"}
         if parts["punctuation"] != rf" ?{_OTHER}+":
-            # Signs, with the line's end that belongs to their piece.
+            # Punctuation, with the line end that belongs to its piece.
             apart.append(rf" ?{_OTHER}++[\r\n]")
     if "punctuation" in no_cross:
         apart.append(rf" ?{_OTHER}")
@@ -138,14 +138,14 @@ def joined_pattern(
     run = "|".join(inner.get(kind, parts[kind]) for kind in kinds if kind not in barriers)
     most = max_pieces or (None if lines else LONGEST_RUN)
     veto = f"(?!{'|'.join(apart)})" if apart else ""
-    # An atomic group: both engines that run it would else give back pieces.
+    # An atomic group: without it, both engines that run the pattern would backtrack over pieces.
     repeat = "++" if most is None else f"{{1,{most}}}"
     joined = rf"(?>(?:{veto}(?:{run})){repeat})" if most else rf"(?:{veto}(?:{run})){repeat}"
     return "|".join([joined, *parts.values()])
 
 
 def _alternatives(name: str, digits: str) -> dict[str, str]:
-    """Return what a pattern tries in turn, by what it matches."""
+    """Return the alternatives of a pattern, in the order tried, by what they match."""
     numbers = _NUMBERS[digits]
     if name == "gpt2":
         return {
@@ -182,27 +182,27 @@ def _alternatives(name: str, digits: str) -> dict[str, str]:
     }
 
 
-def pretokenizer(found: str | None) -> PreTokenizer:
+def pretokenizer(cut: str | None) -> PreTokenizer:
     """Return the stock pre-tokenizer of a pattern: the cut, if any, then bytes as characters.
 
-    What a pattern does not match is a piece of its own, so the pieces always cover the text.
+    What the pattern does not match is a piece of its own, so the pieces always cover the text.
     """
     from tokenizers import Regex, pre_tokenizers
 
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    if found is None:
+    if cut is None:
         return bytes_only
-    split = pre_tokenizers.Split(Regex(found), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(cut), behavior="isolated")
     return pre_tokenizers.Sequence([split, bytes_only])
 
 
 def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a name that is not known.
+    """Refuse an unknown name.
 
     Raises
     ------
     UnknownNameError
-        Listing those that are.
+        With a list of the known ones.
     """
     if value not in known:
         raise UnknownNameError(f"no {what} '{value}'; there are {', '.join(known)}")
@@ -214,6 +214,7 @@ def check_range(what: str, value: int, low: int, high: int) -> None:
     Raises
     ------
     SettingError
+        If it is below `low` or above `high`.
     """
     if not low <= value <= high:
         raise SettingError(f"{what} is {value:,}; take {low:,} to {high:,}")

@@ -1,4 +1,4 @@
-"""A tokenizer that exists, as JSON to be changed: what `extend` and `prune` share."""
+"""An existing tokenizer as JSON that can be changed: what `extend` and `prune` share."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from tokensurgeon.vocabulary.parts import has_type
 
 BESIDE = ("special_tokens_map.json", "chat_template.jinja")
-"""Files of a tokenizer's folder that stay as they are."""
+"""Files of a tokenizer's folder that are copied unchanged."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Base:
         As it was given.
     vocabulary : Vocabulary
     document : dict
-        Its tokenizer.json; copied before it is changed.
+        Its tokenizer.json; `changed` works on a copy.
     config : dict
         Its tokenizer_config.json.
     files : dict of str to str
-        Others of its files, by name.
+        Its other files, by name.
     """
 
     name: str
@@ -53,10 +53,11 @@ class Base:
         """
         vocabulary = load_vocabulary(name)
         folder = vocabulary.folder
-        files = {}
-        for file in BESIDE:
-            if folder is not None and (folder / file).is_file():
-                files[file] = (folder / file).read_text("utf-8")
+        files = {
+            name: (folder / name).read_text("utf-8")
+            for name in BESIDE
+            if folder is not None and (folder / name).is_file()
+        }
         document = json.loads(vocabulary.tokenizer.to_str())
         return cls(str(name), vocabulary, document, dict(vocabulary.raw_config), files)
 
@@ -71,37 +72,36 @@ class Base:
         return str(self.document["model"]["type"])
 
     def changed(self, change: Callable[[dict[str, Any]], None]) -> Tokenizer:
-        """Return a tokenizer of a changed copy of the document.
+        """Return the tokenizer of a changed copy of the document.
 
         Raises
         ------
         TokenizerError
-            If a hard text does not come back as it does from this one.
+            If it decodes a hard text otherwise than this one does.
         """
-        from tokenizers import Tokenizer
-
         document = json.loads(json.dumps(self.document))
         change(document)
-        made = Tokenizer.from_str(json.dumps(document))
+        changed = Tokenizer.from_str(json.dumps(document))
         for text in hard_texts():
             before, after = (
-                one.decode(one.encode(text, add_special_tokens=False).ids)
-                for one in (self.tokenizer, made)
+                tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids)
+                for tokenizer in (self.tokenizer, changed)
             )
             if before != after and self.decodes_all:
                 raise TokenizerError(f"{text[:20]!r} does not come back as from {self.name}")
-        return made
+        return changed
 
     @property
     def decodes_all(self) -> bool:
-        """Whether any text is spelled: over bytes, or falling back to them."""
-        parts = self.document
-        over_bytes = '"ByteLevel"' in json.dumps([parts["decoder"], parts["pre_tokenizer"]])
-        return over_bytes or bool(parts["model"].get("byte_fallback"))
+        """Whether it spells any text: over bytes, or with byte fallback."""
+        over_bytes = any(
+            has_type(self.document[part], "ByteLevel") for part in ("decoder", "pre_tokenizer")
+        )
+        return over_bytes or bool(self.document["model"].get("byte_fallback"))
 
 
 def spelled_merges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the merges of a BPE, which older files write as one string."""
+    """Return the merges of a BPE; in older files, each is one string."""
     merges = (
         merge.split(" ", 1) if isinstance(merge, str) else merge
         for merge in document["model"]["merges"]

@@ -1,9 +1,9 @@
-"""Extend a BPE: keep every id, and append tokens that a text makes worth having.
+"""Extend a BPE: keep every id, and append tokens that are frequent in a text.
 
-The new merges rank after all that are there, so a text in which none of the new tokens stands is
-spelled exactly as before. With `across`, the cuts between words are lifted (only where the base's
-pattern is one that we know), tokens may span several words, and text can then be spelled otherwise
-even without a new token: how much is measured and said.
+The new merges rank after the existing ones, so a text that contains no new token is spelled exactly
+as before. With `across`, tokens may span several words: the cuts between words are removed, which
+needs a base with a known pattern. Then text can be spelled otherwise even without a new token; how
+often is measured and reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer, models
 
 from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
@@ -30,28 +32,28 @@ from tokensurgeon.trainers.counting.pretokenizers import (
     pattern,
     pretokenizer,
 )
-from tokensurgeon.trainers.counting.weighted import Text
+from tokensurgeon.trainers.counting.weighted import WeightedText
 from tokensurgeon.trainers.edits.base import Base, spelled_merges
 from tokensurgeon.trainers.encoders import spell
-from tokensurgeon.trainers.learners.merging import Merger, Merges
+from tokensurgeon.trainers.learned import Merges
+from tokensurgeon.trainers.learners.merging import Merger
+from tokensurgeon.trainers.measures.sources import held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
-from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MOST_WORDS
+from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MAX_SIZE, MOST_WORDS
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
 from tokensurgeon.vocabulary.parts import SPACE_MARK
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from tokensurgeon.vocabulary.token_bytes import from_alphabet
 
 _BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 LINES = 2_000
-"""Held-out lines of which drift is told."""
+"""Held-out lines on which drift is measured: a share is known to about one percentage point."""
 
 
 @dataclass(frozen=True)
 class OwnPieces:
-    """The pieces of a tokenizer's own normaliser and pre-tokenizer, as its model sees them.
+    """The pieces that a tokenizer's own normalizer and pre-tokenizer pass to its model.
 
-    Where it cuts nothing (SentencePiece's kind), pieces begin at a space.
+    A tokenizer without a pre-tokenizer (as SentencePiece's) is cut before each space.
     """
 
     document: str
@@ -67,17 +69,15 @@ class OwnPieces:
                 yield piece
             return
         start = 0
-        for place in range(1, len(text)):
-            if text[place] == SPACE_MARK and text[place - 1] != SPACE_MARK:
-                yield text[start:place]
-                start = place
+        for at in range(1, len(text)):
+            if text[at] == SPACE_MARK and text[at - 1] != SPACE_MARK:
+                yield text[start:at]
+                start = at
         yield text[start:]
 
 
 @lru_cache(maxsize=2)
 def _loaded(document: str) -> Tokenizer:
-    from tokenizers import Tokenizer
-
     return Tokenizer.from_str(document)
 
 
@@ -108,34 +108,31 @@ def extend_vocabulary(
     corpus
         As for `train_vocabulary`.
     size : int
-        Number of ids in the end.
+        Number of ids of the result.
     across : bool
         Whether new tokens may span several words.
     most_words, no_cross, longest
-        Of such tokens; see `Shape`.
+        Limits of such tokens; see `Shape`.
     held_out, output, field, processes, memory_gib, counts, force, progress
         As for `train_vocabulary`.
 
     Raises
     ------
     TokenizerError
-        If the base is no BPE, or `across` is asked and its cut is none that we know.
+        If the base is no BPE, or `across` is given and its pattern is not a known one.
     CorpusError
         If the text is too little for so many tokens.
     """
-    from tokensurgeon.trainers.train import measured_sources
-
     if output is not None:
         check_output(Path(output), force)
-    found = Base.load(base)
-    if found.model_type != "BPE":
-        raise TokenizerError(f"{base} is a {found.model_type} model; only a BPE can be extended")
-    n_before = found.vocabulary.n_rows
-    check_range("size", size, n_before + 1, 2_000_000)
+    original = Base.load(base)
+    if original.model_type != "BPE":
+        raise TokenizerError(f"{base} is a {original.model_type} model; only a BPE can be extended")
+    n_before = original.vocabulary.n_rows
+    check_range("size", size, n_before + 1, MAX_SIZE)
     started = time.perf_counter()
-    cut = _lifted(found, no_cross) if across else None
-    lifted = found.changed(lambda document: _put_cut(document, cut))
-    cutter = OwnPieces(lifted.to_str(), once=across)
+    cut = _joined_cut(original, no_cross) if across else None
+    cutter = OwnPieces(original.changed(lambda new: _set_cut(new, cut)).to_str(), once=across)
     counted = count_segments(
         {name: documents_of(part, field) for name, part in as_parts(corpus).items()},
         {"pieces": cutter},
@@ -145,21 +142,20 @@ def extend_vocabulary(
         state=counts,
         progress=progress,
     )
-    sources = measured_sources(counted, held_out, field)
-    merges = _merges(found)
-    n_merges = len(merges.pairs)
+    sources = held_out_sources(counted, held_out, field)
+    merges = _merges(original)
     limit = longest or LONGEST_SUPERWORD
-    falls_back = bool(found.document["model"].get("byte_fallback"))
+    falls_back = bool(original.document["model"].get("byte_fallback"))
 
     def allow(token: bytes) -> bool:
-        # A byte-fallback token is no text that could be part of a longer one.
+        # A byte-fallback token is not text, so it cannot be part of a longer token.
         if len(token) > limit or (falls_back and _BYTE.search(token)):
             return False
-        return not across or _words(token, found) <= most_words
+        return not across or _n_words(token, original) <= most_words
 
-    pieces = Text(counted).table("pieces")
+    pieces = WeightedText(counted).table("pieces")
     progress(0, 0, "spelling the text")
-    Merger(spell(_model_only(found), pieces, fewest=2), merges, allow=allow).run(
+    Merger(spell(_model_only(original), pieces, min_ids=2), merges, allow=allow).run(
         size, lambda done: progress(done, size, "merging")
     )
     if len(merges.tokens) < size:
@@ -167,28 +163,27 @@ def extend_vocabulary(
             f"{sum(counted.n_bytes):,} bytes of text give {len(merges.tokens):,} of {size:,} "
             f"tokens; give more text, or a size of at most {len(merges.tokens):,}"
         )
-    spelled = [token.decode("utf-8") for token in merges.tokens[n_before:]]
+    names = [token.decode("utf-8", "replace") for token in merges.tokens]
 
-    def grow(document: dict[str, Any]) -> None:
-        _put_cut(document, cut)
+    def extend(document: dict[str, Any]) -> None:
+        _set_cut(document, cut)
         model = document["model"]
-        model["vocab"] |= {token: n_before + i for i, token in enumerate(spelled)}
-        names = [token.decode("utf-8", "replace") for token in merges.tokens]
+        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before}
         model["merges"] = [
             *([left, right] for left, right in spelled_merges(document)),
-            *([names[left], names[right]] for left, right in merges.pairs[n_merges:]),
+            *([names[left], names[right]] for left, right in merges.pairs),
         ]
 
-    made = found.changed(grow)
+    extended = original.changed(extend)
     seconds = time.perf_counter() - started
     documents = [text for source in sources for text in source.documents]
-    before, after = _n_tokens(found.tokenizer, documents), _n_tokens(made, documents)
+    before, after = (_n_tokens(t, documents) for t in (original.tokenizer, extended))
     n_bytes = sum(len(text.encode("utf-8")) for text in documents)
     trained = TrainedVocabulary(
-        tokenizer=made,
+        tokenizer=extended,
         settings={
             "method": "extend",
-            "base": found.name,
+            "base": original.name,
             "base_size": n_before,
             "size": size,
             "across": across,
@@ -201,65 +196,54 @@ def extend_vocabulary(
             "bytes_per_token": n_bytes / after,
             "base_bytes_per_token": n_bytes / before,
             "held_out_bytes": n_bytes,
-            **_drift(found.tokenizer, made, documents, n_before),
+            **_drift(original.tokenizer, extended, documents, n_before),
             "seconds": round(seconds, 1),
         },
         versions=versions(),
         seen=counted.seen,
-        base_config=found.config,
-        base_files=found.files,
+        base_config=original.config,
+        base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
 
 
 def _merges(base: Base) -> Merges:
-    """Return the base's tokens, as they are spelled, and no pairs: those that are there apply."""
-    spellings = base.vocabulary.spellings
-    # A hole never stands in text; it only has to be told from every other token.
+    """Return the base's tokens as they are spelled, without its merges, which apply already."""
+    # A hole never occurs in text; its name only has to differ from every token.
     tokens = [
         b"\xff%d" % number if spelling is None else spelling.encode("utf-8")
-        for number, spelling in enumerate(spellings)
+        for number, spelling in enumerate(base.vocabulary.spellings)
     ]
-    return Merges(tokens=tokens, pairs=[], made=[], counts=[])
+    return Merges(tokens)
 
 
 def _model_only(base: Base) -> Tokenizer:
-    from tokenizers import Tokenizer
-
     return Tokenizer(base.tokenizer.model)
 
 
-def _words(token: bytes, base: Base) -> int:
-    from tokensurgeon.vocabulary.token_bytes import from_alphabet
-
+def _n_words(token: bytes, base: Base) -> int:
     text = from_alphabet(token.decode("utf-8")).decode("utf-8", "replace")
     cut = base.tokenizer.pre_tokenizer
     return len(cut.pre_tokenize_str(text))
 
 
-def _put_cut(document: dict[str, Any], cut: str | None) -> None:
+def _set_cut(document: dict[str, Any], cut: str | None) -> None:
     if cut is not None:
-        document["pre_tokenizer"] = json.loads(_as_json(cut))
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pretokenizer(cut)
+        document["pre_tokenizer"] = json.loads(tokenizer.to_str())["pre_tokenizer"]
 
 
-def _as_json(cut: str) -> str:
-    from tokenizers import Tokenizer, models
-
-    holder = Tokenizer(models.BPE())
-    holder.pre_tokenizer = pretokenizer(cut)
-    return json.dumps(json.loads(holder.to_str())["pre_tokenizer"])
-
-
-def _lifted(base: Base, no_cross: Sequence[str]) -> str:
-    """Return the pattern that joins the base's pieces, if its own is one that we know."""
+def _joined_cut(base: Base, no_cross: Sequence[str]) -> str:
+    """Return the pattern that joins the base's pieces, if its own pattern is a known one."""
     written = json.dumps(base.document["pre_tokenizer"])
     for name in PRETOKENIZERS[:-1]:
         for digits in DIGITS:
             own = json.dumps(str(pattern(name, digits)))
             if own in written and "Regex" in written:
                 return joined_pattern(name, digits, no_cross=no_cross)
-    plain = base.document["pre_tokenizer"] or {}
-    if plain.get("type") == "ByteLevel" and plain.get("use_regex"):
+    own_part = base.document["pre_tokenizer"] or {}
+    if own_part.get("type") == "ByteLevel" and own_part.get("use_regex"):
         return joined_pattern("gpt2", "any", no_cross=no_cross)
     raise SettingError(
         f"the cut of {base.name} is none of {', '.join(PRETOKENIZERS[:-1])}, so it cannot be "

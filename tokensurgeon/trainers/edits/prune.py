@@ -1,9 +1,9 @@
 """Prune a tokenizer: drop the tokens that a text never uses.
 
-What stays is what the text uses, all added tokens, the bytes, the unknown token, and for a BPE
-everything that the tokens kept are merged from. The text is then encoded again, and every token
-must be the same: the merges that fired are all there, and those that are gone never fired. Ids
-close up in their old order; ``training.json`` says which old id each new one had.
+Kept are the tokens that the text uses, all added tokens, the bytes, the unknown token, and for a
+BPE all tokens that the kept ones are merged from. The text is then encoded again, and every token
+must be the same: every merge that applied is kept, and the dropped ones never applied. The ids left
+are renumbered in their old order; ``training.json`` lists the old id of each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versi
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
 
 BATCH_BYTES = 4_000_000
+"""Text encoded at once; bounds the encodings held in memory."""
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>\Z")
 
 
@@ -44,9 +45,9 @@ def prune_vocabulary(
     base : str or Path
         A folder, a tokenizer.json or a hub id; BPE, Unigram or WordPiece.
     corpus
-        As for `train_vocabulary`; text that is to be spelled as before.
+        As for `train_vocabulary`; the text that must be spelled as before.
     least_uses : int
-        Drop tokens used less often; above 1, text that uses them is spelled otherwise.
+        Drop tokens used less often. Above 1, text that uses them is spelled otherwise.
     output, field, force, progress
         As for `train_vocabulary`.
 
@@ -57,44 +58,43 @@ def prune_vocabulary(
     """
     if output is not None:
         check_output(Path(output), force)
-    found = Base.load(base)
-    if found.model_type not in ("BPE", "Unigram", "WordPiece"):
-        raise TokenizerError(f"{base} is a {found.model_type} model, which is not pruned")
+    original = Base.load(base)
+    if original.model_type not in ("BPE", "Unigram", "WordPiece"):
+        raise TokenizerError(f"{base} is a {original.model_type} model, which is not pruned")
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     n_bytes = n_documents = 0
     seen = NOTHING_SEEN
     for texts in _batches(corpus, field):
-        for encoding in found.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+        for encoding in original.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             uses.update(encoding.ids)
         seen = seen.plus(line_hashes(texts))
         n_documents += len(texts)
         n_bytes += sum(len(text.encode("utf-8")) for text in texts)
         progress(n_bytes, 0, "encoding")
-    kept = _kept(found, {token for token, count in uses.items() if count >= least_uses})
-    made = found.changed(lambda document: _shrink(document, kept))
-    changed = 0
-    done = 0
+    old_ids = _kept_ids(original, {i for i, count in uses.items() if count >= least_uses})
+    pruned = original.changed(lambda document: _drop_others(document, old_ids))
+    changed = done = 0
     for texts in _batches(corpus, field):
         pairs = zip(
-            found.tokenizer.encode_batch_fast(texts, add_special_tokens=False),
-            made.encode_batch_fast(texts, add_special_tokens=False),
+            original.tokenizer.encode_batch_fast(texts, add_special_tokens=False),
+            pruned.encode_batch_fast(texts, add_special_tokens=False),
             strict=True,
         )
-        changed += sum([kept[i] for i in new.ids] != old.ids for old, new in pairs)
+        changed += sum([old_ids[i] for i in new.ids] != old.ids for old, new in pairs)
         done += sum(len(text.encode("utf-8")) for text in texts)
         progress(done, n_bytes, "comparing")
     if changed and least_uses == 1:
         raise TokenizerError(f"{changed:,} of {n_documents:,} documents are spelled otherwise")
     trained = TrainedVocabulary(
-        tokenizer=made,
+        tokenizer=pruned,
         settings={
             "method": "prune",
-            "base": found.name,
-            "base_size": found.vocabulary.n_rows,
-            "size": len(kept),
+            "base": original.name,
+            "base_size": original.vocabulary.n_rows,
+            "size": len(old_ids),
             "least_uses": least_uses,
-            "old_ids": kept,
+            "old_ids": old_ids,
         },
         corpus={"bytes": n_bytes, "documents": n_documents},
         figures={
@@ -104,8 +104,8 @@ def prune_vocabulary(
         },
         versions=versions(),
         seen=seen,
-        base_config=found.config,
-        base_files=found.files,
+        base_config=original.config,
+        base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
 
@@ -124,38 +124,37 @@ def _batches(corpus: CorpusLike, field: str) -> Iterator[list[str]]:
         yield batch
 
 
-def _kept(base: Base, used: set[int]) -> list[int]:
-    """Return the ids that stay, in their order."""
+def _kept_ids(base: Base, used: set[int]) -> list[int]:
+    """Return the ids to keep, ascending."""
     model = base.document["model"]
-    number_of = base.tokenizer.get_vocab(with_added_tokens=False)
+    id_of = base.tokenizer.get_vocab(with_added_tokens=False)
     kept = set(used) | set(base.tokenizer.get_added_tokens_decoder())
     alphabet = set(byte_alphabet().values())
     prefix = model.get("continuing_subword_prefix") or ""
-    for token, number in number_of.items():
+    for token, i in id_of.items():
         if token.removeprefix(prefix) in alphabet or _BYTE.match(token):
-            kept.add(number)
+            kept.add(i)
     unknown = model.get("unk_token")
-    if unknown in number_of:
-        kept.add(number_of[unknown])
+    if unknown in id_of:
+        kept.add(id_of[unknown])
     if base.model_type == "Unigram" and model.get("unk_id") is not None:
         kept.add(int(model["unk_id"]))
     if base.model_type == "BPE":
         parts: dict[str, list[tuple[str, str]]] = {}
         for left, right in spelled_merges(base.document):
             parts.setdefault(left + right.removeprefix(prefix), []).append((left, right))
-        spelled = {number: token for token, number in number_of.items()}
-        waiting = [spelled[number] for number in kept if number in spelled]
-        while waiting:
-            for pair in parts.get(waiting.pop(), ()):
+        stack = [token for token, i in id_of.items() if i in kept]
+        while stack:
+            for pair in parts.get(stack.pop(), ()):
                 for part in pair:
-                    if number_of[part] not in kept:
-                        kept.add(number_of[part])
-                        waiting.append(part)
+                    if id_of[part] not in kept:
+                        kept.add(id_of[part])
+                        stack.append(part)
     return sorted(kept)
 
 
-def _shrink(document: dict[str, Any], kept: list[int]) -> None:
-    """Drop all other ids from a tokenizer.json, in place."""
+def _drop_others(document: dict[str, Any], kept: list[int]) -> None:
+    """Drop all other ids from a tokenizer.json and renumber the kept ones, in place."""
     new = {old: number for number, old in enumerate(kept)}
     model = document["model"]
     if model["type"] == "Unigram":

@@ -1,8 +1,8 @@
-"""The pruner: of many candidate tokens keep those without which text would take the most tokens.
+"""Of many candidate tokens, keep those without which text would take the most tokens.
 
-Text is spelled with the fewest tokens there are; a token is worth how often it is used times the
-tokens that would be needed more without it. The worst are dropped in rounds, and text is spelled
-again after each, since what a token is worth depends on the others.
+Text is spelled with the fewest tokens. The worth of a token is the number of its uses times the
+number of tokens that would replace it, less one. The least worthy tokens are dropped in rounds, and
+the text is spelled again after each round, since the worth of a token depends on the others.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tokensurgeon.progress import Progress
-from tokensurgeon.trainers.counting.weighted import Weighted
+from tokensurgeon.trainers.counting.weighted import WeightedSegments
 from tokensurgeon.trainers.encoders import bytes_first, min_tokens, spell
 
 ROUNDS = (6.0, 3.0, 1.7, 1.25, 1.1, 1.0)
-"""How many times the tokens wanted are left after each round."""
+"""Tokens left after each round, as a multiple of those wanted: ever smaller steps, since worths
+change most while many tokens are dropped."""
 SAMPLE_BYTES = 32_000_000
-"""Of segments that are spelled in each round."""
+"""Bytes of segments that are spelled in each round; bounds the time, which is six such passes."""
 
 
 def prune(
     candidates: Iterable[bytes],
-    text: Weighted,
+    text: WeightedSegments,
     n_tokens: int,
     progress: Progress,
     rounds: Sequence[float] = ROUNDS,
@@ -33,24 +34,24 @@ def prune(
     text = text.sample(SAMPLE_BYTES)
     for number, factor in enumerate(rounds):
         progress(number, len(rounds), "pruning")
-        left = round(factor * n_tokens)
+        n_left = round(factor * n_tokens)
         # The last round always runs: it puts the best first.
-        if len(tokens) > left or factor == 1.0:
+        if len(tokens) > n_left or factor == 1.0:
             worth = token_worth(tokens, text)
             best = sorted(range(256, len(tokens)), key=lambda i: (-worth[i], tokens[i]))
-            tokens = tokens[:256] + [tokens[i] for i in best[: left - 256]]
+            tokens = tokens[:256] + [tokens[i] for i in best[: n_left - 256]]
     return tokens
 
 
-def token_worth(tokens: Sequence[bytes], text: Weighted) -> list[int]:
-    """Return, for each token, how many tokens more the text would take without it.
+def token_worth(tokens: Sequence[bytes], text: WeightedSegments) -> list[int]:
+    """Return, for each token, how many more tokens the text would take without it.
 
-    An estimate: the token is replaced by the fewest others that spell it, wherever it is used.
+    An estimate: wherever the token is used, the fewest others that spell it replace it.
     """
     spelled = spell(min_tokens(tokens, (), None), text)
-    real = spelled.ids >= 0
-    weights = spelled.weights[spelled.segment[real]].astype(float)
-    uses = np.bincount(spelled.ids[real], weights, len(tokens))
+    is_id = spelled.ids >= 0
+    weights = spelled.weights[spelled.segment[is_id]].astype(float)
+    uses = np.bincount(spelled.ids[is_id], weights, len(tokens))
     known = set(tokens)
     return [
         round(count) * (pieces_without(token, known) - 1) if count else 0
@@ -59,7 +60,7 @@ def token_worth(tokens: Sequence[bytes], text: Weighted) -> list[int]:
 
 
 def pieces_without(token: bytes, known: set[bytes]) -> int:
-    """Return how few known tokens spell this one, itself left out; 1 for a byte."""
+    """Return the fewest other known tokens that spell this one; 1 for a byte."""
     if len(token) == 1:
         return 1
     fewest = [0]

@@ -1,49 +1,42 @@
 """What a vocabulary does to texts: the figures that are always printed.
 
-Texts come as sources (a file each). Counts are kept per source and in all; nothing is judged here
-beyond `find_boilerplate`, and no text is changed.
+Texts come as sources, such as one for each file. Figures are of each source and of all together.
 """
 
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.trainers.measures.formulas import gini, is_multi_word, renyi_efficiency
+from tokensurgeon.trainers.measures.sources import Source
+from tokensurgeon.trainers.mixture import ALL
 from tokensurgeon.vocabulary import Encoding, Kind, Vocabulary
 
-Ints = npt.NDArray[np.int64]
-
 ALPHAS = (2.5, 3.0)
+"""Orders of the Rényi efficiencies that are printed. Zouhar et al. (2023) find 2.5 for translation;
+3 shows how much the order matters."""
 LONG_TOKEN = 12
-"""Bytes from which on a token may be boilerplate."""
+"""Bytes from which on a token may be boilerplate: longer than most words."""
 FEWEST_USES = 5
+"""Uses from which on a token may be boilerplate: of fewer, repeats can be chance."""
 FEWEST_LINES = 10
-"""Lines that files must have, and all the same number, to be taken for translations."""
+"""Files count as translations of each other if all have the same number of lines, at least this."""
 SPEED_BYTES = 2_000_000
-
-
-@dataclass(frozen=True)
-class Source:
-    """Texts that belong together, such as the documents of a file."""
-
-    name: str
-    documents: tuple[str, ...]
+"""Bytes on which speed is measured: enough that the resolution of the clock does not matter."""
 
 
 @dataclass(frozen=True)
 class SourceFigures:
-    """Counts over one source, or over all, and what follows from them.
+    """Counts over one source, or over all, and ratios of them.
 
     Attributes
     ----------
@@ -52,13 +45,13 @@ class SourceFigures:
     lines : int
         Lines that are not blank.
     lossy : int
-        Documents that do not come back byte for byte.
+        Documents that decoding does not give back byte for byte.
     used : int
-        Distinct tokens of text that stand in the source.
+        Distinct tokens that occur in the source.
     multi_word : int
-        Tokens on the text that hold several words.
+        Occurrences of tokens that contain several words.
     renyi : mapping of alpha to efficiency
-        See `metrics.renyi_efficiency`.
+        See `formulas.renyi_efficiency`.
     """
 
     name: str
@@ -74,12 +67,12 @@ class SourceFigures:
 
     @property
     def bytes_per_token(self) -> float:
-        """How much text a token carries."""
+        """Mean length of a token in the text."""
         return self.bytes / self.tokens if self.tokens else math.nan
 
     @property
     def fertility(self) -> float:
-        """Tokens per word; says little where a script has no spaces."""
+        """Tokens per word; meaningless for scripts without spaces."""
         return self.tokens / self.words if self.words else math.nan
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,11 +86,11 @@ class SourceFigures:
 
 @dataclass(frozen=True)
 class Parity:
-    """How unevenly a vocabulary serves the sources: Gini of tokens per unit over the sources.
+    """How unevenly a vocabulary splits the sources: Gini of tokens per unit over the sources.
 
-    The unit is "source" where all are said to be translations of each other; "document" or "line"
-    where they have equally many, as translations do; else "byte", in which a script of three bytes
-    a letter looks cheaper than it is.
+    The unit is "source" if they are declared to be translations of each other; "document" or "line"
+    if all have equally many, as translations do; else "byte", in which a script of three bytes a
+    letter looks cheaper than it is.
     """
 
     gini: float
@@ -107,7 +100,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Boilerplate:
-    """A long token that stands in few different lines, or few documents, for its many uses."""
+    """A long token whose many uses are in few different lines or few documents."""
 
     id: int
     bytes: bytes
@@ -123,16 +116,16 @@ class Figures:
     Attributes
     ----------
     size : int
-        Ids that have a token; the \|V\| of Rényi efficiency.
+        Ids with a token; the \|V\| of Rényi efficiency.
     kinds : mapping of kind to number of ids
     longest : bytes
         The longest token of text.
     multi_word : int
-        Tokens of the vocabulary that hold several words.
+        Tokens of the vocabulary that contain several words.
     sources, total
-        Empty and None where no text was given.
+        Empty and None if no text was given.
     unused : int or None
-        Tokens of text that never stand in the text.
+        Ordinary and byte tokens that do not occur in the text.
     """
 
     size: int
@@ -160,12 +153,12 @@ class Figures:
                 "bytes": self.longest.hex(),
             },
             "multi_word_tokens": self.multi_word,
-            "sources": [each.to_dict() for each in self.sources],
+            "sources": [source.to_dict() for source in self.sources],
             "total": self.total.to_dict() if self.total else None,
             "parity": asdict(self.parity) if self.parity else None,
             "unused": self.unused,
             "boilerplate": [
-                {**asdict(each), "bytes": each.bytes.hex()} for each in self.boilerplate
+                {**asdict(suspect), "bytes": suspect.bytes.hex()} for suspect in self.boilerplate
             ],
             "megabytes_per_cpu_second": self.megabytes_per_cpu_second,
         }
@@ -178,7 +171,7 @@ def measure_vocabulary(
     *,
     parallel: bool = False,
 ) -> Figures:
-    """Return the figures of a vocabulary, on texts where there are any.
+    """Return the figures of a vocabulary, and those on texts if there are any.
 
     Parameters
     ----------
@@ -186,7 +179,7 @@ def measure_vocabulary(
     sources : sequence of Source
     progress : callable(done, total, what)
     parallel : bool
-        The sources are translations of each other, whatever their numbers of lines.
+        Whether the sources are translations of each other, whatever their numbers of lines.
 
     Raises
     ------
@@ -197,91 +190,76 @@ def measure_vocabulary(
     """
     kinds = {kind.name.lower(): int((vocabulary.kinds == kind).sum()) for kind in Kind}
     is_text = (vocabulary.kinds == Kind.ORDINARY) | (vocabulary.kinds == Kind.BYTE)
-    several = np.array([is_multi_word(data) for data in vocabulary.token_bytes], dtype=bool)
+    multi_word = np.array([is_multi_word(data) for data in vocabulary.token_bytes], dtype=bool)
     lengths = np.array([len(data or b"") for data in vocabulary.token_bytes])
     longest = int(lengths.argmax())
     size = vocabulary.n_rows - kinds[Kind.PADDING.name.lower()]
-    plain = Figures(
+    figures = Figures(
         size=size,
         text_tokens=int(is_text.sum()),
         kinds=kinds,
         longest_id=longest,
         longest=vocabulary.token_bytes[longest] or b"",
-        multi_word=int(several.sum()),
+        multi_word=int(multi_word.sum()),
     )
     if not sources:
-        return plain
+        return figures
     for source in sources:
         if not any(source.documents):
             raise CorpusError(f"{source.name} holds no text; leave it out")
-    speed = _speed(vocabulary, sources)  # before anything else has warmed the tokenizer's cache
-    tally = _Tally(vocabulary)
-    found, counts = [], []
+    speed = _speed(vocabulary, sources)  # first, while the tokenizer's cache is cold
+    long_tokens = _LongTokens(vocabulary)
+    by_source, counts = [], []
     for number, source in enumerate(sources):
         progress(number, len(sources), "encoding")
         encodings = vocabulary.encode_many(source.documents)
-        ids = np.concatenate([np.asarray(one.ids, dtype=np.int64) for one in encodings])
+        ids = np.concatenate([np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings])
         counts.append(np.bincount(ids, minlength=vocabulary.n_rows))
         for text, encoding in zip(source.documents, encodings, strict=True):
-            tally.add(text, encoding)
+            long_tokens.add(text, encoding)
         lossy = sum(not encoding.lossless for encoding in encodings)
-        found.append(_figures(source.name, source.documents, lossy, counts[-1], several, size))
+        by_source.append(_source_figures(source, lossy, counts[-1], multi_word, size))
     progress(len(sources), len(sources), "encoding")
     total_counts = np.sum(counts, axis=0)
-    every = [text for source in sources for text in source.documents]
-    total = _figures("all", every, sum(f.lossy for f in found), total_counts, several, size)
-    return Figures(
-        size=plain.size,
-        text_tokens=plain.text_tokens,
-        kinds=kinds,
-        longest_id=longest,
-        longest=plain.longest,
-        multi_word=plain.multi_word,
-        sources=tuple(found),
-        total=total,
-        parity=parity(found, parallel=parallel),
+    together = Source(ALL, tuple(text for source in sources for text in source.documents))
+    lossy = sum(source.lossy for source in by_source)
+    return replace(
+        figures,
+        sources=tuple(by_source),
+        total=_source_figures(together, lossy, total_counts, multi_word, size),
+        parity=parity(by_source, parallel=parallel),
         unused=int((is_text & (total_counts == 0)).sum()),
-        boilerplate=tally.suspects(total_counts),
+        boilerplate=long_tokens.boilerplate(total_counts),
         megabytes_per_cpu_second=speed,
     )
 
 
 def parity(sources: Sequence[SourceFigures], *, parallel: bool = False) -> Parity | None:
-    """Return how unevenly sources are served; None for fewer than two."""
+    """Return how unevenly sources are split into tokens; None for fewer than two."""
     if len(sources) < 2:
         return None
     first = sources[0]
     unit = "byte"
     if parallel:
         unit = "source"
-    elif first.documents > 1 and all(one.documents == first.documents for one in sources):
+    elif first.documents > 1 and all(s.documents == first.documents for s in sources):
         unit = "document"
-    elif first.lines >= FEWEST_LINES and all(one.lines == first.lines for one in sources):
+    elif first.lines >= FEWEST_LINES and all(s.lines == first.lines for s in sources):
         unit = "line"
     per_unit = {
-        one.name: one.tokens
-        / {"byte": one.bytes, "document": one.documents, "line": one.lines, "source": 1}[unit]
-        for one in sources
+        s.name: s.tokens
+        / {"byte": s.bytes, "document": s.documents, "line": s.lines, "source": 1}[unit]
+        for s in sources
     }
     return Parity(gini(list(per_unit.values())), unit, per_unit)
 
 
-def peak_memory() -> int:
-    """Return the most memory, in bytes, that this process has held so far (ru_maxrss)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _figures(
-    name: str,
-    documents: Sequence[str],
-    lossy: int,
-    counts: Ints,
-    several: npt.NDArray[np.bool_],
-    size: int,
+def _source_figures(
+    source: Source, lossy: int, counts: Ids, multi_word: Mask, size: int
 ) -> SourceFigures:
+    documents = source.documents
     return SourceFigures(
-        name=name,
+        name=source.name,
         documents=len(documents),
         bytes=sum(len(text.encode()) for text in documents),
         tokens=int(counts.sum()),
@@ -289,13 +267,13 @@ def _figures(
         lines=sum(bool(line.strip()) for text in documents for line in text.split("\n")),
         lossy=lossy,
         used=int((counts > 0).sum()),
-        multi_word=int(counts[several].sum()),
+        multi_word=int(counts[multi_word].sum()),
         renyi={f"{alpha:g}": renyi_efficiency(counts, alpha, size) for alpha in ALPHAS},
     )
 
 
 def _speed(vocabulary: Vocabulary, sources: Sequence[Source]) -> float:
-    """Return megabytes per CPU-second of one batch, the tokenizer's own call, cache cold."""
+    """Return megabytes per CPU-second for encoding one batch with a cold cache."""
     batch: list[str] = []
     n_bytes = 0
     for source in sources:
@@ -308,8 +286,8 @@ def _speed(vocabulary: Vocabulary, sources: Sequence[Source]) -> float:
     return n_bytes / 1e6 / max(time.process_time() - started, 1e-9)
 
 
-class _Tally:
-    """In which lines and documents the long tokens stand."""
+class _LongTokens:
+    """Counts the lines and documents in which each long token occurs."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._bytes = vocabulary.token_bytes
@@ -319,45 +297,37 @@ class _Tally:
         )
         self._lines: dict[int, set[int]] = {}
         self._documents: dict[int, int] = {}
-        self.n_documents = 0
+        self._n_documents = 0
 
     def add(self, text: str, encoding: Encoding) -> None:
-        """Note the long tokens of a document."""
-        self.n_documents += 1
+        """Count the long tokens of a document."""
+        self._n_documents += 1
         ids = np.asarray(encoding.ids, dtype=np.int64)
         at = np.flatnonzero(self._long[ids]) if len(ids) else ids
         if not len(at):
             return
         data = text.encode()
         starts = np.concatenate([[0], encoding.ends[:-1]])
-        for place in at.tolist():
-            token = int(ids[place])
-            line = data[
-                data.rfind(b"\n", 0, int(starts[place])) + 1 : _line_end(
-                    data, int(encoding.ends[place])
-                )
-            ]
-            self._lines.setdefault(token, set()).add(hash(line.strip()))
+        for i in at.tolist():
+            start = data.rfind(b"\n", 0, int(starts[i])) + 1
+            end = data.find(b"\n", int(encoding.ends[i]))
+            line = data[start : end if end >= 0 else len(data)]
+            self._lines.setdefault(int(ids[i]), set()).add(hash(line.strip()))
         for token in set(ids[at].tolist()):
             self._documents[token] = self._documents.get(token, 0) + 1
 
-    def suspects(self, counts: Ints) -> tuple[Boilerplate, ...]:
-        """Return long tokens with a third as many different lines as uses, or fewer.
+    def boilerplate(self, counts: Ids) -> tuple[Boilerplate, ...]:
+        """Return long tokens that occur in at most a third as many different lines as uses.
 
-        So are those of several words of which a document has ten on average, where there are many
-        documents; a single word may well be what a document is about.
+        Among 20 documents or more, also those of several words with ten uses per document on
+        average. A single word that is so frequent may be the subject of a document.
         """
-        found = []
+        suspects = []
         for token, lines in self._lines.items():
             uses, documents = int(counts[token]), self._documents[token]
             repeated = 3 * len(lines) <= uses
             data = self._bytes[token] or b""
-            crowded = self.n_documents >= 20 and uses >= 10 * documents and is_multi_word(data)
+            crowded = self._n_documents >= 20 and uses >= 10 * documents and is_multi_word(data)
             if uses >= FEWEST_USES and (repeated or crowded):
-                found.append(Boilerplate(token, data, uses, len(lines), documents))
-        return tuple(sorted(found, key=lambda each: (-each.uses * len(each.bytes), each.id)))
-
-
-def _line_end(data: bytes, start: int) -> int:
-    end = data.find(b"\n", start)
-    return len(data) if end < 0 else end
+                suspects.append(Boilerplate(token, data, uses, len(lines), documents))
+        return tuple(sorted(suspects, key=lambda s: (-s.uses * len(s.bytes), s.id)))

@@ -1,4 +1,4 @@
-"""Figures of a vocabulary as plain formulas over counts; nothing here reads a text."""
+"""Figures of a vocabulary as formulas over counts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _WORD_AND_MORE = re.compile(r"\S\s+\S")
 def renyi_entropy(counts: npt.ArrayLike, alpha: float) -> float:
     r"""Return the Rényi entropy of a token distribution in nats.
 
-    :math:`H_\alpha = \frac{1}{1 - \alpha} \ln \sum_v p_v^\alpha`; Shannon's at alpha 1. NaN where
-    nothing was counted.
+    :math:`H_\alpha = \frac{1}{1 - \alpha} \ln \sum_v p_v^\alpha`; Shannon's at alpha 1. NaN if all
+    counts are zero.
     """
-    found = np.asarray(counts, dtype=np.float64).ravel()
-    found = found[found > 0]
-    if not len(found):
+    positive = np.asarray(counts, dtype=np.float64).ravel()
+    positive = positive[positive > 0]
+    if not len(positive):
         return math.nan
-    logs = np.log(found) - math.log(found.sum())
+    logs = np.log(positive) - math.log(positive.sum())
     if alpha == 1:
         return float(-(np.exp(logs) * logs).sum())
     scaled = alpha * logs
@@ -36,12 +36,12 @@ def renyi_efficiency(counts: npt.ArrayLike, alpha: float, n_vocabulary: int) -> 
     Parameters
     ----------
     counts : array_like
-        Uses of each token on a text; tokens that are never used may be left out.
+        Uses of each token in a text; unused tokens may be left out.
     alpha : float
         The higher, the more the frequent tokens count; the paper finds 2.5 for translation.
     n_vocabulary : int
-        \|V\|, all tokens of the vocabulary and not the observed ones only: otherwise a vocabulary
-        would look better for the tokens it wastes.
+        \|V\|, the number of all tokens of the vocabulary, unused ones included: otherwise unused
+        tokens would improve the figure.
 
     Examples
     --------
@@ -56,25 +56,25 @@ def renyi_efficiency(counts: npt.ArrayLike, alpha: float, n_vocabulary: int) -> 
 
 
 def gini(values: Sequence[float] | npt.ArrayLike) -> float:
-    r"""Return the Gini coefficient: 0 where all are equal, towards 1 where one has everything.
+    r"""Return the Gini coefficient: 0 if all values are equal, near 1 if one of many has all.
 
-    :math:`\sum_{ij} |x_i - x_j| / (2 n^2 \bar{x})`. NaN for no values, or all zero.
+    :math:`\sum_{ij} |x_i - x_j| / (2 n^2 \bar{x})`. NaN for no values, or if all are zero.
 
     Examples
     --------
     >>> gini([3, 3, 3]), gini([0, 0, 0, 1])
     (0.0, 0.75)
     """
-    found = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    n, total = len(found), found.sum()
+    ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    n, total = len(ordered), ordered.sum()
     if not n or not total > 0:
         return math.nan
     ranks = 2 * np.arange(1, n + 1) - n - 1
-    return float((ranks * found).sum() / (n * total))
+    return float((ranks * ordered).sum() / (n * total))
 
 
 def is_multi_word(data: bytes | None) -> bool:
-    r"""Return whether a token holds two words: letters or digits on both sides of white space.
+    r"""Return whether a token contains two words: letters or digits on both sides of white space.
 
     Examples
     --------
