@@ -187,7 +187,7 @@ def test_more_seeds_go_on_from_those_that_are_done(recipe: Recipe, tmp_path: Pat
     assert n_scored == 3
     fresh = compare(recipe, methods, seeds=3)
     for name in methods:
-        assert row(table, name)["spread"] == row(fresh, name)["spread"]
+        assert row(table, name)["seed_range"] == row(fresh, name)["seed_range"]
 
 
 def test_what_was_fitted_by_other_code_is_measured_again(
@@ -213,11 +213,11 @@ def test_a_damaged_or_foreign_file_is_measured_again(recipe: Recipe, tmp_path: P
         compare(recipe, ["mean"], state=next(iter(tmp_path.iterdir())))
 
 
-def test_only_what_is_random_has_a_spread(recipe: Recipe) -> None:
+def test_only_what_is_random_has_a_range(recipe: Recipe) -> None:
     table = compare(recipe, ["random", "subword-mean", "subword-last/random"], seeds=3)
-    assert row(table, "subword-mean")["spread"] is None
+    assert row(table, "subword-mean")["seed_range"] is None
     for name in ("random", "subword-last/random"):
-        low, high = row(table, name)["spread"]
+        low, high = row(table, name)["seed_range"]
         assert low <= row(table, name)["bits_per_byte"] <= high
         assert low < high
     alone = [
@@ -225,35 +225,35 @@ def test_only_what_is_random_has_a_spread(recipe: Recipe) -> None:
         for seed in range(3)
     ]
     values = [one["bits_per_byte"] for one in alone]
-    assert row(table, "random")["spread"] == [min(values), max(values)]
+    assert row(table, "random")["seed_range"] == [min(values), max(values)]
 
 
 def test_the_share_of_the_gap_that_is_closed(recipe: Recipe, tmp_path: Path) -> None:
     plain = compare(recipe, ["mean", "subword-mean"])
     source, start = row(plain, "source"), row(plain, "subword-mean")["bits_per_byte"]
     at_mean = row(plain, "mean")["bits_per_byte"]
-    floor = start - 0.1
-    told = compare(recipe, ["mean", "subword-mean"], trained_limit=KnownLimit(floor))
+    limit = start - 0.1
+    told = compare(recipe, ["mean", "subword-mean"], trained_limit=KnownLimit(limit))
     assert row(told, "subword-mean")["closed"] == 0
     assert row(told, "mean")["closed"] == pytest.approx((start - at_mean) / 0.1)
     assert row(told, "source")["closed"] is None
-    file = tmp_path / "floor.json"
+    file = tmp_path / "limit.json"
     bits = source["bits_per_byte"]
-    file.write_text(json.dumps({"source": bits, "floor": floor, "start": start + 0.1, "x": 1}))
+    file.write_text(json.dumps({"source": bits, "limit": limit, "start": start + 0.1, "x": 1}))
     told = compare(recipe, ["subword-mean"], trained_limit=KnownLimit.parse(str(file)))
     assert row(told, "subword-mean")["closed"] == pytest.approx(0.5)
     with pytest.raises(UsageError, match="on the same text"):
-        compare(recipe, ["mean"], trained_limit=KnownLimit(floor, source=bits + 0.01))
+        compare(recipe, ["mean"], trained_limit=KnownLimit(limit, source=bits + 0.01))
     with pytest.raises(UsageError, match="no gap to recover"):
-        compare(recipe, ["mean"], trained_limit=KnownLimit(floor, start=floor))
+        compare(recipe, ["mean"], trained_limit=KnownLimit(limit, start=limit))
 
 
 @pytest.mark.parametrize("text", ["nan", "-1", "nowhere.json", "{}", ""])
-def test_what_is_no_floor_is_refused(text: str, tmp_path: Path) -> None:
+def test_what_is_no_trained_limit_is_refused(text: str, tmp_path: Path) -> None:
     if text == "{}":
         (tmp_path / "empty.json").write_text(text)
         text = str(tmp_path / "empty.json")
-    with pytest.raises(SettingError, match="is no floor"):
+    with pytest.raises(SettingError, match="is no trained limit"):
         KnownLimit.parse(text)
 
 
@@ -343,6 +343,6 @@ def test_the_default_of_the_pair_can_be_named(recipe: Recipe) -> None:
 def test_csv_has_a_column_per_number(recipe: Recipe) -> None:
     table = compare(recipe, ["random", "mean"], seeds=2)
     lines = {one["method"]: one for one in csv.DictReader(io.StringIO(table.to_csv()))}
-    assert float(lines["random"]["spread_low"]) == row(table, "random")["spread"][0]
+    assert float(lines["random"]["seed_low"]) == row(table, "random")["seed_range"][0]
     assert float(lines["mean"]["interval_high"]) == row(table, "mean")["interval"][1]
-    assert lines["mean"]["spread_low"] == lines["source"]["interval_low"] == ""
+    assert lines["mean"]["seed_low"] == lines["source"]["interval_low"] == ""

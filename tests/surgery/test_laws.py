@@ -21,7 +21,7 @@ from tokensurgeon.errors import (
     TokenizerError,
     UsageError,
 )
-from tokensurgeon.surgery.rows import CONTROL, ORIGINS, PADDING
+from tokensurgeon.surgery.row_origins import CONTROL, ORIGINS, PADDING
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi")
 Checkpoints = Callable[..., Path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_what_is_larger_than_memory_gets_the_same_rows_without_being_run(
 def test_the_rows_are_those_of_a_surgery_in_memory(
     sharded: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"source": sharded, "tokenizer": world / "target", "init": MEAN}
+    asked: dict[str, Any] = {"source": sharded, "tokenizer": world / "target", "init": MEAN}
     tokensurgeon.transplant(**asked, output=tmp_path / "in")
     monkeypatch.setattr("tokensurgeon.surgery.output.fits", lambda *args, **more: False)
     tokensurgeon.transplant(**asked, output=tmp_path / "out")
@@ -113,7 +114,11 @@ def test_across_file_systems_shards_are_copied(
 def test_what_must_run_the_source_is_refused_with_its_size(
     sharded: Path, world: Path, tmp_path: Path, small: None, more: dict, flag: str
 ) -> None:
-    asked = {"source": sharded, "tokenizer": world / "target", "output": tmp_path / "out"}
+    asked: dict[str, Any] = {
+        "source": sharded,
+        "tokenizer": world / "target",
+        "output": tmp_path / "out",
+    }
     with pytest.raises(UsageError, match=f"{flag} runs the source, which takes .* GiB"):
         tokensurgeon.transplant(**asked, init=MEAN, **more)
     assert not (tmp_path / "out").exists()

@@ -287,7 +287,7 @@ def test_comparing_puts_every_method_under_one_protocol(
 
 
 def test_untrained_blocks_are_no_anchors() -> None:
-    from tokensurgeon.surgery.prepare import row_hashes
+    from tokensurgeon.checkpoint.trained_rows import row_hashes
 
     rows = np.random.default_rng(1).normal(size=(9000, 6)).astype(np.float32)
     rows[100] = rows[8999]

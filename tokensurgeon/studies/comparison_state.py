@@ -188,13 +188,9 @@ def text_hash(texts: Iterable[str]) -> str:
 def code_hash(name: str) -> str | None:
     """Return the sha256 of the files that decide an initialiser's rows; None where there is none."""
     try:
-        files = source_files(name)
+        return _files_hash(source_files(name))
     except (UnknownNameError, OSError, TypeError):
         return None
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def fitting_hash() -> str:
@@ -202,7 +198,11 @@ def fitting_hash() -> str:
     package = Path(__file__).parent.parent
     files = [package / "surgery" / name for name in ("choose.py", "calibrate.py")]
     files += [*package.glob("calibration/**/*.py"), *package.glob("initialisers/**/*.py")]
+    return _files_hash(sorted(files))
+
+
+def _files_hash(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
