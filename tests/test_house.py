@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ PACKAGE = ROOT / "tokensurgeon"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
+    "version",
     "errors",
     "arrays",
     "progress",
@@ -104,6 +106,117 @@ def test_the_room_table_forbids_what_it_should() -> None:
     assert not may_import("vocabulary", "alignment")
     assert not may_import("initialisers", "checkpoint")
     assert not may_import("report", "cli")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return what each module imports, inside functions and for types alone too.
+
+    A name that a package's ``__init__`` hands on counts as that ``__init__``; that Python also runs
+    the ``__init__`` above a module which is imported by its full name does not.
+    """
+    names = {name_of(path) for path in MODULES}
+
+    def module(imported: str) -> str:
+        while imported not in names:
+            imported = imported.rpartition(".")[0]
+        return imported
+
+    return {name_of(p): {module(i) for i in imports(p)} - {name_of(p)} for p in MODULES}
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Return the nodes that lie on a circle, or between two: those that peeling ends leaves."""
+    left = {node: set(others) for node, others in graph.items()}
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        ends = {node for node, others in left.items() if not others or node not in imported}
+        if not ends:
+            return sorted(left)
+        left = {node: others - ends for node, others in left.items() if node not in ends}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    assert circles(import_graph()) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
+
+
+def writes_to_dict(source: str) -> list[int]:
+    """Return the lines that change an object's attributes past its class.
+
+    That is an assignment to ``vars(x)`` or ``x.__dict__``, a call of one of their methods that
+    change them, and ``object.__setattr__`` on another object than ``self``.
+    """
+    changing = {"update", "pop", "popitem", "clear", "setdefault", "__setitem__", "__delitem__"}
+
+    def is_dict(node: ast.expr) -> bool:
+        if isinstance(node, ast.Subscript):
+            return is_dict(node.value)
+        if isinstance(node, ast.Call):
+            return isinstance(node.func, ast.Name) and node.func.id == "vars"
+        return isinstance(node, ast.Attribute) and node.attr == "__dict__"
+
+    def is_write(node: ast.AST) -> bool:
+        if isinstance(node, ast.Subscript | ast.Attribute):
+            return isinstance(node.ctx, ast.Store | ast.Del) and is_dict(node)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            return False
+        if node.func.attr in changing:
+            return is_dict(node.func.value)
+        on_self = bool(node.args) and ast.unparse(node.args[0]) == "self"
+        return ast.unparse(node.func) == "object.__setattr__" and not on_self
+
+    return [node.lineno for node in ast.walk(ast.parse(source)) if is_write(node)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nobody_writes_into_another_objects_dict(path: Path) -> None:
+    assert writes_to_dict(path.read_text("utf-8")) == []
+
+
+def test_writes_into_a_dict_are_found() -> None:
+    writes = (
+        'vars(x)["a"] = 1',
+        'x.__dict__["a"] += 1',
+        "x.__dict__ = {}",
+        "vars(x).update(a=1)",
+        'del x.__dict__["a"]',
+        'object.__setattr__(x, "a", 1)',
+        'for vars(x)["a"] in (1, 2): pass',
+    )
+    assert [writes_to_dict(line) for line in writes] == [[1]] * len(writes)
+    reads = ('a = vars(x)["a"]', "{**vars(x)}", 'object.__setattr__(self, "a", 1)', "x.update(a=1)")
+    assert [writes_to_dict(line) for line in reads] == [[]] * len(reads)
+
+
+def array_aliases(source: str) -> list[str]:
+    """Return the names that a module gives to array types."""
+    types = (ast.Assign, ast.AnnAssign)
+    return [
+        ast.unparse(node)
+        for node in ast.parse(source).body
+        if isinstance(node, types)
+        and isinstance(node.value, ast.Subscript)
+        and ast.unparse(node.value.value).split(".")[-1] in ("NDArray", "ndarray")
+    ]
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "arrays.py"], ids=name_of)
+def test_array_types_have_one_name_each(path: Path) -> None:
+    assert array_aliases(path.read_text("utf-8")) == []
+
+
+RECURRING = 17
+"""Before the rooms were made there were 23. Some stay: a command has the name of what it calls."""
+
+
+def test_few_files_have_the_name_of_another() -> None:
+    counts = Counter(path.name for path in MODULES if path.stem != "__init__")
+    recurring = sorted(name for name, count in counts.items() if count > 1)
+    assert len(recurring) <= RECURRING, recurring
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

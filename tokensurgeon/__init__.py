@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tokensurgeon.version import __version__
+
 if TYPE_CHECKING:
     from tokensurgeon.alignment import align as align
     from tokensurgeon.evaluation import evaluate_checkpoint as evaluate
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from tokensurgeon.surgery.transplant import transplant as transplant
     from tokensurgeon.trainers import train_vocabulary as train_vocabulary
     from tokensurgeon.vocabulary import load_vocabulary as load_vocabulary
-
-__version__ = "0.2.0"
 
 _HOMES = {
     "transplant": "tokensurgeon.surgery",

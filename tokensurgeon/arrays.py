@@ -17,6 +17,8 @@ Float64 = npt.NDArray[np.float64]
 """Losses, and whatever a small system is solved in."""
 Ids = npt.NDArray[np.int64]
 """Token ids, and indices into arrays."""
+Int32 = npt.NDArray[np.int32]
+"""Ids and positions where there is one for each byte of a text: half the memory of int64."""
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from tokensurgeon import __version__
 from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
+from tokensurgeon.version import __version__
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 """Packages besides our own whose versions decide a surgery's bytes."""

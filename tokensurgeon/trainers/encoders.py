@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, processors
 
-from tokensurgeon.arrays import blocks
+from tokensurgeon.arrays import Int32, blocks
 from tokensurgeon.trainers.counting.pretokenizers import pretokenizer
-from tokensurgeon.trainers.counting.sequences import Int32, Sequences
+from tokensurgeon.trainers.counting.sequences import Sequences
 from tokensurgeon.trainers.counting.weighted import WeightedSegments
 from tokensurgeon.trainers.learned import Learned, Merges
 from tokensurgeon.vocabulary.token_bytes import byte_order, to_alphabet

@@ -18,10 +18,10 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
-import tokensurgeon
 from tokensurgeon.errors import OutputExistsError, TokenizerError
 from tokensurgeon.text.seen import SEEN_FILE, Seen
 from tokensurgeon.trainers.vocabulary_card import card
+from tokensurgeon.version import __version__
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
 
@@ -134,7 +134,7 @@ class TrainedVocabulary:
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that train."""
-    return {"tokensurgeon": tokensurgeon.__version__, "tokenizers": tokenizers.__version__}
+    return {"tokensurgeon": __version__, "tokenizers": tokenizers.__version__}
 
 
 def round_trips(tokenizer: Tokenizer) -> int:

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from tokensurgeon.arrays import Ids
+from tokensurgeon.arrays import Ids, Int32
 from tokensurgeon.vocabulary.token_bytes import byte_order
 
-Int32 = npt.NDArray[np.int32]
-"""Ids and positions where there is one for each byte of the text: half the memory of int64."""
 ID_BITS = 21
 """Bits of an id in a pair packed into one int64: vocabularies have at most two million tokens."""
 ID_MASK = (1 << ID_BITS) - 1

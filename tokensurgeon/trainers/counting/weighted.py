@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tokensurgeon.arrays import Ids, Mask
+from tokensurgeon.arrays import Ids, Int32, Mask
 from tokensurgeon.trainers.counting.counts import Counted
-from tokensurgeon.trainers.counting.sequences import Int32, Sequences
+from tokensurgeon.trainers.counting.sequences import Sequences
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tokensurgeon.arrays import Ids
-from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Int32, Sequences
+from tokensurgeon.arrays import Ids, Int32
+from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Sequences
 from tokensurgeon.trainers.learned import Merges
 
 Rule = Callable[[bytes], bool]
