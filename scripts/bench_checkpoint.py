@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ SHARD = 5 * 10**9
 SURGERY = """
 import json, resource, sys, time
 import tokensurgeon
+from tokensurgeon.progress import peak_memory
 start = time.perf_counter()
 tokensurgeon.transplant(
     source=sys.argv[1], tokenizer=sys.argv[2], output=sys.argv[3],
@@ -34,7 +36,7 @@ tokensurgeon.transplant(
 )
 use = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({"seconds": time.perf_counter() - start, "cpu": use.ru_utime + use.ru_stime,
-                  "peak_gib": use.ru_maxrss / 2**20}))
+                  "peak_gib": peak_memory() / 2**30}))
 """
 
 
@@ -91,7 +93,7 @@ def checkpoint(folder: Path, gib: float, width: int, rows: int) -> int:
             size = 0
         shards[-1][name] = shape
         size, total = size + n_bytes, total + n_bytes
-    where = {}
+    where: dict[str, str] = {}
     for number, shard in enumerate(shards):
         name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
         _write_sparse(folder / name, shard, rows, width)
@@ -102,7 +104,8 @@ def checkpoint(folder: Path, gib: float, width: int, rows: int) -> int:
 
 
 def _write_sparse(path: Path, shapes: dict[str, tuple[int, ...]], rows: int, width: int) -> None:
-    header, offset = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    offset = 0
     for name, shape in shapes.items():
         end = offset + 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, end]}

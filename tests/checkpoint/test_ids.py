@@ -84,7 +84,7 @@ def test_what_is_lost_is_warned_of() -> None:
 
 
 def test_what_may_not_be_empty_gets_the_end() -> None:
-    options = {"needed": ("cls_token_id",), "roles": {"eos": 6}}
+    options: dict[str, Any] = {"needed": ("cls_token_id",), "roles": {"eos": 6}}
     found = remap({"cls_token_id": 4, "sep_token_id": 4}, **options)
     assert found.config["cls_token_id"] == 6
     assert found.config["sep_token_id"] is None

@@ -81,6 +81,7 @@ def test_a_surgery_of_a_model_on_several_devices(
             text={"evaluation": [str(text)]},
             baselines=[],
         )
+        assert result.evaluation is not None
         made.append([entry.bits_per_byte for entry in result.evaluation.entries])
     assert made[0] == pytest.approx(made[1], rel=1e-5)
     assert any("lies on several devices" in line for line in result.report.warnings)

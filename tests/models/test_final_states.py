@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.world import CASES, N_ROWS, WIDTH
 
+from tests.world import CASES, N_ROWS, WIDTH
 from tokensurgeon.models import load_model
 from tokensurgeon.models.final_states import FinalStates
 

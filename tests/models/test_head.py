@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.world import CASES
 
+from tests.world import CASES
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.models import LanguageModel, OutputHead, head, load_model
 from tokensurgeon.models.head_gradients import head_gradients

@@ -13,10 +13,9 @@ from typing import Any
 
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
+from tokensurgeon.vocabulary.kinds import STANDARD_ROLES
 
-ROLE_OF_KEY = {
-    f"{role}_token_id": role for role in ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
-}
+ROLE_OF_KEY = {f"{role}_token_id": role for role in STANDARD_ROLES}
 
 VOCABULARY_SIZES = ("vocab_size", "decoder_vocab_size")
 """Keys that count tokens; Marian has the second."""
