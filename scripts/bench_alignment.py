@@ -1,12 +1,12 @@
-"""Aligns every ordered pair of the tokenizers below a folder, and checks it by another route.
+"""Aligns every ordered pair of the tokenizers below a folder, and checks the matches another way.
 
     python scripts/bench_alignment.py FOLDER [--only NAME,NAME] [--json]
 
-Per pair: how many ids are shared and missing, how many EXACT and BYTE matches are false, how many
-missing tokens have pieces and whether these spell the token, and the time taken. A match is false
-where the two tokenizers themselves, decoding the id between two neighbours, do not give the same
-text. Tokens that are not whole UTF-8 cannot be shown by a decoder: for these only our own tables
-are compared, and `checked_in_context` does not count them.
+For each pair: how many ids are shared and missing, how many EXACT and BYTE matches are false, how
+many missing tokens have pieces and whether these spell the token, and the time taken. A match is
+false if the two tokenizers, decoding the id between two neighbours, give different texts. A decoder
+cannot show tokens that are not valid UTF-8: for these only our own tables are compared, and
+`checked_in_context` does not count them.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from tokensurgeon.vocabulary import Kind, Vocabulary, load_vocabulary
 
 
 def in_context(vocabulary: Vocabulary) -> list[str | None]:
-    """Return what each id adds to a text, by the tokenizer's own decode; None if not whole."""
+    """Return what each id adds to a decoded text; None if that is not valid UTF-8."""
     tokenizer = vocabulary.tokenizer
     letters = [
         i
         for i, spelling in enumerate(vocabulary.spellings)
         if spelling in ("a", "b", "e", "x", "##a", "##b") and vocabulary.kinds[i] == Kind.ORDINARY
     ]
-    anchor = letters[0]
-    left = tokenizer.decode([anchor], skip_special_tokens=False)
-    pair = tokenizer.decode([anchor, anchor], skip_special_tokens=False)
+    letter = letters[0]
+    left = tokenizer.decode([letter], skip_special_tokens=False)
+    pair = tokenizer.decode([letter, letter], skip_special_tokens=False)
     tail = pair[len(left) :]
-    sequences = [[anchor, i, anchor] for i in range(vocabulary.n_rows)]
+    sequences = [[letter, i, letter] for i in range(vocabulary.n_rows)]
     texts = tokenizer.decode_batch(sequences, skip_special_tokens=False)
-    found: list[str | None] = []
+    added: list[str | None] = []
     for i, text in enumerate(texts):
         whole = text.startswith(left) and text.endswith(tail) and "\ufffd" not in text
         is_text = vocabulary.kinds[i] in (Kind.ORDINARY, Kind.BYTE)
-        found.append(text[len(left) : len(text) - len(tail)] if whole and is_text else None)
-    return found
+        added.append(text[len(left) : len(text) - len(tail)] if whole and is_text else None)
+    return added
 
 
 def bench(
@@ -63,8 +63,8 @@ def bench(
         elif theirs[i] is not None and ours[j] is not None:
             checked += 1
             false += theirs[i] != ours[j]
-    spelled = [(i, found) for i, found in zip(missing, pieces, strict=True) if found is not None]
-    right = sum(source.bytes_of(found) == target.token_bytes[i] for i, found in spelled)
+    spelled = [(i, ids) for i, ids in zip(missing, pieces, strict=True) if ids is not None]
+    right = sum(source.bytes_of(ids) == target.token_bytes[i] for i, ids in spelled)
     summary = alignment.summary()
     return {
         "shared": summary["shared"],

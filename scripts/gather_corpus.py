@@ -8,15 +8,14 @@ drops repeated paragraphs, and writes three JSON-lines files of documents, one o
     calibration.jsonl   database documentation
     evaluation.jsonl    database documentation
 
-What it does not do: fetch anything. It prints the names of the packages to install when they
-are absent.
+It downloads nothing. If packages are absent, it prints their names.
 
-The split is by whole documents, in the order of a seeded hash of their names: database documents
-of middling length (1,200 to 8,000 bytes) fill the evaluation text, then the calibration text; all
-others are for training. Whatever shares 13 consecutive words (letters, digits and underscores, in
-lower case) with the evaluation text is then taken out of the other two: every paragraph that such a
-run touches is dropped, and the search is repeated until none is left, with no exception for
-boilerplate. The script fails if one remains.
+Whole documents are split, in the order of a seeded hash of their names: database documents of
+medium length (1,200 to 8,000 bytes) fill the evaluation text, then the calibration text; all others
+are for training. The other two texts must not share 13 consecutive words (letters, digits and
+underscores, in lower case) with the evaluation text: every paragraph that such a run touches is
+dropped, boilerplate included, and the search is repeated until no run is left. The script fails if
+one remains.
 """
 
 from __future__ import annotations
@@ -32,12 +31,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 NGRAM = 13
+"""Words, as in `tokensurgeon.text.overlap`."""
 WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One package: where its pages lie, and which element of a page holds the text."""
+    """One package: the folder of its pages, and the element of a page that holds the text."""
 
     name: str
     package: str
@@ -121,7 +121,7 @@ VOID = {"br", "hr", "img", "input", "link", "meta", "area", "base", "col", "embe
 
 
 class Page(HTMLParser):
-    """The text of one page, with blank lines between blocks and ``pre`` kept as it is."""
+    """The text of one page, with blank lines between blocks and ``pre`` unchanged."""
 
     def __init__(self, body: frozenset[str]) -> None:
         super().__init__(convert_charrefs=True)
@@ -165,7 +165,7 @@ class Page(HTMLParser):
         self.pre += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave what was entered."""
+        """Leave the body or something skipped, or break the line."""
         if tag == "title":
             self.in_title = False
         if self.skip:
@@ -194,7 +194,7 @@ class Page(HTMLParser):
             self.parts.append(text)
 
     def text(self) -> str:
-        """Return the page as paragraphs parted by one blank line."""
+        """Return the page as paragraphs separated by one blank line."""
         text = "".join(self.parts).replace("\xa0", " ").replace("¶", "")
         text = re.sub(r"(?<=\S)  +(?=\S)", "  ", text)
         text = re.sub(r"[ \t]+(?=[\n\x00]|$)", "", text)
@@ -237,7 +237,7 @@ def read_pages(source: Source, root: Path) -> Iterator[Document]:
 def drop_repeats(documents: Iterable[Document]) -> list[Document]:
     """Drop every paragraph of 60 characters or more seen in an earlier document."""
     seen: set[str] = set()
-    kept = []
+    left = []
     for document in documents:
         fresh = []
         for paragraph in document.paragraphs():
@@ -247,12 +247,12 @@ def drop_repeats(documents: Iterable[Document]) -> list[Document]:
             seen.add(key)
         document.text = "\n\n".join(fresh)
         if len(document.text) >= 300:
-            kept.append(document)
-    return kept
+            left.append(document)
+    return left
 
 
 def order(document: Document, seed: int) -> str:
-    """Return the key that decides, once and for all machines, where a document goes."""
+    """Return the key by which documents are split, the same on every machine."""
     return hashlib.sha256(f"{seed}/{document.source}/{document.name}".encode()).hexdigest()
 
 
@@ -287,7 +287,7 @@ def remove_shared(documents: list[Document], held_out: set[tuple[str, ...]]) -> 
 def split(
     documents: list[Document], seed: int, evaluation_bytes: int, calibration_bytes: int
 ) -> dict[str, list[Document]]:
-    """Part the documents into evaluation, calibration and training text."""
+    """Split the documents into evaluation, calibration and training text."""
     parts: dict[str, list[Document]] = {"evaluation": [], "calibration": [], "train": []}
     wanted = {"evaluation": evaluation_bytes, "calibration": calibration_bytes}
     for document in sorted(documents, key=lambda d: order(d, seed)):
@@ -312,7 +312,7 @@ def write(path: Path, documents: list[Document]) -> None:
 
 
 def main() -> int:
-    """Gather, part and write."""
+    """Gather, split and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -337,8 +337,8 @@ def main() -> int:
             print(f"{part} still shares {NGRAM} words with the evaluation text", file=sys.stderr)
             return 1
     args.output.mkdir(parents=True, exist_ok=True)
-    for part, kept in parts.items():
-        write(args.output / f"{part}.jsonl", kept)
+    for part, part_documents in parts.items():
+        write(args.output / f"{part}.jsonl", part_documents)
     return 0
 
 

@@ -4,14 +4,13 @@
 
 Reads, under ``/usr``, the pages of documentation packages (HTML, plain text), manual pages, C
 headers and Python modules, and writes ``train.jsonl`` and ``held-out-KIND.jsonl``, one document a
-line with ``source``, ``name`` and ``text``. One package in thirty is held out, so nothing measured
-on it is of
-a package trained on. Of no package more than a few megabytes are taken. Equal documents are kept
-once.
+line with ``source``, ``name`` and ``text``. One package in thirty is held out, so held-out text is
+never of a package trained on. At most a few megabytes are taken of each package. Of equal documents
+one is kept.
 
-What it does not do: install anything. On Debian, documentation packages (``…-doc``) give the most
-text; with few of them less is gathered, and the script says how much. The text is under many
-licences: it is for measuring, not for shipping.
+It installs nothing. On Debian, documentation packages (``…-doc``) give the most text; with few of
+them less is gathered, and the script says how much. The text has many licences: it is for
+measuring, not for publishing.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ FONT = re.compile(r"\\f(?:\[[^]]*\]|\(..|.)")
 def groups(kind: str) -> Iterator[tuple[str, list[Path]]]:
     """Yield each package's name and its files, sorted."""
     root, suffixes = KINDS[kind]
-    found: defaultdict[str, list[Path]] = defaultdict(list)
+    paths_of: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
         if path.suffix not in suffixes or SKIPPED.search(str(relative)) or path.is_symlink():
@@ -62,8 +61,8 @@ def groups(kind: str) -> Iterator[tuple[str, list[Path]]]:
         else:
             name = "/".join(relative.parts[: 3 if kind == "python" else 1])
         if path.is_file():
-            found[f"{kind}/{name}"].append(path)
-    yield from found.items()
+            paths_of[f"{kind}/{name}"].append(path)
+    yield from paths_of.items()
 
 
 def text_of(path: Path) -> str:
@@ -105,14 +104,14 @@ def plain_manual(text: str) -> str:
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether a package is, by its name alone."""
+    """Return whether a package is held out, which depends on its name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[-4:], "big") % HELD_OUT_OF == 0
 
 
 def documents(name: str, paths: list[Path], most: int) -> list[dict[str, str]]:
     """Return the documents of one package, up to so many bytes."""
-    found, total = [], 0
-    # In the order of hashes, so that a cap takes pages from all over.
+    texts, total = [], 0
+    # In the order of hashes, so that a limit takes pages of the whole package.
     for path in sorted(paths, key=lambda p: hashlib.sha256(str(p).encode()).digest()):
         try:
             text = text_of(path)
@@ -120,11 +119,11 @@ def documents(name: str, paths: list[Path], most: int) -> list[dict[str, str]]:
             continue
         if not LEAST <= len(text) <= MOST:
             continue
-        found.append({"source": name, "name": path.name, "text": text})
+        texts.append({"source": name, "name": path.name, "text": text})
         total += len(text.encode())
         if total >= most:
             break
-    return found
+    return texts
 
 
 def main() -> int:
@@ -153,10 +152,10 @@ def main() -> int:
             yield delayed(documents)(name, paths, most)
 
     read = Parallel(n_jobs=-1, return_as="generator", pre_dispatch="4*n_jobs")(tasks())
-    for (name, _), found in zip(every, read, strict=False):
+    for (name, _), texts in zip(every, read, strict=False):
         kind = name.split("/")[0]
         part = f"held-out-{kind}" if is_held_out(name) else "train"
-        for document in found:
+        for document in texts:
             key = hashlib.sha256(document["text"].encode()).digest()
             if key in seen or kinds["train"] >= wanted:
                 continue

@@ -1,11 +1,11 @@
 """Does a target that cuts text as the source does lose less? Measured over many pairs.
 
-    python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o docs/results/boundaries.md]
+    python scripts/measure_boundaries.py ASSETS --state DIR [--bytes N] [-o PAGE]
 
 For each source and each tokenizer that loses none of its text: how far the two cut the text at the
-same places, the share of the text's tokens that are missing, and the gap of two methods right after
-the surgery. With -o the table replaces what stands between the marks `boundaries` on the page. What
-is measured is kept in DIR; a run that was stopped goes on.
+same positions, the share of the text's tokens that are missing, and the gap of two methods right
+after the surgery. With -o the table replaces the text between the marks `boundaries` on the page.
+Measurements are saved in DIR; an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from scipy.stats import pearsonr, spearmanr
 
 from tokensurgeon import Recipe, compare
 from tokensurgeon.alignment import align
-from tokensurgeon.evaluation import chunk_documents
 from tokensurgeon.evaluation.boundaries import boundaries
+from tokensurgeon.text import chunk_documents
 from tokensurgeon.text.corpus import read_documents
 from tokensurgeon.vocabulary import load_vocabulary
 
@@ -44,7 +44,7 @@ TOKENIZERS = (
 def measure(
     assets: Path, state: Path, n_bytes: int, names: Sequence[str]
 ) -> list[dict[str, object]]:
-    """Return one row a pair."""
+    """Return one row for each pair."""
     sources = {
         "stories260K": (assets / "models/stories260K", assets / "corpora/tinystories-valid.json"),
         "technical-base": (
@@ -65,13 +65,13 @@ def measure(
         for target, tokenizer in targets.items():
             theirs = load_vocabulary(tokenizer)
             encodings = theirs.encode_many(scored)
-            if not all(one.lossless for one in encodings):
+            if not all(encoding.lossless for encoding in encodings):
                 print(f"{source} → {target}: loses text, left out", flush=True)
                 continue
             alignment = align(ours, theirs)
-            n_tokens = sum(len(one.ids) for one in encodings)
+            n_tokens = sum(len(encoding.ids) for encoding in encodings)
             missing = set(alignment.missing.tolist())
-            n_missing = sum(int(token) in missing for one in encodings for token in one.ids)
+            n_missing = sum(token in missing for encoding in encodings for token in encoding.ids)
             recipe = Recipe.model_validate(
                 {
                     "source": str(model),
@@ -130,8 +130,8 @@ def markdown(rows: list[dict[str, object]], n_bytes: int) -> str:
             cells = []
             for key in SHARES:
                 values = [row[key] for row in group]
-                found = [correlate(values, gaps).statistic for correlate in (pearsonr, spearmanr)]
-                cells.append(f"{found[0]:+.2f} / {found[1]:+.2f}")
+                pearson, spearman = (f(values, gaps).statistic for f in (pearsonr, spearmanr))
+                cells.append(f"{pearson:+.2f} / {spearman:+.2f}")
             lines.append(f"| {name} ({len(group)}) | `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -153,7 +153,7 @@ def main() -> None:
         page = arguments.output.read_text("utf-8")
         marks = re.compile(r"(<!-- boundaries -->\n).*?(<!-- /boundaries -->)", re.DOTALL)
         arguments.output.write_text(
-            marks.sub(lambda found: f"{found[1]}{text}{found[2]}", page), "utf-8"
+            marks.sub(lambda mark: f"{mark[1]}{text}{mark[2]}", page), "utf-8"
         )
 
 

@@ -1,8 +1,8 @@
-"""How fast trained vocabularies encode: megabytes per CPU-second, beside the first one named.
+"""How fast trained vocabularies encode: megabytes per CPU-second, relative to the first one.
 
     python scripts/measure_encoding.py TEXT FOLDER FOLDER...
 
-Each is loaded anew for each of five rounds, in turns, so that no cache is warm. Prints medians.
+Each is loaded anew in each of five rounds, in turns, so that no cache is warm. Prints medians.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from pathlib import Path
 from tokensurgeon.text.corpus import read_documents
 
 ROUNDS = 5
+"""Rounds; an odd number, so that the median is one of the times."""
 
 
-def main(text: str, folders: list[str]) -> None:
+def main(file: str, folders: list[str]) -> None:
     """Print one line per vocabulary."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from tokenizers import Tokenizer
 
-    texts = [document.text for document in read_documents([text], max_bytes=10_000_000)]
-    n_bytes = sum(len(each.encode()) for each in texts)
-    found: dict[str, list[float]] = {folder: [] for folder in folders}
+    texts = [document.text for document in read_documents([file], max_bytes=10_000_000)]
+    n_bytes = sum(len(text.encode()) for text in texts)
+    rates_of: dict[str, list[float]] = {folder: [] for folder in folders}
     for _ in range(ROUNDS):
-        for folder, rates in found.items():
+        for folder, rates in rates_of.items():
             tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
             started = time.process_time()
             tokenizer.encode_batch_fast(texts, add_special_tokens=False)
             rates.append(n_bytes / 1e6 / (time.process_time() - started))
-    first = statistics.median(found[folders[0]])
+    first = statistics.median(rates_of[folders[0]])
     print("| vocabulary | MB per CPU-second | × the first |")
     print("|---|---|---|")
-    for folder, rates in found.items():
+    for folder, rates in rates_of.items():
         rate = statistics.median(rates)
         print(f"| {Path(folder).name} | {rate:.2f} | {rate / first:.2f} |")
 

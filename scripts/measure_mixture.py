@@ -2,8 +2,8 @@
 
     python scripts/measure_mixture.py FOLDER-OF-TEXTS
 
-A stock BPE is trained on every other fifty lines of texts, cut to given shares, and its mixture is
-inferred from the lines between.
+A stock BPE is trained on every other block of fifty lines of each text, cut to given shares. Its
+mixture is inferred from the other blocks.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ MIXTURES = (
     ({"wikitext2-valid": 0.5, "code-python-attrs": 0.3, "flores-es": 0.2}, 300_000),
 )
 SIZE = 3_300
+"""Tokens: somewhat more than the merges from which a mixture is inferred."""
 
 
 def halves(path: Path) -> tuple[str, str]:
-    """Return two halves of a text, fifty lines to each in turn: alike, but not the same."""
+    """Return two halves of a text, of alternating blocks of fifty lines."""
     lines = path.read_text("utf-8").splitlines(keepends=True)
     blocks = ["".join(lines[start : start + 50]) for start in range(0, len(lines), 50)]
     return "".join(blocks[::2]), "".join(blocks[1::2])
 
 
 def trained(texts: list[str], kind: str) -> Tokenizer:
-    """Train a stock BPE, over bytes or of SentencePiece's kind."""
+    """Train a stock BPE, over bytes or like SentencePiece's."""
     tokenizer = Tokenizer(models.BPE())
     alphabet: list[str] = []
     if kind == "bytes":
@@ -65,14 +66,13 @@ def main(folder: Path) -> None:
         for kind in ("bytes", "metaspace"):
             vocabulary = vocabulary_from_tokenizer(trained(list(given.values()), kind))
             started = time.process_time()
-            found = infer_mixture(vocabulary, {name: [texts[name][1]] for name in shares})
+            mixture = infer_mixture(vocabulary, {name: [texts[name][1]] for name in shares})
             seconds = time.process_time() - started
-            error = max(abs(found.shares[name] - true[name]) for name in shares)
-            said = [", ".join(f"{n} {100 * x:.1f}" for n, x in t.items()) for t in
-                    (true, found.shares)]  # fmt: skip
-            print(f"| {said[0]} | {kind} | {said[1]} | {100 * error:.1f} | {found.merges} | "
-                  f"{100 * found.slack:.1f} % | "
-                  f"{seconds:.1f} |", flush=True)  # fmt: skip
+            error = max(abs(mixture.shares[name] - true[name]) for name in shares)
+            expected, inferred = (", ".join(f"{n} {100 * x:.1f}" for n, x in t.items())
+                                  for t in (true, mixture.shares))  # fmt: skip
+            print(f"| {expected} | {kind} | {inferred} | {100 * error:.1f} | {mixture.merges} | "
+                  f"{100 * mixture.slack:.1f} % | {seconds:.1f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

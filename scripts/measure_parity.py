@@ -1,11 +1,11 @@
-"""How evenly plain and parity-aware BPE serve languages: Gini of tokens for the same text.
+"""How evenly plain and parity-aware BPE split languages: Gini of tokens for the same text.
 
     python scripts/measure_parity.py CORPORA [--size 4096]
 
 CORPORA is a folder with ``flores-*.txt`` (parallel by line) and ``udhr-multilingual.txt`` (twelve
 translations of one text). FLORES: trained on even lines, measured on odd ones. UDHR: trained on the
 first seven tenths of each, measured on the rest. The cost is of all languages together: bytes per
-token against plain BPE. FLORES is there to measure with; no vocabulary made of it is kept.
+token relative to plain BPE. FLORES is for measuring only; no vocabulary made of it is published.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tokensurgeon.trainers import Shape, train_vocabulary
 from tokensurgeon.trainers.measures.formulas import gini
 
 TRANSITIONS = (0.75, 0.5, 0.25, 0.05)
+"""Shares of the merges for all languages together that are tried."""
 
 
 def flores(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -49,7 +50,7 @@ def udhr(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 def measured(
     held: Mapping[str, str], size: int, train: Mapping[str, str], share: float | None
 ) -> tuple[float, float, str]:
-    """Return Gini, bytes per token over all, and the language that is worst off."""
+    """Return Gini, bytes per token over all, and the language of the most tokens."""
     parts = {name: corpus_of_texts([text]) for name, text in train.items()}
     trained = train_vocabulary(
         parts,
@@ -80,10 +81,10 @@ def main() -> None:
         train, held = read(args.corpora)
         plain = 0.0
         for share in (None, *TRANSITIONS):
-            spread, rate, worst = measured(held, args.size, train, share)
+            inequality, rate, worst = measured(held, args.size, train, share)
             plain = plain or rate
             method, first = ("bpe", "–") if share is None else ("parity", f"{share:.0%}")
-            print(f"| {name} | {len(train)} | {method} | {first} | {spread:.4f} | {rate:.3f} | "
+            print(f"| {name} | {len(train)} | {method} | {first} | {inequality:.4f} | {rate:.3f} | "
                   f"{plain / rate - 1:+.1%} | {worst} |", flush=True)  # fmt: skip
 
 

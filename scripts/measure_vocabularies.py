@@ -1,11 +1,11 @@
-"""Train vocabularies by every method on one text: tokens saved, processor time, peak memory.
+"""Train vocabularies by every method on one text: bytes per token, processor time, peak memory.
 
     python scripts/measure_vocabularies.py TRAIN HELD-OUT... [--size 32768] [--only superbpe ...]
 
-Each training runs in a process of its own; the time is of all its processes (counting workers too),
-without the plain BPE that a training measures beside; the memory is the peak of the largest
-process. The stock trainer of the tokenizers library is run on the same text, with the same cut.
-Bytes per token are of the held-out files. Prints a Markdown table.
+Each training runs in a process of its own. The time is that of all its processes, workers included,
+without the plain BPE for comparison; the memory is the peak of the largest process. The stock
+trainer of the tokenizers library is run on the same text, with the same cut. Bytes per token are
+measured on the held-out files. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def one(train: str, held_out: list[str], size: int, method: str, encoder: str) -
     started = time.process_time()
     encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     encoding = time.process_time() - started
-    n_tokens = sum(len(each.ids) for each in encoded)
+    n_tokens = sum(len(text_encoding.ids) for text_encoding in encoded)
     print(
         json.dumps(
             {
@@ -100,16 +100,16 @@ def main() -> int:
                        str(args.size), "--encoder", encoder, "--only", method]  # fmt: skip
             run = subprocess.run(command, capture_output=True, text=True, check=True)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            found = json.loads(run.stdout)
+            figures = json.loads(run.stdout)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            rate = found["bytes_per_token"]
+            rate = figures["bytes_per_token"]
             if method == "bpe":
                 plain[encoder] = rate
             same = rate / plain[encoder] if encoder in plain else float("nan")
             merges = rate / plain["bpe"] if "bpe" in plain else float("nan")
             print(f"| {method} | {encoder} | {rate:.3f} | {same:.3f} | {merges:.3f} | "
-                  f"{found['seconds']:.0f} | {cpu:.0f} | {found['peak'] / 2**30:.1f} | "
-                  f"{found['encoding']:.2f} |", flush=True)  # fmt: skip
+                  f"{figures['seconds']:.0f} | {cpu:.0f} | {figures['peak'] / 2**30:.1f} | "
+                  f"{figures['encoding']:.2f} |", flush=True)  # fmt: skip
     return 0
 
 

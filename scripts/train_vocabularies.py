@@ -21,6 +21,7 @@ from tokensurgeon.trainers import Shape, train_vocabulary
 from tokensurgeon.trainers.mixture import Part
 
 SIZE = 8192
+"""Tokens: a multiple of 64, and few enough for small models."""
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("vocabularies"))
     args = parser.parse_args()
     output, bodies = args.output.resolve(), languages(args.udhr)
-    # What is recorded are file names as given: no folder of one machine belongs there.
+    # File names are recorded as given: they must not name a folder of this machine.
     os.chdir(args.corpus)
     text, held_out = "train.jsonl", ["evaluation.jsonl", "calibration.jsonl"]
     for name, method, encoder in (
