@@ -168,6 +168,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         else:
             preset = f"`{yaml_of(field.default)}`"
         about = prose(field.description or "").replace("|", "\\|")
+        about = re.sub(r"\bNone\b", "`null`", about)
         kind = kind_of(field.annotation) + bounds(field.metadata)
         yield f"| `{prefix}{name}` | {kind} | {preset} | {about} |"
         for part in (field.annotation, *get_args(field.annotation)):
@@ -322,7 +323,7 @@ def stages_page() -> Iterator[str]:
         "- One that comes after healing is tried once healing is done, where there is any.",
         "- One that adapts to the text would help the source on its own text too.",
         "  `compare --adapted` says how much of a gain that is.",
-        "- `heal` runs with `--heal`, before the stages that come after healing. `draft` runs last,",
+        "- `heal` runs with `--heal`, before the stages that come after it. `draft` runs last,",
         "  with `--for-draft`.",
         "",
     )

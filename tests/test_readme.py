@@ -211,6 +211,13 @@ def test_every_stage_in_the_table_is_registered() -> None:
     assert re.findall(r"^\| `([a-z-]+)` \|", table, re.M) == list(STAGES)
 
 
+def test_the_help_of_calibrate_names_every_stage() -> None:
+    (option,) = (each for each in command_named(["transplant"]).params if each.name == "calibrate")
+    assert isinstance(option, click.Option)
+    named = re.findall(r"[a-z]+(?:-[a-z]+)*", str(option.help).split(":")[1].split(".")[0])
+    assert named == list(STAGES)
+
+
 def test_the_architecture_names_every_room_in_its_order() -> None:
     page = (ROOT / "docs/concepts/architecture.md").read_text("utf-8")
     tree = page.split("```text\ntokensurgeon/\n")[1].split("```")[0]
