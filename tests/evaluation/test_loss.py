@@ -13,7 +13,6 @@ from tests.evaluation.conftest import UniformBytes
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation import (
     Entry,
-    chunk_documents,
     evaluate,
     left_out_bytes,
     score,
@@ -21,6 +20,7 @@ from tokensurgeon.evaluation import (
     scored_chunks,
     scoring,
 )
+from tokensurgeon.text.chunks import chunk_documents
 from tokensurgeon.text.encoding import encode_chunks, prefix_of
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 

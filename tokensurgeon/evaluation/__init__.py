@@ -22,12 +22,9 @@ from tokensurgeon.evaluation.scoring import (
     scored_chunks,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
-from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents
 
 __all__ = [
-    "CHUNK_SIZES",
     "DraftResult",
-    "Chunk",
     "Entry",
     "EntryResult",
     "Evaluation",
@@ -41,7 +38,6 @@ __all__ = [
     "bits_per_byte",
     "bootstrap_ratio",
     "bytes_per_token",
-    "chunk_documents",
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_draft",

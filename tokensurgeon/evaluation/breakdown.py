@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -44,10 +44,6 @@ class Part:
     tokens: int
     bytes: int
     mean_nats: float
-
-    def to_dict(self) -> dict[str, float | int]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
 
 def token_kind(data: bytes | None) -> str:
@@ -171,13 +167,6 @@ def sums_by_token(
     tokens, index = np.unique(np.concatenate(ids), return_inverse=True)
     sums = [np.bincount(index, weights=np.concatenate(own)).tolist() for own in values]
     return tokens.tolist(), np.bincount(index).tolist(), sums
-
-
-def parts_to_dict(parts: Mapping[str, Part] | None) -> dict[str, dict[str, float | int]] | None:
-    """Return a breakdown as plain values."""
-    if parts is None:
-        return None
-    return {name: part.to_dict() for name, part in parts.items()}
 
 
 def bytes_of(vocabulary: Vocabulary, token: int) -> bytes | None:

@@ -7,7 +7,7 @@ bytes of a patched token is what the source paid for the same text. The parts ad
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from tokensurgeon.vocabulary import Vocabulary
 
 N_EXAMPLES = 5
 """Tokens that a part names: those that cost most."""
+_EXAMPLE = ("text", "tokens", "excess")
+"""Keys of an example in JSON."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,15 @@ class Excess:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, and the excess, as plain values."""
-        return {
-            "kind": self.kind,
-            "match": self.match,
-            "excess": self.excess,
-            "bits_per_byte": self.bits_per_byte,
-            "source_bits_per_byte": self.source_bits_per_byte,
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "examples": [
-                {"text": text, "tokens": tokens, "excess": excess}
-                for text, tokens, excess in self.examples
-            ],
-        }
+        examples = [dict(zip(_EXAMPLE, example, strict=True)) for example in self.examples]
+        return {**asdict(self), "excess": self.excess, "examples": examples}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Excess:
         """Read what `to_dict` wrote."""
-        fields = {name: value for name, value in data.items() if name != "excess"}
-        examples = tuple((e["text"], e["tokens"], e["excess"]) for e in fields.pop("examples"))
-        return cls(**fields, examples=examples)
+        examples = tuple(tuple(example[key] for key in _EXAMPLE) for example in data["examples"])
+        values = {name: value for name, value in data.items() if name != "excess"}
+        return cls(**values | {"examples": examples})
 
 
 @dataclass

@@ -7,8 +7,8 @@ too. A segmentation is canonical where the tokenizer, given the same text, would
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,10 +56,6 @@ class Generation:
     bytes_per_token: float | None
     non_canonical_samples: float
     non_canonical_tokens: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
 
 def measure_generation(

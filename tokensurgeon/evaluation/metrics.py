@@ -6,7 +6,7 @@ Perplexity per token cannot compare two vocabularies; bits per byte can, and is 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,10 +35,6 @@ class Interval:
     level: float
     resamples: int
     unit: str
-
-    def to_dict(self) -> dict[str, float | int | str]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
 
 def bits_per_byte(nll: float, n_bytes: int) -> float:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.evaluation.breakdown import Part, parts_to_dict
+from tokensurgeon.evaluation.breakdown import Part
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 
-_FIGURES = (
-    "bits_per_byte",
-    "perplexity",
-    "perplexity_ratio",
-    "byte_perplexity",
-    "bytes_per_token",
-)
+_KEYS = {
+    "n_bytes": "bytes",
+    "n_tokens": "tokens",
+    "n_chunks": "chunks",
+    "n_lost": "chunks_not_comparable",
+}
+"""Names of fields of `EntryResult` in JSON, where they are others."""
 
 
 @dataclass(frozen=True)
@@ -74,45 +75,29 @@ class EntryResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, ready for JSON."""
-        return {
-            "name": self.name,
-            "bits_per_byte": self.bits_per_byte,
-            "difference": self.difference.to_dict() if self.difference else None,
-            "perplexity": self.perplexity,
-            "perplexity_ratio": self.perplexity_ratio,
-            "byte_perplexity": self.byte_perplexity,
-            "bytes_per_token": self.bytes_per_token,
-            "bytes": self.n_bytes,
-            "tokens": self.n_tokens,
-            "chunks": self.n_chunks,
-            "chunks_not_comparable": self.n_lost,
-            "comparable": self.comparable,
-            "by_match": parts_to_dict(self.by_match),
-            "by_kind": parts_to_dict(self.by_kind),
-            "excess": None if self.excess is None else [part.to_dict() for part in self.excess],
-            "generation": self.generation.to_dict() if self.generation else None,
-        }
+        figures = {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        excess = None if self.excess is None else [part.to_dict() for part in self.excess]
+        return figures | {"excess": excess, "comparable": self.comparable}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EntryResult:
         """Read what `to_dict` wrote."""
 
-        def parts(name: str) -> dict[str, Part] | None:
-            return data[name] and {key: Part(**part) for key, part in data[name].items()}
+        def parts(data: dict[str, Any]) -> dict[str, Part]:
+            return {name: Part(**part) for name, part in data.items()}
 
-        difference, excess, generation = (data[k] for k in ("difference", "excess", "generation"))
-        return cls(
-            **{key: data[key] for key in ("name", *_FIGURES)},
-            n_bytes=data["bytes"],
-            n_tokens=data["tokens"],
-            n_chunks=data["chunks"],
-            n_lost=data["chunks_not_comparable"],
-            difference=Interval(**difference) if difference else None,
-            by_match=parts("by_match"),
-            by_kind=parts("by_kind") or {},
-            excess=None if excess is None else tuple(map(Excess.from_dict, excess)),
-            generation=Generation(**generation) if generation else None,
-        )
+        values = {field.name: data[_KEYS.get(field.name, field.name)] for field in fields(cls)}
+        readers: dict[str, Callable[[Any], Any]] = {
+            "difference": lambda data: Interval(**data),
+            "by_match": parts,
+            "by_kind": parts,
+            "excess": lambda data: tuple(map(Excess.from_dict, data)),
+            "generation": lambda data: Generation(**data),
+        }
+        for name, read in readers.items():
+            if values[name] is not None:
+                values[name] = read(values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
