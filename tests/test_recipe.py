@@ -102,6 +102,13 @@ def test_every_key_that_names_files_counts_from_the_folder(tmp_path: Path) -> No
                     assert name == str(tmp_path / key), key
 
 
+def test_methods_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "omp").touch()
+    text = "source: m\ntokenizer: t\ninit: {input: omp, output: omp}\nbaselines: [omp]\n"
+    recipe = Recipe.from_yaml(write(tmp_path, text))
+    assert (recipe.init.input, recipe.init.output, recipe.baselines) == ("omp", "omp", ("omp",))
+
+
 def test_every_key_says_what_it_is() -> None:
     for part in (Recipe, InitSpec, TextSpec, TrainSpec):
         for key, field in part.model_fields.items():

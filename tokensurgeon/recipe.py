@@ -237,7 +237,7 @@ _READ = {
     "calibration", "evaluation", "other", "corpus", "base", "list",
 }  # fmt: skip
 _WRITTEN = {"output", "export_map", "save"}
-"""Keys that name files or folders, of any part of a recipe; besides them `mixture`."""
+"""Keys that name files or folders, of any part of a recipe but `init`; besides them `mixture`."""
 _NO_FILES = {"base": ("source",), "chat_template": ("source", "target")}
 """Values of these keys that name no file."""
 
@@ -249,7 +249,7 @@ def _resolved(part: _M, folder: Path) -> _M:
     changed: dict[str, Any] = {}
     for key in type(part).model_fields:
         value = getattr(part, key)
-        if isinstance(value, BaseModel):
+        if isinstance(value, TrainSpec | TextSpec):
             changed[key] = _resolved(value, folder)
         elif key == "mixture":
             entries = [entry.partition(":") for entry in value]

@@ -13,22 +13,10 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="Several methods on one pair, in one table.")
 @takes_recipe(
-    "tokenizer",
-    "donor",
-    "init.settings",
-    "text.evaluation",
-    "text.calibration",
-    "text.other",
-    "calibrate",
-    "budget",
-    "untie",
-    "map",
-    "device",
-    "dtype",
-    "seed",
-    "trust_remote_code",
+    "tokenizer", "donor", "init.settings", "text.evaluation", "text.calibration", "text.other",
+    "calibrate", "budget", "untie", "map", "device", "dtype", "seed", "trust_remote_code",
     "allow_seen_text",
-)
+)  # fmt: skip
 @click.option(
     "--methods",
     metavar="A,B,…",

@@ -64,6 +64,11 @@ seen_option = click.option(
     is_flag=True,
     help="Measure on text that a vocabulary was trained on.",
 )
+mismatch_option = click.option(
+    "--allow-autotokenizer-mismatch",
+    is_flag=True,
+    help="Accept that AutoTokenizer loads the new tokenizer with other ids.",
+)
 trust_option = click.option(
     "--trust-remote-code",
     is_flag=True,

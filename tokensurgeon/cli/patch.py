@@ -27,14 +27,15 @@ def export(patched: str, output: str, source: str | None, force: bool, as_json: 
     from tokensurgeon.patches import export_patch
 
     with console.progress() as progress:
-        made = export_patch(patched, output, source=source, force=force, progress=progress)
+        exported = export_patch(patched, output, source=source, force=force, progress=progress)
     if as_json:
-        console.write_json({**vars(made), "path": str(made.path)})
+        console.write_json({**vars(exported), "path": str(exported.path)})
         return
+    rows, copied, remainders = exported.rows, exported.copied, exported.remainders
     click.echo(
-        f"{made.path}: {made.n_bytes:,} bytes; of {made.rows:,} rows {made.copied:,} are copied, "
-        f"{made.rows - made.copied - made.remainders:,} are sums of source rows alone, and "
-        f"{made.remainders:,} have a remainder"
+        f"{exported.path}: {exported.n_bytes:,} bytes; of {rows:,} rows {copied:,} are copied, "
+        f"{rows - copied - remainders:,} are sums of source rows alone, and {remainders:,} have a "
+        "remainder"
     )
 
 
@@ -42,21 +43,10 @@ def export(patched: str, output: str, source: str | None, force: bool, as_json: 
 @click.argument("patch", metavar="FILE")
 @click.argument("checkpoint")
 @click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
-@click.option(
-    "--allow-autotokenizer-mismatch",
-    is_flag=True,
-    help="Accept that AutoTokenizer loads the new tokenizer with other ids.",
-)
+@console.mismatch_option
 @console.trust_option
 @console.force_option
-def apply(
-    patch: str,
-    checkpoint: str,
-    output: str,
-    allow_autotokenizer_mismatch: bool,
-    trust_remote_code: bool,
-    force: bool,
-) -> None:
+def apply(patch: str, checkpoint: str, output: str, **settings: bool) -> None:
     """Give CHECKPOINT, a fine-tune of the patch's source, the patch's tokenizer.
 
     It must have kept the source's tokenizer. Sums are taken of its own rows. Measure the result
@@ -65,13 +55,5 @@ def apply(
     from tokensurgeon.patches import apply_patch
 
     with console.progress() as progress:
-        made = apply_patch(
-            patch,
-            checkpoint,
-            output,
-            force=force,
-            trust_remote_code=trust_remote_code,
-            allow_autotokenizer_mismatch=allow_autotokenizer_mismatch,
-            progress=progress,
-        )
-    click.echo(f"written {made}")
+        written = apply_patch(patch, checkpoint, output, progress=progress, **settings)
+    click.echo(f"written {written}")

@@ -119,161 +119,134 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return mapping
 
 
-OPTIONS: dict[str, Callable[[Any], Any]] = {
+OPTIONS: dict[str, Callable[[Any], Any]] = {}
+"""Decorators by the key of the recipe that they set, in the order of help pages."""
+
+
+def _option(
+    key: str,
+    usage: str,
+    text: str,
+    parse: Callable[[Any], Any] | None = None,
+    **attributes: Any,
+) -> Callable[[Any], Any]:
+    """Add an option whose parameter is named after a key of the recipe.
+
+    `usage` is its flags and, where it takes a value, the placeholder of that.
+    """
+    flags = [word for word in usage.split() if word.startswith("-")]
+    if parse is not None:
+        attributes["callback"] = lambda context, option, value: parse(value)
+    if len(flags) < len(usage.split()):
+        attributes["metavar"] = usage.split()[-1]
+    else:
+        attributes["is_flag"] = True
+    OPTIONS[key] = click.option(*flags, key.replace(".", "__"), help=text, **attributes)
+    return OPTIONS[key]
+
+
+_option("tokenizer", "--tokenizer TARGET", "The new tokenizer; the donor's if not given.")
+_option("output", "-o --output DIR", "Where the patched checkpoint goes.")
+_option(
+    "donor",
+    "--donor MODEL",
+    "A model that has the new tokenizer; only its vocabulary rows are read.",
+)
+_option(
+    "for_draft",
+    "--for-draft MODEL",
+    "Draft for MODEL: take its tokenizer and its number of rows.",
+)
+_option(
+    "init",
+    "--init NAME",
+    "The method that makes missing rows, both sides; auto measures what loses least.  "
+    "[default: auto]",
+)
+_option("init.input", "--init-input NAME", "The method of the input rows (embedding).")
+_option("init.output", "--init-output NAME", "The method of the output rows (lm_head).")
+_option(
+    "init.settings",
+    "--set METHOD.KEY=VALUE",
+    "A setting: omp.k=32, or init.k=32 for whichever method is chosen.",
+    parse_settings,
+    multiple=True,
+)
+_option(
+    "text.evaluation",
+    "--text FILE",
+    "Text to measure on; compare and trained-limit need it.",
+    multiple=True,
+)
+_option(
+    "text.calibration",
+    "--calibration-text FILE",
+    "Text that methods, calibration and training may look at, never the one it is measured on. The "
+    "source writes some if not given; trained-limit needs it.",
+    multiple=True,
+)
+_option(
+    "text.other",
+    "--other-text FILE",
+    "Text of another domain, on which calibration must lose nothing; the source writes some if "
+    "not given.",
+    multiple=True,
+)
+_option(
+    "calibrate",
+    "--calibrate STAGE,…|none",
+    "Calibration stages, each kept only if it helps: context-rows, match, match-shared, "
+    "shrunk, prior, readout, fold, unigram, unigram-shared, refit. All of them if not given and "
+    "the methods are chosen for you, none where they are named.",
+    parse_stages,
+)
+_option(
+    "heal",
+    "--heal MINUTES",
+    "Train the vocabulary rows for so long, the body frozen.",
+    type=click.FloatRange(min=0),
+)
+_option(
+    "budget",
+    "--budget MINUTES",
+    "For the choice of methods and their calibration; 0 runs no forward pass for either.  "
+    "[default: 10]",
+    type=click.FloatRange(min=0),
+)
+_option(
+    "clip",
+    "--clip PERCENTILE",
+    "Shorten new rows to this percentile of the trained rows' norms.",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+)
+_option("baselines", "--baseline NAME", "A method to measure beside.", multiple=True)
+_option("untie", "--untie", "Two matrices where the source has one.")
+_option("pad_to_multiple_of", "--pad-to-multiple-of N", "Pad the rows.", type=click.IntRange(min=1))
+_option("trim_rows", "--trim-rows", "Drop rows past the last id.")
+map_option = _option(
+    "map",
+    "--map TARGET=SOURCE",
+    "Match a target token with a source token by spelling; may be repeated. The first = "
+    "separates the two, of several at the start the last: ===</s> maps == to </s>.",
+    parse_map,
+    multiple=True,
+)
+export_map_option = _option(
+    "export_map",
+    "--export-map FILE",
+    "Write which source tokens stand for each target token: .jsonl, or .npz weights.",
+)
+_option("chat_template", "--chat-template source|target|FILE", "Whose template to write.")
+OPTIONS |= {
     "device": console.device_option,
     "dtype": console.dtype_option,
     "seed": console.seed_option,
     "force": console.force_option,
     "trust_remote_code": console.trust_option,
-    "allow_seen_text": console.seen_option,
 }
-"""Decorators by the key of the recipe that they set."""
-
-
-def _option(key: str, *flags: str, parse: Any = None, **attributes: Any) -> Callable[[Any], Any]:
-    """Add an option whose parameter is named after a key of the recipe."""
-    if parse is not None:
-        attributes["callback"] = lambda context, option, value: parse(value)
-    OPTIONS[key] = click.option(*flags, key.replace(".", "__"), **attributes)
-    return OPTIONS[key]
-
-
-def _files(key: str, flag: str, text: str) -> None:
-    _option(key, flag, multiple=True, metavar="FILE", help=text)
-
-
-def _flag(key: str, text: str) -> None:
-    _option(key, "--" + key.replace("_", "-"), is_flag=True, help=text)
-
-
-_option(
-    "tokenizer",
-    "--tokenizer",
-    metavar="TARGET",
-    help="The new tokenizer; the donor's if not given.",
-)
-_option("output", "-o", "--output", metavar="DIR", help="Where the patched checkpoint goes.")
-_option(
-    "donor",
-    "--donor",
-    metavar="MODEL",
-    help="A model that has the new tokenizer; only its vocabulary rows are read.",
-)
-_option(
-    "for_draft",
-    "--for-draft",
-    metavar="MODEL",
-    help="Draft for MODEL: take its tokenizer and its number of rows.",
-)
-_option(
-    "init",
-    "--init",
-    metavar="NAME",
-    help="The method that makes missing rows, both sides; auto measures what loses least.  "
-    "[default: auto]",
-)
-_option(
-    "init.input",
-    "--init-input",
-    metavar="NAME",
-    help="The method of the input rows (embedding).",
-)
-_option(
-    "init.output",
-    "--init-output",
-    metavar="NAME",
-    help="The method of the output rows (lm_head).",
-)
-_option(
-    "init.settings",
-    "--set",
-    parse=parse_settings,
-    multiple=True,
-    metavar="METHOD.KEY=VALUE",
-    help="A setting: omp.k=32, or init.k=32 for whichever method is chosen.",
-)
-_files("text.evaluation", "--text", "Text to measure on; compare and trained-limit need it.")
-_files(
-    "text.calibration",
-    "--calibration-text",
-    "Text that methods, calibration and training may look at, never the one it is measured on. The "
-    "source writes some if not given; trained-limit needs it.",
-)
-_files(
-    "text.other",
-    "--other-text",
-    "Text of another domain, on which calibration must lose nothing; the source writes some if "
-    "not given.",
-)
-_option(
-    "calibrate",
-    "--calibrate",
-    parse=parse_stages,
-    metavar="STAGE,…|none",
-    help="Calibration stages, each kept only if it helps: context-rows, match, match-shared, "
-    "shrunk, prior, readout, fold, unigram, unigram-shared, refit. All of them if not given and "
-    "the methods are chosen for you, none where they are named.",
-)
-_option(
-    "heal",
-    "--heal",
-    type=click.FloatRange(min=0),
-    metavar="MINUTES",
-    help="Train the vocabulary rows for so long, the body frozen.",
-)
-_option(
-    "budget",
-    "--budget",
-    type=click.FloatRange(min=0),
-    metavar="MINUTES",
-    help="For the choice of methods and their calibration; 0 runs no forward pass for either.  "
-    "[default: 10]",
-)
-_option(
-    "clip",
-    "--clip",
-    type=click.FloatRange(min=0, max=100, min_open=True),
-    metavar="PERCENTILE",
-    help="Shorten new rows to this percentile of the trained rows' norms.",
-)
-_option(
-    "baselines", "--baseline", multiple=True, metavar="NAME", help="A method to measure beside."
-)
-_flag("untie", "Two matrices where the source has one.")
-_option(
-    "pad_to_multiple_of",
-    "--pad-to-multiple-of",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Pad the rows.",
-)
-_flag("trim_rows", "Drop rows past the last id.")
-map_option = _option(
-    "map",
-    "--map",
-    parse=parse_map,
-    multiple=True,
-    metavar="TARGET=SOURCE",
-    help="Match a target token with a source token by spelling; may be repeated. The first = "
-    "separates the two, of several at the start the last: ===</s> maps == to </s>.",
-)
-export_map_option = _option(
-    "export_map",
-    "--export-map",
-    metavar="FILE",
-    help="Write which source tokens stand for each target token: .jsonl, or .npz weights.",
-)
-_option(
-    "chat_template",
-    "--chat-template",
-    metavar="source|target|FILE",
-    help="Whose template to write.",
-)
-_flag("allow_nonfinite", "Accept source rows with NaN or Inf.")
-_flag(
-    "allow_autotokenizer_mismatch",
-    "Accept that AutoTokenizer loads the new tokenizer with other ids.",
-)
+_option("allow_nonfinite", "--allow-nonfinite", "Accept source rows with NaN or Inf.")
+OPTIONS["allow_seen_text"] = console.seen_option
+OPTIONS["allow_autotokenizer_mismatch"] = console.mismatch_option
 
 
 def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -11,18 +11,9 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="What trained rows can reach on a pair.")
 @takes_recipe(
-    "tokenizer",
-    "donor",
-    "text.evaluation",
-    "text.calibration",
-    "untie",
-    "map",
-    "device",
-    "dtype",
-    "seed",
-    "trust_remote_code",
-    "allow_seen_text",
-)
+    "tokenizer", "donor", "text.evaluation", "text.calibration", "untie", "map", "device", "dtype",
+    "seed", "trust_remote_code", "allow_seen_text",
+)  # fmt: skip
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),

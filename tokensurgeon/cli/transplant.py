@@ -5,43 +5,12 @@ from __future__ import annotations
 import click
 
 from tokensurgeon.cli import console
-from tokensurgeon.cli.recipe_options import takes_recipe
+from tokensurgeon.cli.recipe_options import OPTIONS, takes_recipe
 from tokensurgeon.recipe import Recipe
 
 
 @click.command(short_help="Move a model to another tokenizer.")
-@takes_recipe(
-    "tokenizer",
-    "output",
-    "donor",
-    "for_draft",
-    "init",
-    "init.input",
-    "init.output",
-    "init.settings",
-    "text.evaluation",
-    "text.calibration",
-    "text.other",
-    "calibrate",
-    "heal",
-    "budget",
-    "clip",
-    "baselines",
-    "untie",
-    "pad_to_multiple_of",
-    "trim_rows",
-    "map",
-    "export_map",
-    "chat_template",
-    "device",
-    "dtype",
-    "seed",
-    "force",
-    "trust_remote_code",
-    "allow_nonfinite",
-    "allow_seen_text",
-    "allow_autotokenizer_mismatch",
-)
+@takes_recipe(*OPTIONS)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @console.plugin_option
 @console.json_option
