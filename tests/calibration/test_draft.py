@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokensurgeon.calibration import CalibrationData, Matrices, calibrate
-from tokensurgeon.calibration.stages.draft import Draft, Predictions, acceptance, fit_draft, predict
+from tokensurgeon.calibration.stages.draft import Draft, Predictions, acceptance, predict
 from tokensurgeon.calibration.stages.regression import Follows
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.evaluation.draft import measure_draft
@@ -21,17 +21,20 @@ def big(same: CalibrationData, own: Matrices):
 
 
 def test_rows_of_the_same_body_are_found(same: CalibrationData, own: Matrices, big) -> None:
-    found = fit_draft(same, own, big)
-    assert found.rounds > 1
-    assert found.after > 2 * found.before
-    assert found.matrices.input is own.input
+    done = calibrate(same, own, [Draft(lambda: big)])
+    (record,) = done.records
+    assert record.kept
+    assert record.why.startswith("the big model accepts at least")
+    assert record.settings["rounds"] > 1
+    assert record.settings["acceptance_after"] > 2 * record.settings["acceptance_before"]
+    assert done.matrices.input is own.input
     assert np.array_equal(own.output, same.context.output_rows)  # what it began with is untouched
     # Elsewhere, and by the whole of both distributions, the gain is there too.
     texts = ["The value of a row that is locked is not changed.", "columns and rows of a table"]
     vocabulary = same.context.target
     before, after = (
         measure_draft(same.patched(rows), big, vocabulary, texts).acceptance
-        for rows in (own, found.matrices)
+        for rows in (own, done.matrices)
     )
     assert after > before
 
@@ -79,18 +82,6 @@ def test_the_clock_leaves_text_out_but_never_all(same: CalibrationData, big) -> 
     assert len(said.sequences) == 1
     few = predict(big, same.target_positions.sequences, 7)
     assert few.tokens.max() < 7
-
-
-def test_a_draft_is_a_stage_that_is_accepted_by_what_the_big_model_accepts(
-    same: CalibrationData, own: Matrices, big
-) -> None:
-    done = calibrate(same, own, [Draft(lambda: big)])
-    (record,) = done.records
-    assert record.kept
-    assert record.why.startswith("the big model accepts at least")
-    assert record.settings["acceptance_after"] > record.settings["acceptance_before"]
-    fit = fit_draft(same, own, big)
-    assert np.array_equal(done.matrices.output, fit.matrices.output)
 
 
 def test_a_big_model_that_cannot_run_leaves_the_rows(same: CalibrationData, own: Matrices) -> None:

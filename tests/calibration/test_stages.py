@@ -17,7 +17,6 @@ from tokensurgeon.calibration import (
     STAGES,
     CalibrationData,
     Candidate,
-    Cost,
     Matrices,
     Stage,
     StageRecord,
@@ -31,7 +30,6 @@ from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
 from tokensurgeon.calibration.calibration_texts import generate_texts, split_texts
 from tokensurgeon.calibration.contract import Candidates
-from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, expected_counts
@@ -146,9 +144,6 @@ class Worse(Stage):
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         yield Candidate.of({}, matrices.with_output(matrices.output * 50))
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        return Cost()
 
 
 class Broken(Worse):

@@ -110,7 +110,7 @@ def to_heal(source: Path, donor: Path, text: Path) -> tuple[Matrices, Calibratio
     session = prepare(recipe(source, donor, text))
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
     data = session.calibration_data
-    data.texts = dataclasses.replace(data.texts, other=data.texts.selection[:1])
+    data.texts = dataclasses.replace(data.texts, other=(data.texts.selection[0],))
     return rows.matrices, data
 
 

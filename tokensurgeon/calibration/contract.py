@@ -62,8 +62,7 @@ class Cost:
     forward_tokens : int
         Run through the body to make the candidates.
     passes : int
-        Runs over the selection text, and over other text where shared rows change, to measure
-        candidates. One where only output rows change: final states are kept.
+        Runs over the selection text and other text to measure candidates.
     seconds : float
         The time of its own that it was given, as a training is; 0 for the others.
     """
@@ -99,6 +98,9 @@ class Stage(ABC):
         How many of the best candidates are tried on other text.
     bounded_by_start : bool
         Whether other text may cost what it cost before all stages, and not only before this one.
+    fit_passes, validation_passes : int
+        For `cost`: runs over the text that is fitted to, and to measure candidates; one where only
+        output rows change, for final states are kept.
     """
 
     name: str
@@ -109,6 +111,8 @@ class Stage(ABC):
     parts: tuple[float, ...] = PARTS
     kept_candidates: int = 2
     bounded_by_start: bool = False
+    fit_passes: int = 0
+    validation_passes: int = 1
 
     @abstractmethod
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
@@ -121,9 +125,9 @@ class Stage(ABC):
             The rows as they are; not changed.
         """
 
-    @abstractmethod
     def cost(self, sizes: TextSizes) -> Cost:
         """Return what the stage takes at most on texts of these sizes."""
+        return Cost(self.fit_passes * sizes.fit, self.validation_passes)
 
     def own_objective(self) -> Callable[[Matrices], float] | None:
         """Return what must fall for a candidate to be accepted; None for bits per byte.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
-from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
-from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.contract import Candidate, Candidates, Stage
+from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
 
 DAMPING = 4.0
@@ -59,6 +59,7 @@ class ContextRows(Stage):
     changes_shared = True
     adapts_to_text = True
     needs_two_matrices = True
+    validation_passes = 3 + len(Stage.parts)
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield α = 0.25, 0.5 and 1."""
@@ -68,7 +69,3 @@ class ContextRows(Stage):
             rows[ids] = (1 - share) * rows[ids] + share * means[ids]
             yield Candidate.of({"share": share}, matrices.with_input(rows))
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        """No state is needed, and three input sides are measured."""
-        return Cost(passes=3 + len(self.parts))

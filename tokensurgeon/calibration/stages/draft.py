@@ -55,32 +55,6 @@ class Predictions:
         return Follows(np.repeat(np.arange(n), k), self.tokens.ravel(), weights.ravel())
 
 
-@dataclass(frozen=True)
-class DraftFit:
-    """What came of a fit.
-
-    Attributes
-    ----------
-    matrices : Matrices
-        The best, or those it began with.
-    rounds : int
-        That the best took.
-    before, after : float
-        Acceptance on the selection text, of the tokens that are kept: Σ min(p, q) over them.
-    n_tokens : int
-        Run through the big model.
-    accepted : callable(Matrices) -> float
-        Acceptance on the selection text of rows with the same input side.
-    """
-
-    matrices: Matrices
-    rounds: int
-    before: float
-    after: float
-    n_tokens: int
-    accepted: Callable[[Matrices], float] = lambda rows: float("nan")
-
-
 def predict(
     big: LanguageModel,
     sequences: Sequence[Sequence[int]],
@@ -145,65 +119,8 @@ def acceptance(head: OutputHead, states: Float32, predictions: Predictions) -> f
     return total / max(1, len(states))
 
 
-def fit_draft(
-    data: CalibrationData,
-    matrices: Matrices,
-    big: LanguageModel,
-    *,
-    seconds: float = float("inf"),
-    progress: Progress = no_progress,
-) -> DraftFit:
-    """Refit the output rows of new and shared tokens to the big model, for as long as it helps.
-
-    Parameters
-    ----------
-    data : CalibrationData
-        Whose target is the big model's vocabulary.
-    matrices : Matrices
-        The rows to start from; not changed.
-    big : LanguageModel
-    seconds : float
-        For the big model's run over the text that is fitted to; it reads the selection text
-        besides.
-    progress : callable(done, total, what)
-    """
-    n_rows = min(len(matrices.output), big.n_rows)
-    selection = data.positions(data.texts.selection).sequences
-    validation = predict(big, selection, n_rows, progress=progress)
-    fitted = predict(
-        big, data.target_positions.sequences, n_rows, seconds=seconds, progress=progress
-    )
-    n_tokens = sum(map(len, (*validation.sequences, *fitted.sequences)))
-    if not validation.sequences or not fitted.sequences:
-        return DraftFit(matrices, 0, float("nan"), float("nan"), n_tokens)
-    ids, draft = data.new_and_shared, data.patched(matrices)
-    # Output rows alone change: the draft's states are those of the start.
-    states = data.states(draft, validation.sequences, draft.n_layers)
-    regression = Regression(
-        data.head(matrices),
-        matrices,
-        data.states(draft, fitted.sequences, draft.n_layers),
-        fitted.follows,
-        ids[ids < n_rows],
-    )
-
-    def accepted(rows: Matrices) -> float:
-        return acceptance(data.head(rows), states, validation)
-
-    best, shares = matrices, [accepted(matrices)]
-    for number, ridge in enumerate(RIDGES, 1):
-        moved = regression.advance(ridge)
-        share = accepted(moved)
-        progress(number, len(RIDGES), "fitting to the big model")
-        if not share - shares[-1] > LEAST_RISE:
-            break
-        best = moved
-        shares.append(share)
-    return DraftFit(best, len(shares) - 1, shares[0], shares[-1], n_tokens, accepted)
-
-
 class Draft(Stage):
-    """Fit output rows to the big model that the result is to draft for.
+    """Fit output rows to the big model that the result is to draft for, for as long as it helps.
 
     The objective is the share of drafted tokens that the big model accepts, and not bits per byte:
     it may cost a little of these, and other text is not asked.
@@ -213,7 +130,8 @@ class Draft(Stage):
     load : callable() -> LanguageModel
         Loads the big model; may raise a TokensurgeonError that says why it cannot run.
     seconds : float
-        See `fit_draft`.
+        For the big model's run over the text that is fitted to; it reads the selection text
+        besides.
     progress : callable(done, total, what)
     """
 
@@ -237,17 +155,48 @@ class Draft(Stage):
             big = self._load()
         except TokensurgeonError as error:
             return f"not tried: {error}"
-        fit = fit_draft(data, matrices, big, seconds=self._seconds, progress=self._progress)
-        self._accepted = fit.accepted
-        if fit.rounds == 0:
-            return f"no gain: {_share(fit.before)} already"
+        n_rows = min(len(matrices.output), big.n_rows)
+        selection = data.positions(data.texts.selection).sequences
+        validation = predict(big, selection, n_rows, progress=self._progress)
+        fitted = predict(
+            big,
+            data.target_positions.sequences,
+            n_rows,
+            seconds=self._seconds,
+            progress=self._progress,
+        )
+        if not validation.sequences or not fitted.sequences:
+            return "not tried: the text is longer than the big model takes"
+        draft = data.patched(matrices)
+        # Output rows alone change: the draft's states are those of the start.
+        states = data.states(draft, validation.sequences, draft.n_layers)
+
+        def accepted(rows: Matrices) -> float:
+            return acceptance(data.head(rows), states, validation)
+
+        ids, follows = data.new_and_shared, fitted.follows
+        fit_states = data.states(draft, fitted.sequences, draft.n_layers)
+        head = data.head(matrices)
+        regression = Regression(head, matrices, fit_states, follows, ids[ids < n_rows])
+        best, shares = matrices, [accepted(matrices)]
+        for number, ridge in enumerate(RIDGES, 1):
+            moved = regression.advance(ridge)
+            share = accepted(moved)
+            self._progress(number, len(RIDGES), "fitting to the big model")
+            if not share - shares[-1] > LEAST_RISE:
+                break
+            best = moved
+            shares.append(share)
+        if len(shares) == 1:
+            return f"no gain: {_words(shares[0])} already"
+        self._accepted = accepted
         settings = {
-            "rounds": fit.rounds,
-            "acceptance_before": round(fit.before, 4),
-            "acceptance_after": round(fit.after, 4),
-            "big_model_tokens": fit.n_tokens,
+            "rounds": len(shares) - 1,
+            "acceptance_before": round(shares[0], 4),
+            "acceptance_after": round(shares[-1], 4),
+            "big_model_tokens": sum(map(len, (*validation.sequences, *fitted.sequences))),
         }
-        yield Candidate.of(settings, fit.matrices)
+        yield Candidate.of(settings, best)
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
@@ -261,8 +210,8 @@ class Draft(Stage):
 
     def describe(self, before: float, after: float) -> str:
         """Say the acceptance, before and after."""
-        return f"{_share(-before)}, {-after:.3f} afterwards"
+        return f"{_words(-before)}, {-after:.3f} afterwards"
 
 
-def _share(acceptance: float) -> str:
-    return f"the big model accepts at least {acceptance:.3f} of a text's tokens"
+def _words(share: float) -> str:
+    return f"the big model accepts at least {share:.3f} of a text's tokens"

@@ -44,10 +44,6 @@ class Shrunk(Stage):
             yield Candidate.of({"towards_mean": amount}, matrices.with_output(rows))
         return None
 
-    def cost(self, sizes: TextSizes) -> Cost:
-        """No state is needed."""
-        return Cost()
-
 
 class Prior(Stage):
     """u_t = u_{s₁} + log π_t · b: as the first piece, less what its other children take.
@@ -61,6 +57,7 @@ class Prior(Stage):
     name = "prior"
     changes_shared = True
     adapts_to_text = True
+    fit_passes = 1
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield the new rows alone, and the new and the shared ones."""
@@ -97,10 +94,6 @@ class Prior(Stage):
         both = shifted(alone, counted, amounts, direction, scale)
         yield Candidate.of({"rows": "new and shared"}, both)
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        """The source's states on the text."""
-        return Cost(sizes.fit)
 
 
 def _log_unigram(ids: Ids, n_source: int) -> Float64:

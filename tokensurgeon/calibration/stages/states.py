@@ -10,8 +10,8 @@ import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, blocks
 from tokensurgeon.calibration.byte_positions import common_states, state_at
-from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
-from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.contract import Candidate, Candidates, Stage
+from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 
@@ -39,6 +39,8 @@ class Match(Stage):
     """
 
     needs_two_matrices = True
+    fit_passes = len(DEPTHS) * (1 + MOST_ROUNDS)
+    validation_passes = len(DEPTHS) * (1 + MOST_ROUNDS) + len(Stage.parts)
 
     def __init__(self, shared: bool = False) -> None:
         self.name = "match-shared" if shared else "match"
@@ -63,11 +65,6 @@ class Match(Stage):
                 if (yield Candidate.of(further, after)) is False:
                     break
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        """A pass of the source and up to four of the patched model, at either depth."""
-        passes = len(DEPTHS) * (1 + MOST_ROUNDS)
-        return Cost(passes * sizes.fit, passes + len(self.parts))
 
     def _step(self, data: CalibrationData, matrices: Matrices, layer: int, gain: float) -> Float32:
         """Return what the rows lack, float32 (n_rows, width); zero where they stay."""
@@ -113,6 +110,7 @@ class Fold(Stage):
     changes_shared = True
     adapts_to_text = True
     needs_two_matrices = True
+    fit_passes = 2
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield λ = 0.003, 0.03, 0.3."""
@@ -127,10 +125,6 @@ class Fold(Stage):
             yield Candidate.of({"ridge": strength}, matrices.with_output(rows))
         return None
 
-    def cost(self, sizes: TextSizes) -> Cost:
-        """A pass of both models over the text."""
-        return Cost(2 * sizes.fit)
-
 
 class Unigram(Stage):
     """Shift logits until each token's mean predicted probability is its frequency in the text.
@@ -138,6 +132,8 @@ class Unigram(Stage):
     A few rounds of iterative proportional fitting: log((n(t) + a)/(e(t) + a)) is added to the
     token's logit, e(t) its expected count, along the direction b on which states read 1.
     """
+
+    fit_passes = 1
 
     def __init__(self, shared: bool = False) -> None:
         self.name = "unigram-shared" if shared else "unigram"
@@ -157,10 +153,6 @@ class Unigram(Stage):
             if rounds != 2:
                 yield Candidate.of({"rounds": rounds}, matrices)
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        """A pass of the patched model over the text."""
-        return Cost(sizes.fit)
 
 
 def expected_counts(data: CalibrationData, matrices: Matrices, states: Float32) -> Float64:
