@@ -80,7 +80,7 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
     parent = output.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _clear_left(parent, f".{output.name}.tmp-")
+        _clear_abandoned(parent, f".{output.name}.tmp-")
         temporary, lock = _locked_folder(parent, f".{output.name}.tmp-")
     except OSError as error:
         raise CheckpointError(f"cannot write beside {output}: {error.strerror}") from error
@@ -115,7 +115,7 @@ def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _clear_left(parent: Path, prefix: str) -> None:
+def _clear_abandoned(parent: Path, prefix: str) -> None:
     """Remove the temporary folders of writers that were killed: nobody locks them any more."""
     for folder in parent.glob(f"{glob.escape(prefix)}*"):
         with contextlib.suppress(OSError):

@@ -196,10 +196,8 @@ class _Remapper:
                 return mapped
             stops_too = mapped not in (None, role, self.roles.get("bos"))
             if key == "eos_token_id" and stops_too and file == "generation_config.json":
-                return [
-                    role,
-                    mapped,
-                ]  # users expect the one, the body learned to end with the other
+                # Users expect the one; the body has learned to end with the other.
+                return [role, mapped]
             return role
         if key in _LISTS and isinstance(old, list):
             return self._list(old, None)

@@ -70,10 +70,10 @@ def verify_manifest(folder: str | Path) -> list[str]:
             problems.append(str(error))
             continue
         size = path.stat().st_size
-        wanted = said if isinstance(said, dict) else {}
-        if size != wanted.get("bytes"):
-            problems.append(f"{name} has {size} bytes, the manifest says {wanted.get('bytes')}")
-        elif sha256_of(path) != wanted.get("sha256"):
+        facts = said if isinstance(said, dict) else {}
+        if size != facts.get("bytes"):
+            problems.append(f"{name} has {size} bytes, the manifest says {facts.get('bytes')}")
+        elif sha256_of(path) != facts.get("sha256"):
             problems.append(f"{name} has changed: its sha256 is not the manifest's")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

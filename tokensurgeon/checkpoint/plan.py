@@ -71,11 +71,11 @@ class PatchPlan:
             Saying which does not fit.
         """
         layout = self.checkpoint.layout
-        wanted = (self.n_new, layout.width)
+        shape = (self.n_new, layout.width)
         for name, rows in (("input", self.input_rows), ("output", self.output_rows)):
-            if rows.shape != wanted or rows.dtype != np.float32:
+            if rows.shape != shape or rows.dtype != np.float32:
                 raise CheckpointError(
-                    f"the {name} rows are {rows.dtype} {rows.shape}, not float32 {wanted}"
+                    f"the {name} rows are {rows.dtype} {rows.shape}, not float32 {shape}"
                 )
         if self.n_new < self.target.n_rows:
             raise CheckpointError(

@@ -7,12 +7,11 @@ module parses and bounds the header and reads byte ranges. It does not interpret
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,11 +84,20 @@ class TensorFile:
         """Return the tensors in the order of their bytes."""
         return sorted(self.tensors.values(), key=lambda info: (info.begin, info.end))
 
-    def chunks(self, name: str, size: int = CHUNK) -> Iterator[bytes]:
-        """Yield the raw bytes of a tensor, `size` at a time."""
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Yield the raw bytes of a tensor, `CHUNK` at a time."""
         info = self.tensors[name]
+        left = info.n_bytes
         with self.path.open("rb") as file:
-            yield from _read_range(file, self.data_start + info.begin, info.n_bytes, size)
+            file.seek(self.data_start + info.begin)
+            while left:
+                data = file.read(min(CHUNK, left))
+                if not data:
+                    raise UnsafeCheckpointError(
+                        f"{self.path} ended early; was it changed while read?"
+                    )
+                left -= len(data)
+                yield data
 
     def raw_rows(self, name: str) -> npt.NDArray[np.uint8]:
         """Return a tensor as a read-only map of bytes, (shape[0], bytes per row)."""
@@ -179,13 +187,3 @@ def _check_ranges(path: Path, tensors: dict[str, TensorInfo], n_bytes: int) -> N
         end = info.end
     if end != n_bytes:
         raise _broken(path, f"its tensors need {end} bytes and {n_bytes} follow the header")
-
-
-def _read_range(file: BinaryIO, offset: int, length: int, size: int) -> Iterator[bytes]:
-    file.seek(offset, os.SEEK_SET)
-    while length:
-        data = file.read(min(size, length))
-        if not data:
-            raise UnsafeCheckpointError(f"{file.name} ended early; was it changed while read?")
-        length -= len(data)
-        yield data

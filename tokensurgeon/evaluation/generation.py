@@ -125,9 +125,11 @@ def non_canonical(vocabulary: Vocabulary, ids: Sequence[int]) -> int:
     stretches = _stretches(data)
     own: set[Span] = set()
     for start, text in stretches:
-        own |= _own(vocabulary, text, start, written=ids[0] if start == 0 and ids else None)
+        own |= _canonical_spans(
+            vocabulary, text, start, written=ids[0] if start == 0 and ids else None
+        )
     stop = stretches[-1][0] + len(stretches[-1][1].encode("utf-8")) if stretches else 0
-    cut_off = len(data) - stop < 4 and _is_begun(data[stop:])
+    cut_off = len(data) - stop < 4 and _starts_a_character(data[stop:])
     written = [span for span in _spans(ids, ends) if not (cut_off and span[1] > stop)]
     return sum(span not in own for span in written)
 
@@ -147,7 +149,7 @@ def _stretches(data: bytes) -> list[tuple[int, str]]:
     return stretches
 
 
-def _is_begun(data: bytes) -> bool:
+def _starts_a_character(data: bytes) -> bool:
     """Return whether the bytes are the beginning of a character."""
     try:
         data.decode("utf-8")
@@ -156,7 +158,9 @@ def _is_begun(data: bytes) -> bool:
     return False
 
 
-def _own(vocabulary: Vocabulary, text: str, start: int, written: int | None) -> set[Span]:
+def _canonical_spans(
+    vocabulary: Vocabulary, text: str, start: int, written: int | None
+) -> set[Span]:
     """Return the tokenizer's own cut of a stretch that starts at a byte of the sample.
 
     A space at the start of the sample may be the dummy prefix, which the tokenizer writes by

@@ -99,8 +99,8 @@ def left_out_bytes(table: Sequence[Encoded], chunks: Sequence[Chunk], kind: str 
         ends = [encoded.ends[i] for encoded in table if encoded.lossless[i] and encoded.ids[i].size]
         if not ends:
             continue
-        longest = chunk.n_bytes // 2 if half else max(int(one[0]) for one in ends)
-        common = set(ends[0].tolist()).intersection(*(one.tolist() for one in ends[1:]))
+        longest = chunk.n_bytes // 2 if half else max(int(own[0]) for own in ends)
+        common = set(ends[0].tolist()).intersection(*(own.tolist() for own in ends[1:]))
         skip[i] = min((end for end in common if end >= longest), default=chunk.n_bytes)
     return skip
 

@@ -69,15 +69,6 @@ class LanguageModel:
         """The dtype that the model computes in, as torch names it."""
         return str(self.model.dtype).removeprefix("torch.")
 
-    def __call__(
-        self,
-        ids: Sequence[Sequence[int]],
-        layer: int,
-        position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Float32:
-        """Return `states(ids, layer, position_ids)`."""
-        return self.states(ids, layer, position_ids)
-
     def states(
         self,
         ids: Sequence[Sequence[int]],
@@ -106,6 +97,8 @@ class LanguageModel:
             state = self._run(self._tensor([ids[i] for i in members]), layer, positions)
             states[members] = state[:, -1].float().cpu().numpy()
         return states
+
+    __call__ = states
 
     def all_states(self, ids: Sequence[Sequence[int]], layer: int) -> Float32:
         """Return the states at all positions, one sequence after another, (n_tokens, width).
@@ -281,11 +274,11 @@ class LanguageModel:
 
         probe = self._tensor([[i % self.n_rows for i in range(3)]])
         with torch.inference_mode():
-            told = self._forward(probe).logits.float()
-            ours = self._head(self._run(probe, self.n_layers, None)[0])[None]
-        if told.shape != ours.shape or not bool(torch.isfinite(told).all()):
+            logits = self._forward(probe).logits.float()
+            plain = self._head(self._run(probe, self.n_layers, None)[0])[None]
+        if plain.shape != logits.shape or not bool(torch.isfinite(logits).all()):
             return False
-        return bool(torch.allclose(told, ours, rtol=1e-5, atol=1e-5))
+        return bool(torch.allclose(plain, logits, rtol=1e-5, atol=1e-5))
 
     @property
     def _output_bias(self) -> torch.Tensor | None:

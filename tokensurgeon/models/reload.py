@@ -75,11 +75,11 @@ def _check_logits(
         raise CheckpointError("the written checkpoint computes logits that are not finite")
     if expected is None:
         return
-    wanted = expected.logits(probe)
-    largest = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
+    right = expected.logits(probe)
+    largest = max(1.0, float(np.abs(right[np.isfinite(right)]).max(initial=0.0)))
     tolerance = FLOAT32_TOLERANCE if expected.dtype == "float32" else HALF_TOLERANCE
-    if not np.allclose(logits, wanted, rtol=0, atol=tolerance * largest, equal_nan=True):
+    if not np.allclose(logits, right, rtol=0, atol=tolerance * largest, equal_nan=True):
         raise CheckpointError(
             "the written checkpoint computes other logits than the patched model, "
-            f"by {float(np.nanmax(np.abs(logits - wanted))):.3g}"
+            f"by {float(np.nanmax(np.abs(logits - right))):.3g}"
         )

@@ -70,9 +70,9 @@ def encode_chunks(
     prefix, suffix = (prefix_of(vocabulary), ()) if frame is None else frame
     encodings = vocabulary.encode_many([chunk.text for chunk in chunks])
     return Encoded(
-        ids=tuple(np.asarray(one.ids, dtype=np.int64) for one in encodings),
-        ends=tuple(np.asarray(one.ends, dtype=np.int64) for one in encodings),
-        lossless=np.array([bool(one.lossless) for one in encodings], dtype=np.bool_),
+        ids=tuple(np.asarray(encoding.ids, dtype=np.int64) for encoding in encodings),
+        ends=tuple(np.asarray(encoding.ends, dtype=np.int64) for encoding in encodings),
+        lossless=np.array([encoding.lossless for encoding in encodings], dtype=np.bool_),
         prefix=prefix,
         suffix=suffix,
     )
