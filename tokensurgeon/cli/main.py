@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 import click
 
-import tokensurgeon
 from tokensurgeon.errors import TokensurgeonError
+from tokensurgeon.version import __version__
 
 COMMANDS = {
     "demo": "The whole of it on the model that ships with the package, offline.",
@@ -151,7 +151,7 @@ def _set_up(verbose: int, quiet: bool) -> None:
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(tokensurgeon.__version__, prog_name="tokensurgeon")
+@click.version_option(__version__, prog_name="tokensurgeon")
 @click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
 @click.pass_context
