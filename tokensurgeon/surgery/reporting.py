@@ -230,7 +230,7 @@ def _over_predicted(
     usable = [each[:length] for each in sequences if each and max(each) < layout.n_rows]
     if not usable:
         return {"not_probed": "the probe text has no tokens of the source"}
-    states = np.concatenate(session.model.every_state(usable, session.model.n_layers))
+    states = session.model.all_states(usable, session.model.n_layers)
     head = OutputHead(side.rows, bias, layout.logit_scale, layout.softcap)
     found = over_predicted_rows(head, states, new, counts)
     spellings = session.alignment.target.spellings
