@@ -204,9 +204,12 @@ def align(
 
     Examples
     --------
-    >>> alignment = align(source, target)                                   # doctest: +SKIP
-    >>> alignment.summary()["missing"]                                      # doctest: +SKIP
-    3627
+    >>> from importlib.resources import files
+    >>> from tokensurgeon.vocabulary import load_vocabulary
+    >>> demo = files("tokensurgeon") / "data"  # the tiny models that `tokensurgeon demo` uses
+    >>> alignment = align(load_vocabulary(demo / "source"), load_vocabulary(demo / "donor"))
+    >>> len(alignment.shared), len(alignment.missing)
+    (3223, 2920)
     """
     source_ids = np.full(target.n_rows, -1, dtype=np.int64)
     match = np.zeros(target.n_rows, dtype=np.uint8)

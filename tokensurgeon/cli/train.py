@@ -13,7 +13,6 @@ from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CR
 from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
 
 if TYPE_CHECKING:
-    from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers import TrainedVocabulary
 
 EDITS = ("extend", "prune")
@@ -167,6 +166,8 @@ def command(
     if as_json:
         console.write_json({"path": str(trained.path), **trained.to_dict()})
     else:
+        from tokensurgeon.report.tokenizer_tables import print_trained
+
         print_trained(console.stdout(), trained)
 
 

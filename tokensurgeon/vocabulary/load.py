@@ -26,7 +26,7 @@ from tokensurgeon.vocabulary.originals import (
     original_of,
 )
 from tokensurgeon.vocabulary.parts import guarded
-from tokensurgeon.vocabulary.quarantine import try_apart
+from tokensurgeon.vocabulary.quarantine import try_in_child
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
 CONFIG = "tokenizer_config.json"
@@ -104,7 +104,7 @@ def vocabulary_from_tokenizer(
 def _from_file(file: Path, folder: Path) -> Vocabulary:
     document = read_json(file)
     check_document(document, str(file))
-    try_apart(file, document)
+    try_in_child(file, document)
     tokenizer = guarded(f"{file} cannot be loaded", lambda: Tokenizer.from_file(str(file)))
     _check_ids(tokenizer, document, str(file))
     template = folder / "chat_template.jinja"

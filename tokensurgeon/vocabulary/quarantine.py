@@ -47,7 +47,7 @@ for one in letters:
 another one: forty characters take 2^40 steps."""
 
 
-def try_apart(file: Path, document: Mapping[str, Any]) -> None:
+def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
     """Load an unusual tokenizer.json in a child process; others are not tried.
 
     Parameters

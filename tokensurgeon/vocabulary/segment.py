@@ -96,7 +96,7 @@ class Segmenter:
         return self._preferred[data]
 
     def emits(self, data: bytes) -> int | None:
-        """Return the single id that the tokenizer emits for these bytes amid a text, or None."""
+        """Return the single id that the tokenizer emits for these bytes inside a text, or None."""
         pieces = self.natural(data)
         return pieces[0] if pieces is not None and len(pieces) == 1 else None
 
@@ -145,7 +145,7 @@ class Segmenter:
     # The natural route
 
     def natural(self, data: bytes) -> Pieces | None:
-        """Return the tokenizer's own ids for these bytes amid a text, if these spell them."""
+        """Return the tokenizer's own ids for these bytes inside a text, if these spell them."""
         known = self._natural.get(data, False)
         if known is not False:
             return known  # type: ignore[return-value]
@@ -170,7 +170,7 @@ class Segmenter:
         return ids if len(parts) == len(ids) and b"".join(parts) == data else None
 
     def _encode(self, text: str) -> Pieces | None:
-        """Return the ids of a text amid a text, or None if the tokenizer cannot write it."""
+        """Encode a text as the middle of a text; None if the tokenizer cannot write it."""
         try:
             encoded = guarded(
                 "encoding", lambda: self._tokenizer.encode(text, add_special_tokens=False)

@@ -35,7 +35,7 @@ class Vocabulary:
     spellings : tuple of str or None, by id
         How the tokenizer writes each token; None for holes.
     token_bytes : tuple of bytes or None, by id
-        The exact bytes of each token amid a text; None for controls, unused ids and holes.
+        The exact bytes of each token inside a text; None for controls, unused ids and holes.
     kinds : uint8 (n_rows,)
         A `Kind` per id.
     roles : mapping of str to int
@@ -166,11 +166,11 @@ class Vocabulary:
         return self._segmenter.repeated()
 
     def emits(self, data: bytes) -> int | None:
-        """Return the single id that the tokenizer emits for these bytes amid a text, or None."""
+        """Return the single id that the tokenizer emits for these bytes inside a text, or None."""
         return self._segmenter.emits(data)
 
     def pieces_of(self, data: bytes, forbid: Collection[int] = ()) -> tuple[int, ...] | None:
-        """Return ids that spell exactly these bytes amid a text, none of them in `forbid`.
+        """Return ids that spell exactly these bytes inside a text, none of them in `forbid`.
 
         The tokenizer's own segmentation (without a dummy prefix), if it spells the bytes without
         forbidden ids; else the fewest ids that do. Controls are never used.

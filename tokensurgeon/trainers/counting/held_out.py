@@ -15,7 +15,7 @@ from itertools import chain, islice
 from tokensurgeon.text.corpus import Document
 
 EVERY = 20
-"""One document in so many is held out: 5 % of the text."""
+"""One in twenty documents is held out: 5 % of the text."""
 HELD_OUT_BYTES = 2_000_000
 """Most bytes held out: figures on more text would hardly differ, and training would have less."""
 

@@ -102,13 +102,13 @@ def joined_pattern(
     """Return a pattern that matches runs of the preset's pieces, up to what no token may cross.
 
     Wherever it cuts, the preset's own pattern cuts too. So a run consists of whole pieces, and
-    pieces that stay apart are cut as before.
+    pieces that stay separate are cut as before.
 
     Parameters
     ----------
     name, digits : str
     no_cross : collection of {"newline", "digits", "punctuation"}
-        Pieces of these kinds stay apart.
+        Pieces of these kinds stay separate.
     max_pieces : int or None
         Most pieces of a run. If runs may cross lines, None means `LONGEST_RUN`.
 
@@ -123,21 +123,21 @@ def joined_pattern(
         check_choice("barrier", kind, BARRIERS)
     parts = _alternatives(name, digits)
     kinds = list(parts)
-    # What stays apart is tried before the pieces that may be joined.
-    apart = [parts["digits"]] if "digits" in no_cross else []
+    # What stays separate is tried before the pieces that may be joined.
+    separate = [parts["digits"]] if "digits" in no_cross else []
     inner: dict[str, str] = {}
     lines = "newline" in no_cross
     if lines:
         inner = {"punctuation": rf" ?{_OTHER}++", "blank": rf"(?!\s*[\r\n])(?:{_BLANKS})"}
         if parts["punctuation"] != rf" ?{_OTHER}+":
             # Punctuation, with the line end that belongs to its piece.
-            apart.append(rf" ?{_OTHER}++[\r\n]")
+            separate.append(rf" ?{_OTHER}++[\r\n]")
     if "punctuation" in no_cross:
-        apart.append(rf" ?{_OTHER}")
+        separate.append(rf" ?{_OTHER}")
     barriers = {"digits", "punctuation"} & set(no_cross) | ({"newline"} if lines else set())
     run = "|".join(inner.get(kind, parts[kind]) for kind in kinds if kind not in barriers)
     most = max_pieces or (None if lines else LONGEST_RUN)
-    veto = f"(?!{'|'.join(apart)})" if apart else ""
+    veto = f"(?!{'|'.join(separate)})" if separate else ""
     # An atomic group: without it, both engines that run the pattern would backtrack over pieces.
     repeat = "++" if most is None else f"{{1,{most}}}"
     joined = rf"(?>(?:{veto}(?:{run})){repeat})" if most else rf"(?:{veto}(?:{run})){repeat}"

@@ -42,7 +42,7 @@ TRANSITIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 SAMPLE_BYTES = 24_000_000
 """Bytes of segments on which they are tried; bounds the time of five trainings."""
 TRIED_OF = 8
-"""One segment of the sample in so many measures a share; the others are learned from."""
+"""One in eight segments of the sample measures a share; the others are learned from."""
 FIRST_MERGES = 1024
 """Merges in words before `supertoken` merges in chunks. Without them chunks are merged from bytes,
 which takes three times the memory and gains nothing."""

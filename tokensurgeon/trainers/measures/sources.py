@@ -12,7 +12,7 @@ from tokensurgeon.trainers.counting.counts import Counted
 from tokensurgeon.trainers.mixture import ALL
 
 MOST_FILES = 20
-"""Up to so many files, each is a source of its own: a table of more rows is not read."""
+"""With more files than this, all are one source: a longer table would be hard to read."""
 
 
 @dataclass(frozen=True)
