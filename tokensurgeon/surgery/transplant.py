@@ -85,8 +85,14 @@ def transplant(
 
     Examples
     --------
-    >>> result = transplant(source="model", tokenizer="target")  # doctest: +SKIP
-    >>> result.report.evaluation  # doctest: +SKIP
+    >>> from importlib.resources import files
+    >>> demo = files("tokensurgeon") / "data"  # the tiny models that `tokensurgeon demo` uses
+    >>> mean = {"input": "subword-mean", "output": "subword-mean"}
+    >>> result = transplant(source=demo / "source", tokenizer=demo / "donor", init=mean)
+    >>> result.report.source.n_tokens, result.report.target.n_tokens
+    (4096, 6144)
+    >>> result.rows.input.rows.shape  # nothing is written without `output`
+    (6144, 144)
     """
     recipe = _recipe(recipe, fields)
     for plugin in plugins:
