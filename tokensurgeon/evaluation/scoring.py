@@ -18,6 +18,7 @@ from tokensurgeon.arrays import Float32, Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.model_kinds import decoder_losses, frame_of, masked_losses
+from tokensurgeon.models.batches import batches_by_length
 from tokensurgeon.models.head import OutputHead
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
@@ -146,7 +147,11 @@ def score(
         skip = left_out_bytes([encoded], chunks, model.kind)
     chosen = scored_chunks(encoded, model.max_positions, keep)
     losses: dict[int, Float64] = {}
-    for batch in _batches(encoded, chosen, model.kind):
+    # Of other kinds each chunk is work enough to report.
+    limit = TOKENS_PER_CALL if model.kind == CAUSAL else 1
+    lengths = [len(encoded.prefix) + len(encoded.ids[i]) for i in chosen]
+    for members in batches_by_length(lengths, limit):
+        batch = chosen[members].tolist()
         of_batch = ask(model, vocabulary, chunks, encoded, skip, batch)
         for i, loss in zip(batch, of_batch, strict=True):
             losses[i] = _checked(loss, encoded, i, name)
@@ -224,32 +229,32 @@ def _scores(
     chunks: Sequence[Chunk], encoded: Encoded, skip: Ids, losses: Mapping[int, Float64]
 ) -> Scores:
     """Return the scores from the losses of chunks, without their first `skip` bytes."""
-    n = len(chunks)
-    nll = np.zeros(n)
-    n_bytes = np.zeros(n, dtype=np.int64)
-    n_tokens = np.zeros(n, dtype=np.int64)
-    token_ids = [np.zeros(0, dtype=np.int64)] * n
-    token_nll = [np.zeros(0)] * n
-    token_ends = [np.zeros(0, dtype=np.int64)] * n
     first = 0 if encoded.prefix else 1
-    for i, values in losses.items():
-        ends = encoded.ends[i][first:]
-        scored = ends > skip[i]
-        token_ids[i], token_nll[i] = encoded.ids[i][first:][scored], values[scored]
-        token_ends[i] = ends[scored]
-        nll[i] = values[scored].sum()
-        n_tokens[i] = scored.sum()
-        n_bytes[i] = max(0, chunks[i].n_bytes - int(skip[i]))
+    nothing = np.zeros(0, dtype=np.bool_)
+    scored = [
+        encoded.ends[i][first:] > skip[i] if i in losses else nothing for i in range(len(chunks))
+    ]
+
+    def of_scored(values: Sequence[Ids]) -> tuple[Ids, ...]:
+        return tuple(
+            own[first:][at] if at.size else own[:0] for own, at in zip(values, scored, strict=True)
+        )
+
+    token_nll = tuple(losses[i][at] if i in losses else np.zeros(0) for i, at in enumerate(scored))
+    n_bytes = np.array(
+        [max(0, c.n_bytes - int(skip[i])) if i in losses else 0 for i, c in enumerate(chunks)],
+        dtype=np.int64,
+    )
     return Scores(
-        nll=nll,
+        nll=np.array([own.sum() for own in token_nll], dtype=np.float64),
         n_bytes=n_bytes,
-        n_tokens=n_tokens,
+        n_tokens=np.array([at.sum() for at in scored], dtype=np.int64),
         document=np.array([chunk.document for chunk in chunks], dtype=np.int64),
         comparable=n_bytes > 0,
         lost=~encoded.lossless,
-        token_ids=tuple(token_ids),
-        token_nll=tuple(token_nll),
-        token_ends=tuple(token_ends),
+        token_ids=of_scored(encoded.ids),
+        token_nll=token_nll,
+        token_ends=of_scored(encoded.ends),
         start=np.asarray(skip, dtype=np.int64),
     )
 
@@ -268,19 +273,3 @@ def ask(
     if model.kind == MASKED:
         return [masked_losses(model, vocabulary, chunks[i].text, encoded, i) for i in batch]
     return [decoder_losses(model, encoded, i, int(skip[i])) for i in batch]
-
-
-def _batches(encoded: Encoded, chosen: Ids, kind: str) -> list[list[int]]:
-    """Group chunks by length: those of one length can share a forward pass without padding."""
-    if kind != CAUSAL:  # each is work enough to report
-        return [[int(i)] for i in chosen]
-    order = sorted((int(i) for i in chosen), key=lambda i: (len(encoded.ids[i]), i))
-    batches: list[list[int]] = []
-    for i in order:
-        length = len(encoded.ids[i]) + len(encoded.prefix)
-        # Sorted by length, so this one is the longest of its batch.
-        if batches and (len(batches[-1]) + 1) * length <= TOKENS_PER_CALL:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches

@@ -24,6 +24,18 @@ def batches_of_one_length(ids: Sequence[Sequence[int]]) -> Iterator[Ids]:
             yield members[block]
 
 
+def batches_by_length(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Yield members, shortest first, at most `limit` tokens with their padding at once."""
+    members: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if members and lengths[i] * (len(members) + 1) > limit:
+            yield members
+            members = []
+        members.append(i)
+    if members:
+        yield members
+
+
 def padded_batches(
     ids: Sequence[Sequence[int]], limit: int = TOKENS_PER_BATCH, shortest: int = 1
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
@@ -32,17 +44,8 @@ def padded_batches(
     A sequence is padded on the right, with its last id, where a causal model's earlier positions
     cannot look. Sequences below the length `shortest` are left out.
     """
-    members: list[int] = []
-    for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-        if members and len(ids[i]) * (len(members) + 1) > limit:
-            yield members, _padded(ids, members)
-            members = []
-        if len(ids[i]) >= shortest:
-            members.append(i)
-    if members:
-        yield members, _padded(ids, members)
-
-
-def _padded(ids: Sequence[Sequence[int]], members: list[int]) -> list[list[int]]:
-    longest = len(ids[members[-1]])
-    return [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
+    long = [i for i, sequence in enumerate(ids) if len(sequence) >= shortest]
+    for batch in batches_by_length([len(ids[i]) for i in long], limit):
+        members = [long[i] for i in batch]
+        longest = len(ids[members[-1]])
+        yield members, [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
