@@ -45,10 +45,10 @@ def check_head(model: LanguageModel) -> None:
     states = model.every_state(IDS, model.n_layers)
     for sequence, own, losses in zip(IDS, states, model.nll(IDS), strict=True):
         wanted = torch.from_numpy(model.logits(sequence))
-        logits = model.head.logits(own)
+        logits = model.head.logits(own).cpu()
         torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            model.head.log_softmax(own), wanted.log_softmax(1), rtol=1e-5, atol=1e-5
+            model.head.log_softmax(own).cpu(), wanted.log_softmax(1), rtol=1e-5, atol=1e-5
         )
         np.testing.assert_allclose(model.head.logsumexp(own), wanted.logsumexp(1), atol=1e-5)
         goals = np.array(sequence[1:], dtype=np.int64)
@@ -67,6 +67,14 @@ def test_the_head_is_that_of_the_model(
     model_of: Callable[..., Path], family: str, tied: bool
 ) -> None:
     check_head(load_model(model_of(family, tied)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_the_head_is_that_of_the_model_on_cuda(model_of: Callable[..., Path], family: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    check_head(load_model(model_of(family), device="cuda"))
 
 
 @pytest.mark.parametrize("name", SHAPED)
