@@ -138,11 +138,11 @@ def test_alpha_zero_is_the_mean_of_the_pieces(tied: bool):
 
 def test_composed_rows_are_not_longer_than_trained_ones():
     context = example_context()
-    loud = dataclasses.replace(context, output_rows=context.output_rows.copy())
-    loud.output_rows[:100] *= 30
+    long = dataclasses.replace(context, output_rows=context.output_rows.copy())
+    long.output_rows[:100] *= 30
     for alpha in (0.5, 1.0):
-        made = build("ridge-composer", {"alpha": alpha})(loud).output.values(loud.output_rows)
-        limit = np.quantile(np.linalg.norm(loud.output_rows[loud.anchors], axis=1), 0.99)
+        made = build("ridge-composer", {"alpha": alpha})(long).output.values(long.output_rows)
+        limit = np.quantile(np.linalg.norm(long.output_rows[long.anchors], axis=1), 0.99)
         assert np.linalg.norm(made, axis=1).max() <= limit * 1.0001
 
 

@@ -100,12 +100,12 @@ def test_the_gain_is_how_much_longer_states_are_than_rows(context):
 
 
 def test_the_rows_do_not_change_when_states_are_a_thousand_times_longer(context):
-    class Loud(ExampleStates):
+    class Scaled(ExampleStates):
         def __call__(self, ids, layer, position_ids=None):
             return 1000 * super().__call__(ids, layer, position_ids)
 
-    loud = dataclasses.replace(context, states=Loud(context.input_rows * np.float32(2)))
-    assert rows_of(loud) == pytest.approx(rows_of(context), abs=1e-4)
+    long = dataclasses.replace(context, states=Scaled(context.input_rows * np.float32(2)))
+    assert rows_of(long) == pytest.approx(rows_of(context), abs=1e-4)
 
 
 def test_it_refuses_where_it_cannot_work(context):

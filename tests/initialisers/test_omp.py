@@ -51,7 +51,7 @@ def published(atoms: np.ndarray, x: np.ndarray, k: int) -> float:
     return float(np.linalg.norm(residual) / np.linalg.norm(x))
 
 
-both_choices = pytest.mark.parametrize("exact", [True, False], ids=["exact", "refined"])
+both_choices = pytest.mark.parametrize("exact", [True, False], ids=["exact", "shortlist"])
 
 
 @both_choices
@@ -96,12 +96,12 @@ def rows_with_a_common_direction(rng: np.random.Generator):
 def test_few_searches_leave_no_more_than_the_greedy_choice(make, normalise: bool, k: int):
     atoms, targets = (each.astype(np.float32) for each in make(np.random.default_rng(8)))
     exact = pursue(atoms, targets, k, normalise=normalise, exact=True)
-    refined = pursue(atoms, targets, k, normalise=normalise)
+    shortlisted = pursue(atoms, targets, k, normalise=normalise)
     # Among unit atoms of pure noise the two are even; there a hundredth is granted.
     slack = 1.01 if normalise and make is lengths_of_noise else 1.0
-    assert refined.residual.mean() <= slack * exact.residual.mean()
-    assert ((refined.support >= 0).sum(axis=1) == k).all()
-    for ids in refined.support:
+    assert shortlisted.residual.mean() <= slack * exact.residual.mean()
+    assert ((shortlisted.support >= 0).sum(axis=1) == k).all()
+    for ids in shortlisted.support:
         assert len(set(ids.tolist())) == k
 
 

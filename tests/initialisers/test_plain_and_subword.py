@@ -1,4 +1,4 @@
-"""Floors and the subword family: what each row must be, said with plain arithmetic."""
+"""Baselines and the subword family: what each row must be, said with plain arithmetic."""
 
 from __future__ import annotations
 

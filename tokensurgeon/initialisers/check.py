@@ -1,7 +1,7 @@
 """The conformance kit: does an initialiser keep its contract? For plug-ins as for built-ins.
 
 `check_initialiser` runs it on small made-up surgeries: byte-level vocabularies built in memory,
-random rows, a toy forward pass. It judges form, never quality.
+random rows, a toy forward pass. It checks form, never quality.
 """
 
 from __future__ import annotations
@@ -227,15 +227,12 @@ def _demand(kept: bool, name: str, label: str, what: str) -> None:
 def _check_rows(name: str, label: str, context: InitContext, new: NewRows) -> None:
     if not isinstance(new, NewRows):
         raise InitialiserError(f"'{name}' returns {type(new).__name__}, not NewRows (on {label})")
-    _demand(
-        new.input is not None or new.output is not None, name, label, "returns rows of neither side"
-    )
-    for word, side, rows in (
-        ("input", new.input, context.input_rows),
-        ("output", new.output, context.output_rows),
-    ):
-        if side is not None:
-            _check_side(f"{name}", f"{word} side, {label}", context, side, rows)
+    answered = new.input is not None or new.output is not None
+    _demand(answered, name, label, "returns rows of neither side")
+    if new.input is not None:
+        _check_side(name, f"input side, {label}", context, new.input, context.input_rows)
+    if new.output is not None:
+        _check_side(name, f"output side, {label}", context, new.output, context.output_rows)
 
 
 def _check_side(

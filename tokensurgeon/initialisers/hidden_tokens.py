@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,17 +91,14 @@ def hide(context: InitContext) -> Hidden | None:
         return None
     drawn = sorted(generator.permutation(able)[: 3 * n_wanted].tolist())
     own = {i: int(source_ids[i]) for i in drawn}
-    lengths = {}
-    for i in drawn:
-        spelling = source.pieces_of(target.token_bytes[i] or b"", forbid=(own[i],))
-        if spelling:
-            lengths[i] = len(spelling)
+
+    def spelled(token: int, forbid: Collection[int]) -> tuple[int, ...]:
+        return source.pieces_of(target.token_bytes[token] or b"", forbid=forbid) or ()
+
+    lengths = {i: n for i in drawn if (n := len(spelled(i, (own[i],))))}
     chosen = _alike(lengths, [len(p) for p in context.pieces], n_wanted, generator)
     hidden_ids = {own[i] for i in chosen}
-    spellings = {
-        i: source.pieces_of(target.token_bytes[i] or b"", forbid=hidden_ids) for i in sorted(chosen)
-    }
-    pieces = {i: spelling for i, spelling in spellings.items() if spelling}
+    pieces = {i: found for i in sorted(chosen) if (found := spelled(i, hidden_ids))}
     if len(pieces) < FEWEST_HIDDEN:
         return None
     hidden = list(pieces)
@@ -275,38 +272,27 @@ class Mixture:
     parts: tuple[tuple[Initialiser, tuple[float, ...]], ...]
 
     def __call__(self, context: InitContext) -> NewRows:
-        """Return the side's rows."""
+        """Return Σ weight · rows of the side, the weights of a token those of its stratum."""
         kinds = strata(context.target, context.missing)
-        rows = _mixed(context, self.parts, kinds, self.side)
+        shape = (context.n_missing, context.n_source)
+        weights, columns = sp.csr_array(shape, dtype=np.float64), []
+        virtual: list[Float32] = []
+        dense: Float32 | None = None
+        for method, by_stratum in self.parts:
+            one = _side(method(context), self.side)
+            if one is None:
+                raise InitialiserError(f"'{method.name}' has no {self.side} rows: choose another")
+            scale = np.array(by_stratum)[kinds]
+            if one.weights is not None:
+                scaled = sp.csr_array(sp.diags_array(scale) @ one.weights)
+                weights = sp.csr_array(weights + scaled[:, : context.n_source])
+                if one.virtual is not None:
+                    columns.append(scaled[:, context.n_source :])
+                    virtual.append(one.virtual)
+            if one.dense is not None:
+                added = (scale[:, None] * one.dense).astype(np.float32)
+                dense = added if dense is None else dense + added
+        if virtual:
+            weights = sp.csr_array(sp.hstack([weights, *columns], format="csr"))
+        rows = SideRows(weights, np.concatenate(virtual) if virtual else None, dense)
         return NewRows(input=rows) if self.side == "input" else NewRows(output=rows)
-
-
-def _mixed(
-    context: InitContext,
-    parts: Sequence[tuple[Initialiser, tuple[float, ...]]],
-    kinds: Ids,
-    side: str,
-) -> SideRows:
-    """Return Σ weight · rows, the weights of a token those of its stratum."""
-    shape = (context.n_missing, context.n_source)
-    weights, columns = sp.csr_array(shape, dtype=np.float64), []
-    virtual: list[Float32] = []
-    dense: Float32 | None = None
-    for method, by_stratum in parts:
-        one = _side(method(context), side)
-        if one is None:
-            raise InitialiserError(f"'{method.name}' has no {side} rows: choose another")
-        scale = np.array(by_stratum)[kinds]
-        if one.weights is not None:
-            scaled = sp.csr_array(sp.diags_array(scale) @ one.weights)
-            weights = sp.csr_array(weights + scaled[:, : context.n_source])
-            if one.virtual is not None:
-                columns.append(scaled[:, context.n_source :])
-                virtual.append(one.virtual)
-        if one.dense is not None:
-            added = (scale[:, None] * one.dense).astype(np.float32)
-            dense = added if dense is None else dense + added
-    if virtual:
-        stacked = sp.csr_array(sp.hstack([weights, *columns], format="csr"))
-        return SideRows(stacked, np.concatenate(virtual), dense)
-    return SideRows(weights, None, dense)

@@ -7,6 +7,7 @@ that exists. This module builds instances from settings; it does not run them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -27,34 +28,19 @@ from tokensurgeon.initialisers.contract import Initialiser
 GROUP = "tokensurgeon.initialisers"
 
 _HOUSE = "tokensurgeon.initialisers.methods."
-_FILES: dict[str, tuple[str, ...]] = {
-    "plain": ("zero", "mean", "random", "multivariate"),
-    "subword": (
-        "subword-mean",
-        "subword-first",
-        "subword-last",
-        "subword-ends",
-        "subword-exp",
-        "subword-shrunk",
-    ),
-    "external": ("external",),
-    "omp": ("omp", "omp-published"),
-    "hidden_residual": ("hidden-residual",),
-    "hidden_state": ("hidden-state",),
-    "anchors": (
-        "anchors",
-        "wechsel",
-        "focus",
-        "clp",
-        "tokenadapt",
-        "tokenadapt-local",
-        "tokenadapt-global",
-    ),
-    "ridge_composer": ("ridge-composer",),
-    "hypernetwork_rows": ("hypernetwork",),
-    "fixed_codes": ("binary-code", "glyphs"),
+_FILES = {
+    "plain": "zero mean random multivariate",
+    "subword": ("subword-mean subword-first subword-last subword-ends subword-exp subword-shrunk"),
+    "external": "external",
+    "omp": "omp omp-published",
+    "hidden_residual": "hidden-residual",
+    "hidden_state": "hidden-state",
+    "anchors": "anchors wechsel focus clp tokenadapt tokenadapt-local tokenadapt-global",
+    "ridge_composer": "ridge-composer",
+    "hypernetwork_rows": "hypernetwork",
+    "fixed_codes": "binary-code glyphs",
 }
-_BUILTINS = {name: file for file, names in _FILES.items() for name in names}
+_BUILTINS = {name: file for file, names in _FILES.items() for name in names.split()}
 _CLASSES: dict[str, type[Initialiser]] = {}
 _SCANNED: list[bool] = []
 
@@ -111,7 +97,12 @@ def initialiser(name: str) -> Callable[[Class], Class]:
 
 
 def preset(
-    name: str, base: type, *, fixed: Mapping[str, Any], settings: Mapping[str, Any], doc: str
+    name: str,
+    base: type,
+    doc: str,
+    *,
+    fixed: Mapping[str, Any] = types.MappingProxyType({}),
+    settings: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> None:
     """Register a method that is a choice of settings of another.
 
@@ -120,13 +111,13 @@ def preset(
     name : str
     base : class
         Annotates every setting and gives each a value; has `__call__`.
+    doc : str
+        The docstring.
     fixed : mapping
         Settings that are given a value for good.
     settings : mapping
         Settings that a user may set, in the order in which they are shown, with their defaults.
         One whose default is not None cannot be None.
-    doc : str
-        The docstring.
     """
     kinds = {
         key: base.__annotations__[key].removesuffix("" if default is None else " | None")
@@ -201,7 +192,7 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Initialiser:
         If a key is unknown, a value has the wrong type, or is out of its range.
     """
     cls = get(name)
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    known = settings_of(name)
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in (settings or {}).items():
@@ -210,15 +201,9 @@ def build(name: str, settings: Mapping[str, Any] | None = None) -> Initialiser:
             hint = _nearest(field_name, list(known)) if known else "it has no settings"
             raise SettingError(f"'{name}' has no setting '{key}'; {hint}")
         values[field_name] = _parse(value, hints[field_name], f"{name}.{field_name}")
-    lacking = [
-        field.name
-        for field in known.values()
-        if field.name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if lacking:
-        raise SettingError(f"'{name}' needs '{lacking[0]}'; give --set {name}.{lacking[0]}=…")
+    for key, default in known.items():
+        if default is dataclasses.MISSING and key not in values:
+            raise SettingError(f"'{name}' needs '{key}'; give --set {name}.{key}=…")
     return cls(**values)
 
 
@@ -274,20 +259,10 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
             return value
         if isinstance(value, str) and value.lower() in _YES | _NO:
             return value.lower() in _YES
-    elif kind is int and not isinstance(value, bool):
-        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-            return int(value)
-        if isinstance(value, str):
-            try:
-                return int(value)
-            except ValueError:
-                pass
-    elif kind is float and not isinstance(value, bool):
-        if isinstance(value, int | float | str):
-            try:
-                return float(value)
-            except ValueError:
-                pass
+    elif kind in (int, float) and not isinstance(value, bool):
+        if kind is float or not isinstance(value, float) or value.is_integer():
+            with contextlib.suppress(TypeError, ValueError):
+                return kind(value)
     elif kind is str and isinstance(value, str | Path | int | float):
         return str(value)
     elif isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind):
@@ -328,12 +303,12 @@ def load_plugin(path: str | Path) -> list[str]:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InitialiserError(f"the plug-in {path} fails on import: {reason}") from error
-    found = [name for name, cls in _CLASSES.items() if cls.__module__ == module_name]
-    if not found:
+    registered = [name for name, cls in _CLASSES.items() if cls.__module__ == module_name]
+    if not registered:
         raise InitialiserError(
             f"the plug-in {path} registers nothing; decorate a class with @initialiser(NAME)"
         )
-    return sorted(found)
+    return sorted(registered)
 
 
 def _scan_entry_points() -> None:
@@ -349,7 +324,7 @@ def _scan_entry_points() -> None:
                 f"'{entry.name}'; uninstall it, or have its author rename it"
             )
         try:
-            found = entry.load()
+            loaded = entry.load()
         except InitialiserError:
             raise
         except Exception as error:
@@ -357,6 +332,6 @@ def _scan_entry_points() -> None:
             raise InitialiserError(
                 f"the installed plug-in '{entry.name}' ({entry.value}) fails on import: {reason}"
             ) from error
-        if getattr(found, "name", None) is None or found.name not in _CLASSES:
-            initialiser(entry.name)(found)
+        if getattr(loaded, "name", None) is None or loaded.name not in _CLASSES:
+            initialiser(entry.name)(loaded)
     _SCANNED.append(True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from tokensurgeon.arrays import Ids
 from tokensurgeon.initialisers.hypernetwork.row_network import NetworkComposer, pack
-from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
 
 BATCH = 512
 """Spellings of a step: large enough for a fast product, a small share of a vocabulary."""
@@ -46,7 +45,13 @@ class RowExamples:
         """Whether there is anything to train on."""
         return len(self._trained) >= 2
 
-    def loss(self, composer: NetworkComposer, index: Ids) -> torch.Tensor:
+    def loss(self, composer: NetworkComposer, number: int) -> torch.Tensor:
+        """Return the error on batch `number`."""
+        generator = np.random.default_rng((self._seed, 2, number))
+        chosen = generator.integers(len(self._trained), size=min(BATCH, len(self._trained)))
+        return self._error(composer, self._trained[chosen])
+
+    def _error(self, composer: NetworkComposer, index: Ids) -> torch.Tensor:
         """Return the mean squared error of the rows in units of their variance, over all sides."""
         packed = pack([self._spellings[i] for i in index.tolist()], composer.device)
         owners = torch.from_numpy(self._owners[index]).to(composer.device)
@@ -55,23 +60,11 @@ class RowExamples:
             losses.append(((composed - rows[owners]) ** 2).mean() / rows.var().clamp_min(1e-30))
         return torch.stack(losses).mean()
 
-    def held_out(self, composer: NetworkComposer) -> float:
+    def validate(self, composer: NetworkComposer) -> float:
         """Return the error on tokens held out."""
         if not len(self._held):
             return float("nan")
         with torch.no_grad():
             parts = np.array_split(self._held, -(-len(self._held) // BATCH))
-            losses = [float(self.loss(composer, part)) for part in parts]
+            losses = [float(self._error(composer, part)) for part in parts]
         return float(np.average(losses, weights=[len(part) for part in parts]))
-
-    def train(
-        self, composer: NetworkComposer, loop: TrainingLoop, progress: Callable[[int, int], None]
-    ) -> None:
-        """Run a training loop."""
-
-        def step(number: int) -> torch.Tensor:
-            generator = np.random.default_rng((self._seed, 2, number))
-            chosen = generator.integers(len(self._trained), size=min(BATCH, len(self._trained)))
-            return self.loss(composer, self._trained[chosen])
-
-        loop.run(step, lambda: self.held_out(composer), progress)

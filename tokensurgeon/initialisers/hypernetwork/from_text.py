@@ -7,7 +7,7 @@ these rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.initialisers.hypernetwork.row_network import NetworkComposer, pack
-from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
 from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import Draws, Sample
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 
@@ -59,7 +58,7 @@ class TextExamples:
     model : LanguageModel
         The source; its body is not changed.
     draws : Draws
-    texts, selection : sequence of str
+    texts, validation : sequence of str
         What is trained on, and what validates the training.
     prefix : sequence of int
         Source ids that a text starts with.
@@ -72,7 +71,7 @@ class TextExamples:
         model: Any,
         draws: Draws,
         texts: Sequence[str],
-        selection: Sequence[str],
+        validation: Sequence[str],
         *,
         prefix: Sequence[int],
         output_bias: Float32 | None,
@@ -83,7 +82,7 @@ class TextExamples:
         self._bias = output_bias
         self._chunks = chunk_documents(texts, max_bytes_per_chunk=CHUNK)
         self._validation = chunk_documents(
-            selection, max_bytes_per_chunk=CHUNK, max_bytes_total=VALIDATION_BYTES
+            validation, max_bytes_per_chunk=CHUNK, max_bytes_total=VALIDATION_BYTES
         )
         self._sample: tuple[int, Sample] | None = None
         self._unseen = draws.draw(UNSEEN)
@@ -105,8 +104,8 @@ class TextExamples:
         """Whether there is anything to train on."""
         return bool(self._chunks and self._validation)
 
-    def bits_per_byte(self, composer: NetworkComposer) -> float:
-        """Return the model's figure on the validation text under the unseen vocabulary."""
+    def validate(self, composer: NetworkComposer) -> float:
+        """Return the model's bits per byte on the validation text under the unseen vocabulary."""
         sample = self._unseen
         cut = self._cut(sample, self._validation)
         rows, bias, indices = self._whole(composer, sample)
@@ -114,17 +113,7 @@ class TextExamples:
         losses = patched.nll([_indexed(ids, indices).tolist() for ids in cut.sequences])
         return float(sum(map(np.sum, losses)) / np.log(2) / max(1, cut.n_bytes))
 
-    def train(
-        self, composer: NetworkComposer, loop: TrainingLoop, progress: Callable[[int, int], None]
-    ) -> None:
-        """Run a training loop."""
-        loop.run(
-            lambda number: self._loss(composer, number),
-            lambda: self.bits_per_byte(composer),
-            progress,
-        )
-
-    def _loss(self, composer: NetworkComposer, number: int) -> torch.Tensor:
+    def loss(self, composer: NetworkComposer, number: int) -> torch.Tensor:
         """Return the model's mean loss on batch `number`, in nats."""
         generator = np.random.default_rng((self._seed, 3, number))
         which = (number // STEPS_PER_SAMPLE) % MOST_SAMPLES

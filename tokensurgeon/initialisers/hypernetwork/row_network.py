@@ -143,10 +143,7 @@ class DeviceRows:
 
     @classmethod
     def make(
-        cls,
-        sides: Sequence[FittedComposer],
-        matrices: Sequence[Float32],
-        device: torch.device | str,
+        cls, sides: Sequence[FittedComposer], matrices: Sequence[Float32], device: str
     ) -> DeviceRows:
         """Bring finite rows to a device and whiten them there."""
         rows = [to_device(matrix, device) for matrix in matrices]
@@ -197,9 +194,8 @@ class NetworkComposer:
         kinds = torch.arange(2, LONGEST_COUNT + 1, device=packed.counts.device)
         indicators = (count == kinds).float()
         composed = []
-        for rows, white, linear, shift in zip(
-            self.rows, self.white, self._maps, self._shifts, strict=True
-        ):
+        sides = zip(self.rows, self.white, self._maps, self._shifts, strict=True)
+        for rows, white, linear, shift in sides:
             mean = functional.embedding_bag(packed.flat, white, packed.starts, mode="mean")
             seen = torch.cat([white[packed.first], mean, white[packed.last], indicators], dim=1)
             plain = functional.embedding_bag(packed.flat, rows, packed.starts, mode="mean")
@@ -215,12 +211,9 @@ class NetworkComposer:
                 shown = packed.shown[part, :steps]
                 pieces = torch.cat([white[shown] for white in self.white], dim=-1)
                 corrections = self.network(pieces, packed.real[part, :steps])
-                composed = [
-                    one.index_add(0, part, deviation * more)
-                    for one, deviation, more in zip(
-                        composed, self._deviations, corrections, strict=True
-                    )
-                ]
+                for side, correction in enumerate(corrections):
+                    correction = self._deviations[side] * correction
+                    composed[side] = composed[side].index_add(0, part, correction)
         norms = [one.norm(dim=1, keepdim=True).clamp_min(1e-30) for one in composed]
         return [
             one * (limit / norm).clamp(max=1.0)
@@ -240,8 +233,6 @@ class NetworkComposer:
         parts = [[np.zeros((0, rows.shape[1]), np.float32)] for rows in self.rows]
         with torch.no_grad():
             for block in blocks(len(spellings), at_once):
-                for part, rows in zip(
-                    parts, self(pack(spellings[block], self.device)), strict=True
-                ):
-                    part.append(rows.float().cpu().numpy())
+                for side, rows in enumerate(self(pack(spellings[block], self.device))):
+                    parts[side].append(rows.float().cpu().numpy())
         return [np.concatenate(part) for part in parts]

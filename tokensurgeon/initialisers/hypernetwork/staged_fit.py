@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,11 @@ class StagedFit:
             loops.append(loop)
             begun, name = time.perf_counter(), STAGES[number]
             composer = composer_of(ridge, context, network)
-            examples.train(composer, loop, context.steps(f"{NAME}: {name}"))
+            loop.run(
+                partial(examples.loss, composer),
+                partial(examples.validate, composer),
+                context.steps(f"{NAME}: {name}"),
+            )
             trained = replace(ridge, network=arrays_of(network))
             if not validate(name, trained, begun, loop.done):
                 network.load_state_dict(new_network(ridge, context).state_dict())
@@ -288,8 +293,8 @@ class _Validation:
         """Measure a stage; True if it is kept."""
         composer = composer_of(hypernet, self._context)
         seconds = round(time.perf_counter() - begun, 1)
-        error = self._rows.held_out(composer)
-        bits = None if self._text is None else self._text.bits_per_byte(composer)
+        error = self._rows.validate(composer)
+        bits = None if self._text is None else self._text.validate(composer)
         figure = error if bits is None else bits
         kept = not self.table or figure < self._lowest - LEAST_GAIN
         self.table.append(FitStage(name, error, bits, kept, seconds, steps))

@@ -181,20 +181,7 @@ _SPACE: dict[str, Any] = {"space": None, "encoder": None}
 preset(
     "anchors",
     AnchorMethod,
-    fixed={},
-    settings={
-        "space": None,
-        "combiner": "nearest",
-        "k": None,
-        "temperature": 0.1,
-        "encoder": None,
-        "layer": None,
-        "dim": 128,
-        "window": 4,
-        "centre": True,
-        "shared_only": False,
-    },
-    doc="""Any space with any combiner; a token that the space does not know gets its pieces.
+    """Any space with any combiner; a token that the space does not know gets its pieces.
 
     Parameters
     ----------
@@ -232,14 +219,24 @@ preset(
     the same weights, and a tied matrix takes the output side's. Random: the SVD of a space and
     the anchors that ridge holds out, by `context.seed`.
     """,
+    settings={
+        "space": None,
+        "combiner": "nearest",
+        "k": None,
+        "temperature": 0.1,
+        "encoder": None,
+        "layer": None,
+        "dim": 128,
+        "window": 4,
+        "centre": True,
+        "shared_only": False,
+    },
 )
 
 preset(
     "wechsel",
     AnchorMethod,
-    fixed={"combiner": "nearest"},
-    settings={**_SPACE, "k": 10, "temperature": 0.1, "dim": 128},
-    doc="""The k nearest tokens in static vectors, softmax(cosine / temperature) (Minixhofer, 2022).
+    """The k nearest tokens in static vectors, softmax(cosine / temperature) (Minixhofer, 2022).
 
     "WECHSEL: Effective initialization of subword embeddings for cross-lingual transfer of
     monolingual language models", arXiv 2112.06598, with its k = 10 and temperature 0.1. A
@@ -256,14 +253,14 @@ preset(
     temperature : float
         Above 0.
     """,
+    fixed={"combiner": "nearest"},
+    settings={**_SPACE, "k": 10, "temperature": 0.1, "dim": 128},
 )
 
 preset(
     "focus",
     AnchorMethod,
-    fixed={"combiner": "sparsemax", "shared_only": True},
-    settings={**_SPACE, "temperature": 1.0, "dim": 128},
-    doc="""Sparsemax over the cosines to all shared tokens (Dobler & de Melo, 2023).
+    """Sparsemax over the cosines to all shared tokens (Dobler & de Melo, 2023).
 
     "FOCUS: Effective Embedding Initialization for Monolingual Specialization of Multilingual
     Models", arXiv 2305.14481. A variant: the published vectors are fastText's, trained on a text
@@ -277,14 +274,14 @@ preset(
     temperature : float
         Divides the cosines, above 0; 1 as published.
     """,
+    fixed={"combiner": "sparsemax", "shared_only": True},
+    settings={**_SPACE, "temperature": 1.0, "dim": 128},
 )
 
 preset(
     "clp",
     AnchorMethod,
-    fixed={"combiner": "cosine", "shared_only": True},
-    settings={**_SPACE, "k": None, "dim": 128},
-    doc="""All shared tokens, weighted by their cosine in a small donor's space (Ostendorff, 2023).
+    """All shared tokens, weighted by their cosine in a small donor's space (Ostendorff, 2023).
 
     "Efficient Language Model Training through Cross-Lingual and Progressive Transfer Learning",
     Ostendorff & Rehm, arXiv 2301.09626. Faithful with a donor, but that negative cosines do not
@@ -299,14 +296,14 @@ preset(
         Only the k nearest count, 1 or more; None is all, as published. With all of them the rows
         are dense, for nearly every weight is above 0.
     """,
+    fixed={"combiner": "cosine", "shared_only": True},
+    settings={**_SPACE, "k": None, "dim": 128},
 )
 
 preset(
     "tokenadapt",
     AnchorMethod,
-    fixed={"combiner": "nearest"},
-    settings={**_SPACE, "share": 0.3, "k": 3, "temperature": 0.3, "dim": 128},
-    doc="""A share of the k nearest tokens, the rest of the own pieces (Sharthak et al., 2025).
+    """A share of the k nearest tokens, the rest of the own pieces (Sharthak et al., 2025).
 
     "Achieving Tokenizer Flexibility in Language Models through Heuristic Adaptation and Supertoken
     Learning", arXiv 2505.09738: row = (1 − share)·local + share·global. Local: the pieces' rows,
@@ -326,14 +323,14 @@ preset(
     temperature : float
         Above 0; 0.3 as published.
     """,
+    fixed={"combiner": "nearest"},
+    settings={**_SPACE, "share": 0.3, "k": 3, "temperature": 0.3, "dim": 128},
 )
 
 preset(
     "tokenadapt-local",
     AnchorMethod,
-    fixed={"share": 0.0},
-    settings={**_SPACE, "temperature": 0.3, "dim": 128},
-    doc="""The local part of `tokenadapt`: the own pieces, weighed by likeness and length.
+    """The local part of `tokenadapt`: the own pieces, weighed by likeness and length.
 
     With a temperature of 0.3 it is near a mean of the pieces weighted by their length.
 
@@ -342,14 +339,14 @@ preset(
     space, encoder, temperature, dim
         As those of `tokenadapt`.
     """,
+    fixed={"share": 0.0},
+    settings={**_SPACE, "temperature": 0.3, "dim": 128},
 )
 
 preset(
     "tokenadapt-global",
     AnchorMethod,
-    fixed={"combiner": "nearest", "share": 1.0},
-    settings={**_SPACE, "k": 3, "temperature": 0.3, "dim": 128},
-    doc="""The global part of `tokenadapt`: the k nearest source tokens, softmax(cosine / T).
+    """The global part of `tokenadapt`: the k nearest source tokens, softmax(cosine / T).
 
     A token that the space does not know gets the local part.
 
@@ -358,4 +355,6 @@ preset(
     space, encoder, k, temperature, dim
         As those of `tokenadapt`.
     """,
+    fixed={"combiner": "nearest", "share": 1.0},
+    settings={**_SPACE, "k": 3, "temperature": 0.3, "dim": 128},
 )

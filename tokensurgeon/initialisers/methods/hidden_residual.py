@@ -99,12 +99,8 @@ class HiddenResidual:
         if context.states is None:
             return 0
         runs = _runs_of(context, context.pieces)
-        n_sampled = len(_sample(context))
-        return (
-            sum(map(len, runs.words))
-            + sum(map(len, runs.lone))
-            + n_sampled * (len(context.prefix) + 1)
-        )
+        sampled = len(_sample(context)) * (len(context.prefix) + 1)
+        return sum(map(len, runs.words)) + sum(map(len, runs.lone)) + sampled
 
 
 def _sample(context: InitContext) -> Ids:

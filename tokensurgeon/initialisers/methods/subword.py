@@ -60,9 +60,7 @@ class Subword:
 preset(
     "subword-mean",
     Subword,
-    fixed={},
-    settings={},
-    doc="""The mean of the pieces' rows, on both sides: the strong plain baseline.
+    """The mean of the pieces' rows, on both sides: the strong plain baseline.
 
     Fast Vocabulary Transfer (Gee et al., 2022), ReTok (Gu et al., 2024). Nothing is random;
     there are no settings.
@@ -72,37 +70,32 @@ preset(
 preset(
     "subword-first",
     Subword,
+    "The first piece's row, on both sides. Nothing is random; there are no settings.",
     fixed={"weigh": (first_weights, first_weights)},
-    settings={},
-    doc="The first piece's row, on both sides. Nothing is random; there are no settings.",
 )
 
 preset(
     "subword-last",
     Subword,
+    "The last piece's row, on both sides. Nothing is random; there are no settings.",
     fixed={"weigh": (last_weights, last_weights)},
-    settings={},
-    doc="The last piece's row, on both sides. Nothing is random; there are no settings.",
 )
 
 preset(
     "subword-ends",
     Subword,
-    fixed={"weigh": (last_weights, first_weights)},
-    settings={},
-    doc="""Input: the last piece's row, what the model has just read. Output: the first piece's.
+    """Input: the last piece's row, what the model has just read. Output: the first piece's.
 
     To predict a token is, for the model, to predict its first piece. The two sides want opposite
     ends, so one tied matrix cannot have both. Nothing is random; there are no settings.
     """,
+    fixed={"weigh": (last_weights, first_weights)},
 )
 
 preset(
     "subword-exp",
     Subword,
-    fixed={},
-    settings={"rate": 2.0},
-    doc="""Weights ∝ e^(rate·j) over pieces j on the input side, e^(−rate·j) on the output side.
+    """Weights ∝ e^(rate·j) over pieces j on the input side, e^(−rate·j) on the output side.
 
     AdaptiVocab (Nakash et al., 2025). As with `subword-ends`, the sides differ, so one tied matrix
     is refused. Nothing is random.
@@ -112,14 +105,13 @@ preset(
     rate : float
         0 is the plain mean, large values are `subword-ends`; 0 to 50.
     """,
+    settings={"rate": 2.0},
 )
 
 preset(
     "subword-shrunk",
     Subword,
-    fixed={},
-    settings={"shrink": 0.5},
-    doc="""Input: the mean of the pieces. Output: that mean, pulled towards the mean output row.
+    """Input: the mean of the pieces. Output: that mean, pulled towards the mean output row.
 
     u = ū + (1 − c)(u_sub − ū). A new output row competes with rows that were trained not to fire;
     shrinking it costs its logit some variance and the others less. Where one tied matrix serves
@@ -130,4 +122,5 @@ preset(
     shrink : float
         c, 0 (the plain mean of the pieces) to 1 (the mean row).
     """,
+    settings={"shrink": 0.5},
 )

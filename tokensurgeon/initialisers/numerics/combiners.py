@@ -289,10 +289,9 @@ class _Growing:
         """Return what was collected."""
         if self._dense:
             return Combined(self._answered, None, tuple(self._dense))
-        shape = (len(self._answered), self._n_anchors)
-        if not self._blocks:
-            return Combined(self._answered, sp.csr_array(shape, dtype=np.float64))
-        return Combined(self._answered, sp.csr_array(sp.vstack(self._blocks, format="csr")))
+        nothing = sp.csr_array((len(self._answered), self._n_anchors), dtype=np.float64)
+        weights = sp.vstack(self._blocks, format="csr") if self._blocks else nothing
+        return Combined(self._answered, sp.csr_array(weights))
 
     def _multiply(self) -> None:
         """Multiply out what was collected, and go on with products."""

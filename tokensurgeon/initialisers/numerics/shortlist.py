@@ -96,12 +96,10 @@ def shortlist_choice(
     stop_at = max(tolerance, NOISE) * size
     support = torch.full((n, room), -1, dtype=torch.int64, device=device)
     count = torch.zeros(n, dtype=torch.int64, device=device)
-    n_forced = 0
     if forced is not None and forced.shape[1]:
-        n_forced = forced.shape[1]
-        kept = independent(dictionary, forced.to(device))
-        support[:, :n_forced] = kept
-        count = (kept >= 0).sum(dim=1)
+        first = independent(dictionary, forced.to(device))
+        support[:, : first.shape[1]] = first
+        count = (first >= 0).sum(dim=1)
     fixed = count.clone()
     group = group_of(shortlist_size(k), x)
     pace = pace_of(dictionary.normalise, k, x.shape[1])
@@ -109,19 +107,16 @@ def shortlist_choice(
     searching = ((size > 0) & (fixed < k)).nonzero()[:, 0]
     while len(searching):
         used = int(count[searching].max())
-        residual, factors = [], []
-        for part in torch.split(searching, group):
-            left, factor = _residual(dictionary, x[part], support[part, :used])
-            residual.append(left)
-            factors.append(factor)
-        left = torch.cat(residual)
+        parts = [
+            _residual(dictionary, x[part], support[part, :used])
+            for part in torch.split(searching, group)
+        ]
+        left, factor = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         open_ = torch.linalg.vector_norm(left, dim=1) > stop_at[searching]
         if not bool(open_.all()):
-            searching, left = searching[open_], left[open_]
-            factors = [torch.cat(factors)[open_]]
+            searching, left, factor = searching[open_], left[open_], factor[open_]
             if not len(searching):
                 break
-        factor = torch.cat(factors)
         ids, scores = dictionary.search(left, support[searching, :used], shortlist_size(k))
         stuck = []
         for at in torch.split(torch.arange(len(searching), device=device), group):

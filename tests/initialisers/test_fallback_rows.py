@@ -1,4 +1,4 @@
-"""Floor rows: the mean, and an output row that no hidden state prefers."""
+"""Fallback rows: the mean, and an output row that no hidden state prefers."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def cost(context, row):
 
 
 def test_suppressed_rows_take_next_to_nothing_on_states_they_have_not_seen(context):
-    quiet = suppressed_output_row(context)
-    assert quiet.bias == 0.0
-    assert quiet.cost < 0.01
-    assert cost(context, quiet.row) < 0.05
+    suppressed = suppressed_output_row(context)
+    assert suppressed.bias == 0.0
+    assert suppressed.cost < 0.01
+    assert cost(context, suppressed.row) < 0.05
     mean = mean_row(context.output_rows, context.anchors)
-    assert cost(context, quiet.row) < 0.1 * cost(context, mean)
-    assert cost(context, quiet.row) < 0.1 * cost(context, np.zeros(context.width, np.float32))
+    assert cost(context, suppressed.row) < 0.1 * cost(context, mean)
+    assert cost(context, suppressed.row) < 0.1 * cost(context, np.zeros(context.width, np.float32))
 
 
 def test_states_inside_a_text_are_heard_even_of_two_documents(context):
@@ -93,37 +93,37 @@ def test_states_inside_a_text_are_heard_even_of_two_documents(context):
 
 def test_the_norm_of_a_suppressed_row_is_bounded_whatever_it_costs(context):
     small = dataclasses.replace(context, output_rows=context.output_rows * np.float32(0.02))
-    quiet = suppressed_output_row(small)
+    suppressed = suppressed_output_row(small)
     limit = 2 * np.quantile(np.linalg.norm(small.output_rows[small.anchors], axis=1), 0.99)
-    assert quiet.norm <= limit * 1.001
-    assert quiet.norm == pytest.approx(np.linalg.norm(quiet.row), rel=1e-4)
-    assert quiet.cost > suppressed_output_row(context).cost
+    assert suppressed.norm <= limit * 1.001
+    assert suppressed.norm == pytest.approx(np.linalg.norm(suppressed.row), rel=1e-4)
+    assert suppressed.cost > suppressed_output_row(context).cost
 
 
 def test_where_the_output_has_a_bias_the_bias_is_low(context):
     bias = np.random.default_rng(0).standard_normal(context.n_source).astype(np.float32)
     biased = dataclasses.replace(context, output_bias=bias)
-    quiet = suppressed_output_row(biased)
-    assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
-    assert quiet.margin >= 20 - 1e-6
-    assert np.quantile(margins(biased, quiet.row, quiet.bias), 0.05) > 15
+    suppressed = suppressed_output_row(biased)
+    assert np.array_equal(suppressed.row, mean_row(context.output_rows, context.anchors))
+    assert suppressed.margin >= 20 - 1e-6
+    assert np.quantile(margins(biased, suppressed.row, suppressed.bias), 0.05) > 15
     blind = suppressed_output_row(dataclasses.replace(biased, states=None))
     assert blind.bias <= bias.min() - 20
 
 
 def test_a_softcap_is_undone_as_far_as_it_goes(context):
     capped = dataclasses.replace(context, softcap=30.0)
-    quiet = suppressed_output_row(capped)
-    assert np.isfinite(quiet.row).all()
-    assert np.median(margins(capped, quiet.row, softcap=30.0)) > 15
+    suppressed = suppressed_output_row(capped)
+    assert np.isfinite(suppressed.row).all()
+    assert np.median(margins(capped, suppressed.row, softcap=30.0)) > 15
 
 
 def test_without_forward_passes_it_is_the_mean_row(context):
-    quiet = suppressed_output_row(dataclasses.replace(context, states=None))
-    assert np.array_equal(quiet.row, mean_row(context.output_rows, context.anchors))
-    assert np.isnan(quiet.margin)
-    assert np.isnan(quiet.cost)
-    assert quiet.n_probes == 0
+    suppressed = suppressed_output_row(dataclasses.replace(context, states=None))
+    assert np.array_equal(suppressed.row, mean_row(context.output_rows, context.anchors))
+    assert np.isnan(suppressed.margin)
+    assert np.isnan(suppressed.cost)
+    assert suppressed.n_probes == 0
 
 
 def test_the_same_seed_gives_the_same_row(context):
