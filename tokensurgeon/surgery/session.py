@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -58,19 +59,32 @@ class Once(Generic[T]):
         return bool(self._value)
 
 
-EVERYTHING = frozenset({"pair", "seed", "untie", "texts"})
-DEPENDS_ON: dict[str, frozenset[str]] = {
-    "runs_here": frozenset(),
-    "model": frozenset(),
-    "states": frozenset(),
-    "source_rows": frozenset(),
-    "texts": frozenset({"texts"}),
-    "counts": frozenset({"pair", "texts"}),
-    "context": EVERYTHING,
-    "suppressed_row": EVERYTHING,
-    "calibration_data": EVERYTHING,
-}
-"""What each part of a session depends on, of what a variant may change."""
+class Part(Generic[T]):
+    """A property of a session that is made once; variants share it unless it depends on the change.
+
+    Parameters
+    ----------
+    make : callable(Session) -> T
+    depends_on : set of str
+        Of what `Session.variant` may change: ``pair``, ``seed``, ``untie``, ``texts``.
+    """
+
+    def __init__(self, make: Callable[[Session], T], depends_on: frozenset[str]) -> None:
+        self.make, self.depends_on, self.__doc__ = make, depends_on, make.__doc__
+        self.name = make.__name__
+
+    def __get__(self, session: Session, owner: type[Session]) -> T:
+        """Return the value."""
+        return self.of(session)()
+
+    def of(self, session: Session) -> Once[T]:
+        """Return the holder of the value."""
+        return session.parts.setdefault(self.name, Once(partial(self.make, session)))
+
+
+def part(*depends_on: str) -> Callable[[Callable[[Session], T]], Part[T]]:
+    """Make a method of a session a `Part` that depends on what is named."""
+    return lambda make: Part(make, frozenset(depends_on))
 
 
 class Session:
@@ -84,6 +98,8 @@ class Session:
         Seconds by stage of the surgery; shared by variants.
     warnings : list of str
         Shared by variants.
+    parts : dict of str to Once
+        What was made, and what is to be made for several variants.
     """
 
     def __init__(
@@ -99,20 +115,8 @@ class Session:
         self.inputs, self.progress = inputs, progress
         self.timings = Timings() if timings is None else timings
         self.warnings = list(inputs.notes) if warnings is None else warnings
+        self.parts: dict[str, Once[Any]] = dict(parts or {})
         self._given_texts = None if texts is None else tuple(texts)
-        makers: dict[str, Callable[[], Any]] = {
-            "runs_here": lambda: can_run(inputs.checkpoint, inputs.recipe),
-            "model": self._load_model,
-            "states": lambda: SourceStates(inputs.checkpoint, lambda: self.model),
-            "source_rows": self._read_source_rows,
-            "texts": self._read_texts,
-            "counts": self._count_tokens,
-            "context": self._make_context,
-            "suppressed_row": lambda: suppressed_output_row(self.context),
-            "calibration_data": self._read_calibration_data,
-        }
-        shared = parts or {}
-        self._parts = {name: shared.get(name) or Once(make) for name, make in makers.items()}
 
     def variant(
         self,
@@ -139,14 +143,14 @@ class Session:
         updates = {name: value for name, value in changes.items() if value is not None}
         changed = set(updates) | ({"pair"} if inputs else set()) | ({"texts"} if texts else set())
         pair = inputs or self.inputs
-        parts = {name: part for name, part in self._parts.items() if not DEPENDS_ON[name] & changed}
+        known = [each for each in vars(Session).values() if isinstance(each, Part)]
         return Session(
             replace(pair, recipe=pair.recipe.model_copy(update=updates)),
             progress=self.progress,
             timings=self.timings,
             warnings=self.warnings,
             texts=self._given_texts if texts is None else texts,
-            parts=parts,
+            parts={each.name: each.of(self) for each in known if not each.depends_on & changed},
         )
 
     @property
@@ -159,10 +163,10 @@ class Session:
         """From the source's vocabulary to the target's."""
         return self.inputs.alignment
 
-    @property
+    @part()
     def runs_here(self) -> bool:
-        """Whether the source fits into memory, or may be spread; else it is not run."""
-        return bool(self._parts["runs_here"]())
+        """Whether the source fits into memory, or may lie on several devices."""
+        return can_run(self.inputs.checkpoint, self.recipe)
 
     @property
     def runs_source(self) -> bool:
@@ -176,66 +180,9 @@ class Session:
             inputs.checkpoint, inputs.recipe, self.runs_here, name, causal=causal, trains=trains
         )
 
-    @property
+    @part()
     def model(self) -> LanguageModel:
         """The source, loaded."""
-        model: LanguageModel = self._parts["model"]()
-        return model
-
-    @property
-    def model_loaded(self) -> bool:
-        """Whether something has asked for the model."""
-        return self._parts["model"].made
-
-    @property
-    def states(self) -> SourceStates:
-        """The source's forward pass; it counts the tokens that were run through it."""
-        states: SourceStates = self._parts["states"]()
-        return states
-
-    @property
-    def calibration_texts(self) -> tuple[str, ...]:
-        """The calibration documents."""
-        texts: tuple[str, ...] = self._parts["texts"]()
-        return texts
-
-    @property
-    def context(self) -> WatchedContext:
-        """What every initialiser of this surgery sees."""
-        context: WatchedContext = self._parts["context"]()
-        return context
-
-    @property
-    def suppressed_row(self) -> SuppressedRow:
-        """The output row of ids that nothing may emit, computed once for all methods."""
-        row: SuppressedRow = self._parts["suppressed_row"]()
-        return row
-
-    @property
-    def calibration_data(self) -> CalibrationData:
-        """What calibration works on.
-
-        Raises
-        ------
-        CalibrationError
-            If there is too little text.
-        """
-        data: CalibrationData = self._parts["calibration_data"]()
-        return data
-
-    @property
-    def forward_tokens(self) -> int:
-        """Tokens run through the source's body so far, by methods and by calibration."""
-        data = self._parts["calibration_data"]
-        return self.states.n_tokens + (data().forward_tokens if data.made else 0)
-
-    @property
-    def gradient_steps(self) -> int:
-        """Steps of training so far, by methods and by calibration."""
-        data = self._parts["calibration_data"]
-        return self.states.gradient_steps + (data().gradient_steps if data.made else 0)
-
-    def _load_model(self) -> LanguageModel:
         recipe = self.recipe
         with self.timings.stage("load model"):
             return load_model(
@@ -245,13 +192,21 @@ class Session:
                 trust_remote_code=recipe.trust_remote_code,
             )
 
-    def _read_texts(self) -> tuple[str, ...]:
+    @part()
+    def states(self) -> SourceStates:
+        """The source's forward pass; it counts the tokens that were run through it."""
+        return SourceStates(self.inputs.checkpoint, lambda: self.model)
+
+    @part("texts")
+    def calibration_texts(self) -> tuple[str, ...]:
+        """The calibration documents."""
         if self._given_texts is not None:
             return self._given_texts
         return _documents(self.recipe.text.calibration)
 
-    def _read_source_rows(self) -> tuple[Float32, Float32, Mask]:
-        """Return the input rows, the output rows, and which look trained."""
+    @part()
+    def source_rows(self) -> tuple[Float32, Float32, Mask]:
+        """The input rows, the output rows, and which look trained."""
         checkpoint = self.inputs.checkpoint
         input_rows = checkpoint.input_rows()
         output_rows = input_rows if checkpoint.layout.tied else checkpoint.output_rows()
@@ -259,8 +214,9 @@ class Session:
             _refuse_nonfinite(input_rows, output_rows)
         return input_rows, output_rows, trained_rows(self.alignment.source, input_rows, output_rows)
 
-    def _count_tokens(self) -> tuple[Ids, Ids] | tuple[None, None]:
-        """Return how often each id of either vocabulary occurs in the calibration text."""
+    @part("pair", "texts")
+    def token_counts(self) -> tuple[Ids, Ids] | tuple[None, None]:
+        """How often each id of either vocabulary occurs in the calibration text."""
         texts, inputs = self.calibration_texts, self.inputs
         if not texts:
             return None, None
@@ -268,11 +224,13 @@ class Session:
         n_source = inputs.checkpoint.layout.n_rows
         return _counts(source, texts, n_source), _counts(target, texts, inputs.n_rows)
 
-    def _make_context(self) -> WatchedContext:
+    @part("pair", "seed", "untie", "texts")
+    def context(self) -> WatchedContext:
+        """What every initialiser of this surgery sees."""
         inputs, recipe = self.inputs, self.recipe
         layout = inputs.checkpoint.layout
-        input_rows, output_rows, trained = self._parts["source_rows"]()
-        source_counts, target_counts = self._parts["counts"]()
+        input_rows, output_rows, trained = self.source_rows
+        source_counts, target_counts = self.token_counts
         missing = np.array(sorted(inputs.pieces), dtype=np.int64)
         return WatchedContext(
             alignment=inputs.alignment,
@@ -297,7 +255,20 @@ class Session:
             progress=self.progress,
         )
 
-    def _read_calibration_data(self) -> CalibrationData:
+    @part("pair", "seed", "untie", "texts")
+    def suppressed_row(self) -> SuppressedRow:
+        """The output row of ids that nothing may emit, computed once for all methods."""
+        return suppressed_output_row(self.context)
+
+    @part("pair", "seed", "untie", "texts")
+    def calibration_data(self) -> CalibrationData:
+        """What calibration works on.
+
+        Raises
+        ------
+        CalibrationError
+            If there is too little text.
+        """
         inputs = self.inputs
         target = inputs.alignment.target
         origin = row_origins(inputs, copied_rows(inputs, "tied" if inputs.tied else "output"))
@@ -312,6 +283,31 @@ class Session:
             other=_documents(self.recipe.text.other),
             seconds=DATA_SHARE * self.recipe.budget,
         )
+
+    @property
+    def model_loaded(self) -> bool:
+        """Whether something has asked for the model."""
+        return self.made("model")
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens run through the source's body so far, by methods and by calibration."""
+        by_calibration = (
+            self.calibration_data.forward_tokens if self.made("calibration_data") else 0
+        )
+        return self.states.n_tokens + by_calibration
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps of training so far, by methods and by calibration."""
+        by_calibration = (
+            self.calibration_data.gradient_steps if self.made("calibration_data") else 0
+        )
+        return self.states.gradient_steps + by_calibration
+
+    def made(self, name: str) -> bool:
+        """Whether something has asked for a part."""
+        return name in self.parts and self.parts[name].made
 
 
 def _unwatched(context: WatchedContext) -> InitContext:
