@@ -190,7 +190,7 @@ def surgeries(root: Path) -> dict[str, Callable[[], Path]]:
         "trained target": lambda: write(
             "trained",
             source=source,
-            tokenizer={"method": "superbpe", "corpus": [str(calibration)], "size": 2_000},
+            tokenizer={"method": "superbpe", "corpus": [str(calibration)], "size": 1_500},
             init={"input": "ridge-composer", "output": "ridge-composer"},
         ),
     }
