@@ -21,7 +21,13 @@ from tokensurgeon.calibration import Matrices, StageRecord
 from tokensurgeon.checkpoint import round_rows
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build, mean_row
-from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
+from tokensurgeon.initialisers.contract import (
+    InitContext,
+    Initialiser,
+    NewRows,
+    Resolvable,
+    SideRows,
+)
 from tokensurgeon.recipe import InitSpec
 from tokensurgeon.surgery.chosen_methods import build_initialiser
 from tokensurgeon.surgery.row_origins import (
@@ -181,8 +187,7 @@ def _ask(initialiser: Initialiser, context: InitContext) -> NewRows:
 
 def _settings(initialiser: Initialiser, context: InitContext) -> dict[str, Any]:
     """Return the settings as they were used."""
-    resolve = getattr(initialiser, "resolved", None)
-    used = initialiser if resolve is None else resolve(context)
+    used = initialiser.resolved(context) if isinstance(initialiser, Resolvable) else initialiser
     if not dataclasses.is_dataclass(used):
         return {}
     return {each.name: getattr(used, each.name) for each in dataclasses.fields(used)}
