@@ -28,12 +28,8 @@ def check_output(
 ) -> None:
     """Refuse an output path that exists, or whose writing would touch what is read.
 
-    Parameters
-    ----------
-    source : Path
-        The output may neither lie in it nor hold it.
-    keep : tuple of Path
-        Further folders that are read; the output may not hold them.
+    It may neither lie in `source` nor hold it, nor hold one of `keep`, further folders that are
+    read. With `force` an existing checkpoint may be replaced.
 
     Raises
     ------

@@ -104,10 +104,7 @@ class Checkpoint:
     ) -> Checkpoint:
         """Open and check a checkpoint folder, or a model id of the hub (local cache first).
 
-        Parameters
-        ----------
-        partial : bool
-            Whether the folder may hold the vocabulary's tensors only (a donor).
+        With `partial` the folder may hold the vocabulary's tensors only (a donor).
 
         Raises
         ------

@@ -66,6 +66,8 @@ def remap_configs(
 
     Parameters
     ----------
+    config, generation_config : dict, dict or None
+        As stored.
     n_old, n_new : int
         Rows before and after.
     id_map : mapping

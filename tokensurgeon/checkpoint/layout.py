@@ -109,6 +109,7 @@ def find_layout(
         transformers' configuration object.
     tensors : TensorFolder
         Headers of the checkpoint's files.
+    trust_remote_code : bool
     partial : bool
         Whether the rest of the model may be absent (a donor of rows only).
 

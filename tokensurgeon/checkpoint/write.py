@@ -74,16 +74,20 @@ def write_checkpoint(
     ----------
     plan : PatchPlan
     output : path
-        Must not exist, unless `force`; it appears there by one rename when all is done.
+        Appears by one rename when all is done.
+    force : bool
+        Whether a checkpoint there is replaced.
     extra_files : mapping, or callable(ids, warnings) that returns one
         Further files by name, such as report.json. A callable is told what the writer changed.
-    recipe_yaml : str
-        Goes into the manifest.
+    recipe_yaml, seed : str, int
+        Go into the manifest.
     probe_texts : sequence of str
         Texts on which AutoTokenizer is compared with the target, and the model is tried.
     check : callable(folder, probes), or None
         Raises `CheckpointError` if the written folder is not sound; `models.reload.reload_check`
         makes one that runs the model. With None the headers alone are checked.
+    allow_autotokenizer_mismatch : bool
+        Whether AutoTokenizer may disagree with the target; it is then a warning.
 
     Raises
     ------

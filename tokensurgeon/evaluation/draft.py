@@ -81,7 +81,7 @@ def evaluate_draft(
     draft, big : str or Path
         Checkpoints whose tokenizers give every id the same text.
     texts : sequence of str or Path, or Corpus
-    field, max_bytes, device, dtype, allow_seen_text
+    field, max_bytes, device, dtype, trust_remote_code, allow_seen_text, progress
         As in `evaluate_checkpoint`.
 
     Raises
@@ -174,6 +174,7 @@ def expected_accepted(chances: Sequence[Float64], drafted: int) -> float:
     ----------
     chances : sequence of float64 (n,)
         Of each position of a text, one array per text.
+    drafted : int
 
     Examples
     --------

@@ -118,10 +118,10 @@ def evaluate_checkpoint(
     field: str = "text",
     max_bytes: int | None = DEFAULT_MAX_BYTES,
     chunk_bytes: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
     seed: int = 0,
     generate: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_seen_text: bool = False,
     progress: Progress = no_progress,
@@ -139,12 +139,14 @@ def evaluate_checkpoint(
         of `path` are split into those it has and those it lacks.
     field : str
         The key that holds the text in JSON objects.
+    max_bytes, chunk_bytes, seed, generate
+        As in `evaluate`.
     device, dtype : str
         Of the forward passes.
+    trust_remote_code : bool
     allow_seen_text : bool
         Measure on text that a vocabulary was trained on.
-
-    Other parameters are those of `evaluate`.
+    progress : callable(done, total, what)
 
     Returns
     -------

@@ -88,6 +88,10 @@ def bootstrap_ratio(
     ----------
     a, b : Scores
         Of the same chunks.
+    seed, resamples : int
+        Of the draws, and how many.
+    level : float
+        Share of the draws inside the interval.
 
     Raises
     ------

@@ -177,10 +177,13 @@ def score_states(
     head : OutputHead
     states : float32 (n_tokens, width)
         At all positions of ``encoded.sequences(chosen)``, one after another; see `FinalStates`.
+    chunks : sequence of Chunk
     encoded : Encoded
         The chunks under the model's vocabulary.
     chosen : int64
         Chunks to score; see `scored_chunks`.
+    name : str
+        Of the model, for messages.
 
     Raises
     ------

@@ -74,10 +74,7 @@ def device_map_options(max_memory: dict[Any, Any] | None = None) -> dict[str, An
 def rows_to_main_device(model: Any, checkpoint: Checkpoint, folder: str) -> None:
     """Put the vocabulary's rows of a model with a device map on its first device, in place.
 
-    Parameters
-    ----------
-    folder : str
-        Where blocks lie on disk; it is removed with the model.
+    `folder`, where blocks lie on disk, is removed with the model.
     """
     import torch
     from accelerate.hooks import remove_hook_from_module

@@ -45,7 +45,7 @@ def head_gradients(
 ) -> HeadGradients:
     """Return the cross-entropy of states under output rows with its gradients.
 
-    Logits are those of `OutputHead`, made in blocks bounded in memory.
+    Logits are those of `OutputHead`, made in blocks bounded in memory. No tensor is changed.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ def head_gradients(
     rows : float32 (n_rows, width)
     targets : int64 (n,)
     bias : float32 (n_rows,) or None
+    scale, softcap : float, float or None
     """
     import torch
 

@@ -32,10 +32,12 @@ def load_model(
 
     Parameters
     ----------
+    path : str or Path
     device : str
         A torch device, or ``"auto"``: blocks lie on all devices, in memory and on disk.
     dtype : str
         Of the forward passes, whatever the file's.
+    trust_remote_code : bool
 
     Raises
     ------

@@ -28,6 +28,7 @@ def reload_check(
 
     Parameters
     ----------
+    plan : PatchPlan
     expected : LanguageModel or None
         A model patched in memory, whose logits the written one must give. Without it, logits must
         be finite only.

@@ -11,12 +11,9 @@ if TYPE_CHECKING:
 
 
 def replace_rows(model: Any, inputs: Any, outputs: Any, bias: Any) -> None:
-    """Give a model other matrices, under every name that they have; it is changed.
+    """Give a model other matrices (parameters), under every name that they have; it is changed.
 
-    Parameters
-    ----------
-    inputs, outputs, bias : torch.nn.Parameter or None
-        None where the model has no such.
+    `outputs` and `bias` are None where the model has no such.
     """
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     old_input = inner.weight
