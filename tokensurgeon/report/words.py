@@ -251,7 +251,7 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
     """Say a figure, "–" where there is none."""
     if value is None:
         return "–"
-    return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no minus before a zero
+    return f"{value:{'+' if sign else ''}z,.{digits}f}"  # z: no minus before a zero
 
 
 def percent(value: float | None) -> str:
