@@ -109,8 +109,7 @@ class Encoder:
 
     def encode_with_bytes(self, text: str) -> Encoding:
         """Return the ids of a text and the byte offset at which each ends."""
-        encoded = self._encode(text)
-        return self._exact(text, encoded.ids) or self._by_offsets(text, encoded)
+        return self._with_ends(text, self._encode(text))
 
     def encode_many(self, texts: Iterable[str]) -> list[Encoding]:
         """Return the encoding of each text; batched."""
@@ -123,19 +122,16 @@ class Encoder:
                     batch, add_special_tokens=False
                 ),
             )
-            results.extend(
-                self._exact(text, encoding.ids) or self._by_offsets(text, encoding)
-                for text, encoding in zip(batch, encoded, strict=True)
-            )
+            results.extend(map(self._with_ends, batch, encoded))
         return results
 
-    def _exact(self, text: str, ids: list[int]) -> Encoding | None:
-        """Return the encoding from token lengths; None where the ids do not spell the text."""
-        data = text.encode()
+    def _with_ends(self, text: str, encoded: tokenizers.Encoding) -> Encoding:
+        """Return an encoding with ends from token lengths, where its ids spell the text."""
+        data, ids = text.encode(), encoded.ids
         table = self._token_bytes
         parts = [part for i in ids if (part := table[i]) is not None]
         if len(parts) < len(ids):
-            return None
+            return self._by_offsets(text, encoded)
         joined = b"".join(parts)
         lossless = True
         offset = 0
@@ -148,7 +144,7 @@ class Encoder:
         elif self.adds_prefix and joined == b" " + data:
             offset = 1
         elif not (self._strips_back and joined == data + b" "):
-            return None
+            return self._by_offsets(text, encoded)
         ends = np.cumsum(self._lengths[np.asarray(ids, dtype=np.int64)]) - offset
         return Encoding(ids, np.clip(ends, 0, len(data)), lossless, len(data))
 

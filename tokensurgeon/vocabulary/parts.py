@@ -86,28 +86,24 @@ def read_parts(tokenizer: Tokenizer) -> Parts:
 
 def walk(part: Any) -> Iterator[Json]:
     """Yield a component and every component inside it, outermost first."""
-    if isinstance(part, dict):
-        if "type" in part:
-            yield part
-        for value in part.values():
-            yield from walk(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from walk(value)
+    return (inner for inner in _objects(part) if "type" in inner)
 
 
 def regexes(part: Any) -> Iterator[str]:
     """Yield every regular expression of a component, at any depth."""
-    stack = [part]
+    patterns = (inner.get("Regex") for inner in _objects(part))
+    return (pattern for pattern in patterns if isinstance(pattern, str))
+
+
+def _objects(part: Any) -> Iterator[Json]:
+    stack = [part]  # a file may be nested too deeply for recursion
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
-            pattern = value.get("Regex")
-            if isinstance(pattern, str):
-                yield pattern
-            stack += value.values()
+            yield value
+            stack += reversed(value.values())
         elif isinstance(value, list):
-            stack += value
+            stack += reversed(value)
 
 
 def has_type(part: Json | None, name: str) -> bool:
@@ -180,18 +176,14 @@ def text_copy(tokenizer: Tokenizer, parts: Parts, controls: frozenset[int]) -> T
     copy.normalizer = tokenizer.normalizer
     copy.pre_tokenizer = tokenizer.pre_tokenizer
     copy.decoder = tokenizer.decoder
-    order = sorted(parts.added, key=lambda i: (not _in_model(tokenizer, parts.added[i], i), i))
+    spellings = {i: token.content for i, token in parts.added.items()}
+    model_id = tokenizer.model.token_to_id
+    order = sorted(spellings, key=lambda i: (model_id(spellings[i]) != i, i))
     copy.add_tokens([_flagged(parts.added[i], i in controls) for i in order])
-    if {i: t.content for i, t in copy.get_added_tokens_decoder().items()} != {
-        i: t.content for i, t in parts.added.items()
-    }:
+    if {i: token.content for i, token in copy.get_added_tokens_decoder().items()} != spellings:
         copy = _copy_by_json(tokenizer, controls)
     copy.encode_special_tokens = True
     return copy
-
-
-def _in_model(tokenizer: Tokenizer, token: AddedToken, token_id: int) -> bool:
-    return bool(tokenizer.model.token_to_id(token.content) == token_id)
 
 
 def _flagged(token: AddedToken, special: bool) -> AddedToken:
@@ -218,10 +210,7 @@ def midtext_copy(text: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tok
     """Return a copy of the text tokenizer that encodes its input as the middle of a text."""
     copy = text_copy(text, parts, controls)
     middle = shell(rewrite(parts.normalizer, is_edge), without_prefix(parts.pre_tokenizer))
-    if middle.normalizer is not None or copy.normalizer is not None:
-        copy.normalizer = middle.normalizer
-    if middle.pre_tokenizer is not None or copy.pre_tokenizer is not None:
-        copy.pre_tokenizer = middle.pre_tokenizer
+    copy.normalizer, copy.pre_tokenizer = middle.normalizer, middle.pre_tokenizer
     return copy
 
 
@@ -231,10 +220,9 @@ def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
     def drop(part: Json) -> bool:
         return is_edge(part) or is_space_mark(part) or part.get("type") == "ByteLevel"
 
-    normalizer: tokenizers.normalizers.Normalizer | None = shell(
-        rewrite(parts.normalizer, drop), None
-    ).normalizer
-    return normalizer
+    plain: tokenizers.normalizers.Normalizer | None
+    plain = shell(rewrite(parts.normalizer, drop), None).normalizer
+    return plain
 
 
 def guarded(what: str, call: Callable[[], T]) -> T:

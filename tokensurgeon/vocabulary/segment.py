@@ -8,7 +8,8 @@ spell the bytes. Which token the bytes came from plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +57,9 @@ class Segmenter:
         self.joins_with_space = joins_with_space
         self._loose_edges = joins_with_space or bool(parts.model.get("end_of_word_suffix"))
         self._normalizer = plain_normalizer(parts)
-        self._natural: dict[bytes, Pieces | None] = {}
-        self._preferred: dict[bytes, Pieces] = {}
+        self.natural: Callable[[bytes], Pieces | None]
+        self.natural = lru_cache(maxsize=_CACHE_LIMIT)(self._find_natural)
+        """Returns the tokenizer's own ids for bytes inside a text, if these spell them."""
         self.longest = max((len(data) for data in token_bytes if data), default=0)
         """Bytes of the longest token."""
         table: dict[bytes, list[int]] = {}
@@ -69,8 +71,8 @@ class Segmenter:
             if len(ids) > 1:
                 ids.sort(key=lambda i: (int(kinds[i]), spellings[i] or "", i))
             self._ids[data] = tuple(ids)
-        self._byte_ids = {
-            data[0]: ids[-1]
+        self._byte_ids: dict[int, Pieces] = {
+            data[0]: ids[-1:]
             for data, ids in self._ids.items()
             if len(data) == 1 and kinds[ids[-1]] == Kind.BYTE
         }
@@ -88,12 +90,8 @@ class Segmenter:
         ids = self._ids.get(data, ())
         if len(ids) < 2:
             return ids
-        if data not in self._preferred:
-            emitted = self.emits(data)
-            if emitted is not None:
-                ids = (emitted, *(i for i in ids if i != emitted))
-            self._preferred[data] = ids
-        return self._preferred[data]
+        emitted = self.emits(data)
+        return tuple(sorted(ids, key=lambda i: i != emitted))
 
     def emits(self, data: bytes) -> int | None:
         """Return the single id that the tokenizer emits for these bytes inside a text, or None."""
@@ -129,31 +127,13 @@ class Segmenter:
             return None
         wanted = text if self._normalizer is None else self._normalizer.normalize_str(text)
         ids = self._encode(text)
-        if not ids or (not wanted.strip(" ") and wanted != "".join(map(self._text, ids))):
+        spelled, goal = self._spelled(ids), wanted.encode()
+        if spelled is None:
             return None
-        if any(self._token_bytes[i] is None for i in ids):
-            return None
-        spelled = b"".join(self._token_bytes[i] or b"" for i in ids)
-        goal = wanted.encode()
-        if spelled == goal or (self._loose_edges and _trim(spelled) == _trim(goal)):
-            return ids
-        return None
-
-    def _text(self, token: int) -> str:
-        return (self._token_bytes[token] or b"").decode("utf-8", "replace")
+        loosely = self._loose_edges and wanted.strip(" ") and _trim(spelled) == _trim(goal)
+        return ids if spelled == goal or loosely else None
 
     # The natural route
-
-    def natural(self, data: bytes) -> Pieces | None:
-        """Return the tokenizer's own ids for these bytes inside a text, if these spell them."""
-        known = self._natural.get(data, False)
-        if known is not False:
-            return known  # type: ignore[return-value]
-        pieces = self._find_natural(data)
-        if len(self._natural) >= _CACHE_LIMIT:
-            self._natural.clear()
-        self._natural[data] = pieces
-        return pieces
 
     def _find_natural(self, data: bytes) -> Pieces | None:
         try:
@@ -163,11 +143,13 @@ class Segmenter:
         return self._checked(self._encode(text), data)
 
     def _checked(self, ids: Pieces | None, data: bytes) -> Pieces | None:
-        if not ids:
-            return None
+        return ids if self._spelled(ids) == data else None
+
+    def _spelled(self, ids: Pieces | None) -> bytes | None:
+        """Return the bytes of ids; None if there are no ids, or one has no bytes."""
         table = self._token_bytes
-        parts = [part for i in ids if i < len(table) and (part := table[i]) is not None]
-        return ids if len(parts) == len(ids) and b"".join(parts) == data else None
+        parts = [part for i in ids or () if i < len(table) and (part := table[i]) is not None]
+        return b"".join(parts) if ids and len(parts) == len(ids) else None
 
     def _encode(self, text: str) -> Pieces | None:
         """Encode a text as the middle of a text; None if the tokenizer cannot write it."""
@@ -188,31 +170,19 @@ class Segmenter:
             except TokenizerError:
                 return None
             return self._checked(tuple(token.id for token in tokens), data)
-        pieces: list[int] = []
-        for stretch in _stretches(data):
-            if isinstance(stretch, int):
-                if stretch not in self._byte_ids:
-                    return None
-                pieces.append(self._byte_ids[stretch])
-                continue
-            inner = self.natural(stretch)
+        pieces: Pieces = ()
+        for part in _stretches(data):
+            inner = self.natural(part) if isinstance(part, bytes) else self._byte_ids.get(part)
             if inner is None:
                 return None
-            pieces.extend(inner)
-        return tuple(pieces)
+            pieces += inner
+        return pieces
 
     # Where the natural route does not spell the bytes
 
     def _allowed(self, data: bytes, banned: Collection[int]) -> int | None:
-        ids = self._ids.get(data)
-        if ids is None:
-            return None
-        if len(ids) > 1:
-            ids = self.preferred(data)
-        for i in ids:
-            if i not in banned:
-                return i
-        return None
+        ids = self.preferred(data)
+        return next((i for i in ids if i not in banned), None) if ids else None
 
     def _greedy(self, data: bytes, banned: Collection[int]) -> Pieces | None:
         """Take the longest token again and again, as a WordPiece model does."""
