@@ -77,12 +77,12 @@ class _Side:
 
     def rows(self, source: Float32, dtype: str) -> Float32:
         """Return the rows for a source, rounded as they will be written."""
-        made = np.asarray(self.weights @ source[: self.weights.shape[1]], dtype=np.float32)
-        made[self.remainder_ids] += self.remainder
-        here = self.copied >= 0
-        made[~here] = round_rows(made[~here], dtype)
-        made[here] = source[self.copied[here]]
-        return made
+        rows = np.asarray(self.weights @ source[: self.weights.shape[1]], dtype=np.float32)
+        rows[self.remainder_ids] += self.remainder
+        is_copied = self.copied >= 0
+        rows[~is_copied] = round_rows(rows[~is_copied], dtype)
+        rows[is_copied] = source[self.copied[is_copied]]
+        return rows
 
     def tensors(self, name: str) -> dict[str, Any]:
         """Return the arrays as a patch file names them."""
@@ -141,29 +141,33 @@ def export_patch(
     manifest, records = _records(patched)
     recipe = Recipe.parse(_yaml(manifest["recipe"]), where=f"{patched}/{MANIFEST}")
     progress(0, 3, "reading")
-    made = Checkpoint.open(patched)
+    result = Checkpoint.open(patched)
     before = Checkpoint.open(source or recipe.source)
     if before.fingerprint != manifest.get("source"):
         raise CheckpointError(
             f"{before.path} is not the checkpoint that {patched} was made from; "
             "give that one with --source"
         )
-    tied = made.layout.tied
+    tied = result.layout.tied
     tensors: dict[str, Any] = {}
     n_rows = n_copied = n_remainders = 0
     for number, name in enumerate(SIDES[: 1 if tied else 2], start=1):
         progress(number, 3, "taking rows apart")
         # A tied matrix follows the input side; its source's two sides are equal.
         source_rows = before.input_rows() if name == "input" else before.output_rows()
-        made_rows = made.input_rows() if name == "input" else made.output_rows()
+        result_rows = result.input_rows() if name == "input" else result.output_rows()
         weights = _weights(patched / f"surgery/{name}_weights.npz")
         side = _take_apart(
-            np.array(records[name]["copied"], np.int64), weights, source_rows, made_rows, made.dtype
+            np.array(records[name]["copied"], np.int64),
+            weights,
+            source_rows,
+            result_rows,
+            result.dtype,
         )
         tensors |= side.tensors(name)
-        n_rows, n_copied = n_rows + len(made_rows), n_copied + int((side.copied >= 0).sum())
+        n_rows, n_copied = n_rows + len(result_rows), n_copied + int((side.copied >= 0).sum())
         n_remainders += len(side.remainder_ids)
-    bias, source_bias = made.output_bias(), before.output_bias()
+    bias, source_bias = result.output_bias(), before.output_bias()
     if bias is not None and source_bias is not None:
         last = _Side.read(tensors, SIDES[0 if tied else 1], before.layout.n_rows)
         tensors["bias.remainder"] = bias - last.weights @ source_bias
@@ -281,21 +285,21 @@ def apply_patch(
 
 
 def _take_apart(
-    copied: Ids, weights: sp.csr_array, source: Float32, made: Float32, dtype: str
+    copied: Ids, weights: sp.csr_array, source: Float32, result: Float32, dtype: str
 ) -> _Side:
     """Return the sums, and the remainders of the rows that the sums do not give."""
     sums = np.asarray(weights @ source[: weights.shape[1]], dtype=np.float32)
-    other = (copied < 0) & (round_rows(sums, dtype) != made).any(axis=1)
+    other = (copied < 0) & (round_rows(sums, dtype) != result).any(axis=1)
     ids = np.flatnonzero(other)
-    remainder = made[ids] - sums[ids]
+    remainder = result[ids] - sums[ids]
     # Where adding loses the last bits, the row is its remainder alone.
-    lost = (round_rows(sums[ids] + remainder, dtype) != made[ids]).any(axis=1)
+    lost = (round_rows(sums[ids] + remainder, dtype) != result[ids]).any(axis=1)
     if lost.any():
         keep = np.ones(len(copied), np.float32)
         keep[ids[lost]] = 0
         weights = sp.csr_array(sp.diags_array(keep) @ weights)
         weights.eliminate_zeros()
-        remainder[lost] = made[ids[lost]]
+        remainder[lost] = result[ids[lost]]
     return _Side(copied, weights, ids, remainder)
 
 

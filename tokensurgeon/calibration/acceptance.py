@@ -126,7 +126,7 @@ def run_stage(
             except EvaluationError:  # rows that are not finite, or so large that losses are not
                 best = False
                 continue
-            best = figure < min([before, *(each for each, _ in ranked)])
+            best = figure < min([before, *(other for other, _ in ranked)])
             ranked.append((figure, candidate))
             ranked.sort(key=lambda pair: pair[0])
             del ranked[stage.kept_candidates :]  # memory holds so many, no more

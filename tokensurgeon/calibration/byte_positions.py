@@ -102,16 +102,16 @@ def _joined(parts: list[Ids]) -> Ids:
 
 def common_states(one: BytePositions, other: BytePositions) -> tuple[Ids, Ids]:
     """Return the states of both at their common boundaries, int64 (n,) each."""
-    _, here, there = np.intersect1d(
+    _, of_one, of_other = np.intersect1d(
         one.boundaries, other.boundaries, assume_unique=True, return_indices=True
     )
-    return one.boundary_states[here], other.boundary_states[there]
+    return one.boundary_states[of_one], other.boundary_states[of_other]
 
 
 def state_at(positions: BytePositions, offsets: Ids) -> Ids:
     """Return the state at each offset, or -1 where there is no boundary."""
     if not len(positions.boundaries):
         return np.full(len(offsets), -1, dtype=np.int64)
-    place = np.searchsorted(positions.boundaries, offsets)
-    place = np.minimum(place, len(positions.boundaries) - 1)
-    return np.where(positions.boundaries[place] == offsets, positions.boundary_states[place], -1)
+    index = np.searchsorted(positions.boundaries, offsets)
+    index = np.minimum(index, len(positions.boundaries) - 1)
+    return np.where(positions.boundaries[index] == offsets, positions.boundary_states[index], -1)

@@ -6,6 +6,7 @@ believes its language to be, and the report says so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -169,14 +170,14 @@ def generate_texts(
     texts: list[str] = []
     written = empty = 0
     while written < n_bytes and empty < 3:
-        found = [
+        samples = [
             vocabulary.decode([i for i in ids if i not in stop])
             for ids in model.generate(prefix, length, seed + len(texts), n=AT_ONCE, stop=stop)
         ]
-        found = [text for text in found if text.strip()]
-        empty = 0 if found else empty + 1
-        texts += found
-        written += sum(len(text.encode("utf-8")) for text in found)
+        samples = [text for text in samples if text.strip()]
+        empty = 0 if samples else empty + 1
+        texts += samples
+        written += sum(len(text.encode("utf-8")) for text in samples)
         progress(min(written, n_bytes), n_bytes, "the source writes text")
     return texts
 
@@ -217,4 +218,4 @@ def _usable(
     for vocabulary in (source, target):
         encoded = encode_chunks(vocabulary, chunks)
         keep &= encoded.fits(model.max_positions) & encoded.lossless
-    return [chunk for chunk, kept in zip(chunks, keep, strict=True) if kept]
+    return list(itertools.compress(chunks, keep))

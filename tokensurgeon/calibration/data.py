@@ -112,11 +112,11 @@ class CalibrationData:
 
     def positions(self, chunks: tuple[Chunk, ...]) -> BytePositions:
         """Return the target's tokens on chunks; kept for the next time."""
-        kept = self._positions.get(id(chunks))
-        if kept is None or kept[0] is not chunks:
-            kept = chunks, _positions(self.context.target, chunks)
-            self._positions[id(chunks)] = kept
-        return kept[1]
+        known = self._positions.get(id(chunks))
+        if known is None or known[0] is not chunks:
+            known = chunks, _positions(self.context.target, chunks)
+            self._positions[id(chunks)] = known
+        return known[1]
 
     @cached_property
     def sizes(self) -> TextSizes:
@@ -152,7 +152,7 @@ class CalibrationData:
         """
         wanted = self.model.n_layers if layer is None else layer
         if wanted not in self._layers:
-            for early in [each for each in self._layers if each != self.model.n_layers]:
+            for early in set(self._layers) - {self.model.n_layers}:
                 del self._layers[early]
             self._layers[wanted] = self.states(self.model, self.source_positions.sequences, wanted)
         return self._layers[wanted]

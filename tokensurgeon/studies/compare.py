@@ -83,7 +83,7 @@ class Comparison:
             "interval": ("interval_low", "interval_high"),
             "seed_range": ("seed_low", "seed_high"),
         }
-        names = [each for key in self.rows[0] for each in pairs.get(key, (key,))]
+        names = [name for key in self.rows[0] for name in pairs.get(key, (key,))]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
         writer.writeheader()
@@ -155,14 +155,14 @@ def compare(
     chosen = resolved(session.inputs, asked) if asked else suggested(session)
     for done, method in enumerate(chosen):
         session.progress(done, len(chosen), "methods")
-        kept = run.method(method)
+        measured = run.method(method)
         if adapted:
-            kept["row"]["gap_adapted"] = run.gap_adapted(kept)
-        rows.append(kept["row"])
-        if kept["entry"] is not None:
-            results.append(EntryResult.from_dict(kept["entry"]))
-        if kept.get("stages"):
-            stages[method.label] = kept["stages"]
+            measured["row"]["gap_adapted"] = run.gap_adapted(measured)
+        rows.append(measured["row"])
+        if measured["entry"] is not None:
+            results.append(EntryResult.from_dict(measured["entry"]))
+        if measured.get("stages"):
+            stages[method.label] = measured["stages"]
     session.progress(len(chosen), len(chosen), "methods")
     rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
     if trained_limit is not None and not close_gaps(rows, results[0], trained_limit):
@@ -199,25 +199,25 @@ class _Run:
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
-        kept = self.state.load(SOURCE)
-        if kept is None:
+        measured = self.state.load(SOURCE)
+        if measured is None:
             result = self.protocol.result(self._source_entry(), self._first())
-            kept = {"row": _row(SOURCE, result), "entry": result.to_dict()}
-            self.state.save(SOURCE, kept)
-        return kept
+            measured = {"row": _row(SOURCE, result), "entry": result.to_dict()}
+            self.state.save(SOURCE, measured)
+        return measured
 
     def method(self, method: Method) -> dict[str, Any]:
         """Return a method's row and entry; one that cannot work has its reason and no entry."""
         try:
-            kept = self.state.load(method)
-            if kept is None:
-                kept = self._measured(method)
-                self.state.save(method, kept)
+            measured = self.state.load(method)
+            if measured is None:
+                measured = self._measured(method)
+                self.state.save(method, measured)
             if self.seeds > 1:
-                kept["row"]["seed_range"] = self._seed_range(method, kept)
+                measured["row"]["seed_range"] = self._seed_range(method, measured)
         except TokensurgeonError as error:
             return {"row": {**_row(method.label, None), "error": str(error)}, "entry": None}
-        return kept
+        return measured
 
     def _measured(self, method: Method) -> dict[str, Any]:
         session, first = self.session, self._first()
@@ -230,15 +230,15 @@ class _Run:
         row["gradient_steps"] = patched.gradient_steps
         if patched.used_text:
             row["text_bytes"] = sum(len(text.encode()) for text in session.calibration_texts)
-        kept: dict[str, Any] = {
+        measured: dict[str, Any] = {
             "row": row,
             "entry": result.to_dict(),
             "rows": rows_hash(patched),
         }
         if method.fitted:
-            kept["adapting"] = adapting_stages(patched)
-            kept["stages"] = [dataclasses.asdict(record) for record in patched.stages]
-        return kept
+            measured["adapting"] = adapting_stages(patched)
+            measured["stages"] = [dataclasses.asdict(record) for record in patched.stages]
+        return measured
 
     def _rows(self, session: Session, method: Method) -> PatchedRows:
         """Return a method's rows; healing goes on from the seed's last calibration if its own."""
@@ -250,16 +250,16 @@ class _Run:
             self._fitted[seed] = method, rows
         return rows.patched(session)
 
-    def gap_adapted(self, kept: dict[str, Any]) -> float | None:
+    def gap_adapted(self, measured: dict[str, Any]) -> float | None:
         """Return a fitted method's gap to the source that was fitted in the same way.
 
         None for what is not fitted, and where the source cannot be.
         """
-        if kept.get("adapting") is None:
+        if measured.get("adapting") is None:
             return None
-        stages, heal = tuple(kept["adapting"][0]), kept["adapting"][1]
+        stages, heal = tuple(measured["adapting"][0]), measured["adapting"][1]
         if not stages and not heal:
-            return float(kept["row"]["gap"])
+            return float(measured["row"]["gap"])
         name = label(stages, heal)
         source = self.state.load(name)
         if source is None:
@@ -272,7 +272,7 @@ class _Run:
             result = self.protocol.result(entry, self.protocol.score(entry, self.session.progress))
             source = {"entry": result.to_dict()}
             self.state.save(name, source)
-        return float(kept["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
+        return float(measured["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
 
     def _source_entry(self) -> Entry:
         return Entry(SOURCE, self.session.model, self.session.alignment.source)
@@ -290,20 +290,20 @@ class _Run:
         entry = Entry(method.label, model, alignment.target, alignment=alignment)
         return self.protocol.result(entry, self.protocol.score(entry, session.progress), first)
 
-    def _seed_range(self, method: Method, kept: dict[str, Any]) -> list[float] | None:
+    def _seed_range(self, method: Method, measured: dict[str, Any]) -> list[float] | None:
         """Repeat a random method with other seeds; None for one that is not."""
-        figures = [kept["row"]["bits_per_byte"]]
+        figures = [measured["row"]["bits_per_byte"]]
         for repeat in range(1, self.seeds):
             again = self.state.load(method, repeat)
             if again is None:
                 other = self.session.variant(seed=self.session.recipe.seed + repeat)
                 rows = self._rows(other, method)
                 again = {"rows": rows_hash(rows), "bits_per_byte": figures[0]}
-                if again["rows"] != kept["rows"]:
+                if again["rows"] != measured["rows"]:
                     result = self._result(other, method, rows, self._first())
                     again["bits_per_byte"] = result.bits_per_byte
                 self.state.save(method, again, repeat)
-            if repeat == 1 and again["rows"] == kept["rows"]:
+            if repeat == 1 and again["rows"] == measured["rows"]:
                 return None
             figures.append(again["bits_per_byte"])
         known = [value for value in figures if value is not None]

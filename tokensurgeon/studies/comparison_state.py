@@ -77,11 +77,11 @@ class ComparisonState:
         if path is None:
             return None
         try:
-            kept = json.loads(path.read_text("utf-8"))
+            saved = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):  # not there, or not whole: it is measured again
             return None
-        right = isinstance(kept, dict) and kept.get("schema") == SCHEMA
-        return dict(kept["result"]) if right else None
+        right = isinstance(saved, dict) and saved.get("schema") == SCHEMA
+        return dict(saved["result"]) if right else None
 
     def save(self, method: Method | str, result: dict[str, Any], repeat: int = 0) -> None:
         """Keep what was found; the file is there whole or not at all."""
@@ -114,7 +114,7 @@ class ComparisonState:
             "seed": recipe.seed,
             "device": recipe.device,
             "dtype": recipe.dtype,
-            "versions": {name: found for name, found in versions().items() if name in VERSIONS},
+            "versions": {name: value for name, value in versions().items() if name in VERSIONS},
         }
         if isinstance(method, str):
             return common if method == SOURCE else {**common, "method": method, **self._fitting}
@@ -187,7 +187,7 @@ def text_hash(texts: Iterable[str]) -> str:
 
 
 def code_hash(name: str) -> str | None:
-    """Return the sha256 of the files that decide an initialiser's rows; None where there is none."""
+    """Return the sha256 of the files that decide an initialiser's rows, or None."""
     try:
         return _files_hash(source_files(name))
     except (UnknownNameError, OSError, TypeError):

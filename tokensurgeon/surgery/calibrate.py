@@ -60,13 +60,13 @@ class CalibratedRows:
             input=output if start.tied else _moved(session, start.input, matrices.input),
             output=output,
             output_bias=matrices.bias,
-            seconds=start.seconds + self.seconds + sum(each.seconds for each in records),
+            seconds=start.seconds + self.seconds + sum(record.seconds for record in records),
             forward_tokens=start.forward_tokens
             + self.forward_tokens
-            + sum(each.forward_tokens for each in records),
+            + sum(record.forward_tokens for record in records),
             used_text=start.used_text or not texts.generated,
             stages=records,
-            gradient_steps=start.gradient_steps + sum(each.gradient_steps for each in records),
+            gradient_steps=start.gradient_steps + sum(record.gradient_steps for record in records),
             calibration_bytes=texts.n_bytes,
             generated=texts.generated,
         )

@@ -268,7 +268,7 @@ class _Trial:
             self.table[side, rebuilt.method] = ChoiceFact(
                 side=side, method=rebuilt.method, rebuilt=rebuilt.error
             )
-        short = [each.method for each in ranked[:SHORTLIST]]
+        short = [rebuilt.method for rebuilt in ranked[:SHORTLIST]]
         mixed = self._stack(side, ranked, hidden, metric)
         if mixed:
             short.append(mixed)

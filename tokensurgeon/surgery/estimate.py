@@ -52,13 +52,13 @@ def estimate(session: Session, methods: Methods) -> dict[str, float]:
         rate = _tokens_per_second(session)
         seconds += tokens / rate + min(calibration / rate, 60 * recipe.budget)
     seconds += sum(
-        each.seconds(session.context) for each in initialisers if isinstance(each, TakesTime)
+        one.seconds(session.context) for one in initialisers if isinstance(one, TakesTime)
     )
     if recipe.heal:
         # The rows, their gradients and two moments of each.
         memory += model_bytes + 4.0 * sides * row_bytes * inputs.n_rows
         seconds += 60 * recipe.heal
-    if donor is not None and any(each.name == "omp" for each in initialisers):
+    if donor is not None and any(one.name == "omp" for one in initialisers):
         products = len(inputs.pieces) * inputs.alignment.shared.size * donor.input.shape[1]
         seconds += FLOPS_PER_PRODUCT * products * sides / FLOPS
     before = layout.n_rows * (1 if layout.tied else 2)
@@ -84,9 +84,7 @@ def _initialisers(session: Session, methods: Methods) -> list[Initialiser]:
 def _method_tokens(session: Session, initialisers: Sequence[Initialiser], automatic: bool) -> float:
     """Count the tokens that methods run; where they are chosen, hidden tokens are rebuilt too."""
     tokens = sum(
-        each.forward_tokens(session.context)
-        for each in initialisers
-        if isinstance(each, RunsSource)
+        one.forward_tokens(session.context) for one in initialisers if isinstance(one, RunsSource)
     )
     n_missing = len(session.inputs.pieces)
     return tokens * (1 + MOST_HIDDEN / n_missing) if automatic and n_missing else tokens

@@ -63,18 +63,16 @@ def evaluation_texts(session: Session) -> list[str]:
                 f"{both} documents are in the {name} text and in the evaluation text: "
                 "give texts that share none"
             )
-        found = overlapping(texts, other)
-        if len(found) * 2 > len(texts):
-            raise UsageError(
-                f"{len(found)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
-                f"with the {name} text: give texts that share none"
-            )
-        if found:
-            session.warnings.append(
-                f"{len(found)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
-                f"with the {name} text and are left out"
-            )
-        refused.update(found)
+        overlap = overlapping(texts, other)
+        share = (
+            f"{len(overlap)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
+            f"with the {name} text"
+        )
+        if len(overlap) * 2 > len(texts):
+            raise UsageError(f"{share}: give texts that share none")
+        if overlap:
+            session.warnings.append(f"{share} and are left out")
+        refused.update(overlap)
     return [text for i, text in enumerate(texts) if i not in refused]
 
 

@@ -128,8 +128,8 @@ def make_report(
         evaluation=evaluation.to_dict() if evaluation else None,
         not_evaluated=why,
         baselines=tuple(recipe.baselines),
-        donor_methods=tuple(name for name, each in compared if each.used_donor),
-        text_methods=tuple(name for name, each in compared if each.used_text),
+        donor_methods=tuple(name for name, one in compared if one.used_donor),
+        text_methods=tuple(name for name, one in compared if one.used_text),
         calibration_bytes=max(given, rows.calibration_bytes if rows else 0),
         timings={name: round(seconds, 4) for name, seconds in session.timings.seconds.items()},
         peak_memory=peak_memory(),
@@ -227,19 +227,19 @@ def _over_predicted(
         anchors = np.flatnonzero(session.context.anchors)
         drawn = np.random.default_rng(session.recipe.seed).choice(anchors, (PROBES, 8))
         sequences = [[*prefix, *row] for row in drawn.tolist()]
-    usable = [each[:length] for each in sequences if each and max(each) < layout.n_rows]
+    usable = [ids[:length] for ids in sequences if ids and max(ids) < layout.n_rows]
     if not usable:
         return {"not_probed": "the probe text has no tokens of the source"}
     states = session.model.all_states(usable, session.model.n_layers)
     head = OutputHead(side.rows, bias, layout.logit_scale, layout.softcap)
-    found = over_predicted_rows(head, states, new, counts)
+    over_predicted = over_predicted_rows(head, states, new, counts)
     spellings = session.alignment.target.spellings
     return {
         "states": len(states),
-        "n_over_predicted": len(found),
+        "n_over_predicted": len(over_predicted),
         "over_predicted": tuple(
             OverPredictedFact(spelling=spellings[row.id] or "", **dataclasses.asdict(row))
-            for row in found[:LISTED]
+            for row in over_predicted[:LISTED]
         ),
     }
 

@@ -63,14 +63,14 @@ def _tokens(session: Session, rows: PatchedRows) -> str:
 
     context = session.context
 
-    def side(made: Side, source_rows: Float32) -> dict[str, object]:
-        missed = np.linalg.norm(made.rows - made.weights @ source_rows, axis=1)
-        norms = np.maximum(np.linalg.norm(made.rows, axis=1), 1e-12)
+    def side(patched: Side, source_rows: Float32) -> dict[str, object]:
+        missed = np.linalg.norm(patched.rows - patched.weights @ source_rows, axis=1)
+        norms = np.maximum(np.linalg.norm(patched.rows, axis=1), 1e-12)
         return {
             "rest": np.round(missed / norms, 3).tolist(),
-            "method": made.method,
-            "origin": [ORIGINS[code] for code in made.origin],
-            "copied": made.copied.tolist(),
+            "method": patched.method,
+            "origin": [ORIGINS[code] for code in patched.origin],
+            "copied": patched.copied.tolist(),
         }
 
     data = {

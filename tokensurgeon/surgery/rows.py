@@ -148,9 +148,9 @@ def patch_rows(
                 f"'{chosen[1].name}' returned no rows: choose another with --init"
             )
         output, bias = _assemble(session, answer, "tied", chosen[1])
-        made = [output, output]
+        matrices = [output, output]
     else:
-        made = []
+        matrices = []
         for side, method, new in zip(("input", "output"), chosen, answers, strict=True):
             answer = new.input if side == "input" else new.output
             if answer is None:
@@ -161,10 +161,10 @@ def patch_rows(
                 answer = new.input if side == "input" else new.output
                 assert answer is not None  # subword-mean answers for both sides
             matrix, bias = _assemble(session, answer, side, method)
-            made.append(matrix)
+            matrices.append(matrix)
     return PatchedRows(
-        made[0],
-        made[1],
+        matrices[0],
+        matrices[1],
         bias,
         seconds=time.perf_counter() - start,
         forward_tokens=forward,
@@ -190,7 +190,7 @@ def _settings(initialiser: Initialiser, context: InitContext) -> dict[str, Any]:
     used = initialiser.resolved(context) if isinstance(initialiser, Resolvable) else initialiser
     if not dataclasses.is_dataclass(used):
         return {}
-    return {each.name: getattr(used, each.name) for each in dataclasses.fields(used)}
+    return {field.name: getattr(used, field.name) for field in dataclasses.fields(used)}
 
 
 def _assemble(
@@ -202,9 +202,9 @@ def _assemble(
     n_source, n_rows = context.n_source, session.inputs.n_rows
     copied = copied_rows(session.inputs, side)
     origin = row_origins(session.inputs, copied)
-    here = copied >= 0
+    is_copied = copied >= 0
     rows = np.zeros((n_rows, context.width), dtype=np.float32)
-    rows[here] = source_rows[copied[here]]
+    rows[is_copied] = source_rows[copied[is_copied]]
 
     new = answer.values(source_rows)
     if new.shape != (context.n_missing, context.width):
@@ -224,7 +224,7 @@ def _assemble(
     del new
     bias = _bias(context, answer, copied, n_rows) if side != "input" else None
     _fill_fallback(session, side, source_rows, rows, origin, bias)
-    for ids in np.array_split(np.flatnonzero(~here), 1 + len(rows) // _BLOCK):
+    for ids in np.array_split(np.flatnonzero(~is_copied), 1 + len(rows) // _BLOCK):
         rows[ids] = round_rows(rows[ids], session.inputs.checkpoint.dtype)
     weights = _weights(answer, context, copied, n_rows, n_source, wanted)
     return Side(rows, copied, weights, origin, method, _settings(initialiser, context)), bias
@@ -278,8 +278,8 @@ def _bias(context: InitContext, answer: SideRows, copied: Ids, n_rows: int) -> F
         n_virtual = answer.weights.shape[1] - context.n_source
         column = np.concatenate([source_bias, np.full(n_virtual, mean, dtype=np.float32)])
         bias[context.missing] = answer.weights @ column
-    here = copied >= 0
-    bias[here] = source_bias[copied[here]]
+    is_copied = copied >= 0
+    bias[is_copied] = source_bias[copied[is_copied]]
     return bias
 
 
@@ -292,9 +292,9 @@ def _weights(
     wanted: Mask,
 ) -> sp.csr_array:
     """Return the weights over source rows of every patched row, for `explain`."""
-    here = np.flatnonzero(copied >= 0)
-    data = np.ones(here.size, dtype=np.float32)
-    weights = sp.csr_array((data, (here, copied[here])), shape=(n_rows, n_source))
+    ids = np.flatnonzero(copied >= 0)
+    data = np.ones(ids.size, dtype=np.float32)
+    weights = sp.csr_array((data, (ids, copied[ids])), shape=(n_rows, n_source))
     if answer.weights is None or not context.n_missing:
         return weights
     placed = sp.csr_array(

@@ -143,14 +143,14 @@ class Session:
         updates = {name: value for name, value in changes.items() if value is not None}
         changed = set(updates) | ({"pair"} if inputs else set()) | ({"texts"} if texts else set())
         pair = inputs or self.inputs
-        known = [each for each in vars(Session).values() if isinstance(each, Part)]
+        known = [one for one in vars(Session).values() if isinstance(one, Part)]
         return Session(
             replace(pair, recipe=pair.recipe.model_copy(update=updates)),
             progress=self.progress,
             timings=self.timings,
             warnings=self.warnings,
             texts=self._given_texts if texts is None else texts,
-            parts={each.name: each.of(self) for each in known if not each.depends_on & changed},
+            parts={one.name: one.of(self) for one in known if not one.depends_on & changed},
         )
 
     @property

@@ -87,10 +87,10 @@ def predict(
         if len(sequence) > longest:
             continue
         p = torch.from_numpy(big.logits(sequence)).softmax(1)[:, :n_rows]
-        found = p.topk(min(KEPT, p.shape[1]), dim=1)
+        likeliest = p.topk(min(KEPT, p.shape[1]), dim=1)
         read.append(tuple(sequence))
-        tokens.append(found.indices.numpy())
-        chances.append(found.values.numpy())
+        tokens.append(likeliest.indices.numpy())
+        chances.append(likeliest.values.numpy())
         progress(done + 1, len(sequences), "asking the big model")
     if not read:
         return Predictions((), np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1), dtype=np.float32))

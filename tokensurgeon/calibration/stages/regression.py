@@ -69,8 +69,8 @@ class Follows:
 
     def thinned(self, step: int) -> Follows:
         """Return what follows every `step`-th state, those numbered anew."""
-        kept = self.states % step == 0
-        return Follows(self.states[kept] // step, self.tokens[kept], self.weights[kept])
+        chosen = self.states % step == 0
+        return Follows(self.states[chosen] // step, self.tokens[chosen], self.weights[chosen])
 
     def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
         """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
@@ -256,9 +256,9 @@ def _solve_batch(
 
     first, last = expected.starts[ids], expected.starts[ids + 1]
     at = first[:, None] + torch.arange(n_likely, device=flat.device)
-    here = at < last[:, None]
+    own = at < last[:, None]
     at = at.clamp_max(len(expected.likely) - 1)
-    share = torch.where(here, expected.shares[at], 0.0)
+    share = torch.where(own, expected.shares[at], 0.0)
     rest = (expected.mass[ids] - share.sum(1)).clamp_min(0.0) * thin + ridge
     scaled = flat[expected.likely[at]] * (share * (1 - share) * thin).sqrt()[..., None]
     if n_likely > flat.shape[1]:

@@ -92,8 +92,8 @@ def _scores(data: CalibrationData, windows: list[tuple[int, ...]], first: Ids) -
     data.forward_tokens += sum(map(len, windows))
     scores = np.empty((len(first), len(windows)), np.float32)
     for part in data.source_head.blocks(len(windows)):
-        found = data.source_head.log_softmax(states[part])
-        scores[:, part] = found.T[first].cpu().numpy()
+        logprob = data.source_head.log_softmax(states[part])
+        scores[:, part] = logprob.T[first].cpu().numpy()
     return scores
 
 
@@ -113,8 +113,8 @@ def _windows(data: CalibrationData) -> list[tuple[int, ...]]:
 def _chunk_starts(data: CalibrationData, offsets: Ids) -> Ids:
     sizes = np.array([chunk.n_bytes + 1 for chunk in data.texts.fit])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    found: Ids = starts[np.searchsorted(starts, offsets, side="right") - 1]
-    return found
+    nearest: Ids = starts[np.searchsorted(starts, offsets, side="right") - 1]
+    return nearest
 
 
 def _afforded(
@@ -140,10 +140,10 @@ def _read(
     n_pieces = np.array([len(pieces) for _, pieces in pairs])
     flat = np.concatenate([own[-n:] for own, n in zip(states, n_pieces, strict=True)])
     goals = np.concatenate([pieces for _, pieces in pairs])
-    logsumexp, found = np.empty(len(flat)), np.empty(len(flat))
+    logsumexp, at_goal = np.empty(len(flat)), np.empty(len(flat))
     for part in data.source_head.blocks(len(flat)):
         logits = data.source_head.logits(flat[part])
         logsumexp[part] = logits.logsumexp(1).cpu().numpy()
-        found[part] = logits[range(len(logits)), goals[part]].cpu().numpy()
+        at_goal[part] = logits[range(len(logits)), goals[part]].cpu().numpy()
     begin = np.concatenate([[0], np.cumsum(n_pieces)[:-1]])
-    return flat[begin], np.add.reduceat(found - logsumexp, begin), logsumexp[begin]
+    return flat[begin], np.add.reduceat(at_goal - logsumexp, begin), logsumexp[begin]

@@ -169,7 +169,7 @@ class TrainToConvergence(Stage):
                 selection=self.validate,
                 progress=self._progress,
             )
-            seen = sum(each.n_tokens for each in rounds)
+            seen = sum(one.n_tokens for one in rounds)
             rounds.append(trained)
             if not trained.history:
                 break
@@ -181,10 +181,10 @@ class TrainToConvergence(Stage):
                 break
         self.training = Training(
             converged=converged,
-            n_tokens=sum(each.n_tokens for each in rounds),
-            n_steps=sum(each.n_steps for each in rounds),
-            seconds=round(sum(each.seconds for each in rounds), 3),
-            cpu_seconds=round(sum(each.cpu_seconds for each in rounds), 3),
+            n_tokens=sum(one.n_tokens for one in rounds),
+            n_steps=sum(one.n_steps for one in rounds),
+            seconds=round(sum(one.seconds for one in rounds), 3),
+            cpu_seconds=round(sum(one.cpu_seconds for one in rounds), 3),
             history=tuple(history),
         )
         data.forward_tokens += self.training.n_tokens

@@ -61,11 +61,11 @@ class TrainingText:
                 f"none of {len(chunks):,} chunks of text can be trained on: the tokenizer loses "
                 "text on them, or the model has too few positions"
             )
-        kept = np.flatnonzero(usable).tolist()
+        usable_ids = np.flatnonzero(usable).tolist()
         return cls(
-            chunks=tuple(chunks[i] for i in kept),
-            sequences=tuple(_with_prefix(encoded, i) for i in kept),
-            ends=tuple(encoded.ends[i] for i in kept),
+            chunks=tuple(chunks[i] for i in usable_ids),
+            sequences=tuple(_with_prefix(encoded, i) for i in usable_ids),
+            ends=tuple(encoded.ends[i] for i in usable_ids),
         )
 
     @property

@@ -97,8 +97,8 @@ class TrainedRows:
     def step_some(self, ids: torch.Tensor, gradient: torch.Tensor, rate: float) -> None:
         """Move by the gradient of some rows, each named once; see `write`."""
         index = self._index[ids]
-        here = index >= 0
-        self._step(index[here], gradient[here], rate)
+        trained = index >= 0
+        self._step(index[trained], gradient[trained], rate)
 
     def step_all(self, gradient: torch.Tensor, rate: float) -> None:
         """Move by the gradient of the whole matrix, and write."""

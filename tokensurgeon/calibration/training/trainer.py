@@ -86,8 +86,8 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Put rows back, to be returned or to start from."""
-        for tensor, kept in zip(self._tensors(), state, strict=True):
-            tensor.data.copy_(kept)
+        for tensor, before in zip(self._tensors(), state, strict=True):
+            tensor.data.copy_(before)
         for side in (self._input, self._output, self._bias):
             if side is not None:
                 side.restart()
