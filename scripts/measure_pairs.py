@@ -1,6 +1,6 @@
 """Measure every method on pairs of real models and tokenizers, and write a page for each pair.
 
-    python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--floors DIR] [--bytes N]
+    python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--limits DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
                                     [--once KEYS] [--adapted KEYS] [--kept]
                                     [-o docs/results/pairs]
@@ -9,7 +9,7 @@ ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are
 repository; the model that ships is measured too, fitted to the calibration text that
 `scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
-goes on, and a page is made anew in minutes. `--floors` holds KEY.json of `tokensurgeon floor`,
+goes on, and a page is made anew in minutes. `--limits` holds KEY.json of `tokensurgeon trained-limit`,
 where a pair has one. With -o each pair's page is written into that folder; then run
 `scripts/results_pages.py`, which takes the summaries from the pages.
 """
@@ -28,7 +28,7 @@ from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
 from tokensurgeon.studies.compare import Comparison, compare
 from tokensurgeon.studies.comparison_state import file_name
-from tokensurgeon.studies.gap_closed import Floor
+from tokensurgeon.studies.gap_closed import KnownLimit
 from tokensurgeon.text.corpus import read_documents
 
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
@@ -182,7 +182,7 @@ def head(path: Path, n_bytes: int, folder: Path) -> Path:
 
 def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comparison:
     """Compare the methods on one pair."""
-    state, floors, n_bytes = arguments.state, arguments.floors, arguments.bytes
+    state, limits, n_bytes = arguments.state, arguments.limits, arguments.bytes
     recipe = Recipe.model_validate(
         {
             "source": str(pair.source),
@@ -198,8 +198,8 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
             "budget": BUDGET,
         }
     )
-    file = None if floors is None else floors / f"{pair.key}.json"
-    floor = Floor.parse(str(file)) if file is not None and file.exists() else None
+    file = None if limits is None else limits / f"{pair.key}.json"
+    limit = KnownLimit.parse(str(file)) if file is not None and file.exists() else None
 
     def progress(done: int, total: int, what: str) -> None:
         if what == "methods":
@@ -211,7 +211,7 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
             chosen,
             state=state / pair.key,
             seeds=seeds,
-            floor=floor,
+            trained_limit=limit,
             adapted="+" in chosen[0] and pair.key in arguments.adapted.split(","),
             progress=progress,
         )
@@ -250,8 +250,9 @@ def section(pair: Pair, table: Comparison) -> str:
         f"fitted on {facts['calibration_bytes']:,} bytes of `{pair.calibration.name}`.",
         "",
     ]
-    if facts["floor"]:
-        lines += [f"The trained limit is {facts['floor']['floor']:.3f} bits per byte.", ""]
+    if facts["trained_limit"]:
+        limit = facts["trained_limit"]["limit"]
+        lines += [f"The trained limit is {limit:.3f} bits per byte.", ""]
     lines += [
         "| method | bits per byte | gap | 95 % interval | closed | gap, adapted | perplexity ratio "
         "| bytes per token | donor | text bytes | tokens run | gradient steps | seconds |",
@@ -281,8 +282,8 @@ def section(pair: Pair, table: Comparison) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *refused, *([""] if refused else [])]
-    spreads = words.notes([words.figure_of(row) for row in table.rows])
-    lines += [*(f"- {note}" for note in [*facts["notes"], *spreads]), ""]
+    ranges = words.notes([words.figure_of(row) for row in table.rows])
+    lines += [*(f"- {note}" for note in [*facts["notes"], *ranges]), ""]
     lines += [*seed_range(table), *stages(pair, table)]
     best = next((row["method"] for row in table.rows if row["gap"] is not None), None)
     if best is not None:
@@ -315,9 +316,9 @@ def seed_range(table: Comparison) -> list[str]:
     """Return the gaps of what is random at the best and at the worst seed, as one paragraph."""
     parts = []
     for row in table.rows:
-        if row["method"] in (AUTO, HEALED) and row["spread"] is not None:
+        if row["method"] in (AUTO, HEALED) and row["seed_range"] is not None:
             source = row["bits_per_byte"] - row["gap"]
-            low, high = (figure - source for figure in row["spread"])
+            low, high = (figure - source for figure in row["seed_range"])
             parts.append(f"`{row['method']}` {low:+.3f} … {high:+.3f}")
     return (
         [f"Gap at the best and at the worst seed: {', '.join(sorted(parts))}.", ""] if parts else []
@@ -330,7 +331,7 @@ def main() -> None:
     parser.add_argument("assets", type=Path)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, default=DATA / "text")
-    parser.add_argument("--floors", type=Path)
+    parser.add_argument("--limits", type=Path)
     parser.add_argument("--bytes", type=int, default=60_000)
     parser.add_argument("--text-bytes", type=int, default=500_000, help="of calibration text")
     parser.add_argument("--seeds", type=int, default=3, help="of what is random")

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from tokensurgeon.errors import UnknownNameError, UsageError
 from tokensurgeon.evaluation import EvaluationProtocol
 from tokensurgeon.initialisers import source_files
+from tokensurgeon.report.pages import write_whole
 from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import Session
@@ -90,10 +89,7 @@ class ComparisonState:
             return
         data = {"schema": SCHEMA, "decided_by": self._decided_by(method, repeat), "result": result}
         text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
+        write_whole(path, text.encode("utf-8"))
 
     def _path(self, method: Method | str, repeat: int) -> Path | None:
         if self.folder is None:
