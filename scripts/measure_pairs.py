@@ -9,8 +9,8 @@ ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are
 repository; the model that ships is measured too, fitted to the calibration text that
 `scripts/gather_corpus.py --calibration-bytes 1000000` puts into the folder `--corpus`, or to the
 120 kB that ship. Each finished method is kept in the state folder, so that a run that was stopped
-goes on, and a page is made anew in minutes. `--limits` holds KEY.json of `tokensurgeon trained-limit`,
-where a pair has one. With -o each pair's page is written into that folder; then run
+goes on, and a page is made anew in minutes. `--limits` holds KEY.json of `tokensurgeon
+trained-limit`, where a pair has one. With -o each pair's page is written into that folder; then run
 `scripts/results_pages.py`, which takes the summaries from the pages.
 """
 
