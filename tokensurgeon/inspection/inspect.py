@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Inspected:
             "facts": self.facts,
             **self.figures.to_dict(),
             "unreachable": self.reach.to_dict(self.vocabulary),
-            "reload": [reload.to_dict() for reload in self.reloads],
+            "reload": [asdict(reload) for reload in self.reloads],
             "training": self.training,
         }
 
@@ -92,8 +92,8 @@ class Inspection:
             "schema_version": 1,
             "tokenizers": [entry.to_dict() for entry in self.entries],
             "excerpts": [excerpt.to_dict() for excerpt in self.excerpts],
-            "undertrained": self.undertrained.to_dict() if self.undertrained else None,
-            "mixture": self.mixture.to_dict() if self.mixture else None,
+            "undertrained": asdict(self.undertrained) if self.undertrained else None,
+            "mixture": asdict(self.mixture) if self.mixture else None,
             "peak_memory_bytes": self.peak_memory,
         }
 
@@ -155,7 +155,17 @@ def inspect_tokenizer(
     entries: list[Inspected] = []
     for path, name in zip(paths, _short_names(paths), strict=True):
         progress(len(entries), len(paths), "loading tokenizers")
-        entries.append(_inspected(name, load_vocabulary(path), sources, progress))
+        vocabulary = load_vocabulary(path)
+        entry = Inspected(
+            name=name,
+            vocabulary=vocabulary,
+            figures=measure_vocabulary(vocabulary, sources, progress),
+            facts=vocabulary.segmentation,
+            reach=find_unreachable(vocabulary, progress),
+            reloads=check_reload(vocabulary),
+            training=_training(vocabulary),
+        )
+        entries.append(entry)
     first = entries[0].vocabulary
     return Inspection(
         entries=tuple(entries),
@@ -208,20 +218,6 @@ def _documents(sources: Sequence[Source], max_bytes: int) -> tuple[str, ...]:
         documents.append(text if len(data) <= n_left else data[:n_left].decode("utf-8", "ignore"))
         n_left -= len(data)
     return tuple(text for text in documents if text)
-
-
-def _inspected(
-    name: str, vocabulary: Vocabulary, sources: Sequence[Source], progress: Progress
-) -> Inspected:
-    return Inspected(
-        name=name,
-        vocabulary=vocabulary,
-        figures=measure_vocabulary(vocabulary, sources, progress),
-        facts=vocabulary.segmentation,
-        reach=find_unreachable(vocabulary, progress),
-        reloads=check_reload(vocabulary),
-        training=_training(vocabulary),
-    )
 
 
 def _training(vocabulary: Vocabulary) -> dict[str, Any] | None:

@@ -21,8 +21,7 @@ from the training text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -69,10 +68,6 @@ class Mixture:
     slack: float
     constraints: int
     rounds: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
 
 def infer_mixture(
@@ -138,17 +133,7 @@ def solve(
             f"no merged pair stands {FEWEST} times in the samples; give more text, of the kinds "
             "that the tokenizer may have been trained on"
         )
-    known: set[tuple[int, int]] = set()
-    rows: list[Float64] = []
-    slack_of_row: list[tuple[int, int]] = []
-
-    def add(constraints: Sequence[tuple[int, int, Float64]]) -> None:
-        for step, pair, row in constraints:
-            if (step, pair) not in known:
-                known.add((step, pair))
-                slack_of_row.append((step, pair))
-                rows.append(row)
-
+    rows: dict[tuple[int, int], Float64] = {}
     shares = np.full(n, 1 / n)
     slacks = np.zeros(len(used)), np.zeros(len(log.start))
     # Each category alone gives constraints: else one whose pairs are never merged costs nothing.
@@ -156,15 +141,15 @@ def solve(
     some = np.zeros_like(used)
     some[np.linspace(0, last, AT_FIRST).astype(int)] = True
     for probe in (*np.eye(n), shares):
-        add(_violated(log, used & some, probe, slacks, AT_FIRST))
+        rows |= _violated(log, used & some, probe, slacks, AT_FIRST)
     slack, rounds, n_settled = 0.0, 0, 0
     while rounds < ROUNDS and n_settled < 2:
         before = len(rows), shares, slack
-        add(_violated(log, used, shares, slacks, EACH))
+        rows |= _violated(log, used, shares, slacks, EACH)
         if len(rows) == before[0]:
             break
         shares, of_step, of_pair, slack = _solve_programme(
-            np.array(rows), slack_of_row, len(used), len(log.start), merged_counts[used].sum(axis=0)
+            rows, len(used), len(log.start), merged_counts[used].sum(axis=0)
         )
         # Only ratios matter: the shares are scaled to a sum of 1, and the slacks with them.
         total = shares.sum()
@@ -212,13 +197,13 @@ def _violated(
     shares: Float64,
     slacks: tuple[Float64, Float64],
     most: int,
-) -> list[tuple[int, int, Float64]]:
-    """Return, for each step, the `most` violated constraints as (step, pair, row)."""
+) -> dict[tuple[int, int], Float64]:
+    """Return, for each step, the rows of the `most` violated constraints by (step, pair)."""
     of_step, of_pair = slacks
     scale = log.sizes.mean() / log.sizes
     counts = log.start * scale
     values = counts @ shares - of_pair
-    constraints = []
+    constraints: dict[tuple[int, int], Float64] = {}
     for step, pairs in enumerate(log.chosen):
         if used[step]:
             merged = counts[pairs].sum(axis=0)
@@ -228,7 +213,7 @@ def _violated(
             if len(violated) > most:
                 violated = violated[np.argpartition(-values[violated], most)[:most]]
             values[pairs] = merged_values
-            constraints += [(step, pair, counts[pair] - merged) for pair in violated.tolist()]
+            constraints |= {(step, pair): counts[pair] - merged for pair in violated.tolist()}
         changed = log.changed[step]
         counts[changed] += log.change[step] * scale
         values[changed] = counts[changed] @ shares - of_pair[changed]
@@ -236,11 +221,7 @@ def _violated(
 
 
 def _solve_programme(
-    rows: Float64,
-    slack_of_row: Sequence[tuple[int, int]],
-    n_steps: int,
-    n_pairs: int,
-    merged_counts: Float64,
+    rows: Mapping[tuple[int, int], Float64], n_steps: int, n_pairs: int, merged_counts: Float64
 ) -> tuple[Float64, Float64, Float64, float]:
     """Solve for shares and slacks under the present constraints, with merged_counts @ shares = 1.
 
@@ -255,14 +236,14 @@ def _solve_programme(
     from scipy.optimize import linprog
     from scipy.sparse import csr_array, hstack
 
-    n = rows.shape[1]
-    steps, step_at = np.unique([step for step, _ in slack_of_row], return_inverse=True)
-    pairs, pair_at = np.unique([pair for _, pair in slack_of_row], return_inverse=True)
+    n = len(merged_counts)
+    steps, step_at = np.unique([step for step, _ in rows], return_inverse=True)
+    pairs, pair_at = np.unique([pair for _, pair in rows], return_inverse=True)
     line = np.arange(len(rows))
     minus = np.full(len(rows), -1.0)
     matrix = hstack(
         [
-            csr_array(rows),
+            csr_array(np.array([*rows.values()])),
             csr_array((minus, (line, step_at)), shape=(len(rows), len(steps))),
             csr_array((minus, (line, pair_at)), shape=(len(rows), len(pairs))),
         ],

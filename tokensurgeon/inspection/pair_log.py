@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import regex
 
 from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.errors import TokenizerError
+from tokensurgeon.trainers.edits.base import spelled_merges
 from tokensurgeon.vocabulary import Vocabulary
-from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts, read_parts
+from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts, pre_tokens, read_parts
 
 Step = tuple[tuple[int, int, int], ...]
 """The pairs that make one token: ``(left, right, made)``."""
@@ -67,7 +67,8 @@ def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[st
     TokenizerError
         If the tokenizer has no merges.
     """
-    model = json.loads(vocabulary.tokenizer.to_str())["model"]
+    document = json.loads(vocabulary.tokenizer.to_str())
+    model = document["model"]
     if model.get("type") != "BPE" or not model.get("merges"):
         raise TokenizerError(
             f"the mixture is read off a merge list, and a {model.get('type')} tokenizer has "
@@ -75,7 +76,7 @@ def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[st
         )
     ids: dict[str, int] = dict(model["vocab"])
     steps: list[Step] = []
-    for left, right in _pairs(model["merges"]):
+    for left, right in spelled_merges(document):
         made = ids.get(left + right)
         if made is None or left not in ids or right not in ids:
             continue  # a merge with a prefix such as "##" inside words is left out
@@ -89,12 +90,6 @@ def merge_steps(vocabulary: Vocabulary, limit: int) -> tuple[list[Step], dict[st
     return steps, ids
 
 
-def _pairs(merges: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    for merge in merges:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        yield left, right
-
-
 def count_words(vocabulary: Vocabulary, texts: Iterable[str]) -> Counter[str]:
     """Count the pieces into which the tokenizer's pre-tokenizer cuts texts: merges are inside them.
 
@@ -102,16 +97,10 @@ def count_words(vocabulary: Vocabulary, texts: Iterable[str]) -> Counter[str]:
     tokenizers do not cut. For these the texts are cut in the same way.
     """
     parts = read_parts(vocabulary.tokenizer)
-    normalizer = vocabulary.tokenizer.normalizer
-    pre_tokenizer = vocabulary.tokenizer.pre_tokenizer
     cut = _sentencepiece_cut(vocabulary, parts)
     counts: Counter[str] = Counter()
     for text in texts:
-        if normalizer is not None:
-            text = normalizer.normalize_str(text)
-        pieces = [text]
-        if pre_tokenizer is not None:
-            pieces = [piece for piece, _ in pre_tokenizer.pre_tokenize_str(text)]
+        pieces = pre_tokens(vocabulary.tokenizer, text)
         if cut is not None:
             pieces = [word for piece in pieces for word in cut.findall(piece)]
         counts.update(pieces)

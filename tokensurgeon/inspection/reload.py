@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
@@ -41,67 +40,37 @@ class Reload:
     same_ids: int = 0
     failed: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
-
 
 def check_reload(vocabulary: Vocabulary) -> tuple[Reload, ...]:
     """Load a vocabulary's file in both ways and encode every hard text; never raises."""
-    texts = hard_texts()
     folder = vocabulary.folder
-    if folder is None or not (Path(folder) / "tokenizer.json").is_file():
+    if folder is None or not (folder / "tokenizer.json").is_file():
         reason = "there is no tokenizer.json to load"
-        return tuple(Reload(route, len(texts), failed=reason) for route in (FROM_FILE, AUTO))
-    return _from_file(vocabulary, folder), _auto(vocabulary, folder)
-
-
-def _from_file(vocabulary: Vocabulary, folder: Path) -> Reload:
+        return tuple(Reload(route, len(hard_texts()), failed=reason) for route in (FROM_FILE, AUTO))
     from tokenizers import Tokenizer
-
-    loaded = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    loaded.no_truncation()
-    loaded.no_padding()
-    return _try_texts(
-        vocabulary,
-        FROM_FILE,
-        lambda text: list(loaded.encode(text, add_special_tokens=False).ids),
-        lambda ids: str(loaded.decode(ids, skip_special_tokens=False)),
-    )
-
-
-def _auto(vocabulary: Vocabulary, folder: Path) -> Reload:
     from transformers import AutoTokenizer
 
+    from_file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    from_file.no_truncation()
+    from_file.no_padding()
+    settings = {"local_files_only": True, "trust_remote_code": False}
     with internals.quiet():
         try:
-            loaded = guarded(
-                "loading",
-                lambda: AutoTokenizer.from_pretrained(
-                    str(folder), local_files_only=True, trust_remote_code=False
-                ),
+            auto = guarded(
+                "loading", lambda: AutoTokenizer.from_pretrained(str(folder), **settings)
             )
         except TokenizerError as error:
-            return Reload(AUTO, len(hard_texts()), failed=str(error))
-        return _try_texts(
-            vocabulary,
-            AUTO,
-            lambda text: list(loaded.encode(text, add_special_tokens=False)),
-            lambda ids: str(loaded.decode(ids, skip_special_tokens=False)),
-        )
+            second = Reload(AUTO, len(hard_texts()), failed=str(error))
+        else:
+            second = _try_texts(vocabulary, AUTO, auto)
+    return _try_texts(vocabulary, FROM_FILE, from_file), second
 
 
-def _try_texts(
-    vocabulary: Vocabulary,
-    route: str,
-    encode: Callable[[str], list[int]],
-    decode: Callable[[list[int]], str],
-) -> Reload:
+def _try_texts(vocabulary: Vocabulary, route: str, loaded: Any) -> Reload:
     kept, same, lost = 0, 0, []
     for text in hard_texts():
         try:
-            ids = guarded("encoding", lambda text=text: encode(text))  # type: ignore[misc]
-            decoded = guarded("decoding", lambda ids=ids: decode(ids))  # type: ignore[misc]
+            ids, decoded = guarded("a text", partial(_round_trip, loaded, text))
         except TokenizerError:
             ids, decoded = [], None
         if decoded == text:
@@ -111,3 +80,10 @@ def _try_texts(
         own = vocabulary.tokenizer.encode(text, add_special_tokens=False).ids if ids else None
         same += ids == own
     return Reload(route, len(hard_texts()), kept, tuple(lost), same)
+
+
+def _round_trip(loaded: Any, text: str) -> tuple[list[int], str | None]:
+    """Return the ids of a text and the text that they decode to; transformers gives ids alone."""
+    encoded = loaded.encode(text, add_special_tokens=False)
+    ids = list(getattr(encoded, "ids", encoded))
+    return ids, str(loaded.decode(ids, skip_special_tokens=False))

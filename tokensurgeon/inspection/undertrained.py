@@ -16,9 +16,8 @@ a suspect.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -75,10 +74,6 @@ class UnderTrained:
     median: float
     suspects: tuple[Suspect, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
-
 
 def find_undertrained(
     vocabulary: Vocabulary,
@@ -131,15 +126,14 @@ def judge_rows(
     norms = np.linalg.norm(input_rows.astype(np.float64), axis=1)
     enough = len(reference) >= FEWEST_REFERENCES
     cosine = cosine_distances(output_rows, reference) if enough else None
-    by_cosine = tied and cosine is not None
-    score = cosine if by_cosine and cosine is not None else norms
+    indicator, score = ("norm", norms) if cosine is None or not tied else ("cosine", cosine)
     text = np.flatnonzero(vocabulary.kinds <= Kind.BYTE)
     text = text[~np.isin(text, reference)]
     order = text[np.lexsort((text, score[text]))]
     threshold = float(np.quantile(score[reference], QUANTILE)) if enough else None
     return UnderTrained(
         checkpoint=name,
-        indicator="cosine" if by_cosine else "norm",
+        indicator=indicator,
         tied=tied,
         references=len(reference),
         threshold=threshold,

@@ -225,6 +225,15 @@ def plain_normalizer(parts: Parts) -> tokenizers.normalizers.Normalizer | None:
     return plain
 
 
+def pre_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the pieces that a tokenizer's normalizer and pre-tokenizer pass to its model."""
+    if tokenizer.normalizer is not None:
+        text = tokenizer.normalizer.normalize_str(text)
+    if tokenizer.pre_tokenizer is None:
+        return [text]
+    return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+
 def guarded(what: str, call: Callable[[], T]) -> T:
     """Return call(); turn any failure of the tokenizers library into a TokenizerError.
 

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tokensurgeon.vocabulary.encode import Encoder
-from tokensurgeon.vocabulary.parts import Parts, walk
+from tokensurgeon.vocabulary.parts import Parts, pre_tokens, walk
 from tokensurgeon.vocabulary.patterns import gguf_name
 from tokensurgeon.vocabulary.segment import Segmenter
 
@@ -58,13 +58,9 @@ def number_scheme(
 
 def _pre_token_cuts(tokenizer: Tokenizer, text: str, digits: str) -> set[int]:
     """Return where the pre-tokenizer cuts a run of digits, as offsets into the run."""
-    if tokenizer.normalizer is not None:
-        text = tokenizer.normalizer.normalize_str(text)
-    if tokenizer.pre_tokenizer is None:
-        return set()
-    pieces = [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    pieces = pre_tokens(tokenizer, text)
     start = "".join(pieces).find(digits)
-    ends = accumulate(len(piece) for piece in pieces)
+    ends = accumulate(map(len, pieces))
     return {end - start for end in ends if 0 < end - start < len(digits)}
 
 

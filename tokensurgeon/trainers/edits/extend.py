@@ -41,10 +41,11 @@ from tokensurgeon.trainers.measures.sources import held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MAX_SIZE, MOST_WORDS
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
-from tokensurgeon.vocabulary.parts import SPACE_MARK
+from tokensurgeon.vocabulary.parts import SPACE_MARK, pre_tokens
 from tokensurgeon.vocabulary.token_bytes import from_alphabet
 
 _BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
+_BORDER = re.compile(f"(?<=[^{SPACE_MARK}])(?={SPACE_MARK})")
 LINES = 2_000
 """Held-out lines on which drift is measured: a share is known to about one percentage point."""
 
@@ -62,18 +63,8 @@ class OwnPieces:
     def cut(self, text: str) -> Iterator[str]:
         """Yield segments."""
         tokenizer = _loaded(self.document)
-        if tokenizer.normalizer is not None:
-            text = tokenizer.normalizer.normalize_str(text)
-        if tokenizer.pre_tokenizer is not None:
-            for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text):
-                yield piece
-            return
-        start = 0
-        for at in range(1, len(text)):
-            if text[at] == SPACE_MARK and text[at - 1] != SPACE_MARK:
-                yield text[start:at]
-                start = at
-        yield text[start:]
+        pieces = pre_tokens(tokenizer, text)
+        yield from pieces if tokenizer.pre_tokenizer is not None else _BORDER.split(pieces[0])
 
 
 @lru_cache(maxsize=2)
@@ -155,7 +146,8 @@ def extend_vocabulary(
 
     pieces = WeightedText(counted).table("pieces")
     progress(0, 0, "spelling the text")
-    Merger(spell(_model_only(original), pieces, min_ids=2), merges, allow=allow).run(
+    model = Tokenizer(original.tokenizer.model)
+    Merger(spell(model, pieces, min_ids=2), merges, allow=allow).run(
         size, lambda done: progress(done, size, "merging")
     )
     if len(merges.tokens) < size:
@@ -215,10 +207,6 @@ def _merges(base: Base) -> Merges:
         for number, spelling in enumerate(base.vocabulary.spellings)
     ]
     return Merges(tokens)
-
-
-def _model_only(base: Base) -> Tokenizer:
-    return Tokenizer(base.tokenizer.model)
 
 
 def _n_words(token: bytes, base: Base) -> int:
