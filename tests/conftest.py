@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -89,6 +90,15 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.jsonl"
     texts = [f"{i}. {SENTENCES[i % 5]} {SENTENCES[(i + 2) % 5]}" for i in range(10)]
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def few_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third of the calibration text that ships: as much as the shipped model needs to gain."""
+    text = (resources.files("tokensurgeon") / "data/text/calibration.jsonl").read_text("utf-8")
+    path = tmp_path_factory.mktemp("pages") / "calibration.jsonl"
+    path.write_text("\n".join(text.splitlines()[:10]), "utf-8")
     return path
 
 

@@ -6,12 +6,15 @@ import json
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from tokensurgeon import Recipe, transplant
 from tokensurgeon.cli import demo
 from tokensurgeon.cli.main import main
+from tokensurgeon.surgery import SurgeryResult
 
 
 def test_the_data_of_the_demo_ships_with_the_package() -> None:
@@ -24,9 +27,15 @@ def test_the_data_of_the_demo_ships_with_the_package() -> None:
 
 
 def test_the_demo_measures_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_pages: Path
 ) -> None:
-    """On a few pages only; the whole of it is for people."""
+    """On few pages and with little time: how methods and stages are chosen is tested elsewhere."""
+
+    def on_little_text(recipe: Recipe, **options: Any) -> SurgeryResult:
+        text = recipe.text.model_copy(update={"calibration": (str(few_pages),)})
+        return transplant(recipe.model_copy(update={"text": text, "budget": 0.1}), **options)
+
+    monkeypatch.setattr("tokensurgeon.surgery.transplant", on_little_text)
     monkeypatch.setattr(demo, "MAX_BYTES", 8_000)
     monkeypatch.setattr(demo, "BASELINES", ("subword-mean",))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

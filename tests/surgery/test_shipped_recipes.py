@@ -20,9 +20,9 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "draft-model",
     ],
 )
-def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path) -> None:
+def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path, few_pages: Path) -> None:
     recipe = Recipe.from_yaml(RECIPES / f"{name}.yaml")
-    text = recipe.text.model_copy(update={"max_bytes": 6_000})
+    text = recipe.text.model_copy(update={"calibration": (str(few_pages),), "max_bytes": 6_000})
     # Little time: how the choice and all stages work together is tested elsewhere.
     changes: dict[str, object] = {"output": str(tmp_path / "out"), "text": text, "budget": 0.1}
     if recipe.donor is None:
