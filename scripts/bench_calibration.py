@@ -128,22 +128,22 @@ def build(folder: Path, arguments: argparse.Namespace) -> None:
 def work(folder: Path, arguments: argparse.Namespace) -> Callable[[], tuple[int | None, int]]:
     """Return the work to time, its inputs made; it says candidates tried and tokens run."""
     from tokensurgeon import Recipe
-    from tokensurgeon.calibration import calibrate, train_rows
+    from tokensurgeon.calibration import calibrate, find_stages
+    from tokensurgeon.calibration.training.loop import train_rows
     from tokensurgeon.surgery import prepare
-    from tokensurgeon.surgery.calibrate import workbench
     from tokensurgeon.surgery.rows import patch_rows
 
     text = {"calibration": [str(folder / "text.jsonl")], "other": [str(folder / "other.jsonl")]}
     recipe = {"source": str(folder / "source"), "tokenizer": str(folder / "target"), "text": text}
     # So much time that the clock never cuts the text.
     asked = {"seed": arguments.seed, "budget": 1e6, "device": arguments.device}
-    operation = prepare(Recipe.parse({**recipe, **asked}))
-    rows = patch_rows(operation, ("subword-mean", "subword-mean"), operation.recipe.init)
-    bench, matrices = workbench(operation, rows), rows.matrices
-    assert len(bench.new) == arguments.missing
+    session = prepare(Recipe.parse({**recipe, **asked}))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    data, matrices = session.calibration_data, rows.matrices
+    assert len(data.new) == arguments.missing
     names = list(STAGES) if arguments.one == "all" else [arguments.one]
     seen: list[Any] = []
-    plain = bench.score
+    plain = data.score
 
     def score(matrices: Any, chunks: Any) -> float:
         seen.append(chunks)
@@ -151,20 +151,20 @@ def work(folder: Path, arguments: argparse.Namespace) -> Callable[[], tuple[int 
         return -len(seen) if arguments.longest else figure
 
     def stages() -> tuple[int | None, int]:
-        bench.score, before = score, bench.forward_tokens
-        calibrate(bench, matrices, names)
+        data.score, before = score, data.forward_tokens
+        calibrate(data, matrices, find_stages(names, tied=False))
         # Besides the candidates the start is scored.
-        tried = sum(chunks is bench.texts.selection for chunks in seen) - 1
-        return tried, bench.forward_tokens - before
+        tried = sum(chunks is data.texts.selection for chunks in seen) - 1
+        return tried, data.forward_tokens - before
 
     def heal() -> tuple[int | None, int]:
         trained = np.zeros(len(matrices.input), dtype=bool)
-        trained[np.union1d(bench.new, bench.shared)] = True
+        trained[np.union1d(data.new, data.shared)] = True
         better = itertools.count(0, -1)  # so that the best rows are kept, as they would be
         healed = train_rows(
-            bench.patched(matrices),
-            bench.context.target,
-            bench.texts.documents,
+            data.patched(matrices),
+            data.context.target,
+            data.texts.documents,
             train_input=trained,
             train_output=trained,
             tied=False,

@@ -25,8 +25,8 @@ from tokensurgeon import Recipe
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.surgery import Session, prepare
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
-from tokensurgeon.surgery.prepare import Operation, prepare
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -88,20 +88,20 @@ def train(
 
 
 def figures(
-    operation: Operation, name: str, held_out: Sequence[str], arguments: argparse.Namespace
+    session: Session, name: str, held_out: Sequence[str], arguments: argparse.Namespace
 ) -> list[list[float]]:
     """Return bits per byte, one list per seed with a figure per stage."""
-    vocabulary = operation.alignment.source if name == "source" else operation.alignment.target
+    vocabulary = session.alignment.source if name == "source" else session.alignment.target
     found = []
     for seed in range(arguments.seeds):
-        model = operation.model
+        model = session.model
         if name != "source":
             first, _, second = name.partition("/")
-            seeded = operation.recipe.model_copy(update={"seed": seed})
-            again = prepare(seeded, operation.progress)
-            model = patched_model(again, patch_rows(again, (first, second or first), seeded.init))
+            seeded = session.variant(seed=seed)
+            rows = patch_rows(seeded, (first, second or first), seeded.recipe.init)
+            model = patched_model(seeded, rows)
         line = []
-        texts = operation.calibration_texts
+        texts = session.calibration_texts
         stages = train(
             model,
             vocabulary,
@@ -109,7 +109,7 @@ def figures(
             arguments.stages,
             arguments.rate,
             seed,
-            tied=operation.tied,
+            tied=session.inputs.tied,
         )
         for stage in stages:
             entry = evaluate(
@@ -157,8 +157,8 @@ def main() -> None:
             },
         }
     )
-    operation = prepare(recipe)
-    held_out = evaluation_texts(operation)
+    session = prepare(recipe)
+    held_out = evaluation_texts(session)
     if arguments.methods:
         methods = tuple(arguments.methods.split(","))
     else:
@@ -175,7 +175,7 @@ def main() -> None:
         "|---|" + "---|" * len(arguments.stages),
     ]
     for name in ("source", *methods):
-        found = figures(operation, name, held_out, arguments)
+        found = figures(session, name, held_out, arguments)
         label = "source, its own tokenizer" if name == "source" else f"`{name}`"
         cells = [cell([line[i] for line in found]) for i in range(len(arguments.stages))]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")

@@ -70,7 +70,7 @@ def test_the_loss_falls_and_the_given_model_stays(
     weights = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     before = loss(model, vocabulary)
     healed = heal(model)
-    after = loss(model.patched(healed.input, healed.output), vocabulary)
+    after = loss(model.patched(healed.matrices.input, healed.matrices.output), vocabulary)
     assert after < 0.85 * before
     for name, tensor in model.model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
@@ -87,14 +87,16 @@ def test_rows_outside_the_masks_stay_bit_for_bit(
     before = rows_of(model)
     healed = heal(model, train_input=first, train_output=second, tied=tied)
     if tied:
-        assert healed.input is healed.output
-        np.testing.assert_array_equal(healed.input[~(first | second)], before[0][~(first | second)])
-        assert (healed.input != before[0]).any()
+        assert healed.matrices.input is healed.matrices.output
+        np.testing.assert_array_equal(
+            healed.matrices.input[~(first | second)], before[0][~(first | second)]
+        )
+        assert (healed.matrices.input != before[0]).any()
         return
-    np.testing.assert_array_equal(healed.input[~first], before[0][~first])
-    np.testing.assert_array_equal(healed.output[~second], before[1][~second])
-    assert (healed.input[first] != before[0][first]).any()
-    assert (healed.output[second] != before[1][second]).any(axis=1).all()
+    np.testing.assert_array_equal(healed.matrices.input[~first], before[0][~first])
+    np.testing.assert_array_equal(healed.matrices.output[~second], before[1][~second])
+    assert (healed.matrices.input[first] != before[0][first]).any()
+    assert (healed.matrices.output[second] != before[1][second]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("side", ["train_input", "train_output"])
@@ -104,7 +106,7 @@ def test_a_side_can_be_left_out(
     nothing = np.zeros(model.n_rows, dtype=bool)
     healed = heal(model, **{side: nothing})
     kept, moved = (0, 1) if side == "train_input" else (1, 0)
-    rows = (healed.input, healed.output)
+    rows = (healed.matrices.input, healed.matrices.output)
     np.testing.assert_array_equal(rows[kept], rows_of(model)[kept])
     assert (rows[moved] != rows_of(model)[moved]).any()
     assert loss(model.patched(*rows), vocabulary) < loss(model, vocabulary)
@@ -114,10 +116,10 @@ def test_a_seed_gives_the_same_rows_again_and_another_seed_others(
     model: LanguageModel, heal: Heal
 ) -> None:
     one, same, other = heal(model), heal(model), heal(model, seed=1)
-    np.testing.assert_array_equal(one.input, same.input)
-    np.testing.assert_array_equal(one.output, same.output)
+    np.testing.assert_array_equal(one.matrices.input, same.matrices.input)
+    np.testing.assert_array_equal(one.matrices.output, same.matrices.output)
     assert (one.n_steps, one.n_tokens) == (same.n_steps, same.n_tokens)
-    assert (one.output != other.output).any()
+    assert (one.matrices.output != other.matrices.output).any()
 
 
 @pytest.mark.parametrize("bound", [{"minutes": 0.0}, {"max_tokens": 0}])
@@ -125,8 +127,8 @@ def test_no_time_and_no_tokens_give_the_rows_back(
     model: LanguageModel, heal: Heal, bound: dict[str, float]
 ) -> None:
     healed = heal(model, **bound)
-    np.testing.assert_array_equal(healed.input, rows_of(model)[0])
-    np.testing.assert_array_equal(healed.output, rows_of(model)[1])
+    np.testing.assert_array_equal(healed.matrices.input, rows_of(model)[0])
+    np.testing.assert_array_equal(healed.matrices.output, rows_of(model)[1])
     assert (healed.n_steps, healed.n_tokens, healed.history) == (0, 0, ())
 
 
@@ -157,8 +159,8 @@ def test_the_best_rows_by_the_selection_are_kept(model: LanguageModel, heal: Hea
 
     healed = heal(model, selection=selection)
     assert [value for _, value in healed.history[:4]] == [3.0, 1.0, 0.5, 2.0]
-    np.testing.assert_array_equal(healed.input, seen[2][0])
-    np.testing.assert_array_equal(healed.output, seen[2][1])
+    np.testing.assert_array_equal(healed.matrices.input, seen[2][0])
+    np.testing.assert_array_equal(healed.matrices.output, seen[2][1])
     assert len(healed.history) == 2 + 1 + MOST_CUTS + 1
     assert [n for n, _ in healed.history] == sorted({n for n, _ in healed.history})
 
@@ -174,7 +176,7 @@ def test_steps_get_smaller_where_rows_get_worse(model: LanguageModel, heal: Heal
     moved = [float(np.abs(rows - seen[0]).mean()) for rows in seen[1:]]
     assert len(moved) == MOST_CUTS + 1
     assert all(later < 0.5 * before for before, later in pairwise(moved))
-    np.testing.assert_array_equal(healed.input, rows_of(model)[0])
+    np.testing.assert_array_equal(healed.matrices.input, rows_of(model)[0])
     assert healed.n_tokens < 3000
 
 
@@ -183,7 +185,7 @@ def test_the_selection_sees_the_rows_that_are_returned(
 ) -> None:
     healed = heal(model, selection=lambda one: loss(one, vocabulary))
     best = min(value for _, value in healed.history)
-    assert loss(model.patched(healed.input, healed.output), vocabulary) == best
+    assert loss(model.patched(healed.matrices.input, healed.matrices.output), vocabulary) == best
     assert best < healed.history[0][1]
 
 
@@ -193,8 +195,8 @@ def test_tied_rows_are_one_matrix_and_are_trained_as_one(
     start = rows_of(model)[0]
     before = loss(model.patched(start, start), vocabulary)
     healed = heal(model, tied=True)
-    assert healed.input is healed.output
-    assert loss(model.patched(healed.input, healed.output), vocabulary) < before
+    assert healed.matrices.input is healed.matrices.output
+    assert loss(model.patched(healed.matrices.input, healed.matrices.output), vocabulary) < before
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -218,9 +220,9 @@ def test_other_families_are_trained_as_they_are_run(
     softcap = 3.0 if family == "gemma2" else None
     model = LanguageModel(transformers.AutoModelForCausalLM.from_config(config), softcap=softcap)
     healed = heal(model, tied=tied, max_tokens=2000)
-    assert (healed.output_bias is not None) == (family == "phi")
+    assert (healed.matrices.bias is not None) == (family == "phi")
     first = model.patched(rows_of(model)[0], rows_of(model)[0 if tied else 1], bias_of(model))
-    last = model.patched(healed.input, healed.output, healed.output_bias)
+    last = model.patched(healed.matrices.input, healed.matrices.output, healed.matrices.bias)
     assert loss(last, vocabulary) < loss(first, vocabulary) - 0.05
 
 
@@ -239,8 +241,8 @@ def test_a_head_that_is_more_than_a_product_is_trained_through_itself(
     assert not whole.plain_head
     ours = heal(plain, max_tokens=500, tied=tied)
     theirs = heal(whole, max_tokens=500, tied=tied)
-    np.testing.assert_allclose(theirs.output, ours.output, atol=2e-4)
-    np.testing.assert_allclose(theirs.input, ours.input, atol=2e-4)
+    np.testing.assert_allclose(theirs.matrices.output, ours.matrices.output, atol=2e-4)
+    np.testing.assert_allclose(theirs.matrices.input, ours.matrices.input, atol=2e-4)
 
 
 def test_adam_moves_the_rows_it_is_told_and_by_the_rate_at_first() -> None:
@@ -263,7 +265,7 @@ def test_rows_that_no_text_shows_move_with_the_others(
     ids = TrainingText.read(vocabulary, TEXTS, None).sequences
     unseen = np.setdiff1d(np.arange(model.n_rows), np.concatenate(ids))
     assert unseen.size
-    assert (healed.input[unseen] != rows_of(model)[0][unseen]).any(axis=1).all()
+    assert (healed.matrices.input[unseen] != rows_of(model)[0][unseen]).any(axis=1).all()
 
 
 def test_a_pass_has_every_chunk_once_in_batches_within_their_bound(vocabulary: Vocabulary) -> None:

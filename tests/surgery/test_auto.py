@@ -151,7 +151,9 @@ def test_rows_on_the_way_are_asked_where_training_led_too_far(
 ) -> None:
     matrices, data = to_heal(tiny_source, tiny_donor, tiny_text)
     made = matrices.input + 1.0
-    led = Trained(made, made if matrices.tied else matrices.output + 1.0, None, 3, 100, 1.0, 1.0)
+    led = Trained(
+        Matrices(made, made if matrices.tied else matrices.output + 1.0), 3, 100, 1.0, 1.0
+    )
     monkeypatch.setattr(module, "train_rows", lambda *_, **__: led)
     figures = {0.0: 3.0, 0.25: 2.2, 0.5: 2.0, 0.75: 1.5, 1.0: 1.8}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -40,25 +40,6 @@ DATA_SHARE = 30
 """Seconds of calibration text to read for each minute of the budget: half of it is for fitting."""
 
 
-class Once(Generic[T]):
-    """A value that is made when it is first asked for."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._value: list[T] = []
-
-    def __call__(self) -> T:
-        """Return the value."""
-        if not self._value:
-            self._value.append(self._make())
-        return self._value[0]
-
-    @property
-    def made(self) -> bool:
-        """Whether it was asked for."""
-        return bool(self._value)
-
-
 class Part(Generic[T]):
     """A property of a session that is made once; variants share it unless it depends on the change.
 
@@ -77,9 +58,11 @@ class Part(Generic[T]):
         """Return the value."""
         return self.of(session)()
 
-    def of(self, session: Session) -> Once[T]:
-        """Return the holder of the value."""
-        return session.parts.setdefault(self.name, Once(partial(self.make, session)))
+    def of(self, session: Session) -> Callable[[], T]:
+        """Return a function that makes the value at its first call."""
+        made: Callable[[], T] = cache(partial(self.make, session))
+        made = session.parts.setdefault(self.name, made)
+        return made
 
 
 def part(*depends_on: str) -> Callable[[Callable[[Session], T]], Part[T]]:
@@ -98,7 +81,7 @@ class Session:
         Seconds by stage of the surgery; shared by variants.
     warnings : list of str
         Shared by variants.
-    parts : dict of str to Once
+    parts : dict of str to cached function
         What was made, and what is to be made for several variants.
     """
 
@@ -110,12 +93,12 @@ class Session:
         timings: Timings | None = None,
         warnings: list[str] | None = None,
         texts: Sequence[str] | None = None,
-        parts: Mapping[str, Once[Any]] | None = None,
+        parts: Mapping[str, Any] | None = None,
     ) -> None:
         self.inputs, self.progress = inputs, progress
         self.timings = Timings() if timings is None else timings
         self.warnings = list(inputs.notes) if warnings is None else warnings
-        self.parts: dict[str, Once[Any]] = dict(parts or {})
+        self.parts: dict[str, Any] = dict(parts or {})
         self._given_texts = None if texts is None else tuple(texts)
 
     def variant(
@@ -307,7 +290,7 @@ class Session:
 
     def made(self, name: str) -> bool:
         """Whether something has asked for a part."""
-        return name in self.parts and self.parts[name].made
+        return name in self.parts and self.parts[name].cache_info().currsize > 0
 
 
 def _unwatched(context: WatchedContext) -> InitContext:

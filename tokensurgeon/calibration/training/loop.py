@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Mask
+from tokensurgeon.arrays import Mask
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.trainer import State, Trainer
@@ -57,9 +57,8 @@ class Trained:
 
     Attributes
     ----------
-    input, output : float32 (n_rows, width)
-        The same object where one matrix was trained.
-    output_bias : float32 (n_rows,) or None
+    matrices : Matrices
+        One array twice where one matrix was trained.
     n_steps, n_tokens : int
         Steps of the gradient, and tokens they were taken on, repetitions counted.
     seconds, cpu_seconds : float
@@ -68,19 +67,12 @@ class Trained:
         Tokens seen and what the selection said then; the start first. Empty without a selection.
     """
 
-    input: Float32
-    output: Float32
-    output_bias: Float32 | None
+    matrices: Matrices
     n_steps: int
     n_tokens: int
     seconds: float
     cpu_seconds: float
     history: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def matrices(self) -> Matrices:
-        """The rows as calibration works on them."""
-        return Matrices(self.input, self.output, self.output_bias)
 
 
 def train_rows(
@@ -174,11 +166,8 @@ def train_rows(
             progress(int(1000 * done), 1000, "healing")
         validation.finish(n_tokens)
         progress(1000, 1000, "healing")
-    input_rows, output_rows, output_bias = trainer.result()
     return Trained(
-        input=input_rows,
-        output=output_rows,
-        output_bias=output_bias,
+        matrices=trainer.result(),
         n_steps=n_steps,
         n_tokens=n_tokens,
         seconds=clock.seconds,

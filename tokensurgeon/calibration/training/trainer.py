@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.arrays import Float32, Ids, Mask
+from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.steps import TrainedRows
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
@@ -92,11 +93,11 @@ class Trainer:
             if side is not None:
                 side.restart()
 
-    def result(self) -> tuple[Float32, Float32, Float32 | None]:
-        """Return input rows, output rows (the same object when tied) and output bias."""
+    def result(self) -> Matrices:
+        """Return a copy of the rows."""
         first = _numbers(self._inner.weight)
         second = first if self._tied else _numbers(self._outer.weight)
-        return first, second, None if self._bias is None else _numbers(self._outer.bias)
+        return Matrices(first, second, None if self._bias is None else _numbers(self._outer.bias))
 
     def _tensors(self) -> list[torch.Tensor]:
         tensors = [self._inner.weight] if self._tied else [self._inner.weight, self._outer.weight]
