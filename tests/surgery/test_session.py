@@ -11,7 +11,9 @@ import pytest
 from tokensurgeon import Recipe
 from tokensurgeon.progress import Timings
 from tokensurgeon.surgery import Session, prepare
+from tokensurgeon.surgery.calibrate import calibrate_rows
 from tokensurgeon.surgery.prepare import read_inputs
+from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.surgery.session import Part
 
 
@@ -84,3 +86,19 @@ def test_a_variant_is_what_a_session_of_its_own_would_be(session: Session) -> No
 def test_inputs_cannot_be_changed(session: Session) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         session.inputs.n_rows = 3  # type: ignore[misc]
+
+
+def test_healing_goes_on_before_the_draft_and_the_draft_is_fitted_again(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    recipe = {
+        "source": str(tiny_source),
+        "for_draft": str(tiny_donor),
+        "text": {"calibration": [str(tiny_text)]},
+    }
+    session = prepare(Recipe.parse(recipe))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    first = calibrate_rows(session, rows, ["unigram"])
+    assert [record.stage for record in first.patched(session).stages] == ["unigram", "draft"]
+    healed = first.healed(session, 0.02).patched(session)
+    assert [record.stage for record in healed.stages] == ["unigram", "heal", "draft"]

@@ -78,8 +78,10 @@ class CalibratedRows:
         """
         early = self.done and (self.done.before_training or self.done)
         late = self.done.records[len(early.records) :] if self.done and early else ()
-        stages = _stages(session, [record.stage for record in late if record.stage != Draft.name])
-        return _run(session, replace(self, done=early), _in_order(session, stages, minutes))
+        names = [record.stage for record in late]
+        drafts = Draft.name in names
+        stages = find_stages([name for name in names if name != Draft.name], session.inputs.tied)
+        return _run(session, replace(self, done=early), _in_order(session, stages, minutes, drafts))
 
 
 def calibrate_rows(
@@ -105,28 +107,25 @@ def calibrate_rows(
     UsageError, CalibrationError
         If a stage is unknown or cannot work here, or there is too little text.
     """
-    stages = _stages(session, names)
+    stages = find_stages(names, session.inputs.tied)
     if not stages and not heal:
         return CalibratedRows(rows)
     if stages:
         session.require_forward("calibration")
     if heal:
         session.require_forward("healing", trains=True)
-    return _run(session, CalibratedRows(rows), _in_order(session, stages, heal))
+    drafts = session.recipe.for_draft is not None and bool(stages)
+    return _run(session, CalibratedRows(rows), _in_order(session, stages, heal, drafts))
 
 
-def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
-    return find_stages(names, session.inputs.tied)
-
-
-def _in_order(session: Session, stages: list[Stage], heal: float) -> list[Stage]:
+def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) -> list[Stage]:
     """Return stages in the order in which they are tried, with training and draft where asked."""
     recipe, progress = session.recipe, session.progress
     ordered = [stage for stage in stages if not stage.after_training]
     if heal:
         ordered.append(Heal(heal, recipe.seed, progress))
     ordered += [stage for stage in stages if stage.after_training]
-    if recipe.for_draft is not None and stages:
+    if drafts:
         ordered.append(Draft(lambda: _big_model(recipe), DRAFT_SECONDS * recipe.budget, progress))
     return ordered
 
