@@ -18,12 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
 from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
+ROOT = Path(__file__).parent.parent
 CHECKS = {
     "GL06": "a section that numpydoc does not know",
     "GL07": "sections out of order",
@@ -58,16 +56,16 @@ def documented(module: Any) -> Iterator[tuple[str, Any]]:
         if inspect.isclass(value):
             objects += [(f"{name}.{k}", getattr(value, k)) for k in vars(value)]
         for path, one in objects:
-            if path == name or inspect.isroutine(one) or isinstance(one, property):
-                if SECTION.search(one.__doc__ or ""):
-                    yield f"{module.__name__}.{path}", one
+            is_code = path == name or inspect.isroutine(one) or isinstance(one, property)
+            if is_code and SECTION.search(one.__doc__ or ""):
+                yield f"{module.__name__}.{path}", one
 
 
 def attributes(owner: type) -> set[str]:
     """Return the names of a class's fields, of its properties, and of what its methods assign."""
     names = set(dir(owner))
     for base in owner.__mro__:
-        names |= set(base.__dict__.get("__annotations__", ()))
+        names |= set(inspect.get_annotations(base))
         if base.__module__.startswith("tokensurgeon."):
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
             names |= {
