@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.progress import Progress
@@ -34,29 +35,42 @@ def train_target(
         folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
         text: dict[str, Part] | Sequence[str]
         text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus
-        if spec.base is not None:
-            base = source if spec.base == SOURCE else spec.base
-            _edit(spec, base, text, folder, force, progress)
-        else:
+        base = source if spec.base == SOURCE else spec.base
+        common: dict[str, Any] = {"output": folder, "force": force, "progress": progress}
+        if base is None:
+            shape = Shape(
+                encoder=spec.encoder,
+                transition=spec.transition,
+                most_words=spec.max_words,
+                no_cross=spec.no_cross,
+                max_pieces=spec.max_pieces,
+                longest=spec.longest,
+                terms=_read_lines(spec.list),
+                parallel=spec.parallel,
+            )
             train_vocabulary(
                 text,
                 method=spec.method,
                 size=spec.size,
                 pretokenizer=spec.pretokenizer,
                 digits=spec.digits,
-                shape=Shape(
-                    encoder=spec.encoder,
-                    transition=spec.transition,
-                    most_words=spec.max_words,
-                    no_cross=spec.no_cross,
-                    max_pieces=spec.max_pieces,
-                    longest=spec.longest,
-                    terms=_read_lines(spec.list),
-                    parallel=spec.parallel,
-                ),
-                output=folder,
-                force=force,
-                progress=progress,
+                shape=shape,
+                **common,
+            )
+        elif spec.method == "prune":
+            prune_vocabulary(base, text, **common)
+        elif spec.size is None:
+            raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
+        else:
+            extend_vocabulary(
+                base,
+                text,
+                size=spec.size,
+                across=spec.across,
+                most_words=spec.max_words,
+                no_cross=spec.no_cross,
+                longest=spec.longest,
+                **common,
             )
         return load_vocabulary(folder)
 
@@ -65,33 +79,6 @@ def patterns_of(spec: TrainSpec) -> list[str]:
     """Return the files, globs and datasets that a tokenizer is trained on."""
     parts = parse_mixture(spec.mixture)
     return [*spec.corpus, *(pattern for part in parts.values() for pattern in part.patterns)]
-
-
-def _edit(
-    spec: TrainSpec,
-    base: str | Path,
-    text: dict[str, Part] | Sequence[str],
-    folder: Path,
-    force: bool,
-    progress: Progress,
-) -> None:
-    if spec.method == "prune":
-        prune_vocabulary(base, text, output=folder, force=force, progress=progress)
-        return
-    if spec.size is None:
-        raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
-    extend_vocabulary(
-        base,
-        text,
-        size=spec.size,
-        across=spec.across,
-        most_words=spec.max_words,
-        no_cross=spec.no_cross,
-        longest=spec.longest,
-        output=folder,
-        force=force,
-        progress=progress,
-    )
 
 
 def _read_lines(name: str | None) -> tuple[str, ...]:

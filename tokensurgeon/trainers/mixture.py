@@ -64,9 +64,10 @@ def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
     return parts
 
 
-def shares(parts: Mapping[str, Part]) -> list[float] | None:
+def shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
     """Return the share of each part, or None if none is given."""
-    given = [part.share for part in parts.values() if part.share is not None]
+    named = [part.share for part in parts.values() if isinstance(part, Part)]
+    given = [share for share in named if share is not None]
     return given if len(given) == len(parts) else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tokensurgeon.errors import SettingError
@@ -110,8 +110,7 @@ class Plan:
 
         `default` is the transition of a method whose shape has none.
         """
-        share = default if self.shape.transition is None else self.shape.transition
-        return self.n_at(share)
+        return self.n_at(default if self.shape.transition is None else self.shape.transition)
 
     def n_at(self, share: float) -> int:
         """Return the number of tokens when a share of those to be learned is learned."""
@@ -185,19 +184,16 @@ def distinct_controls(controls: Sequence[str]) -> list[str]:
 
 def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
     """Return the settings for ``training.json``."""
+    no_cross, n_terms = list(plan.shape.no_cross), len(plan.shape.terms)
+    shape = asdict(plan.shape) | {"no_cross": no_cross, "terms": n_terms}
+    del shape["encoder"]  # that of the plan is never None
     return {
         "method": plan.method,
         "encoder": plan.encoder,
         "size": plan.size,
         "pretokenizer": plan.preset,
         "digits": plan.digits,
-        "transition": plan.shape.transition,
-        "most_words": plan.shape.most_words,
-        "no_cross": list(plan.shape.no_cross),
-        "max_pieces": plan.shape.max_pieces,
-        "longest": plan.shape.longest,
-        "terms": len(plan.shape.terms),
-        "parallel": plan.shape.parallel,
+        **shape,
         "seed": plan.seed,
         "controls": dict(roles),
         "extra_controls": [c for c in plan.controls[:n_controls] if c not in roles.values()],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
-from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
@@ -21,7 +20,7 @@ from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
 from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
 from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source, held_out_sources
-from tokensurgeon.trainers.mixture import CorpusLike, Part, as_parts, documents_of, shares
+from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of, shares
 from tokensurgeon.trainers.plan import Plan, Shape, distinct_controls, make_plan, settings_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips, versions
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
@@ -135,7 +134,7 @@ def train_vocabulary(
         state=counts,
         progress=progress,
     )
-    text = WeightedText(counted, multipliers(counted.n_bytes, _shares(parts)))
+    text = WeightedText(counted, multipliers(counted.n_bytes, shares(parts)))
     stock_text = WeightedText(
         replace(counted, tables={"words": counted.tables[stock_table]}), text.multipliers
     )
@@ -149,11 +148,14 @@ def train_vocabulary(
     stock_figures: Figures | None = figures
     if (plan.method, plan.encoder) != ("bpe", "bpe"):
         progress(0, 0, "training a plain BPE to compare with")
-        stock_figures = _stock_figures(stock_text, stock, sources, progress)
+        try:
+            stock_figures = _measure(train_tokenizer(stock_text, stock, progress), sources, stock)
+        except CorpusError:
+            stock_figures = None  # its own cuts leave too few pairs for that many merges
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
         settings=settings_of(plan, roles, len(controls)),
-        corpus=counted.facts() | {"shares": _shares(parts)},
+        corpus=counted.facts() | {"shares": shares(parts)},
         figures=_summary(figures, stock_figures, n_hard_texts)
         | {
             "held_out_lines_seen": counted.seen.share(
@@ -170,23 +172,9 @@ def train_vocabulary(
     return trained if output is None else trained.write(output, force=force)
 
 
-def _shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
-    named = {name: part for name, part in parts.items() if isinstance(part, Part)}
-    return shares(named) if len(named) == len(parts) else None
-
-
 def _measure(tokenizer: Tokenizer, sources: Sequence[Source], plan: Plan) -> Figures:
     vocabulary = vocabulary_from_tokenizer(tokenizer)
     return measure_vocabulary(vocabulary, sources, parallel=plan.shape.parallel)
-
-
-def _stock_figures(
-    text: WeightedText, plan: Plan, sources: Sequence[Source], progress: Progress
-) -> Figures | None:
-    try:
-        return _measure(train_tokenizer(text, plan, progress), sources, plan)
-    except CorpusError:
-        return None  # its own cuts leave too few pairs for that many merges
 
 
 def _summary(figures: Figures, stock: Figures | None, n_hard_texts: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ how many. An interrupted count continues from where it was last saved.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -188,8 +188,7 @@ class _Stream:
         self._parts = parts
         self._counted = counted
         self._held_out = held_out
-        self._skip = iter(skip)
-        self._n_skip = len(skip)
+        self._skip = deque(skip)
         self._digest = hashlib.sha256()
         self._files: dict[str, None] = {}
 
@@ -201,9 +200,8 @@ class _Stream:
             for document in training:
                 data = document.text.encode("utf-8")
                 key = document_hash(data)
-                if self._n_skip:
-                    self._n_skip -= 1
-                    if next(self._skip) != key:
+                if self._skip:
+                    if self._skip.popleft() != key:
                         raise CorpusError("the counts kept are of other text; remove their file")
                     continue
                 batch.texts.append(document.text)
@@ -224,7 +222,7 @@ class _Stream:
             yield document
 
     def close(self) -> None:
-        if self._n_skip:
+        if self._skip:
             raise CorpusError("the counts kept are of more text than this; remove their file")
         self._counted.sha256 = self._digest.hexdigest()
         self._counted.files = list(self._files)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
 from tokensurgeon.text.corpus import Document
@@ -40,10 +41,13 @@ class HeldOut:
         if len(first) < EVERY:
             tails = []
             for document in first:
-                head, tail = _cut(document)
-                if tail is not None:
-                    tails.append(tail)
-                yield head
+                text = document.text
+                cut = len(text) - len(text) // EVERY
+                # At a line end, so that no word is cut.
+                cut = text.rfind("\n", 0, cut) + 1 or cut
+                if cut < len(text):
+                    tails.append(replace(document, text=text[cut:]))
+                yield replace(document, text=text[:cut])
             self.documents[part] = tails
             return
         # A heap of (-hash, index, document): its first entry has the highest hash.
@@ -62,13 +66,3 @@ class HeldOut:
                 yield evicted
         held.sort(key=lambda entry: entry[1])
         self.documents[part] = [document for _, _, document in held]
-
-
-def _cut(document: Document) -> tuple[Document, Document | None]:
-    text = document.text
-    cut = len(text) - len(text) // EVERY
-    # At a line end, so that no word is cut.
-    cut = text.rfind("\n", 0, cut) + 1 or cut
-    head = Document(text[:cut], document.source, document.file)
-    tail = Document(text[cut:], document.source, document.file) if cut < len(text) else None
-    return head, tail

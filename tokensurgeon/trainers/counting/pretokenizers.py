@@ -139,8 +139,8 @@ def joined_pattern(
     most = max_pieces or (None if lines else LONGEST_RUN)
     veto = f"(?!{'|'.join(separate)})" if separate else ""
     # An atomic group: without it, both engines that run the pattern would backtrack over pieces.
-    repeat = "++" if most is None else f"{{1,{most}}}"
-    joined = rf"(?>(?:{veto}(?:{run})){repeat})" if most else rf"(?:{veto}(?:{run})){repeat}"
+    joined = rf"(?:{veto}(?:{run}))"
+    joined = rf"(?>{joined}{{1,{most}}})" if most else f"{joined}++"
     return "|".join([joined, *parts.values()])
 
 

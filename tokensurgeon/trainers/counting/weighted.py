@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -87,10 +88,9 @@ class WeightedText:
                 np.concatenate([part.weights for part in parts]),
                 np.concatenate([part.groups for part in parts]),
             )
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for part in weighted:
-            for segment, count in part.items():
-                total[segment] = total.get(segment, 0) + count
+            total.update(part)
         return WeightedSegments.of_table(total)
 
 

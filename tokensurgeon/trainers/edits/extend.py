@@ -147,9 +147,7 @@ def extend_vocabulary(
     pieces = WeightedText(counted).table("pieces")
     progress(0, 0, "spelling the text")
     model = Tokenizer(original.tokenizer.model)
-    Merger(spell(model, pieces, min_ids=2), merges, allow=allow).run(
-        size, lambda done: progress(done, size, "merging")
-    )
+    Merger(spell(model, pieces, min_ids=2), merges, allow=allow).run(size, progress)
     if len(merges.tokens) < size:
         raise CorpusError(
             f"{sum(counted.n_bytes):,} bytes of text give {len(merges.tokens):,} of {size:,} "

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tokensurgeon.arrays import Ids, Int32
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Sequences
 from tokensurgeon.trainers.learned import Merges
 
@@ -110,12 +111,12 @@ class Merger:
             self._forget(pair)
         return None
 
-    def run(self, n_tokens: int, progress: Callable[[int], None] | None = None) -> Merges:
+    def run(self, n_tokens: int, progress: Progress = no_progress, what: str = "merging") -> Merges:
         """Merge until there are `n_tokens` tokens or no pair is left; return the merges."""
         while len(self.merges.tokens) < n_tokens and (best := self.best()) is not None:
             self.merge(*best)
-            if progress is not None and len(self.merges.pairs) % REPORT_EVERY == 0:
-                progress(len(self.merges.tokens))
+            if len(self.merges.pairs) % REPORT_EVERY == 0:
+                progress(len(self.merges.tokens), n_tokens, what)
         return self.merges
 
     def merge(self, left: int, right: int, count: int) -> tuple[int, Ids]:
@@ -148,15 +149,17 @@ class Merger:
         free = ~self._mark[ahead] & (old_left >= 0)
         self._mark[second] = False
         ends = old_right >= 0
-        self._take_pairs(right, old_right[ends], second[ends], old_left[free], left, ahead[free])
+        broken = self._beside(
+            second[ends], right, old_right[ends], ahead[free], old_left[free], left
+        )
+        self._take_pairs(*broken)
         ids[first] = made
         ids[second] = _GONE
         following[first] = after
         before[after] = first
-        at = np.concatenate([first[ends], ahead[free]])
-        lefts = np.concatenate([np.full(int(ends.sum()), made, np.int32), old_left[free]])
-        rights = np.concatenate([ids[after[ends]], np.full(int(free.sum()), made, np.int32)])
-        self._add_pairs(self._keys(lefts, rights, at), at, push=True)
+        new_right = ids[after[ends]]  # it may have been made at this step too
+        arisen = self._beside(first[ends], made, new_right, ahead[free], old_left[free], made)
+        self._add_pairs(*arisen, push=True)
         return made, saved
 
     def ids(self) -> tuple[Int32, Int32]:
@@ -170,22 +173,19 @@ class Merger:
             keys = keys * self.n_groups + self._groups[self._segment[at]]
         return keys
 
-    def _take_pairs(
-        self,
-        right: int,
-        old_right: Int32,
-        second: Int32,
-        old_left: Int32,
-        left: int,
-        ahead: Int32,
-    ) -> None:
+    def _beside(
+        self, at: Int32, token: int, after: Int32, ahead: Int32, before: Int32, other: int
+    ) -> tuple[Ids, Int32]:
+        """Return keys and positions of the pairs (token, after) and (before, other)."""
+        lefts = np.concatenate([np.full(len(at), token, np.int32), before])
+        rights = np.concatenate([after, np.full(len(ahead), other, np.int32)])
+        positions = np.concatenate([at, ahead])
+        return self._keys(lefts, rights, positions), positions
+
+    def _take_pairs(self, keys: Ids, at: Int32) -> None:
         """Subtract from the counts of the pairs that a merge breaks."""
-        at = np.concatenate([second, ahead])
-        if not len(at):
+        if not len(keys):
             return
-        lefts = np.concatenate([np.full(len(second), right, np.int32), old_left])
-        rights = np.concatenate([old_right, np.full(len(ahead), left, np.int32)])
-        keys = self._keys(lefts, rights, at)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         starts = _starts(keys)

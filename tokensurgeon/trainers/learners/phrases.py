@@ -16,11 +16,11 @@ import numpy as np
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Sequences
 from tokensurgeon.trainers.counting.weighted import WeightedText
-from tokensurgeon.trainers.encoders import byte_level_bpe, bytes_first, min_tokens, spell
+from tokensurgeon.trainers.encoders import bytes_first, min_tokens, spell
 from tokensurgeon.trainers.learned import Learned
 from tokensurgeon.trainers.learners.merging import Merger
 from tokensurgeon.trainers.learners.pruner import prune
-from tokensurgeon.trainers.learners.superwords import few_words, learn_words
+from tokensurgeon.trainers.learners.superwords import few_words, learn_words, spell_merged
 from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, Plan
 
 CANDIDATES = 12
@@ -43,8 +43,7 @@ def lzw(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     whole = learn_words(text, plan.n_tokens, progress)
     merges = whole.copy(plan.n_first(LZW_TRANSITION))
     runs = text.table("runs")
-    progress(0, 0, "spelling runs of words")
-    sequences = spell(byte_level_bpe(merges, (), None), runs, min_ids=2)
+    sequences = spell_merged(merges, runs, progress)
     progress(0, 0, "finding phrases")
     allow = few_words(plan)
     longest = plan.shape.longest or LONGEST_SUPERWORD
@@ -54,7 +53,7 @@ def lzw(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
         candidates = [*whole.tokens, *phrases]
         return Learned(prune(candidates, runs, plan.n_tokens, progress), plan.joined)
     merger = Merger(sequences, merges, allow=set(phrases).__contains__)
-    merger.run(plan.n_tokens, lambda done: progress(done, plan.n_tokens, "merging phrases"))
+    merger.run(plan.n_tokens, progress, "merging phrases")
     merges.fill(whole, plan.n_tokens)
     return Learned.of(merges, plan.joined)
 

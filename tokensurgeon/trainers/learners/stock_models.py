@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
+from itertools import chain, repeat
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -37,6 +37,7 @@ CONTINUES = "⁃"
 """Prefix of a WordPiece token that continues a word: no byte is written so, as ``##`` would be."""
 LONGEST_WORD = 64
 """Characters of a WordPiece word: encoding takes time with the square of it."""
+_ALPHABET = sorted(byte_alphabet().values())
 _SHORT = rf"[\s\S]{{1,{LONGEST_WORD}}}"
 
 
@@ -47,23 +48,15 @@ def unigram(words: WeightedSegments, plan: Plan) -> Tokenizer:
     trainer = trainers.UnigramTrainer(
         vocab_size=plan.size,
         special_tokens=list(plan.controls),
-        initial_alphabet=_alphabet(),
+        initial_alphabet=_ALPHABET,
         max_piece_length=plan.shape.longest or LONGEST_PIECE,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_repeated(words), trainer=trainer)
+    # A stock trainer takes no counts: each word is given as often as it occurs.
+    repeated = chain.from_iterable(map(repeat, words.segments, words.weights.tolist()))
+    tokenizer.train_from_iterator(repeated, trainer=trainer)
     tokenizer.pre_tokenizer = pretokenizer(plan.cut)
     return _rescored(tokenizer, words, plan.controls)
-
-
-def _repeated(words: WeightedSegments) -> Iterator[str]:
-    """Yield each word as often as it occurs: a stock trainer takes no counts."""
-    for word, weight in zip(words.segments, words.weights.tolist(), strict=True):
-        yield from repeat(word, weight)
-
-
-def _alphabet() -> list[str]:
-    return sorted(byte_alphabet().values())
 
 
 def _rescored(tokenizer: Tokenizer, words: WeightedSegments, controls: Sequence[str]) -> Tokenizer:
@@ -114,7 +107,7 @@ def wordpiece(words: WeightedSegments, plan: Plan) -> Tokenizer:
     ids, segment = merger.ids()
     is_first = np.concatenate([[True], segment[1:] != segment[:-1]])
     begins, continues = (set(ids[mask].tolist()) for mask in (is_first, ~is_first))
-    tokens = [*plan.controls, *_alphabet(), *(CONTINUES + byte for byte in _alphabet())]
+    tokens = [*plan.controls, *_ALPHABET, *(CONTINUES + byte for byte in _ALPHABET)]
     # A token is added in the forms in which it occurs in the merged text: one, or both.
     for number in range(256, len(merges.tokens)):
         name = to_alphabet(merges.tokens[number])

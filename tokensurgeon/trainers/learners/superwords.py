@@ -64,16 +64,17 @@ def few_words(plan: Plan) -> Rule:
     return allow
 
 
-def learn_words(text: WeightedText, n_tokens: int, progress: Progress) -> Merges:
+def learn_words(
+    text: WeightedText, n_tokens: int, progress: Progress, allow: Rule | None = None
+) -> Merges:
     """Learn merges inside words."""
-    merger = Merger(text.table("words").sequences(), Merges())
-    return merger.run(n_tokens, lambda done: progress(done, n_tokens, "merging in words"))
+    return Merger(text.table("words").sequences(), Merges(), allow=allow).run(n_tokens, progress)
 
 
 def superbpe(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     """Learn words, then whatever is frequent across them."""
     merges = learn_words(text, plan.n_first(TRANSITION), progress)
-    sequences = _spelled(merges, text.table("runs"), progress)
+    sequences = spell_merged(merges, text.table("runs"), progress)
     return Learned.of(_across(sequences, merges, plan, progress), plan.joined)
 
 
@@ -81,7 +82,7 @@ def supertoken(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     """Learn a thousand merges in words, then whatever is frequent in random chunks."""
     n_merges = max(1, min(FIRST_MERGES, (plan.n_tokens - 256) // 4))
     merges = learn_words(text, 256 + n_merges, progress)
-    sequences = _spelled(merges, text.table("chunks"), progress)
+    sequences = spell_merged(merges, text.table("chunks"), progress)
     return Learned.of(_across(sequences, merges, plan, progress), plan.joined)
 
 
@@ -198,14 +199,12 @@ def _at_best_transition(
     return Learned.of(merges, plan.joined)
 
 
-def _spelled(merges: Merges, table: WeightedSegments, progress: Progress) -> Sequences:
-    progress(0, 0, "spelling runs of words")
-    # In a segment of one token there is nothing to merge.
+def spell_merged(merges: Merges, table: WeightedSegments, progress: Progress) -> Sequences:
+    """Return segments as ids after merges, without those of one token: nothing is left to merge."""
+    progress(0, 0, "spelling the text")
     return spell(byte_level_bpe(merges, (), None), table, min_ids=2)
 
 
 def _across(sequences: Sequences, merges: Merges, plan: Plan, progress: Progress) -> Merges:
     merger = Merger(sequences, merges, allow=few_words(plan))
-    return merger.run(
-        plan.n_tokens, lambda done: progress(done, plan.n_tokens, "merging across words")
-    )
+    return merger.run(plan.n_tokens, progress, "merging across words")

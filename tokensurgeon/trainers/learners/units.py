@@ -20,10 +20,10 @@ from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.progress import Progress
 from tokensurgeon.trainers.counting.sequences import Sequences
 from tokensurgeon.trainers.counting.weighted import WeightedSegments, WeightedText
-from tokensurgeon.trainers.encoders import byte_level_bpe, spell
+from tokensurgeon.trainers.encoders import byte_level_bpe
 from tokensurgeon.trainers.learned import Learned, Merges
-from tokensurgeon.trainers.learners.merging import REPORT_EVERY, Merger, Rule
-from tokensurgeon.trainers.learners.superwords import learn_words
+from tokensurgeon.trainers.learners.merging import REPORT_EVERY, Merger
+from tokensurgeon.trainers.learners.superwords import learn_words, spell_merged
 from tokensurgeon.trainers.plan import Plan
 
 LONGEST_TOKEN = 48
@@ -52,9 +52,8 @@ factor."""
 def bpe(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     """Learn words."""
     longest = plan.shape.longest or (LONGEST_TOKEN if plan.preset == "none" else None)
-    if longest is None:
-        return Learned.of(learn_words(text, plan.n_tokens, progress), plan.cut)
-    return _limited(text, plan, plan.cut, lambda token: len(token) <= longest, progress)
+    allow = None if longest is None else lambda token: len(token) <= longest
+    return Learned.of(learn_words(text, plan.n_tokens, progress, allow), plan.cut)
 
 
 def characters(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
@@ -65,21 +64,14 @@ def characters(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
         # Counts the bytes that begin a character.
         return sum(byte & 0xC0 != 0x80 for byte in token) <= most
 
-    return _limited(text, plan, plan.cut, short, progress)
+    return Learned.of(learn_words(text, plan.n_tokens, progress, short), plan.cut)
 
 
 def dna(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     """Learn motifs of text without words."""
     longest = plan.shape.longest or LONGEST_MOTIF
-    return _limited(text, plan, LETTERS, lambda token: len(token) <= longest, progress)
-
-
-def _limited(
-    text: WeightedText, plan: Plan, cut: str | None, allow: Rule, progress: Progress
-) -> Learned:
-    merger = Merger(text.table("words").sequences(), Merges(), allow=allow)
-    merges = merger.run(plan.n_tokens, lambda done: progress(done, plan.n_tokens, "merging"))
-    return Learned.of(merges, cut)
+    merges = learn_words(text, plan.n_tokens, progress, lambda token: len(token) <= longest)
+    return Learned.of(merges, LETTERS)
 
 
 def only_bytes(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
@@ -146,9 +138,8 @@ def morphemes(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
             parts[part] += weight
     first = WeightedSegments.of_table(parts)
     merges = Merger(first.sequences(), Merges()).run(plan.n_first(MORPHEME_SHARE))
-    spelled = spell(byte_level_bpe(merges, (), None), words, min_ids=2)
-    merger = Merger(spelled, merges)
-    merger.run(plan.n_tokens, lambda done: progress(done, plan.n_tokens, "merging in words"))
+    sequences = spell_merged(merges, words, progress)
+    Merger(sequences, merges).run(plan.n_tokens, progress, "merging in words")
     return Learned.of(merges, plan.cut)
 
 
@@ -225,7 +216,7 @@ def parity(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
     units = np.array(amounts, float) * np.array(text.factors)
     words = text.table("words", grouped=True)
     first = Merger(words.sequences(), Merges())
-    first.run(plan.n_first(EVEN), lambda done: progress(done, plan.n_tokens, "merging for all"))
+    first.run(plan.n_first(EVEN), progress, "merging for all")
     ids, segment = first.ids()
     lengths = np.bincount(segment, minlength=len(words.segments))
     merger = Merger(Sequences.of_flat(ids, lengths, words.weights, words.groups), first.merges)

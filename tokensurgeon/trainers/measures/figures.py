@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -276,11 +278,10 @@ def _speed(vocabulary: Vocabulary, sources: Sequence[Source]) -> float:
     """Return megabytes per CPU-second for encoding one batch with a cold cache."""
     batch: list[str] = []
     n_bytes = 0
-    for source in sources:
-        for text in source.documents:
-            if n_bytes < SPEED_BYTES:
-                batch.append(text)
-                n_bytes += len(text.encode())
+    for text in chain.from_iterable(source.documents for source in sources):
+        if n_bytes < SPEED_BYTES:
+            batch.append(text)
+            n_bytes += len(text.encode())
     started = time.process_time()
     vocabulary.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
     return n_bytes / 1e6 / max(time.process_time() - started, 1e-9)
@@ -296,7 +297,7 @@ class _LongTokens:
             dtype=bool,
         )
         self._lines: dict[int, set[int]] = {}
-        self._documents: dict[int, int] = {}
+        self._documents: Counter[int] = Counter()
         self._n_documents = 0
 
     def add(self, text: str, encoding: Encoding) -> None:
@@ -313,8 +314,7 @@ class _LongTokens:
             end = data.find(b"\n", int(encoding.ends[i]))
             line = data[start : end if end >= 0 else len(data)]
             self._lines.setdefault(int(ids[i]), set()).add(hash(line.strip()))
-        for token in set(ids[at].tolist()):
-            self._documents[token] = self._documents.get(token, 0) + 1
+        self._documents.update(set(ids[at].tolist()))
 
     def boilerplate(self, counts: Ids) -> tuple[Boilerplate, ...]:
         """Return long tokens that occur in at most a third as many different lines as uses.
