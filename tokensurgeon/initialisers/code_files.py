@@ -31,8 +31,7 @@ def code_files(cls: type) -> list[Path]:
     waiting = [home]
     while waiting:
         name = waiting.pop()
-        file = files[name]
-        for imported in _imports(name, file, file.stat().st_mtime_ns):
+        for imported in _imports(name, files[name], files[name].stat().st_mtime_ns):
             top, *parts = imported.split(".")
             if imported not in files and top in folders:
                 path = folders[top].joinpath(*parts)

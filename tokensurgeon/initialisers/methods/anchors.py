@@ -103,9 +103,9 @@ class AnchorMethod:
         """Return a side for each matrix, all with the weights of one space."""
         space = locate(context, self.spec, side, self.name)
         if self.share is None and not len(space.source_ids) and context.n_missing:
+            kind = self.spec.resolved_space(context)
             raise InitialiserError(
-                f"'{self.name}' finds 0 anchors in the space "
-                f"'{self.spec.resolved_space(context)}'. "
+                f"'{self.name}' finds 0 anchors in the space '{kind}'. "
                 "Choose another space, or use 'subword-mean'."
             )
         if self.centre and len(space.anchors):
@@ -132,8 +132,8 @@ class AnchorMethod:
         work = context.work(f"{self.name}: combining")
         k = self.k or _DEFAULT_K.get(self.combiner, 0)
         if self.share == 0.0:
-            n = len(queries)
-            return Combined(np.zeros(n, dtype=bool), sp.csr_array((n, len(anchors))))
+            nothing = np.zeros(len(queries), dtype=bool)
+            return Combined(nothing, sp.csr_array((len(queries), len(anchors))))
         if self.combiner == "nearest":
             return nearest(queries, anchors, k, self.temperature, work)
         if self.combiner == "sparsemax":

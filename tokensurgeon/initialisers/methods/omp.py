@@ -17,8 +17,7 @@ from tokensurgeon.initialisers.numerics.pursuit import pursue
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import with_mean
 
-_DIMENSIONS_PER_TOKEN = 16
-_FEWEST, _MOST = 8, 64
+_DIMENSIONS_PER_TOKEN, _FEWEST, _MOST = 16, 8, 64
 """k where none is given: one shared token per 16 dimensions of the donor's rows. 64 is as
 published; on donors of width 144 and 192, 8 to 16 measured best."""
 
