@@ -266,10 +266,6 @@ def _same_table(source: Vocabulary, target: Vocabulary) -> tuple[Ids, npt.NDArra
                 table.setdefault(key, []).append(i)
         return table
 
-    if Counter(source.spellings)[None] != Counter(target.spellings)[None] and (
-        source.n_rows == target.n_rows
-    ):
-        return None
     if set(source.spellings) != set(target.spellings):
         return None
     in_source = entries(source)

@@ -110,9 +110,8 @@ def _border(data: bytes, start: int, limit: int) -> tuple[int, int]:
     stop = start + limit
     for pattern in (_PARAGRAPH, _LINE, _SPACE):
         # At least half of the limit, so that few chunks are short. The blank may follow the limit.
-        last = None
-        for match in pattern.finditer(data, start + limit // 2, min(len(data), stop + 1)):
-            last = match
+        matches = pattern.finditer(data, start + limit // 2, min(len(data), stop + 1))
+        last = [None, *matches][-1]
         if last is not None and start < last.start() and last.end() < len(data):
             return last.span()
     while data[stop] & 0xC0 == 0x80:

@@ -217,8 +217,10 @@ def find_files(patterns: Sequence[str | Path]) -> list[Path]:
                 raise CorpusError(f"no text files in the folder {path}; name them, or use a glob")
         elif path.is_file():
             paths = [path]
-        elif any(mark in str(pattern) for mark in "*?["):
-            paths = [name for name in _glob(path) if name.is_file()]
+        elif set(str(pattern)) & set("*?["):
+            first = next(i for i, part in enumerate(path.parts) if set(part) & set("*?["))
+            folder, rest = Path(*path.parts[:first]), str(Path(*path.parts[first:]))
+            paths = [name for name in sorted(folder.glob(rest)) if name.is_file()]
             if not paths:
                 raise CorpusError(f"no file matches {pattern}; check the pattern, and quote it")
         else:
@@ -230,19 +232,12 @@ def find_files(patterns: Sequence[str | Path]) -> list[Path]:
     return list(files.values())
 
 
-def _glob(pattern: Path) -> list[Path]:
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
-
-
 def _files_in(folder: Path) -> list[Path]:
-    paths = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and suffix_of(path) in TEXT_SUFFIXES:
-            paths.append(path)
-    return paths
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    paths = [path for path in folder.rglob("*") if suffix_of(path) in TEXT_SUFFIXES]
+    return sorted(path for path in paths if path.is_file() and not is_hidden(path))
 
 
 def _corpus(documents: list[Document], replaced: int, files: list[str]) -> Corpus:

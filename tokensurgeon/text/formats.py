@@ -26,7 +26,8 @@ TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 """What is read from a folder. A file that is named or matched by a glob may have any suffix."""
 
 FASTA = {".fa", ".fasta", ".fna"}
-_SEPARATOR = re.compile(rb"<\|endoftext\|>\r?\n?")
+_RECORD = re.compile(rb"[>;]")
+_SEPARATOR = re.compile(rb"<\|endoftext\|>\r?\n?\Z")
 _UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
 _COMPRESSED = (".gz", ".zst")
 _ROWS = 256
@@ -75,35 +76,26 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
             yield text_of_value(value, field, path, n_replaced)
             n_replaced = 0
     elif suffix in FASTA:
-        yield from _records(path)
+        yield from _parts(path, _RECORD, strips=True)
     else:
-        yield from _plain(path, part_bytes)
+        yield from _parts(path, _SEPARATOR, part_bytes)
 
 
-def _plain(path: Path, part_bytes: int | None) -> Iterator[tuple[str, int]]:
-    lines: list[bytes] = []
+def _parts(
+    path: Path, border: re.Pattern[bytes], part_bytes: int | None = None, strips: bool = False
+) -> Iterator[tuple[str, int]]:
+    """Yield the lines between borders, joined; the borders are left out."""
+    part: list[bytes] = []
     size = 0
     for line in _lines(path):
-        separates = line.startswith(b"<|endoftext|>") and _SEPARATOR.fullmatch(line)
+        separates = border.match(line)
         if not separates:
-            lines.append(line)
+            part.append(line.strip() if strips else line)
             size += len(line)
         if separates or (part_bytes is not None and size >= part_bytes):
-            yield _decode(b"".join(lines), path)
-            lines, size = [], 0
-    yield _decode(b"".join(lines), path)
-
-
-def _records(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the sequence of each record, its lines joined; names are left out."""
-    lines: list[bytes] = []
-    for line in _lines(path):
-        if line.startswith((b">", b";")):
-            yield _decode(b"".join(lines), path)
-            lines = []
-        else:
-            lines.append(line.strip())
-    yield _decode(b"".join(lines), path)
+            yield _decode(b"".join(part), path)
+            part, size = [], 0
+    yield _decode(b"".join(part), path)
 
 
 def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
@@ -156,12 +148,8 @@ def _open(path: Path) -> BinaryIO:
     compression = path.suffix.lower()
     if compression == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
-    if compression == ".zst":
-        return _open_zstd(path)
-    return path.open("rb")
-
-
-def _open_zstd(path: Path) -> BinaryIO:
+    if compression != ".zst":
+        return path.open("rb")
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd
@@ -177,15 +165,14 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         with _open(path) as file:
             yield from file
-    except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise CorpusError(f"{path} is not a whole gzip file: pack it again") from error
-        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
         # The class of zstd's error is in a module that may not be installed.
-        if isinstance(error, EOFError | zlib.error) or type(error).__name__ == "ZstdError":
+        is_broken = isinstance(error, EOFError | zlib.error | gzip.BadGzipFile)
+        if is_broken or type(error).__name__ == "ZstdError":
             kind = "zstd" if path.suffix.lower() == ".zst" else "gzip"
             raise CorpusError(f"{path} is not a whole {kind} file: pack it again") from error
+        if isinstance(error, OSError):
+            raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
         raise
 
 

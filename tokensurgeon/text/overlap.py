@@ -40,16 +40,13 @@ def gram_hashes(text: str, n: int = N_WORDS) -> Hashes:
         return np.zeros(0, dtype=np.uint64)
     n = min(n, len(words))
     # Two checksums a word: with one of 32 bits, different words would be equal too often.
-    codes = np.array([_code(word.encode("utf-8")) for word in words], dtype=np.uint64)
+    data = [word.encode("utf-8") for word in words]
+    codes = np.array([zlib.crc32(w) << 32 | zlib.adler32(w) for w in data], dtype=np.uint64)
     hashes = np.zeros(len(words) - n + 1, dtype=np.uint64)
     for i in range(n):
         # Multiplication and addition modulo 2^64: overflow is intended.
         hashes = hashes * _FACTOR + codes[i : i + hashes.size]
     return hashes ^ (hashes >> np.uint64(29))
-
-
-def _code(word: bytes) -> int:
-    return zlib.crc32(word) << 32 | zlib.adler32(word)
 
 
 def overlapping(texts: Sequence[str], other: Iterable[str], n: int = N_WORDS) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
@@ -34,50 +36,42 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
                 f"{figures['lines_changed']:,} are spelled otherwise than before",
             ),
         ]
-    total = figures["held_out"]["total"]
-    stock = figures["stock_bpe"]["total"] if figures["stock_bpe"] else None
-    size = figures["held_out"]["text_tokens"]
+    ours, stock = figures["held_out"], figures["stock_bpe"]
+
+    def beside_stock(form: str, *keys: str | int) -> str:
+        """Return one of our figures, and the same one of the plain BPE if there is one."""
+        other = format(reduce(getitem, keys, stock), form) if stock else "–"
+        return f"{reduce(getitem, keys, ours):{form}} (plain BPE {other})"
+
     rate = "bytes_per_token"
-    lines = [("bytes per token, held out", _with_stock(total[rate], stock and stock[rate], ".3f"))]
-    sources = figures["held_out"]["sources"]
-    if len(sources) > 1:
-        stock_sources = figures["stock_bpe"]["sources"] if stock else [None] * len(sources)
+    lines = [("bytes per token, held out", beside_stock(".3f", "total", rate))]
+    if len(ours["sources"]) > 1:
         lines += [
-            (f"  {source['name']}", _with_stock(source[rate], other and other[rate], ".3f"))
-            for source, other in zip(sources, stock_sources, strict=True)
+            (f"  {source['name']}", beside_stock(".3f", "sources", i, rate))
+            for i, source in enumerate(ours["sources"])
         ]
-    renyi, stock_renyi = total["renyi"]["2.5"], stock and stock["renyi"]["2.5"]
-    fertility, stock_fertility = total["fertility"], stock and stock["fertility"]
     lines += [
-        ("Rényi efficiency, α 2.5", _with_stock(renyi, stock_renyi, ".3f")),
-        ("tokens per word", _with_stock(fertility, stock_fertility, ".3f")),
+        ("Rényi efficiency, α 2.5", beside_stock(".3f", "total", "renyi", "2.5")),
+        ("tokens per word", beside_stock(".3f", "total", "fertility")),
     ]
-    parity = figures["held_out"]["parity"]
-    if parity and parity["unit"] != "byte":
-        stock_gini = figures["stock_bpe"]["parity"]["gini"] if stock else None
-        lines.append(("parity (Gini)", _with_stock(parity["gini"], stock_gini, ".4f")))
-    multi_word = figures["held_out"]["multi_word_tokens"]
-    speed = figures["held_out"]["megabytes_per_cpu_second"]
-    stock_speed = figures["stock_bpe"]["megabytes_per_cpu_second"] if stock else None
+    if ours["parity"] and ours["parity"]["unit"] != "byte":
+        lines.append(("parity (Gini)", beside_stock(".4f", "parity", "gini")))
+    multi_word = ours["multi_word_tokens"]
     return [
         *lines,
-        ("tokens of several words", f"{multi_word:,} ({multi_word / size:.1%})"),
+        ("tokens of several words", f"{multi_word:,} ({multi_word / ours['text_tokens']:.1%})"),
         ("not used on held-out text", f"{figures['unused']:.1%} of the tokens"),
         ("longest token", f"{figures['longest_token']} bytes"),
-        ("boilerplate suspects", f"{len(figures['held_out']['boilerplate'])}"),
+        ("boilerplate suspects", f"{len(ours['boilerplate'])}"),
         (
             "held out",
             f"{figures['held_out_bytes']:,} bytes; {figures['held_out_lines_seen']:.1%} of its "
             "longer lines were trained on too",
         ),
         ("hard texts that come back", f"{figures['hard_texts']} of {figures['hard_texts']}"),
-        ("encoding, MB/CPU-second", _with_stock(speed, stock_speed, ".1f")),
+        ("encoding, MB/CPU-second", beside_stock(".1f", "megabytes_per_cpu_second")),
         ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.1f} GiB"),
     ]
-
-
-def _with_stock(value: float, stock: float | None, form: str) -> str:
-    return f"{value:{form}} (plain BPE {'–' if stock is None else format(stock, form)})"
 
 
 def card(name: str, facts: dict[str, Any]) -> str:

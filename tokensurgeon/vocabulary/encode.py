@@ -75,9 +75,8 @@ class Encoder:
         self._tokenizer = tokenizer
         self._token_bytes = token_bytes
         self._lengths = np.array([len(data or b"") for data in token_bytes], dtype=np.int64)
-        self.adds_prefix = joins_with_space or any(
-            self.bytes_of(self.encode(character)).startswith(b" ") for character in "xae1"
-        )
+        spelled = (b"".join(token_bytes[i] or b"" for i in self.encode(c)) for c in "xae1")
+        self.adds_prefix = joins_with_space or any(data.startswith(b" ") for data in spelled)
         """Whether the tokenizer puts a space in front of a text."""
         self._strips_front = not byte_level and self._strips(spellings, front=True)
         self._strips_back = not byte_level and self._strips(spellings, front=False)
@@ -98,10 +97,6 @@ class Encoder:
             f"a text of {len(text)} characters cannot be encoded",
             lambda: self._tokenizer.encode(text, add_special_tokens=False),
         )
-
-    def bytes_of(self, ids: Iterable[int]) -> bytes:
-        """Return the concatenated bytes of ids; controls have none."""
-        return b"".join([self._token_bytes[i] or b"" for i in ids])
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""

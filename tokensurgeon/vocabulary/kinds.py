@@ -116,17 +116,9 @@ def _processed(parts: Parts) -> Iterator[tuple[str, str]]:
                     seen_text = True
                     continue
                 spelling = item["SpecialToken"]["id"]
-                first, last = ("cls", "sep") if _is_encoder_marker(spelling) else ("bos", "eos")
+                is_encoder = "cls" in spelling.lower() or "sep" in spelling.lower()
+                first, last = ("cls", "sep") if is_encoder else ("bos", "eos")
                 yield (last if seen_text else first), spelling
-
-
-def _is_encoder_marker(spelling: str) -> bool:
-    return "cls" in spelling.lower() or "sep" in spelling.lower()
-
-
-def marker_name(spelling: str) -> str:
-    """Return a marker's name without its brackets: 'im_start' for <|im_start|>."""
-    return spelling.strip("<>[]|｜◁▷ ").replace("▁", "_").strip("_")
 
 
 def find_roles(
@@ -191,6 +183,6 @@ def name_markers(
     for i in np.flatnonzero(kinds == Kind.CONTROL).tolist():
         spelling = spellings[i] or ""
         if i not in taken or spelling.startswith(("<|", "<｜")):
-            name = marker_name(spelling)
+            name = spelling.strip("<>[]|｜◁▷ ").replace("▁", "_").strip("_")
             if name and name not in STANDARD_ROLES:
                 roles.setdefault(name, i)

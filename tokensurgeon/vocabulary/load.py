@@ -152,25 +152,23 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     added = document.get("added_tokens") or []
     if not isinstance(added, list):
         raise TokenizerError(f"{name} has added tokens that are no list; restore the file")
-    if isinstance(table, list) and not all(
-        isinstance(piece, list) and piece and isinstance(piece[0], str) for piece in table
-    ):
-        raise TokenizerError(f"{name} has a piece without text; restore the file")
-    ids: dict[int, str] = {}
-    entries = list(table.items()) if isinstance(table, dict) else []
-    if isinstance(table, list) and len(table) >= MAX_ROWS:
+    if len(table) >= MAX_ROWS:
         raise TokenizerError(f"{name} has {len(table)} tokens; at most {MAX_ROWS} are supported")
-    in_list = {entry[0]: i for i, entry in enumerate(table)} if isinstance(table, list) else {}
+    if isinstance(table, list):
+        if not all(isinstance(p, list) and p and isinstance(p[0], str) for p in table):
+            raise TokenizerError(f"{name} has a piece without text; restore the file")
+        entries: list[tuple[str, Any]] = [(piece[0], i) for i, piece in enumerate(table)]
+    else:
+        entries = list(table.items())
+    model_ids = dict(entries)
     for token in added:
         spelling = token.get("content") if isinstance(token, dict) else None
         if not isinstance(spelling, str) or not spelling:
             raise TokenizerError(f"{name} has an added token without content; remove it")
-        token_id: Any = token.get("id")
-        model_id = table.get(spelling) if isinstance(table, dict) else in_list.get(spelling)
-        if isinstance(table, list) and model_id is None and token_id in range(len(table)):
-            raise _collision(name, token_id, str(table[token_id][0]), spelling)
-        if model_id is None or model_id != token_id:
+        token_id = token.get("id")
+        if spelling not in model_ids or model_ids[spelling] != token_id:
             entries.append((spelling, token_id))
+    ids: dict[int, str] = {}
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
             raise TokenizerError(
@@ -182,15 +180,11 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
                 f"ids below {MAX_ROWS} only"
             )
         if token_id in ids:
-            raise _collision(name, token_id, ids[token_id], spelling)
+            raise TokenizerError(
+                f"{name}: {ids[token_id][:40]!r} and {spelling[:40]!r} both have the id "
+                f"{token_id}; give every token its own"
+            )
         ids[token_id] = spelling
-
-
-def _collision(name: str, token_id: Any, first: str, second: str) -> TokenizerError:
-    return TokenizerError(
-        f"{name}: {first[:40]!r} and {second[:40]!r} both have the id {token_id}; "
-        "give every token its own"
-    )
 
 
 def _check_ids(tokenizer: Tokenizer, document: Mapping[str, Any], name: str) -> None:

@@ -11,6 +11,7 @@ import binascii
 import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,8 @@ def differences(vocabulary: Vocabulary, read: Reader, name: str, pieces: bool = 
         if ours == theirs:
             continue
         count += 1
-        at = next(
-            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-            min(len(ours), len(theirs)),
-        )
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
+        at = len(list(same))
         first = first or (
             f"such as {text[:30]!r}, from token {at}: {ours[at : at + 3]} instead of "
             f"{theirs[at : at + 3]}"
