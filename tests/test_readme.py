@@ -169,6 +169,14 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
 # -- links and tables ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=label)
+def test_every_file_of_the_code_that_is_named_exists(page: Path) -> None:
+    homes = (ROOT, ROOT / "tokensurgeon", ROOT / "tokensurgeon/calibration")
+    homes += (ROOT / "tokensurgeon/initialisers",)
+    for name in re.findall(r"`([\w./]+/[\w.]*\.py|[\w.]+/[\w./]*/)`", page.read_text("utf-8")):
+        assert any((home / name).exists() for home in homes), name
+
+
 def anchor(heading: str) -> str:
     """Return the anchor that a heading gets on a page."""
     plain = re.sub(r"[^\w\- ]", "", heading.strip().lower())
