@@ -112,11 +112,7 @@ def infer_mixture(
     return solve(log, list(samples), progress)
 
 
-def solve(
-    log: PairLog,
-    names: Sequence[str],
-    progress: Progress = no_progress,
-) -> Mixture:
+def solve(log: PairLog, names: Sequence[str], progress: Progress = no_progress) -> Mixture:
     """Solve the linear programme over a log of pairs; one column of counts per name.
 
     Raises

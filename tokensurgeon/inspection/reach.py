@@ -126,13 +126,11 @@ def _unreached(
 ) -> dict[int, str]:
     """Return the tokens that are not in the encoding of their text in a context."""
     unreached: dict[int, str] = {}
-    tokens = list(texts.items())
+    tokens = list(texts)
     for block in blocks(len(tokens), _BLOCK):
-        batch = tokens[block]
-        encodings = vocabulary.encode_many(before + text + after for _, text in batch)
-        for (token, text), encoding in zip(batch, encodings, strict=True):
-            if token not in encoding.ids:
-                unreached[token] = text
+        encodings = vocabulary.encode_many(before + texts[i] + after for i in tokens[block])
+        pairs = zip(tokens[block], encodings, strict=True)
+        unreached |= {i: texts[i] for i, encoding in pairs if i not in encoding.ids}
     return unreached
 
 

@@ -41,11 +41,9 @@ class Encoded:
 
     def fits(self, max_positions: int | None) -> Mask:
         """Return which chunks have no more ids than a model has positions, bool (n_chunks,)."""
-        around = len(self.prefix) + len(self.suffix)
-        lengths = np.array([around + len(ids) for ids in self.ids], dtype=np.int64)
-        if max_positions is None:
-            return np.ones(len(lengths), dtype=np.bool_)
-        return np.asarray(lengths <= max_positions)
+        most = np.inf if max_positions is None else max_positions
+        most -= len(self.prefix) + len(self.suffix)
+        return np.array([len(ids) <= most for ids in self.ids], dtype=np.bool_)
 
     def sequences(self, chosen: Ids) -> list[list[int]]:
         """Return the ids of the chosen chunks as a causal model reads them, the prefix first."""

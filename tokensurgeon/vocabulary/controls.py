@@ -26,15 +26,14 @@ def match_controls(source: Vocabulary, target: Vocabulary) -> dict[int, int]:
     for i in np.flatnonzero(np.isin(target.kinds, (Kind.CONTROL, Kind.UNUSED))).tolist():
         match = source.id_of(target.spellings[i] or "")
         if match is None or source.kinds[match] not in (Kind.CONTROL, Kind.UNUSED):
-            roles = sorted(target.role_of.get(i, ()), key=_role_rank)
-            match = next((source.roles[role] for role in roles if role in source.roles), None)
+            own = target.role_of.get(i, ())
+            common = (
+                role for role in (*STANDARD_ROLES, *own) if role in own and role in source.roles
+            )
+            match = next((source.roles[role] for role in common), None)
         if match is not None:
             matches[i] = match
     return matches
-
-
-def _role_rank(role: str) -> int:
-    return STANDARD_ROLES.index(role) if role in STANDARD_ROLES else len(STANDARD_ROLES)
 
 
 def split_roles(
@@ -105,10 +104,8 @@ def _emitted(source: Vocabulary, target: Vocabulary, source_id: int, ids: tuple[
 
     def rank(i: int) -> tuple[int, int, str]:
         common = {*target.role_of.get(i, ())} & {*source.role_of.get(source_id, ())}
-        position = min(
-            (n for n, role in enumerate(_OUTPUT_ORDER) if role in common),
-            default=len(_OUTPUT_ORDER),
-        )
+        ranks = (n for n, role in enumerate(_OUTPUT_ORDER) if role in common)
+        position = next(ranks, len(_OUTPUT_ORDER))
         other_spelling = target.spellings[i] != source.spellings[source_id]
         return (position, int(other_spelling), target.spellings[i] or "")
 

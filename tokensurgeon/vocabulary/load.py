@@ -106,7 +106,13 @@ def _from_file(file: Path, folder: Path) -> Vocabulary:
     check_document(document, str(file))
     try_in_child(file, document)
     tokenizer = guarded(f"{file} cannot be loaded", lambda: Tokenizer.from_file(str(file)))
-    _check_ids(tokenizer, document, str(file))
+    for token in document.get("added_tokens") or []:
+        loaded = tokenizer.token_to_id(token["content"])
+        if loaded != token["id"]:
+            raise TokenizerError(
+                f"{file}: added token {token['content'][:40]!r} has the id {token['id']} in the "
+                f"file and {loaded} once loaded; fill the holes before it, or correct its id"
+            )
     template = folder / "chat_template.jinja"
     return guarded(
         f"{file} cannot be used",
@@ -185,17 +191,6 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
                 f"{token_id}; give every token its own"
             )
         ids[token_id] = spelling
-
-
-def _check_ids(tokenizer: Tokenizer, document: Mapping[str, Any], name: str) -> None:
-    """Compare the ids of added tokens in the file with the ids that the library gave them."""
-    for token in document.get("added_tokens") or []:
-        loaded = tokenizer.token_to_id(token["content"])
-        if loaded != token["id"]:
-            raise TokenizerError(
-                f"{name}: added token {token['content'][:40]!r} has the id {token['id']} in the "
-                f"file and {loaded} once loaded; fill the holes before it, or correct its id"
-            )
 
 
 def _from_hub(name: str) -> Path:

@@ -145,11 +145,9 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
     if trainer.model_type != 1:
         own = [t for t, _, kind in pieces if kind == kinds.USER_DEFINED]
         tokenizer.add_tokens([AddedToken(t, normalized=False) for t in own])
-    roles = {}
-    for role in ("bos", "eos", "unk", "pad"):
-        i = getattr(reader, f"{role}_id")()
-        if 0 <= i < len(pieces):
-            roles[f"{role}_token"] = pieces[i][0]
+    ids_of_roles = {role: getattr(reader, f"{role}_id")() for role in ("bos", "eos", "unk", "pad")}
+    named = {role: i for role, i in ids_of_roles.items() if 0 <= i < len(pieces)}
+    roles = {f"{role}_token": pieces[i][0] for role, i in named.items()}
     return tokenizer, roles, reader.encode, notes
 
 

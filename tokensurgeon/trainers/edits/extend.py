@@ -134,7 +134,10 @@ def extend_vocabulary(
         progress=progress,
     )
     sources = held_out_sources(counted, held_out, field)
-    merges = _merges(original)
+    # The tokens as they are spelled, without their merges, which apply already. A hole never occurs
+    # in text; its name only has to differ from every token.
+    spelled = enumerate(original.vocabulary.spellings)
+    merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
     falls_back = bool(original.document["model"].get("byte_fallback"))
 
@@ -195,16 +198,6 @@ def extend_vocabulary(
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
-
-
-def _merges(base: Base) -> Merges:
-    """Return the base's tokens as they are spelled, without its merges, which apply already."""
-    # A hole never occurs in text; its name only has to differ from every token.
-    tokens = [
-        b"\xff%d" % number if spelling is None else spelling.encode("utf-8")
-        for number, spelling in enumerate(base.vocabulary.spellings)
-    ]
-    return Merges(tokens)
 
 
 def _n_words(token: bytes, base: Base) -> int:

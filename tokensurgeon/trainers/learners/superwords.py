@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 import regex
@@ -116,23 +117,14 @@ def mwt(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
 def whole_words(merges: Merges, plan: Plan, runs: WeightedSegments) -> Sequences:
     """Return the runs of words that are single tokens, with the weights of equal runs added up."""
     cut = regex.compile(str(plan.cut))
-    ids = merges.ids
-    id_of_word: dict[str, int] = {}
+    id_of_word = {token.decode("utf-8", "surrogateescape"): i for token, i in merges.ids.items()}
     counts: Counter[tuple[int, ...]] = Counter()
     for segment, weight in zip(runs.segments, runs.weights.tolist(), strict=True):
-        run: list[int] = []
-        for word in pieces(cut, segment):
-            token = id_of_word.get(word)
-            if token is None:
-                token = id_of_word[word] = ids.get(word.encode("utf-8"), -1)
-            if token >= 0:
-                run.append(token)
-                continue
-            if len(run) > 1:
-                counts[tuple(run)] += weight
-            run = []
-        if len(run) > 1:
-            counts[tuple(run)] += weight
+        tokens = (id_of_word.get(word, -1) for word in pieces(cut, segment))
+        for are_single, group in groupby(tokens, key=lambda token: token >= 0):
+            run = tuple(group)
+            if are_single and len(run) > 1:
+                counts[run] += weight
     ordered = sorted(counts)
     lengths = np.fromiter(map(len, ordered), np.int64, len(ordered))
     flat = np.fromiter((token for run in ordered for token in run), np.int32, int(lengths.sum()))

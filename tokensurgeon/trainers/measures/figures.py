@@ -79,11 +79,8 @@ class SourceFigures:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        return {
-            **asdict(self),
-            "bytes_per_token": self.bytes_per_token,
-            "fertility": self.fertility,
-        }
+        rates = {"bytes_per_token": self.bytes_per_token, "fertility": self.fertility}
+        return asdict(self) | rates
 
 
 @dataclass(frozen=True)
