@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def _misshapen(context: InitContext) -> NewRows:
 
 
 def _coordinates(context: InitContext) -> NewRows:
-    return NewRows(output=SideRows(weights=sp.coo_array((context.n_missing, context.n_source))))
+    weights = sp.coo_array((context.n_missing, context.n_source))
+    return NewRows(output=SideRows(weights=weights))  # type: ignore[arg-type]
 
 
 def _refusing(context: InitContext) -> NewRows:
@@ -121,10 +123,11 @@ def _crashing(context: InitContext) -> NewRows:
 def test_a_broken_initialiser_is_told_its_law(make: Make, law: str):
     @dataclass(frozen=True)
     class Broken:
+        name: ClassVar[str] = "broken"
+
         def __call__(self, context: InitContext) -> NewRows:
             return make(context)
 
-    Broken.name = "broken"
     with pytest.raises(InitialiserError, match=law):
         check_initialiser(Broken)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,8 +115,8 @@ def test_a_planted_composition_is_recovered():
     )
     context, rule = planted(context, share=0.5)
     mean = build("subword-mean", {})(context).output.values(context.output_rows)
-    made = build("ridge-composer", {"cuts": 0, "alpha": 1.0})(context)
-    made = made.output.values(context.output_rows)
+    new = build("ridge-composer", {"cuts": 0, "alpha": 1.0})(context)
+    made = new.output.values(context.output_rows)
     wanted = np.stack([rule(p) for p in pieces])
     limit = np.quantile(np.linalg.norm(context.output_rows[context.anchors], axis=1), 0.99)
     inside = np.linalg.norm(wanted, axis=1) < limit
@@ -236,7 +237,7 @@ def test_trained_tokens_stand_where_words_end(linear):
 
 
 def test_the_layer_is_two_fifths_of_the_depth_and_said(linear):
-    method = build("hidden-state", {})
+    method: Any = build("hidden-state", {})
     assert method.resolved(linear).layer == 2
     method(linear)
     assert set(linear.states.asked) == {2}

@@ -60,7 +60,7 @@ def surgery(tied: bool = False, max_positions: int = 64):
 )
 def test_tokens_are_counted_before_as_they_run(name, settings, tied, max_positions):
     context = surgery(tied, max_positions)
-    method = build(name, settings)
+    method: Any = build(name, settings)
     said = method.forward_tokens(context)
     assert context.states.n_tokens == 0
     method(context)
@@ -69,10 +69,12 @@ def test_tokens_are_counted_before_as_they_run(name, settings, tied, max_positio
 
 def test_what_runs_nothing_says_so():
     context = surgery()
-    assert build("anchors", {}).forward_tokens(context) == 0
+    anchors: Any = build("anchors", {})
+    assert anchors.forward_tokens(context) == 0
     bare = example_context(extras="bare")
     for name in ("hidden-residual", "hidden-state", "wechsel"):
-        assert build(name, {}).forward_tokens(bare) == 0
+        method: Any = build(name, {})
+        assert method.forward_tokens(bare) == 0
 
 
 def test_a_method_that_runs_the_source_without_saying_it_is_found():
@@ -87,20 +89,22 @@ def test_a_method_that_runs_the_source_without_saying_it_is_found():
 
 def test_a_hypernetwork_takes_the_minutes_it_is_given(tmp_path):
     base = example_context()
-    context = dataclasses.replace(base, states=Trainable(base.input_rows))
-    method = build("hypernetwork", {"minutes": 2})
-    assert isinstance(method, TakesTime)
+    states = Trainable(base.input_rows)
+    context = dataclasses.replace(base, states=states)
+    method: Any = build("hypernetwork", {"minutes": 2})
+    assert isinstance(build("hypernetwork", {"minutes": 2}), TakesTime)
     assert method.seconds(context) == 120
     assert method.forward_tokens(context) > 0
     assert method.forward_tokens(dataclasses.replace(context, texts=())) == 0
-    plain = build("hypernetwork", {"minutes": 0})
+    plain: Any = build("hypernetwork", {"minutes": 0})
     assert plain.seconds(context) == plain.forward_tokens(context) == 0
     plain(context)
-    assert context.states.trained == (0, 0)
-    assert context.states.n_tokens == 0
+    assert states.trained == (0, 0)
+    assert states.n_tokens == 0
     file = tmp_path / "net"
     file.touch()
-    assert build("hypernetwork", {"network": str(file), "minutes": 5}).seconds(context) == 0
+    loaded: Any = build("hypernetwork", {"network": str(file), "minutes": 5})
+    assert loaded.seconds(context) == 0
 
 
 def test_protocols_tell_apart_what_can_do_more():

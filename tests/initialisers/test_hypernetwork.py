@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build, check_initialiser
@@ -110,7 +111,7 @@ def test_a_file_holds_all_of_it(tmp_path):
     made = fit(context, rows=8).run()
     network = new_network(made, context)
     for head in network.heads:
-        head.bias.data.fill_(0.25)
+        torch.nn.init.constant_(head.get_parameter("bias"), 0.25)
     made = dataclasses.replace(made, network=arrays_of(network))
     made.save(tmp_path / "net.safetensors")
     back, extra = Hypernet.load(tmp_path / "net.safetensors")

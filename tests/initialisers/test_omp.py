@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.anchor_spaces import shared_pairs
 from tokensurgeon.initialisers.check import example_context
+from tokensurgeon.initialisers.methods.omp import OMP
 from tokensurgeon.initialisers.numerics.dictionary import Dictionary
 from tokensurgeon.initialisers.numerics.pursuit import Pursuit, greedy_choice, pursue
 from tokensurgeon.initialisers.numerics.shortlist import shortlist_choice
@@ -203,10 +205,13 @@ def test_tiles_of_any_size_give_the_same_answer(exact: bool):
 
 
 def test_k_follows_the_width_of_the_donor_up_to_the_published_64():
-    method = build("omp", {})
+    method, published, five = (
+        cast(OMP, build(name, settings))
+        for name, settings in (("omp", {}), ("omp-published", {}), ("omp", {"k": "5"}))
+    )
     assert [method.resolved_k(width) for width in (16, 192, 512, 1024, 8192)] == [8, 12, 32, 64, 64]
-    assert build("omp-published", {}).resolved_k(16) == 64
-    assert build("omp", {"k": "5"}).resolved_k(8192) == 5
+    assert published.resolved_k(16) == 64
+    assert five.resolved_k(8192) == 5
 
 
 @both_choices

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -206,7 +206,8 @@ def test_a_plugin_file_adds_its_names_once(tmp_path: Path):
     path.write_text(PLUGIN.format(name="mine"), encoding="utf-8")
     assert load_plugin(path) == ["mine"]
     assert load_plugin(path) == ["mine"]
-    assert build("mine", {"strength": "2"}).strength == 2.0
+    mine: Any = build("mine", {"strength": "2"})
+    assert mine.strength == 2.0
     assert "mine" in names()
 
 
@@ -246,7 +247,8 @@ def _install(monkeypatch: pytest.MonkeyPatch, entry: _Entry) -> None:
 
 def test_an_installed_plugin_is_found_under_its_entry_point_name(monkeypatch):
     _install(monkeypatch, _Entry("installed", "package:Everything", Everything))
-    assert get("installed") is Everything
+    found: object = get("installed")
+    assert found is Everything
 
 
 def test_an_installed_plugin_can_not_take_the_name_of_a_builtin(monkeypatch):
@@ -339,4 +341,5 @@ def test_a_preset_is_a_class_of_its_own_with_the_settings_it_leaves_open():
         build("focus", {"combiner": "omp"})
     with pytest.raises(SettingError, match=r"wechsel\.k must be int; got None"):
         build("wechsel", {"k": None})
-    assert build("clp", {"k": None}).k is None
+    clp: Any = build("clp", {"k": None})
+    assert clp.k is None

@@ -42,7 +42,7 @@ def test_the_rooms_import_neither_torch_nor_sklearn():
 
 def test_a_space_refuses_what_does_not_fit():
     with pytest.raises(InitialiserError, match="give float32"):
-        Space(np.zeros((2, 3)), np.ones(2, dtype=bool))
+        Space(np.zeros((2, 3)), np.ones(2, dtype=bool))  # type: ignore[arg-type]
     with pytest.raises(InitialiserError, match="2 vectors of a space hold NaN"):
         Space(np.full((2, 3), np.nan, np.float32), np.ones(2, dtype=bool))
 
@@ -149,7 +149,7 @@ def test_long_texts_are_counted_in_blocks_as_in_one(monkeypatch):
 def test_states_are_asked_for_by_length_and_returned_in_order():
     asked: list[list[int]] = []
 
-    def forward(ids, layer):
+    def forward(ids, layer, position_ids=None):
         asked.extend(list(each) for each in ids)
         return np.array([[sum(each), len(each), layer] for each in ids], np.float32)
 
