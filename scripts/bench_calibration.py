@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -151,8 +152,9 @@ def work(folder: Path, arguments: argparse.Namespace) -> Callable[[], tuple[int 
         return -len(seen) if arguments.longest else figure
 
     def stages() -> tuple[int | None, int]:
-        data.score, before = score, data.forward_tokens
-        calibrate(data, matrices, find_stages(names, tied=False))
+        before = data.forward_tokens
+        with patch.object(data, "score", score):
+            calibrate(data, matrices, find_stages(names, tied=False))
         # Besides the candidates the start is scored.
         tried = sum(chunks is data.texts.selection for chunks in seen) - 1
         return tried, data.forward_tokens - before

@@ -46,13 +46,13 @@ def main() -> None:
     shape = (source.n_rows, asked.width)
     rows = [generator.standard_normal(shape, dtype=np.float32) for _ in range(2)]
     stages: dict[str, float] = {}
-    begun = [time.perf_counter(), ""]
+    begun: list[tuple[float, str]] = [(time.perf_counter(), "")]
 
     def progress(done: int, total: int, what: str) -> None:
         now = time.perf_counter()
-        if begun[1] != what:
-            begun[:] = [now, what]
-        stages[what] = round(now - float(begun[0]), 1)
+        if begun[0][1] != what:
+            begun[0] = (now, what)
+        stages[what] = round(now - begun[0][0], 1)
 
     context = InitContext(
         alignment=alignment,

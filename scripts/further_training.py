@@ -76,7 +76,7 @@ def train(
             loss = torch.nn.functional.cross_entropy(
                 scores.flatten(0, 1), goals[:, 1:].flatten(), ignore_index=-100
             )
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(body.parameters(), 1.0)
             for group in steps.param_groups:
                 group["lr"] = rate * min(1.0, (done + 1) / WARM_UP)

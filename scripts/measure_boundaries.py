@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import pearsonr, spearmanr
 
@@ -41,9 +42,7 @@ TOKENIZERS = (
 )
 
 
-def measure(
-    assets: Path, state: Path, n_bytes: int, names: Sequence[str]
-) -> list[dict[str, object]]:
+def measure(assets: Path, state: Path, n_bytes: int, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row for each pair."""
     sources = {
         "stories260K": (assets / "models/stories260K", assets / "corpora/tinystories-valid.json"),
@@ -56,7 +55,7 @@ def measure(
     targets = {name: assets / "tokenizers" / name for name in TOKENIZERS}
     targets |= {"technical-donor": assets / "models/technical-donor", "its target": DATA / "donor"}
     targets = {name: path for name, path in targets.items() if not names or name in names}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for source, (model, text) in sources.items():
         texts = [document.text for document in read_documents([text])]
         chunks = chunk_documents(texts, max_bytes_total=n_bytes)
@@ -98,7 +97,7 @@ def measure(
     return rows
 
 
-def markdown(rows: list[dict[str, object]], n_bytes: int) -> str:
+def markdown(rows: list[dict[str, Any]], n_bytes: int) -> str:
     """Return the table and the correlations."""
     lines = [
         f"On the first {n_bytes:,} bytes of each source's held-out text, untied, without "

@@ -48,8 +48,8 @@ def one(train: str, held_out: list[str], size: int, method: str, encoder: str) -
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        texts = (document.text for document, _ in documents_of(Part((train,)), "text"))
-        tokenizer.train_from_iterator(texts, trainer=trainer)
+        training = (document.text for document, _ in documents_of(Part((train,)), "text"))
+        tokenizer.train_from_iterator(training, trainer=trainer)
     else:
         shape = Shape(encoder=encoder)
         plan = make_plan(method, size, "cl100k", "left-3", shape, [CONTROL])

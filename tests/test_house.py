@@ -159,7 +159,7 @@ def writes_to_dict(source: str) -> list[int]:
             return isinstance(node.func, ast.Name) and node.func.id == "vars"
         return isinstance(node, ast.Attribute) and node.attr == "__dict__"
 
-    def is_write(node: ast.AST) -> bool:
+    def is_write(node: ast.expr) -> bool:
         if isinstance(node, ast.Subscript | ast.Attribute):
             return isinstance(node.ctx, ast.Store | ast.Del) and is_dict(node)
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -169,7 +169,8 @@ def writes_to_dict(source: str) -> list[int]:
         on_self = bool(node.args) and ast.unparse(node.args[0]) == "self"
         return ast.unparse(node.func) == "object.__setattr__" and not on_self
 
-    return [node.lineno for node in ast.walk(ast.parse(source)) if is_write(node)]
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.expr))
+    return [node.lineno for node in nodes if is_write(node)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -171,8 +171,8 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=label)
 def test_every_file_of_the_code_that_is_named_exists(page: Path) -> None:
-    homes = (ROOT, ROOT / "tokensurgeon", ROOT / "tokensurgeon/calibration")
-    homes += (ROOT / "tokensurgeon/initialisers",)
+    inner = ("", "tokensurgeon", "tokensurgeon/calibration", "tokensurgeon/initialisers")
+    homes = [ROOT / folder for folder in inner]
     for name in re.findall(r"`([\w./]+/[\w.]*\.py|[\w.]+/[\w./]*/)`", page.read_text("utf-8")):
         assert any((home / name).exists() for home in homes), name
 

@@ -69,7 +69,7 @@ def test_readings_give_the_planted_row_and_heed_their_weights(
     states = same.source_states()[:200]
     token, width = 7, states.shape[1]
     planted = np.random.default_rng(0).normal(size=width)
-    wanted = states @ planted
+    wanted = np.asarray(states @ planted, np.float64)
     good = Readings(np.full(200, token), states, wanted, np.ones(200))
     found = read_out(same, own, good, 1e-7)
     assert np.allclose(states @ found[token], wanted, atol=0.01)

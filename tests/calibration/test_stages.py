@@ -151,6 +151,7 @@ class Broken(Worse):
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         yield Candidate.of({}, matrices.with_output(np.full_like(matrices.output, 1e38)))
+        return None
 
 
 class Memory(Worse):
@@ -167,6 +168,7 @@ class Memory(Worse):
         yield Candidate.of(
             {}, shifted(matrices, absent, np.full(len(absent), -9.0), even_direction(states), 1.0)
         )
+        return None
 
 
 @pytest.mark.parametrize("stage", [Worse, Broken])
@@ -206,7 +208,8 @@ class Series(Worse):
         for factor in (2, 50, 100, 200):
             type(self).asked += 1
             if (yield Candidate.of({}, matrices.with_output(matrices.output * factor))) is False:
-                return
+                return None
+        return None
 
 
 def test_a_series_that_gets_worse_is_asked_no_further(same: CalibrationData, own: Matrices) -> None:
@@ -235,6 +238,7 @@ def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
 
         def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
             yield Candidate.of({"is": "whole"}, rows)
+            return None
 
     data = dataclasses.replace(same)
     monkeypatch.setattr(data, "score", score)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ TEXTS = ("the cat sat on the mat", "a hat, a bat: 1234 rats", "that is all  ther
 OTHER_CLASS = ("qwen2",)
 
 
-def _identity(folder: Path, **changes: object):  # type: ignore[no-untyped-def]
+def _identity(folder: Path, **changes: Any) -> PatchPlan:
     return plan_of(Checkpoint.open(folder), load_vocabulary(folder), np.arange(N_ROWS), **changes)
 
 

@@ -206,9 +206,9 @@ def test_the_whole_of_it_in_a_process_is_silent_on_stderr(
     tmp_path: Path, tiny_source: Path, tiny_donor: Path
 ) -> None:
     """What libraries print when they are loaded by the command, too."""
-    command = [sys.executable, "-m", "tokensurgeon", "transplant", tiny_source, "--tokenizer"]
-    command += [tiny_donor, "-o", tmp_path / "out", "--init", "subword-mean", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ["transplant", tiny_source, "--tokenizer", tiny_donor, "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "tokensurgeon", *words, "--init", "subword-mean", "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout)["output"]["method"] == "subword-mean"

@@ -18,7 +18,7 @@ from tokensurgeon.cli.recipe_options import (
     takes_recipe,
 )
 from tokensurgeon.errors import RecipeError
-from tokensurgeon.recipe import Recipe
+from tokensurgeon.recipe import InitSpec, Recipe
 
 FULL = {
     "source": "model",
@@ -111,7 +111,7 @@ def test_settings_are_merged_key_by_key(file: str) -> None:
 
 def test_options_alone_make_a_recipe() -> None:
     recipe = build_recipe(None, {"source": "a", "donor": "b", "init.output": "omp"})
-    assert recipe == Recipe(source="a", donor="b", init={"output": "omp"})
+    assert recipe == Recipe(source="a", donor="b", init=InitSpec(output="omp"))
 
 
 def test_no_source_is_a_usage_error() -> None:

@@ -13,8 +13,8 @@ def test_counts_are_those_of_the_cuts_themselves(source, other, texts):
             {int(end) for end in entry.vocabulary.encode_with_bytes(text).ends if 0 < end < n}
             for entry in (source, other)
         ]
-        for i, found in enumerate((cuts[0], cuts[1], cuts[0] & cuts[1])):
-            expected[i] += len(found)
+        for i, cut in enumerate((cuts[0], cuts[1], cuts[0] & cuts[1])):
+            expected[i] += len(cut)
     found = boundaries(source.vocabulary, other.vocabulary, texts)
     assert found == Boundaries(*expected)
     assert 0 < found.agreement <= min(found.kept, found.known) < 1

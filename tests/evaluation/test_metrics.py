@@ -33,7 +33,7 @@ def scores(nll, n_bytes, document=None, comparable=None):
         document=np.arange(n) if document is None else np.asarray(document),
         comparable=np.ones(n, dtype=bool) if comparable is None else np.asarray(comparable),
         lost=np.zeros(n, dtype=bool),
-        token_ids=empty,
+        token_ids=(np.zeros(0, np.int64),) * n,
         token_nll=empty,
     )
 

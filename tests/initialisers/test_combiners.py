@@ -70,16 +70,16 @@ def test_sparsemax_is_exact_however_few_scores_it_looks_at_first(largest: int, m
 def test_sparsemax_agrees_with_a_quadratic_programme():
     queries, anchors = spaces(3, 6)
     found = weights(sparsemax(queries, anchors, 0.5))
-    sums_to_one = {"type": "eq", "fun": lambda p: p.sum() - 1}
-    rest: Any = {"bounds": [(0, 1)] * 6, "constraints": sums_to_one, "method": "SLSQP"}
-    rest["options"] = {"ftol": 1e-12}
+    quadratic: Any = {
+        "fun": lambda p, z: ((p - z) ** 2).sum(),
+        "jac": lambda p, z: 2 * (p - z),
+        "bounds": [(0, 1)] * 6,
+        "constraints": {"type": "eq", "fun": lambda p: p.sum() - 1},
+        "method": "SLSQP",
+        "options": {"ftol": 1e-12},
+    }
     for row, scores in zip(found, cosine(queries, anchors) / 0.5, strict=True):
-        solved = minimize(
-            lambda p, z=scores: ((p - z) ** 2).sum(),
-            np.full(6, 1 / 6),
-            jac=lambda p, z=scores: 2 * (p - z),
-            **rest,
-        )
+        solved = minimize(x0=np.full(6, 1 / 6), args=(scores,), **quadratic)
         assert row == pytest.approx(solved.x, abs=1e-4)
 
 

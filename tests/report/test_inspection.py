@@ -80,9 +80,9 @@ def test_the_page_shows_every_token_of_every_cut_with_its_id(inspection: Inspect
 
 
 def test_terminal_and_page_say_the_same(inspection: Inspection) -> None:
-    screen = Console(file=io.StringIO(), width=200, highlight=False)
+    screen = Console(file=(buffer := io.StringIO()), width=200, highlight=False)
     print_inspection(screen, inspection)
-    printed = screen.file.getvalue()
+    printed = buffer.getvalue()
     text = html.unescape(page(inspection))
     for row in said.rows(inspection):
         for cell in row.cells:
@@ -97,23 +97,24 @@ def test_terminal_and_page_say_the_same(inspection: Inspection) -> None:
 def test_tokens_are_parted_by_bars_without_colour_and_by_backgrounds_with_it(
     inspection: Inspection,
 ) -> None:
-    plain = Console(file=io.StringIO(), width=400, highlight=False)
+    plain = Console(file=(buffer := io.StringIO()), width=400, highlight=False)
     print_inspection(plain, inspection)
     for cut in inspection.excerpts[0].cuts:
         first = "|".join(span.shown for span in cut).split("\n")[0]
         assert first.count("|") > 10
-        assert first in plain.file.getvalue()
-    colour = Console(file=io.StringIO(), width=400, force_terminal=True, color_system="truecolor")
+        assert first in buffer.getvalue()
+    buffer = io.StringIO()
+    colour = Console(file=buffer, width=400, force_terminal=True, color_system="truecolor")
     print_inspection(colour, inspection)
-    assert "\x1b[30;48;2;168;209;255m" in colour.file.getvalue()
-    assert "\x1b[30;48;2;255;217;160m" in colour.file.getvalue()
+    assert "\x1b[30;48;2;168;209;255m" in buffer.getvalue()
+    assert "\x1b[30;48;2;255;217;160m" in buffer.getvalue()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_a_narrow_terminal_cuts_no_figure(inspection: Inspection, width: int) -> None:
-    screen = Console(file=io.StringIO(), width=width, highlight=False)
+    screen = Console(file=(buffer := io.StringIO()), width=width, highlight=False)
     print_inspection(screen, inspection)
-    printed = screen.file.getvalue()
+    printed = buffer.getvalue()
     total = inspection.entries[0].figures.total
     assert total is not None
     assert f"{total.bytes_per_token:.3f}" in printed

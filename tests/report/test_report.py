@@ -274,7 +274,7 @@ def test_markup_in_names_is_shown_as_it_is() -> None:
 
 
 def test_a_comparison_shows_figures_and_the_reason_of_a_failure() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"method": "source", "bits_per_byte": 1.5, "gap": None, "interval": None, "error": None},
         {
             "method": "omp",

@@ -28,11 +28,9 @@ LINES = [f"{i}. A row is read from table {i * 7}, and kept as it was." for i in 
 
 @pytest.fixture
 def recipe(checkpoints: Checkpoints, world: Path) -> Recipe:
-    return Recipe(
-        source=str(checkpoints()),
-        tokenizer=str(world / "target"),
-        text={"evaluation": [str(world / "evaluation.jsonl")]},
-    )
+    text = {"evaluation": [str(world / "evaluation.jsonl")]}
+    asked = {"source": str(checkpoints()), "tokenizer": str(world / "target"), "text": text}
+    return Recipe.parse(asked)
 
 
 class Watch:

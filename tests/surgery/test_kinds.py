@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,8 @@ def test_untying_writes_every_copy(name: str, models, kinds: Path, tmp_path: Pat
 
 
 def test_the_loss_of_an_encoder_is_what_transformers_gives(models, kinds: Path) -> None:
-    model, vocabulary = load_model(models("BertForMaskedLM")), load_vocabulary(kinds / "source")
+    model: Any = load_model(models("BertForMaskedLM"))
+    vocabulary = load_vocabulary(kinds / "source")
     text = "rows tables stand"
     found = vocabulary.encode_with_bytes(text)
     ids, ends = list(found.ids), np.array(found.ends)
@@ -200,7 +202,7 @@ def test_the_loss_of_an_encoder_is_what_transformers_gives(models, kinds: Path) 
 
 
 def test_the_loss_of_a_decoder_is_what_transformers_gives(models, kinds: Path) -> None:
-    model = load_model(models("BartForConditionalGeneration"))
+    model: Any = load_model(models("BartForConditionalGeneration"))
     read, written = [5, 6, 7, 2], [8, 9, 10]
     losses = model.decoder_nll(read, written)
     with torch.no_grad():

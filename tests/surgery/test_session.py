@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def changed(session: Session, what: str) -> Session:
     if what == "pair":
         own = session.recipe.model_copy(update={"tokenizer": session.recipe.source})
         return session.variant(inputs=read_inputs(own, session.progress, Timings()))
-    changes = {"seed": 5, "untie": True, "texts": ("Another text.", "And one more.")}
+    texts = ("Another text.", "And one more.")
+    changes: dict[str, Any] = {"seed": 5, "untie": True, "texts": texts}
     return session.variant(**{what: changes[what]})
 
 

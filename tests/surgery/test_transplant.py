@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -116,13 +116,12 @@ def test_the_report_says_which_methods_saw_the_text(
     checkpoints: Checkpoints, world: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other.txt").write_text("A text of its own, for methods to look at.")
-    recipe = Recipe(
-        source=str(checkpoints()),
-        tokenizer=str(world / "target"),
-        text={
-            "evaluation": [str(world / "evaluation.jsonl")],
-            "calibration": [str(tmp_path / "other.txt")],
-        },
+    text = {
+        "evaluation": [str(world / "evaluation.jsonl")],
+        "calibration": [str(tmp_path / "other.txt")],
+    }
+    recipe = Recipe.parse(
+        {"source": str(checkpoints()), "tokenizer": str(world / "target"), "text": text}
     )
     plain = transplant(recipe)  # too little text to choose or calibrate by
     assert plain.report.text_methods == ()
@@ -159,12 +158,12 @@ def test_a_dry_run_counts_calibration_and_healing(
 ) -> None:
     text = tmp_path / "calibration.txt"
     text.write_text("Rows and tables. " * 6_000)
-    fields = {"source": str(checkpoints()), "tokenizer": str(world / "target"), "dry_run": True}
+    fields: dict[str, Any] = {"source": str(checkpoints()), "tokenizer": str(world / "target")}
     fields["text"] = {"calibration": [str(text)]}
     fields["init"] = {"input": "mean", "output": "mean"}
 
-    def took(**more: object) -> dict[str, float]:
-        return transplant(**fields, **more).report.estimate
+    def took(**more: Any) -> dict[str, float]:
+        return transplant(**fields, **more, dry_run=True).report.estimate
 
     none = took(calibrate=())
     healed = took(calibrate=(), heal=3)
@@ -236,7 +235,7 @@ def test_documents_that_share_thirteen_words_with_the_calibration_text_are_left_
 def test_untying_says_what_it_costs_and_what_it_buys(
     checkpoints: Checkpoints, world: Path, tmp_path: Path
 ) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "source": str(checkpoints(tied=True)),
         "tokenizer": str(world / "target"),
         "text": {"evaluation": [str(world / "evaluation.jsonl")]},
@@ -261,11 +260,8 @@ def test_untying_says_what_it_costs_and_what_it_buys(
 def test_comparing_puts_every_method_under_one_protocol(
     checkpoints: Checkpoints, world: Path, donor: Path
 ) -> None:
-    recipe = Recipe(
-        source=str(checkpoints()),
-        donor=str(donor),
-        text={"evaluation": [str(world / "evaluation.jsonl")]},
-    )
+    text = {"evaluation": [str(world / "evaluation.jsonl")]}
+    recipe = Recipe.parse({"source": str(checkpoints()), "donor": str(donor), "text": text})
     methods = ["mean", "subword-mean", "omp", "hidden-residual/subword-mean"]
     table = compare(recipe, methods)
     assert table.rows[0]["method"] == "source"

@@ -78,7 +78,7 @@ def test_tokens_of_several_words_are_counted_where_nothing_is_cut() -> None:
 
 def test_without_text_only_the_vocabulary_is_measured(vocabulary: Vocabulary) -> None:
     figures = measure_vocabulary(vocabulary)
-    assert figures.total is figures.parity is figures.unused is None
+    assert (figures.total, figures.parity, figures.unused) == (None, None, None)
     assert sum(figures.kinds.values()) == vocabulary.n_rows
 
 

@@ -56,11 +56,12 @@ def test_a_preset_without_words_has_nothing_to_join() -> None:
 
 def test_one_bpe_spells_as_the_two_stages_do() -> None:
     pieces = sorted({line for text in TEXTS for line in text.splitlines(keepends=True)})
-    first = Merger(Sequences.of_bytes(pieces, np.ones(len(pieces))), Merges(), min_count=1).run(300)
+    sequences = Sequences.of_bytes(pieces, np.ones(len(pieces), np.int64))
+    first = Merger(sequences, Merges(), min_count=1).run(300)
     stage = byte_level_bpe(first, (), None)
     ids = [np.array(stage.encode(piece).ids, np.int32) for piece in pieces]
     lengths = np.array(list(map(len, ids)))
-    flat = Sequences.of_flat(np.concatenate(ids), lengths, np.ones(len(ids)))
+    flat = Sequences.of_flat(np.concatenate(ids), lengths, np.ones(len(ids), np.int64))
     merger = Merger(flat, first, min_count=1)
     whole = byte_level_bpe(merger.run(340), (), None)
     found, segment = merger.ids()

@@ -15,7 +15,7 @@ from tokensurgeon.vocabulary import Kind, Vocabulary, vocabulary_from_tokenizer
 TEXTS = st.text(
     alphabet=st.one_of(
         st.sampled_from("the cat\n\t  0123456789<>s/▁Ġ日é\u0301\x00"),
-        st.characters(exclude_categories=("Cs",)),
+        st.characters(exclude_categories=["Cs"]),
     ),
     max_size=40,
 )

@@ -12,6 +12,7 @@ from tests.world import SENTENCES, make_tokenizer
 from tokensurgeon.alignment import align
 from tokensurgeon.errors import MissingExtraError, TokenizerError
 from tokensurgeon.vocabulary import Kind, load_vocabulary, originals
+from tokensurgeon.vocabulary.patterns import PATTERNS
 
 TEXTS = (
     *SENTENCES,
@@ -92,7 +93,7 @@ def test_a_table_of_ranks_cuts_as_tiktoken_does(name: str, tmp_path: Path) -> No
     config = {"added_tokens_decoder": added, "eos_token": "<|end|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     vocabulary = load_vocabulary(folder)
-    pattern = originals.PATTERNS["qwen" if name.startswith("qwen") else "cl100k"]
+    pattern = PATTERNS["qwen" if name.startswith("qwen") else "cl100k"]
     ranks = {token: i for i, token in enumerate(tokens)}
     own = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     for text in TEXTS:
