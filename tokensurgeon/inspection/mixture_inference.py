@@ -188,11 +188,7 @@ def _used_steps(log: PairLog) -> tuple[Mask, Float64]:
 
 
 def _violated(
-    log: PairLog,
-    used: Mask,
-    shares: Float64,
-    slacks: tuple[Float64, Float64],
-    most: int,
+    log: PairLog, used: Mask, shares: Float64, slacks: tuple[Float64, Float64], most: int
 ) -> dict[tuple[int, int], Float64]:
     """Return, for each step, the rows of the `most` violated constraints by (step, pair)."""
     of_step, of_pair = slacks

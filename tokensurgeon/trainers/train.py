@@ -22,7 +22,7 @@ from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source, held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of, shares
 from tokensurgeon.trainers.plan import Plan, Shape, distinct_controls, make_plan, settings_of
-from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips, versions
+from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
 STOCK = "stock"
@@ -165,7 +165,6 @@ def train_vocabulary(
             "counting_seconds": round(counting, 1),
             "peak_memory_bytes": peak_memory(),
         },
-        versions=versions(),
         seen=counted.seen if plan.method != "bytes" else None,  # it learns nothing from text
         chat_template=chat_template,
     )

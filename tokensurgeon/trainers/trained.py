@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class TrainedVocabulary:
     settings: dict[str, Any]
     corpus: dict[str, Any]
     figures: dict[str, Any]
-    versions: dict[str, str]
+    versions: dict[str, str] = field(default_factory=lambda: versions())
     seen: Seen | None = None
     chat_template: str | None = None
     base_config: dict[str, Any] | None = None

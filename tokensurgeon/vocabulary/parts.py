@@ -63,9 +63,8 @@ class Parts:
     @property
     def marks_spaces(self) -> bool:
         """Whether a space of the text is U+2581 in the model."""
-        if has_type(self.pre_tokenizer, "Metaspace"):
-            return True
-        return any(is_space_mark(part) for part in walk(self.normalizer))
+        replaces = any(map(is_space_mark, walk(self.normalizer)))
+        return replaces or has_type(self.pre_tokenizer, "Metaspace")
 
 
 def read_parts(tokenizer: Tokenizer) -> Parts:

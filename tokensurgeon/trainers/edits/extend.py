@@ -40,7 +40,7 @@ from tokensurgeon.trainers.learners.merging import Merger
 from tokensurgeon.trainers.measures.sources import held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MAX_SIZE, MOST_WORDS
-from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
+from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
 from tokensurgeon.vocabulary.parts import SPACE_MARK, pre_tokens
 from tokensurgeon.vocabulary.token_bytes import from_alphabet
 
@@ -145,7 +145,10 @@ def extend_vocabulary(
         # A byte-fallback token is not text, so it cannot be part of a longer token.
         if len(token) > limit or (falls_back and _BYTE.search(token)):
             return False
-        return not across or _n_words(token, original) <= most_words
+        if not across:
+            return True
+        text = from_alphabet(token.decode("utf-8")).decode("utf-8", "replace")
+        return len(original.tokenizer.pre_tokenizer.pre_tokenize_str(text)) <= most_words
 
     pieces = WeightedText(counted).table("pieces")
     progress(0, 0, "spelling the text")
@@ -170,7 +173,10 @@ def extend_vocabulary(
     extended = original.changed(extend)
     seconds = time.perf_counter() - started
     documents = [text for source in sources for text in source.documents]
-    before, after = (_n_tokens(t, documents) for t in (original.tokenizer, extended))
+    before, after = (
+        sum(len(e.ids) for e in tokenizer.encode_batch_fast(documents, add_special_tokens=False))
+        for tokenizer in (original.tokenizer, extended)
+    )
     n_bytes = sum(len(text.encode("utf-8")) for text in documents)
     trained = TrainedVocabulary(
         tokenizer=extended,
@@ -192,18 +198,11 @@ def extend_vocabulary(
             **_drift(original.tokenizer, extended, documents, n_before),
             "seconds": round(seconds, 1),
         },
-        versions=versions(),
         seen=counted.seen,
         base_config=original.config,
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
-
-
-def _n_words(token: bytes, base: Base) -> int:
-    text = from_alphabet(token.decode("utf-8")).decode("utf-8", "replace")
-    cut = base.tokenizer.pre_tokenizer
-    return len(cut.pre_tokenize_str(text))
 
 
 def _set_cut(document: dict[str, Any], cut: str | None) -> None:
@@ -228,11 +227,6 @@ def _joined_cut(base: Base, no_cross: Sequence[str]) -> str:
         f"the cut of {base.name} is none of {', '.join(PRETOKENIZERS[:-1])}, so it cannot be "
         "lifted; extend it inside words"
     )
-
-
-def _n_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
-    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return sum(len(encoding.ids) for encoding in encoded)
 
 
 def _drift(

@@ -20,7 +20,7 @@ from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
 from tokensurgeon.trainers.edits.base import Base, spelled_merges
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
-from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, versions
+from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
 
 BATCH_BYTES = 4_000_000
@@ -102,7 +102,6 @@ def prune_vocabulary(
             "documents_changed": changed,
             "seconds": round(time.perf_counter() - started, 1),
         },
-        versions=versions(),
         seen=seen,
         base_config=original.config,
         base_files=original.files,

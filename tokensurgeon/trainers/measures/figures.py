@@ -289,10 +289,8 @@ class _LongTokens:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._bytes = vocabulary.token_bytes
-        self._long = np.array(
-            [len((data or b"").strip()) >= LONG_TOKEN for data in vocabulary.token_bytes],
-            dtype=bool,
-        )
+        lengths = [len((data or b"").strip()) for data in vocabulary.token_bytes]
+        self._long = np.array(lengths) >= LONG_TOKEN
         self._lines: dict[int, set[int]] = {}
         self._documents: Counter[int] = Counter()
         self._n_documents = 0
