@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from tests.calibration.conftest import TEXTS
 from tests.world import SENTENCES
@@ -40,6 +41,7 @@ from tokensurgeon.surgery.row_origins import RECALIBRATED
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
 
 def test_positions_meet_at_the_bytes_that_both_have_read(
@@ -454,6 +456,22 @@ def test_other_output_rows_are_scored_without_a_forward_pass(
     other_input = rows.with_input(rows.input * 1.1)
     assert data.score(other_input, selection) != figure
     assert data.forward_tokens > before
+
+
+def test_a_score_from_kept_states_leaves_out_what_nothing_stands_before(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, rows = pair
+    state = data.context.target.tokenizer.to_str().replace("<|bos|>", "<|b|>")
+    target = vocabulary_from_tokenizer(Tokenizer.from_str(state.replace("<|eos|>", "<|e|>")), {})
+    assert target.start_id is None
+    alignment = dataclasses.replace(data.context.alignment, target=target)
+    context = dataclasses.replace(data.context, alignment=alignment)
+    without = dataclasses.replace(data, context=context)
+    selection = data.texts.selection
+    figure = without.score(rows, selection)
+    assert figure == pytest.approx(without.score_model(data.patched(rows), selection), abs=1e-5)
+    assert figure != data.score(rows, selection)
 
 
 def test_a_training_is_resumed_before_the_stages_that_come_after_one(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from tokensurgeon.evaluation import (
     evaluate,
     left_out_bytes,
     score,
-    score_states,
-    scored_chunks,
     scoring,
 )
 from tokensurgeon.text.chunks import chunk_documents
@@ -158,26 +155,3 @@ def test_names_are_distinct(source, texts):
         evaluate([source, source], texts)
     with pytest.raises(EvaluationError, match="no model"):
         evaluate([], texts)
-
-
-@pytest.mark.parametrize("start", [True, False])
-def test_scores_from_states_are_those_of_a_forward_pass(other, texts, start):
-    entry = other if start else without_roles(other)
-    chunks = chunk_documents(texts, max_bytes_per_chunk=96)
-    encoded = encode_chunks(entry.vocabulary, chunks)
-    keep = np.arange(len(chunks)) != 1
-    chosen = scored_chunks(encoded, entry.model.max_positions, keep)
-    assert 0 < len(chosen) < len(chunks)
-    states = entry.model.all_states(encoded.sequences(chosen), entry.model.n_layers)
-    told = score_states(entry.model.head, states, chunks, encoded, chosen)
-    wanted = score(entry.model, entry.vocabulary, chunks, encoded=encoded, keep=keep)
-    for name in ("nll", "n_bytes", "n_tokens", "document", "comparable", "lost", "start"):
-        np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=1e-5)
-    for name in ("token_ids", "token_nll", "token_ends"):
-        for own, other in zip(getattr(told, name), getattr(wanted, name), strict=True):
-            np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
-    none = score_states(entry.model.head, states[:0], chunks, encoded, chosen[:0])
-    assert none.nll.sum() == none.n_bytes.sum() == 0
-    broken = replace(entry.model.head, rows=entry.model.head.rows * np.nan)
-    with pytest.raises(EvaluationError, match="not finite"):
-        score_states(broken, states, chunks, encoded, chosen)

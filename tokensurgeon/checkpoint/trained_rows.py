@@ -11,7 +11,7 @@ AT_ONCE = 4096
 """Rows that are hashed together: a block of a few dozen MiB at common widths."""
 
 
-def trained_rows(vocabulary: Vocabulary, *matrices: Float32) -> Mask:
+def looks_trained(vocabulary: Vocabulary, *matrices: Float32) -> Mask:
     """Return which source rows look trained, bool (n_source,).
 
     A row looks trained if it belongs to an ordinary token and is finite, not zero and not one of

@@ -18,8 +18,6 @@ from tokensurgeon.evaluation.scoring import (
     Scores,
     left_out_bytes,
     score,
-    score_states,
-    scored_chunks,
 )
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
@@ -48,6 +46,4 @@ __all__ = [
     "measure_generation",
     "perplexity",
     "score",
-    "score_states",
-    "scored_chunks",
 ]

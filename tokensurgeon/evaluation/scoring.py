@@ -14,12 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Float64, Ids, Mask
+from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.model_kinds import decoder_losses, frame_of, masked_losses
 from tokensurgeon.models.batches import batches_by_length
-from tokensurgeon.models.head import OutputHead
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.encoding import Encoded, encode_chunks
@@ -145,7 +144,7 @@ def score(
         encoded = encode_chunks(vocabulary, chunks, frame_of(vocabulary, model.kind))
     if skip is None:
         skip = left_out_bytes([encoded], chunks, model.kind)
-    chosen = scored_chunks(encoded, model.max_positions, keep)
+    chosen = _scored_chunks(encoded, model.max_positions, keep)
     losses: dict[int, Float64] = {}
     # Of other kinds each chunk is work enough to report.
     limit = TOKENS_PER_CALL if model.kind == CAUSAL else 1
@@ -159,49 +158,7 @@ def score(
     return _scores(chunks, encoded, skip, losses)
 
 
-def score_states(
-    head: OutputHead,
-    states: Float32,
-    chunks: Sequence[Chunk],
-    encoded: Encoded,
-    chosen: Ids,
-    *,
-    name: str = "model",
-) -> Scores:
-    """Score chunks of a causal model from its final states, without a forward pass.
-
-    Gives what `score` gives, for a model whose logits are those of its head (`plain_head`).
-
-    Parameters
-    ----------
-    head : OutputHead
-    states : float32 (n_tokens, width)
-        At all positions of ``encoded.sequences(chosen)``, one after another; see `FinalStates`.
-    chunks : sequence of Chunk
-    encoded : Encoded
-        The chunks under the model's vocabulary.
-    chosen : int64
-        Chunks to score; see `scored_chunks`.
-    name : str
-        Of the model, for messages.
-
-    Raises
-    ------
-    EvaluationError
-        If a loss is not finite.
-    """
-    sequences = encoded.sequences(chosen)
-    tokens = np.array([token for sequence in sequences for token in sequence], dtype=np.int64)
-    nll = head.nll(states[:-1], tokens[1:])
-    losses, end = {}, 0
-    for i, sequence in zip(chosen.tolist(), sequences, strict=True):
-        start, end = end, end + len(sequence)
-        # The last state of a chunk would predict the first id of the next.
-        losses[i] = _checked(nll[start : end - 1], encoded, i, name)
-    return _scores(chunks, encoded, left_out_bytes([encoded], chunks), losses)
-
-
-def scored_chunks(encoded: Encoded, max_positions: int | None, keep: Mask | None = None) -> Ids:
+def _scored_chunks(encoded: Encoded, max_positions: int | None, keep: Mask | None = None) -> Ids:
     """Return the chunks, of those in `keep`, that fit a model and are worth a forward pass.
 
     Where a tokenizer loses text, the loss belongs to another text.

@@ -17,7 +17,7 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import CalibrationData, read_calibration_data
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.trained_rows import trained_rows
+from tokensurgeon.checkpoint.trained_rows import looks_trained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
 from tokensurgeon.initialisers.contract import InitContext
@@ -195,7 +195,11 @@ class Session:
         output_rows = input_rows if checkpoint.layout.tied else checkpoint.output_rows()
         if not self.recipe.allow_nonfinite:
             _refuse_nonfinite(input_rows, output_rows)
-        return input_rows, output_rows, trained_rows(self.alignment.source, input_rows, output_rows)
+        return (
+            input_rows,
+            output_rows,
+            looks_trained(self.alignment.source, input_rows, output_rows),
+        )
 
     @part("pair", "texts")
     def token_counts(self) -> tuple[Ids, Ids] | tuple[None, None]:
