@@ -174,7 +174,7 @@ def pairs(pages: list[Page]) -> str:
         ],
         first,
     )
-    for method, words in ((DEFAULT, "the default"), (HEALED, "healed five minutes")):
+    for method, words in ((DEFAULT, "the default"), (HEALED, "the default and healing")):
         shares = [(share, page) for page in pages if (share := page.share(method)) is not None]
         untied = [(share, page.title) for share, page in shares if not page.tied]
         middle = statistics.median(share for share, _ in untied)
@@ -213,7 +213,9 @@ def readme(pages: list[Page]) -> str:
     rows = [
         [words[name], page.cell(name), page.cell(name, "donor")] for name in reversed(IN_README)
     ]
-    return "\n".join(table(["new rows from", "bits per byte above the source", "uses the donor"], rows))
+    return "\n".join(
+        table(["new rows from", "bits per byte above the source", "uses the donor"], rows)
+    )
 
 
 def put(file: Path, mark: str, text: str, check: bool) -> None:
