@@ -8,7 +8,7 @@
 Each line is a fresh process on one pair: a Llama with random weights, and two BPE tokenizers of
 made-up words, all seeded. The target is trained; the source is what is left of it once `--missing`
 tokens are taken away, so some of its borders are others. The rows at the start are those of
-`subword-mean`. A stage is measured as the gate runs it, alone: with the scores of the start and of
+`subword-mean`. A stage is measured as `calibrate` runs it, alone: with the scores of the start and of
 each candidate, and with the source's states on the text, which stages in a row would share.
 `--stages all` runs the stages in a row; `heal` trains all rows on 10,000 tokens, without what
 scoring them would take.
@@ -44,29 +44,30 @@ def words(n: int, rng: np.random.Generator) -> list[str]:
     """Return n made-up words of one to four syllables, the short ones first."""
     letters = list("etaoinshrdlu")
     syllables = ["".join(rng.choice(letters, size)) for size in rng.integers(2, 4, 600)]
-    made: dict[str, None] = {}
-    while len(made) < n:
-        made["".join(rng.choice(syllables, rng.integers(1, 5)))] = None
-    return sorted(made, key=len)
+    distinct: dict[str, None] = {}
+    while len(distinct) < n:
+        distinct["".join(rng.choice(syllables, rng.integers(1, 5)))] = None
+    return sorted(distinct, key=len)
 
 
-def documents(made: list[str], n_bytes: int, rng: np.random.Generator) -> list[str]:
+def documents(ranked: list[str], n_bytes: int, rng: np.random.Generator) -> list[str]:
     """Return `n_bytes` of text in which the first words are the frequent ones."""
-    often = 1 / np.arange(3, len(made) + 3)
-    found: list[str] = []
+    frequency = 1 / np.arange(3, len(ranked) + 3)
+    share = frequency / frequency.sum()
+    texts: list[str] = []
     while n_bytes > 0:
-        text = " ".join(made[i] for i in rng.choice(len(made), 300, p=often / often.sum()))
-        found.append(text[:n_bytes])
+        text = " ".join(ranked[i] for i in rng.choice(len(ranked), 300, p=share))
+        texts.append(text[:n_bytes])
         n_bytes -= len(text)
-    return found
+    return texts
 
 
-def target_tokenizer(made: list[str], size: int) -> dict[str, Any]:
-    """Return a byte-level BPE trained on the words, each as often as its place says, as JSON."""
+def target_tokenizer(ranked: list[str], size: int) -> dict[str, Any]:
+    """Return a byte-level BPE trained on the words, the first ones more often, as JSON."""
     from tokenizers import ByteLevelBPETokenizer
 
     tokenizer, special = ByteLevelBPETokenizer(), ["<s>", "</s>"]
-    text = (f" {word}" * (1 + len(made) // (i + 1)) for i, word in enumerate(made))
+    text = (f" {word}" * (1 + len(ranked) // (i + 1)) for i, word in enumerate(ranked))
     tokenizer.train_from_iterator(text, size, 1, special_tokens=special, show_progress=False)
     return dict(json.loads(tokenizer.to_str()))
 
@@ -81,11 +82,11 @@ def source_tokenizer(target: dict[str, Any], n_shared: int, rng: Any) -> dict[st
         # No token stays without its parts.
         late.setdefault(left + right, max(own, late.get(left, 0.0), late.get(right, 0.0)))
     # Sorting is stable: parts stand before what is made of them.
-    kept = sorted(vocabulary, key=lambda token: late.get(token, -1.0))[:n_shared]
-    known = set(kept)
-    left_over = [pair for pair in merges if known.issuperset((*pair, "".join(pair)))]
-    ids = {token: i for i, token in enumerate(kept)}
-    return {**target, "model": {**target["model"], "vocab": ids, "merges": left_over}}
+    shared = sorted(vocabulary, key=lambda token: late.get(token, -1.0))[:n_shared]
+    known = set(shared)
+    usable = [pair for pair in merges if known.issuperset((*pair, "".join(pair)))]
+    ids = {token: i for i, token in enumerate(shared)}
+    return {**target, "model": {**target["model"], "vocab": ids, "merges": usable}}
 
 
 def build(folder: Path, arguments: argparse.Namespace) -> None:
@@ -97,17 +98,17 @@ def build(folder: Path, arguments: argparse.Namespace) -> None:
 
     disable_progress_bar()
     rng = np.random.default_rng(arguments.seed)
-    made = words(arguments.shared + arguments.missing, rng)
-    target = target_tokenizer(made, arguments.shared + arguments.missing)
+    ranked = words(arguments.shared + arguments.missing, rng)
+    target = target_tokenizer(ranked, arguments.shared + arguments.missing)
     source = source_tokenizer(target, arguments.shared, rng)
     for name, document in (("source", source), ("target", target)):
         tokenizer = Tokenizer.from_str(json.dumps(document))
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
         ).save_pretrained(folder / name)
-    other = rng.permutation(made).tolist()  # of another domain: other words are frequent
-    for name, chosen, n_bytes in (("text", made, arguments.bytes), ("other", other, 20_000)):
-        lines = [json.dumps({"text": text}) for text in documents(chosen, n_bytes, rng)]
+    other = rng.permutation(ranked).tolist()  # of another domain: other words are frequent
+    for name, order, n_bytes in (("text", ranked, arguments.bytes), ("other", other, 20_000)):
+        lines = [json.dumps({"text": text}) for text in documents(order, n_bytes, rng)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
     torch.manual_seed(arguments.seed)
     heads = max(1, arguments.width // 64)

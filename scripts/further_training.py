@@ -32,6 +32,7 @@ from tokensurgeon.vocabulary import Vocabulary
 
 METHODS = ("mean", "multivariate", "subword-mean", "hidden-residual/subword-mean", "omp")
 TOKENS_PER_STEP = 2048
+"""Small batches: a million tokens are then hundreds of steps. It is the same for every method."""
 WARM_UP = 20
 """Steps in which the learning rate rises; then it stays, so that stages can be compared."""
 
@@ -92,7 +93,7 @@ def figures(
 ) -> list[list[float]]:
     """Return bits per byte, one list per seed with a figure per stage."""
     vocabulary = session.alignment.source if name == "source" else session.alignment.target
-    found = []
+    by_seed = []
     for seed in range(arguments.seeds):
         model = session.model
         if name != "source":
@@ -116,9 +117,9 @@ def figures(
                 [Entry(name, stage, vocabulary)], held_out, max_bytes=arguments.bytes
             ).entries[0]
             line.append(float(entry.bits_per_byte or "nan"))
-        found.append(line)
+        by_seed.append(line)
         print(f"{name}, seed {seed}: {line}", file=sys.stderr)
-    return found
+    return by_seed
 
 
 def cell(values: Sequence[float]) -> str:
@@ -175,9 +176,9 @@ def main() -> None:
         "|---|" + "---|" * len(arguments.stages),
     ]
     for name in ("source", *methods):
-        found = figures(session, name, held_out, arguments)
+        by_seed = figures(session, name, held_out, arguments)
         label = "source, its own tokenizer" if name == "source" else f"`{name}`"
-        cells = [cell([line[i] for line in found]) for i in range(len(arguments.stages))]
+        cells = [cell([line[i] for line in by_seed]) for i in range(len(arguments.stages))]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     lines += ["", f"Measured in {time.perf_counter() - start:.0f} s.", ""]
     if arguments.output is None:

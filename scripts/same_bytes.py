@@ -38,13 +38,13 @@ CALIBRATION_BYTES, EVALUATION_BYTES = 24_000, 8_000
 
 def some_text(path: Path, name: str, n_bytes: int) -> Path:
     """Write the first documents of a shipped text."""
-    kept, size = [], 0
+    lines, size = [], 0
     for line in (DATA / "text" / name).read_text("utf-8").splitlines():
-        kept.append(line)
+        lines.append(line)
         size += len(line.encode())
         if size > n_bytes:
             break
-    path.write_text("\n".join(kept), "utf-8")
+    path.write_text("\n".join(lines), "utf-8")
     return path
 
 
@@ -78,7 +78,7 @@ def encoder_pair(folder: Path) -> tuple[Path, Path]:
 
     lines = (DATA / "text" / "calibration.jsonl").read_text("utf-8").splitlines()
     roles = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "mask": "<mask>"}
-    found = []
+    folders = []
     for name, size in (("bert", 600), ("bert-target", 700)):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -93,7 +93,7 @@ def encoder_pair(folder: Path) -> tuple[Path, Path]:
         names = {f"{role}_token": token for role, token in roles.items()}
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
         fast.save_pretrained(folder / name)
-        found.append(folder / name)
+        folders.append(folder / name)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=600,
@@ -103,8 +103,8 @@ def encoder_pair(folder: Path) -> tuple[Path, Path]:
         num_attention_heads=2,
         pad_token_id=1,
     )
-    BertForMaskedLM(config).save_pretrained(found[0])
-    return found[0], found[1]
+    BertForMaskedLM(config).save_pretrained(folders[0])
+    return folders[0], folders[1]
 
 
 def run(*arguments: str) -> None:
@@ -150,8 +150,9 @@ def surgeries(root: Path) -> dict[str, Callable[[], Path]]:
         return write("hypernetwork", source=source, tokenizer=donor, init=init)
 
     def patch() -> Path:
-        made = write("exported", source=source, donor=donor, init={"input": "omp", "output": "omp"})
-        run("patch", "export", str(made), "-o", str(root / "patch.safetensors"))
+        omp = {"input": "omp", "output": "omp"}
+        patched = write("exported", source=source, donor=donor, init=omp)
+        run("patch", "export", str(patched), "-o", str(root / "patch.safetensors"))
         run("patch", "apply", str(root / "patch.safetensors"), str(source), "-o", str(root / "p"))
         return root / "p"
 

@@ -42,7 +42,9 @@ PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CONTEXT = 256
+"""Tokens of a training window, and the longest text that the models take."""
 DATABASES = {"postgresql", "sqlite"}
+"""Sources that both models read whole; of the rest the donor gets a part."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ PARTS = {
         "donor", 6144, "<|bos|>", "<|eos|>", "<|pad|>", 80, 2, 4, 224, general_share=0.15
     ),
 }
+"""Small enough to ship: both models, with their tokenizers and texts, are 7 MB."""
 
 
 def read_documents(path: Path) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig
 LARGER = Part(
     "larger", 16384, "<|endoftext|>", "<|endoftext|>", None, 384, 6, 8, 1024, general_share=1.0
 )
+"""As large as minutes on one accelerator train to some use."""
 
 
 def main() -> None:
