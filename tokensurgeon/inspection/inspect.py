@@ -132,6 +132,10 @@ def inspect_tokenizer(
         Bytes to read of each file, and of each category.
     shown_bytes : int
         Bytes of a file to show token by token; 0 shows nothing.
+    text_field : str
+        The key that holds the text in JSON objects.
+    trust_remote_code : bool
+    progress : callable(done, total, what)
 
     Raises
     ------

@@ -26,7 +26,7 @@ from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import UsageError
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
-NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+NEVER_IN_UTF8 = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
 FEWEST_REFERENCES = 3
 """Untrained rows needed for a mean and a threshold; of one or two, neither says anything."""
 QUANTILE = 0.95
@@ -91,6 +91,7 @@ def find_undertrained(
     checkpoint : Checkpoint or path
     limit : int
         Number of tokens to list.
+    trust_remote_code : bool
 
     Raises
     ------
@@ -156,9 +157,7 @@ def untrained_rows(vocabulary: Vocabulary, n_rows: int) -> Ids:
     kinds = np.full(n_rows, int(Kind.PADDING))
     kinds[: vocabulary.n_rows] = vocabulary.kinds
     untrained = kinds >= Kind.UNUSED
-    for i, data in enumerate(vocabulary.token_bytes):
-        if data is not None and len(data) == 1 and data[0] in NEVER_IN_UTF8:
-            untrained[i] = True
+    untrained[: vocabulary.n_rows] |= [data in NEVER_IN_UTF8 for data in vocabulary.token_bytes]
     return np.flatnonzero(untrained).astype(np.int64)
 
 

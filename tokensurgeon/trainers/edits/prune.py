@@ -131,11 +131,9 @@ def _kept_ids(base: Base, used: set[int]) -> list[int]:
     alphabet = set(byte_alphabet().values())
     prefix = model.get("continuing_subword_prefix") or ""
     for token, i in id_of.items():
-        if token.removeprefix(prefix) in alphabet or _BYTE.match(token):
+        is_byte = token.removeprefix(prefix) in alphabet or _BYTE.match(token)
+        if is_byte or token == model.get("unk_token"):
             kept.add(i)
-    unknown = model.get("unk_token")
-    if unknown in id_of:
-        kept.add(id_of[unknown])
     if base.model_type == "Unigram" and model.get("unk_id") is not None:
         kept.add(int(model["unk_id"]))
     if base.model_type == "BPE":
