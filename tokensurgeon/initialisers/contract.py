@@ -239,7 +239,7 @@ class SideRows:
 
 @dataclass(frozen=True)
 class NewRows:
-    """An initialiser's answer, per side. None means "not mine": the other method's side counts.
+    """An initialiser's answer, per side; None where it has none: `subword-mean` then makes it.
 
     When the checkpoint is tied there is one matrix: the output side's answer is used, or the
     input side's where the output side is None.
