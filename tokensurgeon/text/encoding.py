@@ -62,6 +62,8 @@ def encode_chunks(
 
     Parameters
     ----------
+    vocabulary : Vocabulary
+    chunks : sequence of Chunk
     frame : two tuples of int, or None
         Ids before and after each chunk; those of a causal model if None (see `prefix_of`).
     """
@@ -88,6 +90,9 @@ def fitting_chunks(
 
     Parameters
     ----------
+    vocabulary : Vocabulary
+    texts : sequence of str
+    max_positions : int or None
     longest : int
         Bytes of a chunk at most.
     max_bytes : int or None

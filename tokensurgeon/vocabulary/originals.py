@@ -59,6 +59,7 @@ def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = N
 
     Parameters
     ----------
+    file : Path
     config : mapping
         tokenizer_config.json, if there is one; for tiktoken its `pattern` says how text is cut.
     folder : Path, optional

@@ -180,7 +180,12 @@ def text_copy(tokenizer: Tokenizer, parts: Parts, controls: frozenset[int]) -> T
     order = sorted(spellings, key=lambda i: (model_id(spellings[i]) != i, i))
     copy.add_tokens([_flagged(parts.added[i], i in controls) for i in order])
     if {i: token.content for i, token in copy.get_added_tokens_decoder().items()} != spellings:
-        copy = _copy_by_json(tokenizer, controls)
+        # Adding tokens one after the other does not reproduce these ids.
+        document = json.loads(tokenizer.to_str())
+        document["truncation"] = document["padding"] = document["post_processor"] = None
+        for token in document["added_tokens"]:
+            token["special"] = token["id"] in controls
+        copy = Tokenizer.from_str(json.dumps(document))
     copy.encode_special_tokens = True
     return copy
 
@@ -194,15 +199,6 @@ def _flagged(token: AddedToken, special: bool) -> AddedToken:
         normalized=token.normalized,
         special=special,
     )
-
-
-def _copy_by_json(tokenizer: Tokenizer, controls: frozenset[int]) -> Tokenizer:
-    """Return a full copy, for ids that adding tokens one after the other would not reproduce."""
-    document = json.loads(tokenizer.to_str())
-    document["truncation"] = document["padding"] = document["post_processor"] = None
-    for token in document["added_tokens"]:
-        token["special"] = token["id"] in controls
-    return Tokenizer.from_str(json.dumps(document))
 
 
 def midtext_copy(text: Tokenizer, parts: Parts, controls: frozenset[int]) -> Tokenizer:

@@ -80,7 +80,10 @@ class WeightedText:
         tables = self.counted.tables[name] if keep else self.counted.tables.pop(name)
         if len(tables) == 1:
             return WeightedSegments.of_table(tables[0])
-        weighted = [_times(*pair) for pair in zip(tables, self.factors, strict=True)]
+        weighted: list[Mapping[str, int]] = [
+            table if factor == 1 else {key: round(n * factor) for key, n in table.items()}
+            for table, factor in zip(tables, self.factors, strict=True)
+        ]
         if grouped:
             parts = [WeightedSegments.of_table(part, i) for i, part in enumerate(weighted)]
             return WeightedSegments(
@@ -92,10 +95,6 @@ class WeightedText:
         for part in weighted:
             total.update(part)
         return WeightedSegments.of_table(total)
-
-
-def _times(table: Mapping[str, int], factor: float) -> Mapping[str, int]:
-    return table if factor == 1 else {key: round(n * factor) for key, n in table.items()}
 
 
 def multipliers(n_bytes: Sequence[int], shares: Sequence[float] | None) -> list[float]:
