@@ -12,21 +12,13 @@ from tokensurgeon.cli.recipe_options import export_map_option, map_option
 @click.argument("source")
 @click.argument("target")
 @map_option
-@click.option(
-    "--text",
+@console.option(
+    "--text FILE",
+    "Text on which to compare how the two cut; may be repeated.",
     "texts",
     multiple=True,
-    metavar="FILE",
-    help="Text on which to compare how the two cut; may be repeated.",
 )
-@click.option(
-    "--examples",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=12,
-    show_default=True,
-    help="Missing tokens to show.",
-)
+@console.option("--examples N", "Missing tokens to show.", type=console.COUNT, default=12)
 @export_map_option
 @console.json_option
 def command(
@@ -57,7 +49,5 @@ def command(
         write_token_map(alignment, spell(alignment, alignment.source.n_rows)[0], export_map)
     on_text = pair_on_text(alignment, texts) if texts else None
     missing = missing_examples(alignment, examples)
-    if as_json:
-        console.write_json(alignment_data(alignment, on_text, missing))
-    else:
-        print_alignment(console.stdout(), alignment, on_text, missing)
+    facts = (alignment, on_text, missing)
+    console.write_result(as_json, alignment_data(*facts), print_alignment, *facts)

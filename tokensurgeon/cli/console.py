@@ -20,71 +20,65 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
-device_option = click.option(
-    "--device",
-    metavar="NAME",
-    default="cpu",
-    show_default=True,
-    help="A torch device, such as cuda:0; auto divides a model between all devices, memory and "
+
+def option(
+    usage: str,
+    text: str,
+    name: str | None = None,
+    parse: Callable[[Any], Any] | None = None,
+    **attributes: Any,
+) -> Callable[[F], F]:
+    """Return an option as a decorator; a default is shown in the help.
+
+    `usage` is its flags and, where it takes a value, the placeholder of that; without one, and
+    without a `type`, it is a flag. `parse` turns the value into what the command is called with.
+    """
+    words = usage.split()
+    flags = [word for word in words if word.startswith("-")]
+    if len(flags) < len(words):
+        attributes["metavar"] = " ".join(words[len(flags) :])
+    elif "type" not in attributes:
+        attributes["is_flag"] = True
+    if parse is not None:
+        attributes["callback"] = lambda context, parameter, value: parse(value)
+    attributes.setdefault("show_default", "default" in attributes)
+    names = flags if name is None else [*flags, name]
+    return click.option(*names, help=text, **attributes)
+
+
+AT_LEAST_1 = click.IntRange(min=1)
+COUNT = click.IntRange(min=0)
+MINUTES = click.FloatRange(min=0, min_open=True)
+"""What the numbers of options may be."""
+
+json_option = option("--json", "Write JSON to stdout.", "as_json")
+device_option = option(
+    "--device NAME",
+    "A torch device, such as cuda:0; auto divides a model between all devices, memory and "
     "disk (needs accelerate).",
+    default="cpu",
 )
-dtype_option = click.option(
+dtype_option = option(
     "--dtype",
+    "Of forward passes; rows are computed in float32.",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    show_default=True,
-    help="Of forward passes; rows are computed in float32.",
 )
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Of whatever is random.",
-)
-field_option = click.option(
-    "--field",
-    metavar="KEY",
-    default="text",
-    show_default=True,
-    help="The key that holds the text in JSON objects.",
-)
-force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
-plugin_option = click.option(
-    "--plugin",
+seed_option = option("--seed N", "Of whatever is random.", type=COUNT, default=0)
+field_option = option("--field KEY", "The key that holds the text in JSON objects.", default="text")
+force_option = option("--force", "Replace an output that exists.")
+plugin_option = option(
+    "--plugin FILE",
+    "A Python file that registers initialisers; may be repeated.",
     "plugins",
     multiple=True,
-    metavar="FILE",
-    help="A Python file that registers initialisers; may be repeated.",
 )
-seen_option = click.option(
-    "--allow-seen-text",
-    is_flag=True,
-    help="Measure on text that a vocabulary was trained on.",
-)
-mismatch_option = click.option(
+seen_option = option("--allow-seen-text", "Measure on text that a vocabulary was trained on.")
+mismatch_option = option(
     "--allow-autotokenizer-mismatch",
-    is_flag=True,
-    help="Accept that AutoTokenizer loads the new tokenizer with other ids.",
+    "Accept that AutoTokenizer loads the new tokenizer with other ids.",
 )
-trust_option = click.option(
-    "--trust-remote-code",
-    is_flag=True,
-    help="Run the model code that comes with a checkpoint.",
-)
-
-
-def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Put several options on a command, in the order they are given."""
-
-    def put(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return put
+trust_option = option("--trust-remote-code", "Run the model code that comes with a checkpoint.")
 
 
 def check_writable(file: str | None, force: bool) -> None:
@@ -105,9 +99,7 @@ def stdout() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
-    return console
+    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def write_json(value: Any) -> None:
@@ -115,6 +107,14 @@ def write_json(value: Any) -> None:
     from tokensurgeon.report.surgery_report import finite
 
     click.echo(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def write_result(as_json: bool, data: Any, show: Callable[..., None], *shown: Any) -> None:
+    """Write `data` to stdout as JSON, or call `show` with a console and `shown`, else the data."""
+    if as_json:
+        write_json(data)
+    else:
+        show(stdout(), *(shown or (data,)))
 
 
 @contextmanager

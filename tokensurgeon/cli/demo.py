@@ -19,7 +19,7 @@ MAX_BYTES = 60_000
 
 
 @click.command(short_help="The whole of it on the model that ships with the package, offline.")
-@click.option("-o", "--output", metavar="DIR", help="Keep the patched checkpoint here.")
+@console.option("-o --output DIR", "Keep the patched checkpoint here.")
 @console.force_option
 @console.json_option
 def command(output: str | None, force: bool, as_json: bool) -> None:
@@ -53,13 +53,9 @@ def command(output: str | None, force: bool, as_json: bool) -> None:
             force=force,
         )
         report = transplant(recipe, progress=progress).report
-    if as_json:
-        click.echo(report.to_json(), nl=False)
-        return
-    print_report(console.stdout(), report)
-    click.echo()
-    for line in what_next(output):
-        click.echo(line)
+    console.write_result(as_json, report.model_dump(mode="json"), print_report, report)
+    if not as_json:
+        click.echo("\n".join(["", *what_next(output)]))
 
 
 def what_next(output: str | None) -> list[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tokensurgeon.cli import console
 from tokensurgeon.errors import BoundExceededError
-
-if TYPE_CHECKING:
-    from tokensurgeon.evaluation import Evaluation
 
 DRAFT_BYTES = 50_000
 """Most text that a draft is measured on: it takes two whole distributions at every token."""
@@ -19,39 +16,33 @@ DRAFT_BYTES = 50_000
 @click.command(short_help="Bits per byte of checkpoints on a text.")
 @click.argument("checkpoint")
 @click.argument("text", metavar="TEXT...", nargs=-1, required=True)
-@click.option("--against", metavar="CHECKPOINT", help="Measure this one beside: mostly the source.")
-@click.option(
-    "--max-rise",
+@console.option("--against CHECKPOINT", "Measure this one beside: mostly the source.")
+@console.option(
+    "--max-rise BITS",
+    "End with code 3 if CHECKPOINT needs more bits per byte above --against than this.",
     type=float,
-    metavar="BITS",
-    help="End with code 3 if CHECKPOINT needs more bits per byte above --against than this.",
 )
-@click.option(
-    "--max-bytes",
-    type=click.IntRange(min=1),
+@console.option(
+    "--max-bytes N",
+    "Take whole documents while they fit into this many bytes.",
+    type=console.AT_LEAST_1,
     default=500_000,
-    show_default=True,
-    metavar="N",
-    help="Take whole documents while they fit into this many bytes.",
 )
-@click.option(
-    "--chunk-bytes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Longest chunk.  [default: 1024, or as fits the models]",
+@console.option(
+    "--chunk-bytes N",
+    "Longest chunk.  [default: 1024, or as fits the models]",
+    type=console.AT_LEAST_1,
 )
-@click.option(
-    "--generate",
-    type=click.IntRange(min=0),
+@console.option(
+    "--generate N",
+    "Let each model write N samples, and measure bytes per token on them.",
+    type=console.COUNT,
     default=0,
-    metavar="N",
-    help="Let each model write N samples, and measure bytes per token on them.",
 )
 @console.field_option
-@click.option(
-    "--draft-for",
-    metavar="MODEL",
-    help="Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
+@console.option(
+    "--draft-for MODEL",
+    "Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
 )
 @console.seen_option
 @console.device_option
@@ -64,7 +55,6 @@ def command(
     text: tuple[str, ...],
     against: str | None,
     max_rise: float | None,
-    max_bytes: int,
     draft_for: str | None,
     as_json: bool,
     **settings: Any,
@@ -85,26 +75,19 @@ def command(
     from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft
     from tokensurgeon.report.evaluation_tables import print_draft, print_evaluation
 
+    if draft_for is not None:
+        settings["max_bytes"] = min(settings["max_bytes"], DRAFT_BYTES)
+        for name in ("chunk_bytes", "generate", "seed"):
+            del settings[name]
+        with console.progress() as progress:
+            draft = evaluate_draft(checkpoint, draft_for, text, progress=progress, **settings)
+        console.write_result(as_json, draft.to_dict(), print_draft, draft)
+        return
     with console.progress() as progress:
-        settings |= {"max_bytes": max_bytes, "progress": progress}
-        if draft_for is not None:
-            settings["max_bytes"] = min(max_bytes, DRAFT_BYTES)
-            for name in ("chunk_bytes", "generate", "seed"):
-                del settings[name]
-            draft = evaluate_draft(checkpoint, draft_for, text, **settings)
-        else:
-            evaluation = evaluate_checkpoint(checkpoint, text, against, **settings)
-    if as_json:
-        console.write_json((evaluation if draft_for is None else draft).to_dict())
-    elif draft_for is not None:
-        print_draft(console.stdout(), draft)
-    else:
-        print_evaluation(console.stdout(), evaluation)
-    if max_rise is not None:
-        _check_rise(evaluation, max_rise)
-
-
-def _check_rise(evaluation: Evaluation, max_rise: float) -> None:
+        evaluation = evaluate_checkpoint(checkpoint, text, against, progress=progress, **settings)
+    console.write_result(as_json, evaluation.to_dict(), print_evaluation, evaluation)
+    if max_rise is None:
+        return
     first, measured = evaluation.entries
     if measured.difference is None:
         raise BoundExceededError(

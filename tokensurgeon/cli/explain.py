@@ -12,17 +12,14 @@ from tokensurgeon.cli import console
 @click.command(short_help="Where a row of a transplanted checkpoint came from.")
 @click.argument("checkpoint")
 @click.argument("token")
-@click.option(
+@console.option(
     "--as",
+    "What TOKEN is; any: an id, else a spelling, else text.",
     "kind",
     type=click.Choice(["any", "id", "spelling", "text"]),
     default="any",
-    help="What TOKEN is; any: an id, else a spelling, else text.",
-    show_default=True,
 )
-@click.option(
-    "--top", type=click.IntRange(min=1), default=8, show_default=True, help="Weights to list."
-)
+@console.option("--top N", "Weights to list.", type=console.AT_LEAST_1, default=8)
 @console.json_option
 def command(checkpoint: str, token: str, kind: str, top: int, as_json: bool) -> None:
     """Say where the rows of TOKEN in CHECKPOINT came from.

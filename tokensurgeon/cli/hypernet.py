@@ -10,9 +10,9 @@ from tokensurgeon.cli import console
 from tokensurgeon.cli.recipe_options import build_recipe
 
 
-def _renamed(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> None:
+def _renamed(files: tuple[str, ...]) -> None:
     """Refuse the older name: elsewhere --text is text to measure on."""
-    if value:
+    if files:
         raise click.UsageError("the text to train on is --train-text here: --text is to measure on")
 
 
@@ -23,79 +23,47 @@ def command() -> None:
 
 @command.command(short_help="Train a network for a source.")
 @click.argument("source")
-@click.option(
-    "--train-text",
+@console.option(
+    "--train-text FILE",
+    "Text to train on through the model; without it the network learns from rows alone.",
     multiple=True,
-    metavar="FILE",
-    help="Text to train on through the model; without it the network learns from rows alone.",
 )
-@click.option(
-    "--text",
+@console.option(
+    "--text FILE",
+    "An older name of --train-text, refused.",
     multiple=True,
     hidden=True,
     expose_value=False,
-    callback=_renamed,
-    help="An older name of --train-text, refused.",
+    parse=_renamed,
 )
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="MINUTES",
-    default=10.0,
-    show_default=True,
-    help="Time to train.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=0),
+@console.option("--minutes MINUTES", "Time to train.", type=console.MINUTES, default=10.0)
+@console.option(
+    "--steps N M",
+    "Steps on rows and through the model in its place: the same on every machine.",
+    type=console.COUNT,
     nargs=2,
-    metavar="N M",
-    help="Steps on rows and through the model in its place: the same on every machine.",
 )
-@click.option(
-    "--size", type=click.IntRange(min=4), default=256, show_default=True, help="Network's width."
-)
-@click.option(
-    "--layers", type=click.IntRange(min=1), default=1, show_default=True, help="Its blocks."
-)
-@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
+@console.option("--size N", "Network's width.", type=click.IntRange(min=4), default=256)
+@console.option("--layers N", "Its blocks.", type=console.AT_LEAST_1, default=1)
+@console.option("-o --output FILE", "The file to write.", required=True)
 @console.force_option
-@click.option("--untie", is_flag=True, help="For surgeries with --untie: one matrix is both.")
+@console.option("--untie", "For surgeries with --untie: one matrix is both.")
 @console.device_option
 @console.dtype_option
 @console.seed_option
 @console.trust_option
 @console.json_option
 def train(
-    source: str,
-    train_text: tuple[str, ...],
-    output: str,
-    untie: bool,
-    device: str,
-    dtype: str,
-    seed: int,
-    trust_remote_code: bool,
-    as_json: bool,
-    **settings: Any,
+    source: str, train_text: tuple[str, ...], output: str, as_json: bool, **settings: Any
 ) -> None:
     """Train a network on the vocabulary rows of SOURCE, then through the frozen model on text.
 
     Use it with transplant --init hypernetwork --set hypernetwork.network=FILE, for SOURCE or a
     fine-tuned variant. A run that is broken off goes on where it was when it is given again.
     """
-    recipe = build_recipe(
-        None,
-        {
-            "source": source,
-            "tokenizer": source,
-            "text.calibration": train_text,
-            "untie": untie,
-            "device": device,
-            "dtype": dtype,
-            "seed": seed,
-            "trust_remote_code": trust_remote_code,
-        },
-    )
+    given = {"source": source, "tokenizer": source, "text.calibration": train_text}
+    shared = ("untie", "device", "dtype", "seed", "trust_remote_code")
+    recipe = build_recipe(None, given | {key: settings.pop(key) for key in shared})
     from tokensurgeon.report.evaluation_tables import print_network
     from tokensurgeon.studies.hypernet import train_hypernet
 

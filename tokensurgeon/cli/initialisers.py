@@ -21,7 +21,7 @@ def command() -> None:
 @json_option
 def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
     """List every initialiser with its first line."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from tokensurgeon.initialisers.registry import get, is_builtin, load_plugin, names
 
@@ -38,9 +38,7 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         write_json(entries)
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it does")
+    table = Table(Column("name", no_wrap=True), "what it does", box=None, pad_edge=False)
     for entry in entries:
         note = "" if entry["origin"] == "built-in" else " (plug-in)"
         table.add_row(entry["name"] + note, entry["summary"])
@@ -58,7 +56,11 @@ def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
     for path in plugins:
         load_plugin(path)
     cls = get(name)
-    settings = [_setting(field) for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    settings = []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        settings.append({"name": field.name, "type": str(field.type)})
+        if field.default is not dataclasses.MISSING:
+            settings[-1]["default"] = field.default
     text = inspect.cleandoc(cls.__doc__ or "")
     if as_json:
         write_json({"name": name, "description": text, "settings": settings})
@@ -92,10 +94,3 @@ def check(file: str, as_json: bool) -> None:
 def _summary(cls: type[Any]) -> str:
     """Return the first paragraph of a docstring as one line."""
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
-
-
-def _setting(field: dataclasses.Field[Any]) -> dict[str, Any]:
-    entry = {"name": field.name, "type": str(field.type)}
-    if field.default is not dataclasses.MISSING:
-        entry["default"] = field.default
-    return entry

@@ -9,53 +9,51 @@ import click
 from tokensurgeon.cli import console
 
 
+def _mixture(values: tuple[str, ...]) -> dict[str, list[str]] | None:
+    """Return the files of each category; None where none is given."""
+    samples: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, pattern = value.partition("=")
+        if not (name and equals and pattern):
+            raise click.BadParameter(
+                f"{value!r} is not NAME=FILE; give a category and its text, such as en=en.txt",
+                param_hint="--mixture",
+            )
+        samples.setdefault(name, []).append(pattern)
+    return samples or None
+
+
 @click.command(short_help="What a tokenizer does to text, and how it came about.")
 @click.argument("tokenizer")
 @click.argument("text", metavar="[TEXT]...", nargs=-1)
-@click.option(
-    "--against",
-    multiple=True,
-    metavar="OTHER",
-    help="A tokenizer to put beside; may be repeated.",
+@console.option("--against OTHER", "A tokenizer to put beside; may be repeated.", multiple=True)
+@console.option(
+    "--checkpoint MODEL", "The model that has TOKENIZER: list its under-trained tokens."
 )
-@click.option(
-    "--checkpoint",
-    metavar="MODEL",
-    help="The model that has TOKENIZER: list its under-trained tokens.",
-)
-@click.option(
-    "--mixture",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="Text of a category that a BPE may have been trained on: infer the shares; repeated for "
+@console.option(
+    "--mixture NAME=FILE",
+    "Text of a category that a BPE may have been trained on: infer the shares; repeated for "
     "each category, and for each file or glob of it.",
+    parse=_mixture,
+    multiple=True,
 )
-@click.option(
-    "--merges",
-    type=click.IntRange(min=1),
-    default=3000,
-    show_default=True,
-    metavar="N",
-    help="Merges that the mixture is read off.",
+@console.option(
+    "--merges N", "Merges that the mixture is read off.", type=console.AT_LEAST_1, default=3000
 )
-@click.option(
-    "--sample-bytes",
-    type=click.IntRange(min=1),
+@console.option(
+    "--sample-bytes N",
+    "How much is read of each file, and of each category.",
+    type=console.AT_LEAST_1,
     default=1_000_000,
-    show_default=True,
-    metavar="N",
-    help="How much is read of each file, and of each category.",
 )
-@click.option(
-    "--show",
+@console.option(
+    "--show N",
+    "How many bytes of a file are shown token by token.",
     "shown_bytes",
-    type=click.IntRange(min=0),
+    type=console.COUNT,
     default=240,
-    show_default=True,
-    metavar="N",
-    help="How many bytes of a file are shown token by token.",
 )
-@click.option("--html", metavar="FILE", help="Write everything as one page, too.")
+@console.option("--html FILE", "Write everything as one page, too.")
 @console.field_option
 @console.force_option
 @console.trust_option
@@ -63,7 +61,6 @@ from tokensurgeon.cli import console
 def command(
     tokenizer: str,
     text: tuple[str, ...],
-    mixture: tuple[str, ...],
     html: str | None,
     force: bool,
     as_json: bool,
@@ -76,7 +73,6 @@ def command(
     never emits, whether it gives hard texts back. On TEXT: bytes per token, Rényi efficiency,
     tokens per word, parity over the files, unused tokens, boilerplate, speed.
     """
-    samples = parse_mixture(mixture) or None
     console.check_writable(html, force)
 
     from tokensurgeon.inspection import inspect_tokenizer
@@ -84,26 +80,7 @@ def command(
 
     settings["text_field"] = settings.pop("field")
     with console.progress() as progress:
-        inspection = inspect_tokenizer(
-            tokenizer, text, mixture=samples, progress=progress, **settings
-        )
+        inspection = inspect_tokenizer(tokenizer, text, progress=progress, **settings)
     if html is not None:
         write_page(html, inspection)
-    if as_json:
-        console.write_json(inspection.to_dict())
-    else:
-        print_inspection(console.stdout(), inspection)
-
-
-def parse_mixture(values: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the files of each category."""
-    samples: dict[str, list[str]] = {}
-    for value in values:
-        name, equals, pattern = value.partition("=")
-        if not (name and equals and pattern):
-            raise click.BadParameter(
-                f"{value!r} is not NAME=FILE; give a category and its text, such as en=en.txt",
-                param_hint="--mixture",
-            )
-        samples.setdefault(name, []).append(pattern)
-    return samples
+    console.write_result(as_json, inspection.to_dict(), print_inspection, inspection)

@@ -108,31 +108,30 @@ class Group(click.Group):
             raise
         except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
             _trace()
-            _leave(f"unexpected {type(error).__name__}: {error}{_HINT}", 1)
+            hint = "run 'tokensurgeon -v …' for the traceback"
+            _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-_HINT = "; run 'tokensurgeon -v …' for the traceback"
-
-
-def _verbose() -> bool:
-    return logging.getLogger("tokensurgeon").isEnabledFor(logging.INFO)
-
-
 def _trace() -> None:
-    if _verbose():
+    if logging.getLogger("tokensurgeon").isEnabledFor(logging.INFO):
         traceback.print_exc()
 
 
 def _leave(message: str, code: int) -> NoReturn:
     """Write one line to stderr and leave."""
-    line = " ".join(message.split())
-    click.echo(f"tokensurgeon: error: {line}", err=True)
+    click.echo(f"tokensurgeon: error: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 
-def _set_up(verbose: int, quiet: bool) -> None:
-    """Set logging, and keep the libraries beneath from writing to the terminal."""
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tokensurgeon")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.pass_context
+def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
+    """Give a trained language model another tokenizer, and measure what that cost."""
+    ctx.obj = {"quiet": quiet}
     level = logging.ERROR if quiet else logging.WARNING
     if verbose:
         level = logging.INFO if verbose == 1 else logging.DEBUG
@@ -143,19 +142,8 @@ def _set_up(verbose: int, quiet: bool) -> None:
         handler.setFormatter(logging.Formatter("tokensurgeon: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
-    if not verbose:
+    if not verbose:  # keep the libraries beneath from writing to the terminal
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not verbose or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="tokensurgeon")
-@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
-@click.pass_context
-def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
-    """Give a trained language model another tokenizer, and measure what that cost."""
-    _set_up(verbose, quiet)
-    ctx.obj = {"quiet": quiet}

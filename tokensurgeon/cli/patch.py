@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from tokensurgeon.cli import console
@@ -14,11 +16,11 @@ def command() -> None:
 
 @command.command()
 @click.argument("patched", metavar="DIR")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The .safetensors to write.")
-@click.option("--source", metavar="MODEL", help="What DIR was made from.  [default: as it says]")
+@console.option("-o --output FILE", "The .safetensors to write.", required=True)
+@console.option("--source MODEL", "What DIR was made from.  [default: as it says]")
 @console.force_option
 @console.json_option
-def export(patched: str, output: str, source: str | None, force: bool, as_json: bool) -> None:
+def export(patched: str, output: str, as_json: bool, **settings: Any) -> None:
     """Write the surgery that made DIR as one file.
 
     It holds how each row is a sum of source rows, what is left of rows that are no such sum, and
@@ -27,7 +29,7 @@ def export(patched: str, output: str, source: str | None, force: bool, as_json: 
     from tokensurgeon.patches import export_patch
 
     with console.progress() as progress:
-        exported = export_patch(patched, output, source=source, force=force, progress=progress)
+        exported = export_patch(patched, output, progress=progress, **settings)
     if as_json:
         console.write_json({**vars(exported), "path": str(exported.path)})
         return
@@ -42,7 +44,7 @@ def export(patched: str, output: str, source: str | None, force: bool, as_json: 
 @command.command()
 @click.argument("patch", metavar="FILE")
 @click.argument("checkpoint")
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
+@console.option("-o --output DIR", "The folder to write.", required=True)
 @console.mismatch_option
 @console.trust_option
 @console.force_option

@@ -73,15 +73,19 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
+def split_names(given: str, what: str, option: str) -> tuple[str, ...]:
+    """Return the names that commas part; none at all is an error that says of what."""
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter(f"names no {what}", param_hint=option)
+    return names
+
+
 def parse_stages(stages: str | None) -> tuple[str, ...] | None:
     """Turn ``prior,readout`` into a tuple, ``none`` into an empty one; None means "not given"."""
     if stages is None:
         return None
-    names = tuple(name.strip() for name in stages.split(",") if name.strip())
-    if not names:
-        raise click.BadParameter(
-            "names no stage; say none to calibrate nothing", param_hint="--calibrate"
-        )
+    names = split_names(stages, "stage; say none to calibrate nothing", "--calibrate")
     return () if names == ("none",) else names
 
 
@@ -124,39 +128,19 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {}
 
 
 def _option(
-    key: str,
-    usage: str,
-    text: str,
-    parse: Callable[[Any], Any] | None = None,
-    **attributes: Any,
+    key: str, usage: str, text: str | None = None, **attributes: Any
 ) -> Callable[[Any], Any]:
-    """Add an option whose parameter is named after a key of the recipe.
-
-    `usage` is its flags and, where it takes a value, the placeholder of that.
-    """
-    flags = [word for word in usage.split() if word.startswith("-")]
-    if parse is not None:
-        attributes["callback"] = lambda context, option, value: parse(value)
-    if len(flags) < len(usage.split()):
-        attributes["metavar"] = usage.split()[-1]
-    else:
-        attributes["is_flag"] = True
-    OPTIONS[key] = click.option(*flags, key.replace(".", "__"), help=text, **attributes)
+    """Add the option that sets a key of the recipe; its help is the key's where none is given."""
+    if text is None:
+        text = Recipe.model_fields[key].description or ""
+    OPTIONS[key] = console.option(usage, text, key.replace(".", "__"), **attributes)
     return OPTIONS[key]
 
 
 _option("tokenizer", "--tokenizer TARGET", "The new tokenizer; the donor's if not given.")
 _option("output", "-o --output DIR", "Where the patched checkpoint goes.")
-_option(
-    "donor",
-    "--donor MODEL",
-    "A model that has the new tokenizer; only its vocabulary rows are read.",
-)
-_option(
-    "for_draft",
-    "--for-draft MODEL",
-    "Draft for MODEL: take its tokenizer and its number of rows.",
-)
+_option("donor", "--donor MODEL")
+_option("for_draft", "--for-draft MODEL")
 _option(
     "init",
     "--init NAME",
@@ -169,7 +153,7 @@ _option(
     "init.settings",
     "--set METHOD.KEY=VALUE",
     "A setting: omp.k=32, or init.k=32 for whichever method is chosen.",
-    parse_settings,
+    parse=parse_settings,
     multiple=True,
 )
 _option(
@@ -198,14 +182,9 @@ _option(
     "Calibration stages, each kept only if it helps: context-rows, match, match-shared, "
     "shrunk, prior, readout, fold, unigram, unigram-shared, refit. All of them if not given and "
     "the methods are chosen for you, none where they are named.",
-    parse_stages,
+    parse=parse_stages,
 )
-_option(
-    "heal",
-    "--heal MINUTES",
-    "Train the vocabulary rows for so long, the body frozen.",
-    type=click.FloatRange(min=0),
-)
+_option("heal", "--heal MINUTES", type=click.FloatRange(min=0))
 _option(
     "budget",
     "--budget MINUTES",
@@ -228,14 +207,10 @@ map_option = _option(
     "--map TARGET=SOURCE",
     "Match a target token with a source token by spelling; may be repeated. The first = "
     "separates the two, of several at the start the last: ===</s> maps == to </s>.",
-    parse_map,
+    parse=parse_map,
     multiple=True,
 )
-export_map_option = _option(
-    "export_map",
-    "--export-map FILE",
-    "Write which source tokens stand for each target token: .jsonl, or .npz weights.",
-)
+export_map_option = _option("export_map", "--export-map FILE")
 _option("chat_template", "--chat-template source|target|FILE", "Whose template to write.")
 OPTIONS |= {
     "device": console.device_option,
@@ -244,7 +219,7 @@ OPTIONS |= {
     "force": console.force_option,
     "trust_remote_code": console.trust_option,
 }
-_option("allow_nonfinite", "--allow-nonfinite", "Accept source rows with NaN or Inf.")
+_option("allow_nonfinite", "--allow-nonfinite")
 OPTIONS["allow_seen_text"] = console.seen_option
 OPTIONS["allow_autotokenizer_mismatch"] = console.mismatch_option
 
@@ -268,13 +243,13 @@ def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., No
             both_sides = dict.fromkeys(SIDES, given.pop("init", None))
             function(build_recipe(values.pop("recipe"), both_sides | given), **values)
 
-        with_options: Callable[..., None] = console.options(
+        decorated: Callable[..., None] = command
+        for option in (
+            console.option("--recipe FILE", "A YAML recipe; options override its keys."),
+            *(OPTIONS[key] for key in reversed(keys)),
             click.argument("source", required=False),
-            *(OPTIONS[key] for key in keys),
-            click.option(
-                "--recipe", metavar="FILE", help="A YAML recipe; options override its keys."
-            ),
-        )(command)
-        return with_options
+        ):
+            decorated = option(decorated)
+        return decorated
 
     return decorate

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,122 +21,108 @@ if TYPE_CHECKING:
 EDITS = ("extend", "prune")
 
 
+def _kinds(given: str | None) -> tuple[str, ...]:
+    if given is None:
+        return NO_CROSS
+    return tuple(kind for kind in given.split(",") if kind and kind != "nothing")
+
+
+def _read(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise CorpusError(f"cannot read {name}: {reason}") from error
+
+
 @click.command(short_help="Train a new vocabulary.")
 @click.argument("method", metavar="METHOD", type=click.Choice((*METHODS, *EDITS)))
 @click.argument("corpus", metavar="[CORPUS...]", nargs=-1)
-@click.option(
-    "--size",
+@console.option(
+    "--size N",
+    "Number of ids; control tokens and the 256 bytes count.",
     type=click.IntRange(min=257),
-    metavar="N",
-    help="Number of ids; control tokens and the 256 bytes count.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
-@click.option(
-    "--mixture",
+@console.option("-o --output DIR", "The folder to write.", required=True)
+@console.option(
+    "--mixture NAME=SHARE:FILES",
+    "A part of the text and its share, or NAME:FILES without one; instead of CORPUS.",
     multiple=True,
-    metavar="NAME=SHARE:FILES",
-    help="A part of the text and its share, or NAME:FILES without one; instead of CORPUS.",
 )
-@click.option(
-    "--held-out",
-    multiple=True,
-    metavar="FILE",
-    help="Text to measure on.  [default: a twentieth of the documents]",
+@console.option(
+    "--held-out FILE", "Text to measure on.  [default: a twentieth of the documents]", multiple=True
 )
-@click.option(
+@console.option(
     "--pretokenizer",
+    "How text is cut into words.",
     type=click.Choice(PRETOKENIZERS),
     default="cl100k",
-    show_default=True,
-    help="How text is cut into words.",
 )
-@click.option(
-    "--digits",
-    type=click.Choice(DIGITS),
-    default="left-3",
-    show_default=True,
-    help="How runs of digits are cut.",
+@console.option(
+    "--digits", "How runs of digits are cut.", type=click.Choice(DIGITS), default="left-3"
 )
-@click.option(
+@console.option(
     "--encoder",
+    "Spell by merges, or with the fewest tokens.  [default: bpe where it can]",
     type=click.Choice(ENCODERS),
-    help="Spell by merges, or with the fewest tokens.  [default: bpe where it can]",
 )
-@click.option(
-    "--transition",
+@console.option(
+    "--transition SHARE",
+    "Share of the tokens that are learned inside words.  [default: the method's]",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of the tokens that are learned inside words.  [default: the method's]",
 )
-@click.option(
-    "--max-words",
-    type=click.IntRange(2, 64),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Of a token.",
-)
-@click.option(
-    "--no-cross",
-    metavar="KINDS",
-    help=f"What no token of several words crosses, of {', '.join(BARRIERS)}, or nothing."
+@console.option("--max-words N", "Of a token.", "most_words", type=click.IntRange(2, 64), default=4)
+@console.option(
+    "--no-cross KINDS",
+    f"What no token of several words crosses, of {', '.join(BARRIERS)}, or nothing."
     f"  [default: {','.join(NO_CROSS)}]",
+    parse=_kinds,
 )
-@click.option("--max-pieces", type=click.IntRange(min=2), metavar="N", help="Of a run of words.")
-@click.option(
-    "--longest", type=click.IntRange(min=1), metavar="N", help="Bytes (characters) of a token."
+@console.option("--max-pieces N", "Of a run of words.", type=click.IntRange(min=2))
+@console.option("--longest N", "Bytes (characters) of a token.", type=console.AT_LEAST_1)
+@console.option(
+    "--list FILE",
+    "A term, a morpheme or a parted word (Haus|tür) a line.",
+    "terms",
+    parse=lambda name: tuple((_read(name) or "").splitlines()),
 )
-@click.option(
-    "--list",
-    "list_file",
-    metavar="FILE",
-    help="A term, a morpheme or a parted word (Haus|tür) a line.",
-)
-@click.option(
-    "--parallel", is_flag=True, help="For parity: the parts are translations of each other."
-)
-@click.option("--across", is_flag=True, help="Let extend make tokens of several words.")
-@click.option(
-    "--base", metavar="TOKENIZER", help="For extend and prune: the tokenizer whose ids are kept."
-)
-@click.option("--bos", metavar="TOKEN", help="Starts a text.  [default: as --eos]")
-@click.option(
-    "--eos", metavar="TOKEN", default="<|endoftext|>", show_default=True, help="Ends a text."
-)
-@click.option("--pad", metavar="TOKEN", help="Fills up a batch.  [default: none]")
-@click.option(
-    "--control",
-    "controls",
+@console.option("--parallel", "For parity: the parts are translations of each other.")
+@console.option("--across", "Let extend make tokens of several words.")
+@console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
+@console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
+@console.option("--eos TOKEN", "Ends a text.", default="<|endoftext|>")
+@console.option("--pad TOKEN", "Fills up a batch.  [default: none]")
+@console.option(
+    "--control TOKEN",
+    "A further control token, such as a chat marker; may be repeated.",
+    "extra_controls",
     multiple=True,
-    metavar="TOKEN",
-    help="A further control token, such as a chat marker; may be repeated.",
 )
-@click.option(
-    "--pad-to-multiple-of",
-    type=click.IntRange(min=1),
+@console.option(
+    "--pad-to-multiple-of N",
+    "Reserve control tokens up to such a number of ids.",
+    type=console.AT_LEAST_1,
     default=1,
-    metavar="N",
-    help="Reserve control tokens up to such a number of ids.",
 )
-@click.option("--chat-template", metavar="FILE", help="A Jinja template to write beside.")
+@console.option("--chat-template FILE", "A Jinja template to write beside.", parse=_read)
 @console.field_option
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="[default: all cores]")
-@click.option(
-    "--memory-gib",
+@console.option("--processes N", "[default: all cores]", type=console.AT_LEAST_1)
+@console.option(
+    "--memory-gib GIB",
+    "For counts of segments; beyond it the rarest are dropped.",
     type=click.FloatRange(min=0.01),
     default=2.0,
-    show_default=True,
-    help="For counts of segments; beyond it the rarest are dropped.",
 )
-@click.option("--counts", metavar="FILE", help="Keep counts here, and go on from them.")
-@click.option("--seed", type=int, default=0, help="Of the chunks of supertoken.")
+@console.option("--counts FILE", "Keep counts here, and go on from them.")
+@console.option("--seed N", "Of the chunks of supertoken.", type=int, default=0)
 @console.force_option
 @console.json_option
 def command(
     method: str,
     corpus: tuple[str, ...],
-    output: str,
     mixture: tuple[str, ...],
-    list_file: str | None,
     base: str | None,
     as_json: bool,
     **options: Any,
@@ -150,52 +139,30 @@ def command(
     with .gz or .zst or not, and hf:NAME[:SPLIT] for a dataset. Some of the text is held out to
     measure bytes per token, beside a plain BPE of equal size.
     """
+    from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers.mixture import parse_mixture
 
     if bool(corpus) == bool(mixture):
         raise SettingError("give either files to train on or --mixture, one of them")
     text = parse_mixture(mixture) if mixture else list(corpus)
     with console.progress() as progress:
-        shared = {"output": output, "progress": progress}
+        options["progress"] = progress
         if method in EDITS:
-            trained = _edit(method, base, text, options | shared)
+            trained = _edit(method, base, text, options)
         elif base is not None:
             raise SettingError(f"--base is for {' and '.join(EDITS)}, not for {method}")
         else:
-            trained = _train(method, text, list_file, options | shared)
-    if as_json:
-        console.write_json({"path": str(trained.path), **trained.to_dict()})
-    else:
-        from tokensurgeon.report.tokenizer_tables import print_trained
-
-        print_trained(console.stdout(), trained)
+            trained = _train(method, text, options)
+    facts = {"path": str(trained.path), **trained.to_dict()}
+    console.write_result(as_json, facts, print_trained, trained)
 
 
-def _train(
-    method: str, text: Any, list_file: str | None, options: dict[str, Any]
-) -> TrainedVocabulary:
+def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary:
     from tokensurgeon.trainers import Shape, train_vocabulary
 
-    template = options.pop("chat_template")
-    shape = Shape(
-        encoder=options.pop("encoder"),
-        transition=options.pop("transition"),
-        most_words=options.pop("max_words"),
-        no_cross=_kinds(options.pop("no_cross")),
-        max_pieces=options.pop("max_pieces"),
-        longest=options.pop("longest"),
-        parallel=options.pop("parallel"),
-        terms=tuple(_read(list_file).splitlines()) if list_file else (),
-    )
-    options.pop("across")
-    return train_vocabulary(
-        text,
-        method=method,
-        shape=shape,
-        extra_controls=options.pop("controls"),
-        chat_template=_read(template) if template else None,
-        **options,
-    )
+    del options["across"]
+    shape = Shape(**{field.name: options.pop(field.name) for field in fields(Shape)})
+    return train_vocabulary(text, method=method, shape=shape, **options)
 
 
 def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> TrainedVocabulary:
@@ -203,37 +170,11 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
 
     if base is None:
         raise SettingError(f"{method} changes a tokenizer: give it with --base")
-    shared = {name: options[name] for name in ("output", "field", "force", "progress")}
-    if method == "prune":
-        if options["size"] is not None:
-            raise SettingError("prune keeps what the text uses: leave --size out")
-        return prune_vocabulary(base, text, **shared)
-    if options["size"] is None:
+    if method == "prune" and options["size"] is not None:
+        raise SettingError("prune keeps what the text uses: leave --size out")
+    if method == "extend" and options["size"] is None:
         raise SettingError("extend needs --size, the number of ids in the end")
-    return extend_vocabulary(
-        base,
-        text,
-        most_words=options["max_words"],
-        no_cross=_kinds(options["no_cross"]),
-        **{
-            name: options[name]
-            for name in (
-                "size", "across", "longest", "held_out", "processes", "memory_gib", "counts",
-            )
-        },
-        **shared,
-    )  # fmt: skip
-
-
-def _kinds(given: str | None) -> tuple[str, ...]:
-    if given is None:
-        return NO_CROSS
-    return tuple(kind for kind in given.split(",") if kind and kind != "nothing")
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CorpusError(f"cannot read {name}: {reason}") from error
+    edit: Callable[..., TrainedVocabulary]
+    edit = prune_vocabulary if method == "prune" else extend_vocabulary
+    known = signature(edit).parameters
+    return edit(base, text, **{name: options[name] for name in options if name in known})

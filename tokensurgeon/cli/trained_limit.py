@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from tokensurgeon.cli import console
@@ -14,22 +16,17 @@ from tokensurgeon.recipe import Recipe
     "tokenizer", "donor", "text.evaluation", "text.calibration", "untie", "map", "device", "dtype",
     "seed", "trust_remote_code", "allow_seen_text",
 )  # fmt: skip
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="MINUTES",
+@console.option(
+    "--minutes MINUTES",
+    "Most time for each of the two trainings; processor time on a CPU.",
+    type=console.MINUTES,
     default=30.0,
-    show_default=True,
-    help="Most time for each of the two trainings; processor time on a CPU.",
 )
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Most tokens for each of the two trainings.",
+@console.option(
+    "--max-tokens N", "Most tokens for each of the two trainings.", type=console.AT_LEAST_1
 )
 @console.json_option
-def command(recipe: Recipe, minutes: float, max_tokens: int | None, as_json: bool) -> None:
+def command(recipe: Recipe, as_json: bool, **settings: Any) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
 
     The rows are calibrated first. Training stops when text set aside falls no further. The
@@ -46,10 +43,5 @@ def command(recipe: Recipe, minutes: float, max_tokens: int | None, as_json: boo
     from tokensurgeon.studies.trained_limit import trained_limit
 
     with console.progress() as progress:
-        limit = trained_limit(
-            recipe, minutes=minutes, max_tokens=max_tokens, progress=progress
-        ).to_dict()
-    if as_json:
-        console.write_json(limit)
-    else:
-        print_limit(console.stdout(), limit)
+        limit = trained_limit(recipe, progress=progress, **settings).to_dict()
+    console.write_result(as_json, limit, print_limit)

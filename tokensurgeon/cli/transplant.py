@@ -11,7 +11,7 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="Move a model to another tokenizer.")
 @takes_recipe(*OPTIONS)
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@console.option("--dry-run", "Say what would be done; write nothing.")
 @console.plugin_option
 @console.json_option
 def command(recipe: Recipe, dry_run: bool, plugins: tuple[str, ...], as_json: bool) -> None:
@@ -29,8 +29,5 @@ def command(recipe: Recipe, dry_run: bool, plugins: tuple[str, ...], as_json: bo
     from tokensurgeon.surgery import transplant
 
     with console.progress() as progress:
-        result = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress)
-    if as_json:
-        click.echo(result.report.to_json(), nl=False)
-    else:
-        print_report(console.stdout(), result.report)
+        report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
+    console.write_result(as_json, report.model_dump(mode="json"), print_report, report)
