@@ -14,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tokensurgeon.errors import RecipeError
 
-Settings = dict[str, Any]
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -37,7 +35,7 @@ class InitSpec(_Model):
     loses least; None for one is the plain default of the pair."""
     output: str | None = None
     """The method of the output rows (lm_head); None as for `input`."""
-    settings: dict[str, Settings] = Field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by method: ``{"omp": {"k": 32}}``; those of ``"*"`` go to any method with them."""
 
 
@@ -302,11 +300,7 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] != "extra_forbidden":
         message = str(problem["msg"]).removeprefix("Value error, ")
         return f"'{key}': {message}" if key else message
-    models: dict[str, type[BaseModel]] = {
-        "init": InitSpec,
-        "text": TextSpec,
-        "tokenizer": TrainSpec,
-    }
+    models: dict[str, type[_Model]] = {"init": InitSpec, "text": TextSpec, "tokenizer": TrainSpec}
     model = models.get(location[0], Recipe) if len(location) > 1 else Recipe
     near = difflib.get_close_matches(location[-1], model.model_fields, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(model.model_fields)}"

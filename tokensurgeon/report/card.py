@@ -22,9 +22,7 @@ def _row(cells: Sequence[str]) -> _Row:
 
 def model_card(report: SurgeryReport) -> str:
     """Return the card: what was done, how it compares, its limits, how to load and repeat it."""
-    sides = [("both", report.output)]
-    if not report.tied:
-        sides = [("input", report.input), ("output", report.output)]
+    sides, parts = report.sides("both"), gap.patched_parts(report)
     return fill(
         "card.md.jinja",
         _in_cell,
@@ -34,8 +32,8 @@ def model_card(report: SurgeryReport) -> str:
         figures=words.figures(report),
         notes=words.notes(words.figures(report)),
         headings=words.HEADINGS,
-        gap=gap.table(gap.patched_parts(report)),
-        largest=gap.largest(gap.patched_parts(report)),
+        gap=gap.table(parts),
+        largest=gap.largest(parts),
         number=words.number,
         untying=words.untying(report),
         choice=decisions.choice_rows(report),
@@ -45,7 +43,12 @@ def model_card(report: SurgeryReport) -> str:
         trained=any(stage.kept and stage.gradient_steps for stage in report.stages),
         row=_row,
         sides=sides,
-        audit=_audit(sides),
+        audit=[
+            (name, kind, norms)
+            for name, side in sides
+            for kind, norms in (("made", side.audit.new), ("trained", side.audit.trained))
+            if norms
+        ],
         audit_lines=words.rows_to_look_at(report),
         alignment=list(_flat(report.alignment)),
         recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True),
@@ -61,15 +64,6 @@ def _in_cell(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, _Row) and not value.endswith("\n"):
         return value.replace("\n", " ").replace("|", "\\|")
     return value
-
-
-def _audit(sides: list[tuple[str, Any]]) -> list[tuple[str, str, dict[str, float]]]:
-    return [
-        (name, kind, norms)
-        for name, side in sides
-        for kind, norms in (("made", side.audit.new), ("trained", side.audit.trained))
-        if norms
-    ]
 
 
 def _flat(summary: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokensurgeon.report import words
-from tokensurgeon.report.surgery_report import SurgeryReport
+from tokensurgeon.report.surgery_report import ChoiceFact, SurgeryReport
 
 CHOICE_HEADINGS = ("side", "method", "error on hidden tokens", "bits per byte", "chosen")
 STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")
@@ -12,9 +12,8 @@ STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")
 def choice_rows(report: SurgeryReport) -> list[tuple[str, ...]]:
     """Return the lines of the table that `auto` chose from, by side and then by loss."""
 
-    def key(line: object) -> tuple[str, float]:
-        figure = getattr(line, "bits_per_byte", None)
-        return getattr(line, "side", ""), float("inf") if figure is None else figure
+    def key(line: ChoiceFact) -> tuple[str, float]:
+        return line.side, float("inf") if line.bits_per_byte is None else line.bits_per_byte
 
     return [
         (

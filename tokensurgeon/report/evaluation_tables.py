@@ -7,22 +7,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.report import words
+from tokensurgeon.report.tables import figures_table, say
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from tokensurgeon.evaluation import DraftResult, EntryResult, Evaluation, Part
-
-
-def _table(*headings: str) -> Table:
-    """Return a table without a frame; all columns but the first are figures."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="right" if table.columns else "left", no_wrap=True)
-    return table
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
@@ -33,21 +24,18 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
         console.print(_parts("tokens that the first has, or lacks", entry.by_match))
     if entry.by_kind:
         console.print(_parts("by kind of token", entry.by_kind))
-    for note in _notes(evaluation):
-        console.print(note, markup=False)
+    say(console, *_notes(evaluation))
 
 
 def _figures(evaluation: Evaluation) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     entries = evaluation.entries
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
     short = [PurePath(entry.name).name or entry.name for entry in entries]
-    for entry, name in zip(entries, short, strict=True):
-        shown = name if short.count(name) == 1 else entry.name
-        table.add_column(Text(shown, overflow="fold"), justify="right")
+    shown = [n if short.count(n) == 1 else e.name for e, n in zip(entries, short, strict=True)]
+    columns = (Column(Text(name, overflow="fold"), justify="right") for name in shown)
+    table = Table("", *columns, box=None, pad_edge=False)
     rows = [
         ("bits per byte", [words.number(entry.bits_per_byte, 4) for entry in entries]),
         ("above the first", [_difference(entry) for entry in entries]),
@@ -59,17 +47,9 @@ def _figures(evaluation: Evaluation) -> Table:
     if any(entry.n_lost for entry in entries):
         rows.append(("chunks not comparable", [f"{entry.n_lost:,}" for entry in entries]))
     written = [entry.generation for entry in entries]
-    if any(written):
-        rows += [
-            (
-                "bytes per token, generated",
-                [words.number(one.bytes_per_token if one else None, 3) for one in written],
-            ),
-            (
-                "tokens not canonical",
-                [f"{one.non_canonical_tokens:.1%}" if one else "–" for one in written],
-            ),
-        ]
+    bytes_per_token = [words.number(one.bytes_per_token, 3) if one else "–" for one in written]
+    canonical = [f"{one.non_canonical_tokens:.1%}" if one else "–" for one in written]
+    rows += [("bytes per token, generated", bytes_per_token), ("tokens not canonical", canonical)]
     for name, cells in rows:
         if any(cell != "–" for cell in cells):
             table.add_row(name, *cells)
@@ -82,7 +62,7 @@ def _difference(entry: EntryResult) -> str:
 
 
 def _parts(title: str, parts: dict[str, Part]) -> Table:
-    table = _table(title, "bits per byte", "tokens", "nats per token")
+    table = figures_table(title, "bits per byte", "tokens", "nats per token")
     for name, part in parts.items():
         table.add_row(
             name, f"{part.bits_per_byte:.4f}", f"{part.tokens:,}", f"{part.mean_nats:.3f}"
@@ -121,7 +101,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 def print_draft(console: Console, draft: DraftResult) -> None:
     """Print what is accepted of a draft, beside doing without one."""
-    table = _table("drafted at once", "accepted, sampling", "accepted, greedy", "tokens a pass")
+    table = figures_table(
+        "drafted at once", "accepted, sampling", "accepted, greedy", "tokens a pass"
+    )
     table.add_row("0", "", "", "1.00 … 1.00")
     for n, accepted in draft.accepted.items():
         greedy = draft.accepted_greedy[n]
@@ -144,7 +126,7 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
 
     `limit` is what `tokensurgeon trained-limit` gives as JSON.
     """
-    table = _table("", "bits per byte", "gap", "gap, adapted", "closed")
+    table = figures_table("", "bits per byte", "gap", "gap, adapted", "closed")
     recoverable = limit["start"] > limit["limit"]
     for name, key, closed in (
         ("source", "source", ""),
@@ -164,13 +146,14 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
             f"{name}: {training['n_tokens']:,} tokens in {training['cpu_seconds']:.0f} s of "
             f"processor time; {end}"
         )
-    for note in limit["facts"]["notes"]:
-        console.print(note, markup=False, soft_wrap=True)
+    say(console, *limit["facts"]["notes"])
 
 
 def print_network(console: Console, card: Mapping[str, Any]) -> None:
     """Print the steps in which a hypernetwork was trained, and which were kept."""
-    table = _table("step", "error on held-out tokens", "bits per byte", "steps", "seconds", "")
+    table = figures_table(
+        "step", "error on held-out tokens", "bits per byte", "steps", "seconds", ""
+    )
     for rung in card["rungs"]:
         bits = rung["bits_per_byte"]
         table.add_row(

@@ -10,16 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokensurgeon.report import words
 from tokensurgeon.report.surgery_report import SurgeryReport
 
 SMALL = 0.01
 """Parts under this share of the gap, on either side of zero, are taken together."""
 
 # A kind that is in neither is a script, such as Cyrillic: "Cyrillic words".
-_PLURALS = {"mixed": "mixed tokens", "control": "controls", "UTF-8 piece": "UTF-8 pieces"}
-_AS_THEY_ARE = {
-    "newlines", "spaces", "digits", "words", "single letters", "punctuation", "multi-word",
-}  # fmt: skip
+_PLURALS = {
+    "mixed": "mixed tokens",
+    "control": "controls",
+    "UTF-8 piece": "UTF-8 pieces",
+    "multi-word": "tokens of several words",
+}
+_AS_THEY_ARE = {"newlines", "spaces", "digits", "words", "single letters", "punctuation"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,14 @@ def parts(entry: Mapping[str, Any] | None) -> list[Part]:
 
 def patched_parts(report: SurgeryReport) -> list[Part]:
     """Return the parts of the patched model's gap."""
-    entries = (report.evaluation or {}).get("entries", ())
-    return parts(next((entry for entry in entries if entry["name"] == "patched"), None))
+    return _parts_of("patched", report.evaluation)
+
+
+def of_best(comparison: Mapping[str, Any]) -> tuple[str | None, list[Part]]:
+    """Return the first method of a comparison that has a gap, and the parts of that."""
+    figures = map(words.figure_of, comparison["rows"])
+    best = next((f.name for f in figures if f.gap is not None and f.error is None), None)
+    return best, _parts_of(best, comparison["evaluation"])
 
 
 def table(parts: Sequence[Part]) -> list[Part]:
@@ -106,6 +116,11 @@ def in_short(parts: Sequence[Part], n: int = 4) -> str | None:
     return f"Where the gap is: {', '.join(listed)}"
 
 
+def _parts_of(name: str | None, evaluation: Mapping[str, Any] | None) -> list[Part]:
+    entries = (evaluation or {}).get("entries", ())
+    return parts(next((entry for entry in entries if entry["name"] == name), None))
+
+
 def _joined(name: str, several: Sequence[Part]) -> Part | None:
     if not several:
         return None
@@ -120,6 +135,4 @@ def _joined(name: str, several: Sequence[Part]) -> Part | None:
 
 
 def _plural(kind: str) -> str:
-    if kind == "multi-word":
-        return "tokens of several words"
     return _PLURALS.get(kind, kind if kind in _AS_THEY_ARE else f"{kind} words")

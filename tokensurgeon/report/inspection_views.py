@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokensurgeon.report import inspection_words as said
 from tokensurgeon.report.pages import fill, write_whole
+from tokensurgeon.report.tables import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,18 +41,15 @@ def print_inspection(console: Console, inspection: Inspection) -> None:
     for listing in said.listings(inspection):
         console.print()
         console.print(listing.title, style="bold", markup=False, soft_wrap=True)
-        for token, about in listing.items:
-            console.print(f"  {token}  {about}".rstrip(), markup=False, soft_wrap=True)
+        say(console, *(f"  {token}  {about}".rstrip() for token, about in listing.items))
         if listing.more:
-            console.print(f"  and {listing.more:,} more")
+            say(console, f"  and {listing.more:,} more")
     for excerpt in inspection.excerpts:
         console.print()
         console.print(f"Cut: {excerpt.name}", style="bold", markup=False)
         names = [entry.name for entry in inspection.entries]
         console.print(_cuts(excerpt, names, console))
-    console.print()
-    for note in said.notes(inspection):
-        console.print(note, markup=False, soft_wrap=True)
+    say(console, "", *said.notes(inspection))
 
 
 def _figures_table(inspection: Inspection, width: int) -> Table:
@@ -63,8 +61,8 @@ def _figures_table(inspection: Inspection, width: int) -> Table:
     rows = said.rows(inspection)
     for i, entry in enumerate(inspection.entries):
         longest = max(len(word) for row in rows if row.cells for word in row.cells[i].split())
-        name = Text(entry.name, overflow="fold")
-        table.add_column(name, justify="right", overflow="fold", min_width=longest)
+        heading = Text(entry.name, overflow="fold")
+        table.add_column(heading, justify="right", overflow="fold", min_width=longest)
     explained = width >= LONGEST_NAME + 40 + 17 * len(inspection.entries)
     if explained:
         table.add_column("", no_wrap=True)
@@ -72,14 +70,12 @@ def _figures_table(inspection: Inspection, width: int) -> Table:
         if row.heading:
             table.add_row(Text(row.name, style="bold"))
             continue
-        cells = [Text("  " + _shortened(row.name)), *map(Text, row.cells)]
+        name = row.name
+        if len(name) > LONGEST_NAME:  # the end of a file's name says most
+            name = "…" + name[1 - LONGEST_NAME :]
+        cells = [Text("  " + name), *map(Text, row.cells)]
         table.add_row(*cells, *([Text(row.about, style="dim")] if explained else []))
     return table
-
-
-def _shortened(name: str) -> str:
-    """Return a name that leaves room for figures; the end of a file's name says most."""
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def _cuts(excerpt: Excerpt, names: Sequence[str], console: Console) -> Table:

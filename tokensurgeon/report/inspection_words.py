@@ -10,7 +10,7 @@ from tokensurgeon.report import words
 
 if TYPE_CHECKING:
     from tokensurgeon.inspection import Inspected, Inspection, UnderTrained
-    from tokensurgeon.trainers.measures.figures import SourceFigures
+    from tokensurgeon.trainers.measures.figures import Figures, SourceFigures
     from tokensurgeon.vocabulary import Vocabulary
 
 MOST_SOURCES = 24
@@ -86,66 +86,62 @@ def rows(inspection: Inspection) -> list[Row]:
 
 
 def _text_rows(inspection: Inspection) -> list[Row]:
-    entries = inspection.entries
-    figures = [entry.figures for entry in entries]
-    pairs = [(f, f.total) for f in figures if f.total is not None]
+    pairs = [
+        (e.figures, e.figures.total) for e in inspection.entries if e.figures.total is not None
+    ]
     first, whole = pairs[0]
+
+    def row(name: str, cell: Callable[[Figures, SourceFigures], str], about: str = "") -> Row:
+        return Row(name, tuple(cell(figures, total) for figures, total in pairs), about)
+
     table = [
         Row("bytes per token", heading=True),
-        Row("all", tuple(f"{total.bytes_per_token:.3f}" for _, total in pairs), _amount(whole)),
+        row("all", lambda _, total: f"{total.bytes_per_token:.3f}", _amount(whole)),
     ]
     if len(first.sources) > 1:
         for i, source in enumerate(first.sources[:MOST_SOURCES]):
-            cells = tuple(f"{f.sources[i].bytes_per_token:.3f}" for f, _ in pairs)
+            cells = tuple(f"{figures.sources[i].bytes_per_token:.3f}" for figures, _ in pairs)
             table.append(Row(source.name, cells, _amount(source)))
         hidden = len(first.sources) - MOST_SOURCES
         if hidden > 0:
-            table.append(Row(f"and {hidden:,} more", tuple("…" for _ in pairs), "in --json"))
+            table.append(row(f"and {hidden:,} more", lambda *_: "…", "in --json"))
     table += [
         Row("on the text", heading=True),
-        Row("tokens", tuple(f"{total.tokens:,}" for _, total in pairs)),
-        Row(
+        row("tokens", lambda _, total: f"{total.tokens:,}"),
+        row(
             "tokens per word",
-            tuple(f"{total.fertility:.3f}" for _, total in pairs),
+            lambda _, total: f"{total.fertility:.3f}",
             "fertility; words as parted by spaces",
         ),
-        *(
-            Row(
-                f"Rényi efficiency, α {alpha}",
-                tuple(f"{total.renyi[alpha]:.3f}" for _, total in pairs),
-                "over the whole vocabulary",
-            )
-            for alpha in whole.renyi
-        ),
     ]
+    for alpha in whole.renyi:
+        cells = tuple(f"{total.renyi[alpha]:.3f}" for _, total in pairs)
+        table.append(Row(f"Rényi efficiency, α {alpha}", cells, "over the whole vocabulary"))
     if first.parity is not None:
-        cells = tuple(f"{f.parity.gini:.4f}" if f.parity else "–" for f, _ in pairs)
+        about = f"of tokens per {first.parity.unit} over files; 0 is even"
         table.append(
-            Row("parity (Gini)", cells, f"of tokens per {first.parity.unit} over files; 0 is even")
+            row("parity (Gini)", lambda f, _: f"{f.parity.gini:.4f}" if f.parity else "–", about)
         )
-    table += [
-        Row(
+    return [
+        *table,
+        row(
             "several words",
-            tuple(_percent(total.multi_word, total.tokens) for _, total in pairs),
+            lambda _, total: _percent(total.multi_word, total.tokens),
             "share of the tokens used",
         ),
-        Row(
+        row(
             "unused",
-            tuple(_percent(f.unused or 0, f.text_tokens) for f, _ in pairs),
+            lambda f, _: _percent(f.unused or 0, f.text_tokens),
             "share of the tokens of text",
         ),
-        Row("boilerplate suspects", tuple(f"{len(f.boilerplate):,}" for f, _ in pairs)),
-        Row(
-            "documents losing text",
-            tuple(f"{total.lossy:,} of {total.documents:,}" for _, total in pairs),
-        ),
-        Row(
+        row("boilerplate suspects", lambda f, _: f"{len(f.boilerplate):,}"),
+        row("documents losing text", lambda _, total: f"{total.lossy:,} of {total.documents:,}"),
+        row(
             "encoding, MB/CPU-second",
-            tuple(f"{f.megabytes_per_cpu_second or 0:.2f}" for f, _ in pairs),
+            lambda f, _: f"{f.megabytes_per_cpu_second or 0:.2f}",
             "one batch, cold cache",
         ),
     ]
-    return table
 
 
 def listings(inspection: Inspection, limit: int = 12) -> list[Listing]:

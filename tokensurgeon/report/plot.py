@@ -85,9 +85,7 @@ def page(comparison: Mapping[str, Any]) -> str:
     svg = picture(comparison, "svg").decode("utf-8")
     figures = [words.figure_of(row) for row in comparison["rows"]]
     measured = [figure for figure in figures if figure.error is None]
-    entries = comparison["evaluation"]["entries"]
-    best = next((figure.name for figure in measured if figure.gap is not None), None)
-    entry = next((one for one in entries if one["name"] == best), None)
+    best, parts = gap.of_best(comparison)
     return fill(
         "comparison.html.jinja",
         facts=comparison["facts"],
@@ -101,8 +99,8 @@ def page(comparison: Mapping[str, Any]) -> str:
         text=comparison["evaluation"]["text"],
         protocol=comparison["evaluation"]["protocol"],
         best=best,
-        gap=gap.table(gap.parts(entry)),
-        largest=gap.largest(gap.parts(entry)),
+        gap=gap.table(parts),
+        largest=gap.largest(parts),
         number=words.number,
         percent=words.percent,
     )

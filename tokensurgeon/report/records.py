@@ -1,6 +1,6 @@
 """The records beside a patched checkpoint, read back: which row came from where.
 
-`explain_row` answers for one token; the files are those that a surgery writes into ``surgery/``.
+`Records.explain` answers for one token; a surgery writes the files into ``surgery/``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ ORIGINS = {
     "padding": "a fallback row: no token has this id",
     "alias": "a fallback row: another id stands for the same and is the one that is emitted",
 }
-
-
 """Where a row came from, by its name in the records."""
 LEAST_REST = 0.01
 """Share of a row's norm below which what no weight says is rounding and gets no line."""
@@ -134,10 +132,9 @@ class Records:
         """Return where the row of a token came from, with its `top` largest weights per side."""
         source_id = int(self.tokens["source_ids"][token_id])
         pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
-        tied = bool(self.tokens.get("tied"))
-        sides = [("input", "both" if tied else "input")]
-        if not tied:
-            sides.append(("output", "output"))
+        sides = [("input", "input"), ("output", "output")]
+        if self.tokens.get("tied"):
+            sides = [("input", "both")]
         return RowStory(
             id=token_id,
             spelling=self.spellings[token_id],
@@ -185,20 +182,15 @@ def story_lines(story: RowStory) -> list[str]:
     for side in story.sides:
         origin = ORIGINS.get(side.origin, side.origin).format(method=side.method)
         lines.append(f"{side.side}: {origin}")
-        lines += _weight_lines(side)
-    return lines
-
-
-def _weight_lines(side: SideRow) -> list[str]:
-    """List the weights of a row that a method made."""
-    if side.origin != "initialised":
-        return []
-    if not side.weights:
-        return ["  not a sum of source rows"]
-    lines = [f"  {weight:+.4f}  {spelling!r} ({i})" for i, spelling, weight in side.weights]
-    smaller = side.n_weights - len(side.weights)
-    if smaller:
-        lines.append(f"  and {smaller} smaller")
-    if side.rest >= LEAST_REST:
-        lines.append(f"  and what no weight says: {side.rest:.0%} of the row's norm")
+        if side.origin != "initialised":
+            continue
+        if not side.weights:
+            lines.append("  not a sum of source rows")
+            continue
+        lines += [f"  {weight:+.4f}  {spelling!r} ({i})" for i, spelling, weight in side.weights]
+        smaller = side.n_weights - len(side.weights)
+        if smaller:
+            lines.append(f"  and {smaller} smaller")
+        if side.rest >= LEAST_REST:
+            lines.append(f"  and what no weight says: {side.rest:.0%} of the row's norm")
     return lines

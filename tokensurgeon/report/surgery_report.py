@@ -192,81 +192,67 @@ class UntieFacts(_Model):
 
 
 class SurgeryReport(_Model):
-    """A whole surgery.
-
-    Attributes
-    ----------
-    recipe : dict
-        As `Recipe.model_dump(mode="json")`, every default written out.
-    alignment : dict
-        As `Alignment.summary()`.
-    tied : bool
-        Whether the patched checkpoint has one matrix; `input` and `output` are then equal.
-    choice : tuple of ChoiceFact
-        The table that `auto` chose from; empty where the methods were named.
-    choice_why : str or None
-        On what the choice stands.
-    stages : tuple of StageRecord
-        What calibration tried, in order, and what each stage bought.
-    generated : bool
-        Whether the text of the calibration was written by the source.
-    untied : UntieFacts or None
-        Where a tied source was given two matrices.
-    unspellable, unmatched_controls : tuple of TokenFact
-        Target tokens that no piece and no role could answer for.
-    ids : dict
-        Ids changed in the configuration files: ``{"config.json:eos_token_id": [2, 0]}``, as old
-        and new; new is None where an id was removed.
-    evaluation : dict or None
-        As `Evaluation.to_dict()`; None with the reason in `not_evaluated`.
-    baselines : tuple of str
-        Names of the entries of `evaluation` that are there to compare with.
-    donor_methods, text_methods : tuple of str
-        Methods that read the donor's rows, or the calibration text, by their name in `evaluation`.
-    calibration_bytes : int
-        UTF-8 bytes of text that the methods and their calibration saw.
-    timings : dict
-        Seconds by stage.
-    peak_memory : int
-        Bytes, largest resident size of the process.
-    manifest : str or None
-        sha256 of the checkpoint's manifest; None where nothing was written, or not yet.
-    estimate : dict or None
-        Of a dry run: ``{"seconds": …, "memory_bytes": …, "output_bytes": …}``, what is known.
-    """
+    """A whole surgery."""
 
     schema_version: Literal[1] = 1
     versions: dict[str, str] = Field(default_factory=lambda: versions())
     recipe: Plain
+    """As `Recipe.model_dump(mode="json")`, every default written out."""
     source: ModelFacts
     target: TokenizerFacts
     donor: DonorFacts | None = None
     alignment: Plain
+    """As `Alignment.summary()`."""
     rows: RowCounts
     tied: bool
+    """Whether the patched checkpoint has one matrix; `input` and `output` are then equal."""
     choice: tuple[ChoiceFact, ...] = ()
+    """The table that `auto` chose from; empty where the methods were named."""
     choice_why: str | None = None
+    """On what the choice stands."""
     stages: tuple[StageRecord, ...] = ()
+    """What calibration tried, in order, and what each stage bought."""
     generated: bool = False
+    """Whether the text of the calibration was written by the source."""
     untied: UntieFacts | None = None
+    """Where a tied source was given two matrices."""
     input: SideReport
     output: SideReport
     unspellable: tuple[TokenFact, ...] = ()
+    """Ordinary target tokens that no piece could answer for."""
     unmatched_controls: tuple[TokenFact, ...] = ()
+    """Control tokens of the target that no role could answer for."""
     ids: Plain = Field(default_factory=dict)
+    """Ids changed in the configuration files: ``{"config.json:eos_token_id": [2, 0]}``, as old and
+    new; new is None where an id was removed."""
     evaluation: Plain | None = None
+    """As `Evaluation.to_dict()`; None with the reason in `not_evaluated`."""
     not_evaluated: str | None = None
     baselines: tuple[str, ...] = ()
+    """Names of the entries of `evaluation` that are there to compare with."""
     donor_methods: tuple[str, ...] = ()
+    """Methods that read the donor's rows, by their name in `evaluation`."""
     text_methods: tuple[str, ...] = ()
+    """Methods that read the calibration text, by their name in `evaluation`."""
     calibration_bytes: int = 0
+    """UTF-8 bytes of text that the methods and their calibration saw."""
     timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds by stage."""
     peak_memory: int = 0
+    """Bytes, largest resident size of the process."""
     warnings: tuple[str, ...] = ()
     written_to: str | None = None
     manifest: str | None = None
+    """sha256 of the checkpoint's manifest; None where nothing was written, or not yet."""
     dry_run: bool = False
     estimate: dict[str, float] | None = None
+    """Of a dry run: ``{"seconds": …, "memory_bytes": …, "output_bytes": …}``, what is known."""
+
+    def sides(self, both: str) -> list[tuple[str, SideReport]]:
+        """Return each matrix with its name, which is `both` where there is one for both sides."""
+        if self.tied:
+            return [(both, self.output)]
+        return [("input", self.input), ("output", self.output)]
 
     def to_json(self) -> str:
         """Return the report as JSON, a newline at its end."""

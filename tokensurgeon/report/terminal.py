@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.report import decisions, gap, words
 from tokensurgeon.report.surgery_report import SideReport, SurgeryReport
+from tokensurgeon.report.tables import figures_table, say
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.table import Table
 
 SHORTEST_NAME, SHORTEST_GIVEN = 16, 14
 """Columns that a method's name and what it was given take at least, where both are shown."""
@@ -23,22 +23,19 @@ def print_report(console: Console, report: SurgeryReport) -> None:
     figures = words.figures(report)
     if figures:
         console.print()
-        console.print(figures_table(figures))
+        table = figures_table("", *words.SHORT_HEADINGS)
+        for figure in figures:
+            table.add_row(figure.name, *figure.cells())
+        console.print(table)
         parts = gap.patched_parts(report)
-        for note in (*words.notes(figures), gap.in_short(parts), gap.largest(parts)):
-            if note is not None:
-                console.print(note, markup=False, soft_wrap=True)
+        say(console, *words.notes(figures), gap.in_short(parts), gap.largest(parts))
     elif not report.dry_run and report.not_evaluated:
-        console.print(f"not measured: {report.not_evaluated}", markup=False, soft_wrap=True)
-    for line in decisions.in_short(report):
-        console.print(line, markup=False, soft_wrap=True)
-    lines = words.rows_to_look_at(report)
-    if report.warnings or lines:
-        console.print()
-    for line in lines:
-        console.print(f"audit: {line}", markup=False, soft_wrap=True)
-    for warning in report.warnings:
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        say(console, f"not measured: {report.not_evaluated}")
+    say(console, *decisions.in_short(report))
+    lines = [f"audit: {line}" for line in words.rows_to_look_at(report)]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    if lines:
+        say(console, "", *lines)
 
 
 def facts(report: SurgeryReport) -> list[tuple[str, str]]:
@@ -57,30 +54,19 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
     ]
     if report.donor is not None:
         donor = report.donor
-        lines.append(
-            (
-                "donor",
-                f"{donor.path} (width {donor.width:,}; rows for {donor.known_missing:,} of the "
-                "missing tokens)",
-            )
-        )
-    if report.tied:
-        sides = [("rows", report.output)]
-    else:
-        sides = [("input", report.input), ("output", report.output)]
-    lines += [(name, side(one, report.rows.total, report.dry_run)) for name, one in sides]
+        rows = f"rows for {donor.known_missing:,} of the missing tokens"
+        lines.append(("donor", f"{donor.path} (width {donor.width:,}; {rows})"))
+    for name, one in report.sides("rows"):
+        lines.append((name, side(one, report.rows.total, report.dry_run)))
     untying = words.untying(report)
     if untying is not None:
         lines.append(("untied", untying))
     if report.dry_run:
         known = report.estimate or {}
-        parts = []
-        if "seconds" in known:
-            parts.append(f"about {words.seconds(known['seconds'])}")
-        if "memory_bytes" in known:
-            parts.append(f"{words.size(known['memory_bytes'])} of memory")
-        if "output_bytes" in known:
-            parts.append(f"{words.size(known['output_bytes'])} on disk")
+        parts = [f"about {words.seconds(known['seconds'])}"] if "seconds" in known else []
+        for key, what in (("memory_bytes", "of memory"), ("output_bytes", "on disk")):
+            if key in known:
+                parts.append(f"{words.size(known[key])} {what}")
         lines.append(("dry run", ", ".join(parts) or "nothing was computed or written"))
     else:
         where = report.written_to or "nowhere (no output was asked)"
@@ -96,33 +82,13 @@ def side(report: SideReport, total: int, planned: bool = False) -> str:
         f"{words.count(total, 'row')}: {words.copied(report, total, ' copied')}",
         f"{report.initialised:,} {'to be ' if planned else ''}made by {report.method}",
     ]
-    if report.unspellable:
-        parts.append(f"{report.unspellable:,} that nothing spells")
-    if report.controls:
-        parts.append(words.count(report.controls, "unmatched control"))
-    if report.padding:
-        parts.append(f"{report.padding:,} of padding")
-    if report.aliases:
-        parts.append(f"{report.aliases:,} that another id stands for")
-    return ", ".join(parts)
-
-
-def figures_table(figures: Iterable[words.Figure]) -> Table:
-    """Return the table of a report's figures."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    _add_figure_columns(table)
-    for figure in figures:
-        table.add_row(figure.name, *figure.cells())
-    return table
-
-
-def _add_figure_columns(table: Table) -> None:
-    """Add a column per heading; on a narrow terminal the names beside them break, not they."""
-    for heading in words.SHORT_HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    others = (
+        (report.unspellable, "that nothing spells"),
+        (report.controls, "unmatched control" if report.controls == 1 else "unmatched controls"),
+        (report.padding, "of padding"),
+        (report.aliases, "that another id stands for"),
+    )
+    return ", ".join([*parts, *(f"{n:,} {what}" for n, what in others if n)])
 
 
 def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
@@ -130,16 +96,10 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
 
     `comparison` is as the JSON of `tokensurgeon compare`.
     """
-    rows, entries = comparison["rows"], comparison["evaluation"]["entries"]
-    console.print(comparison_table(rows, console.width))
-    best = next((row["method"] for row in rows if row["gap"] is not None), None)
-    notes = [str(note) for note in comparison["facts"]["notes"]]
-    entry = next((entry for entry in entries if entry["name"] == best), None)
-    worst = gap.largest(gap.parts(entry))
-    if worst is not None:
-        notes.append(f"{best}: {worst}")
-    for note in notes:
-        console.print(note, markup=False, soft_wrap=True)
+    console.print(comparison_table(comparison["rows"], console.width))
+    best, parts = gap.of_best(comparison)
+    worst = gap.largest(parts)
+    say(console, *comparison["facts"]["notes"], worst and f"{best}: {worst}")
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
@@ -149,7 +109,6 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     """
     from rich.console import Group
     from rich.markup import escape
-    from rich.table import Table
     from rich.text import Text
 
     figures = [words.figure_of(row) for row in rows]
@@ -170,12 +129,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     if wide:
         columns["seconds"] = seconds
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    least = min(longest, room - SHORTEST_GIVEN) if wide else None
-    table.add_column("method", overflow="fold", min_width=least)
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = figures_table("method", *columns)
     if wide:
+        table.columns[0].min_width = min(longest, room - SHORTEST_GIVEN)
         table.add_column("given")
     for i, figure in enumerate(measured):
         cells = [column[i] for column in columns.values()]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.report import words
+from tokensurgeon.report.tables import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,24 +41,28 @@ def print_alignment(
 
     `on_text` and `missing` are what `tokensurgeon.inspection.tokenizer_pair` returns.
     """
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
     console.print(_counts_table(alignment))
     console.print(_facts_table(alignment, on_text))
     if on_text is not None:
-        say(_boundaries(on_text))
+        say(
+            console,
+            f"Of the {on_text['source_boundaries']:,} places where the source parts two tokens of "
+            f"this text, the target parts {100 * on_text['boundary_share']:.1f} % too. Of the "
+            f"{on_text['target_boundaries']:,} where the target does, the source knows "
+            f"{100 * on_text['known_boundary_share']:.1f} %: elsewhere shared tokens begin where "
+            "the source never saw one begin, and no new row mends that. Of two targets the one "
+            "with the higher share loses less as a rule.",
+        )
     if missing:
-        say(f"Missing, for example: {', '.join(example['text'] for example in missing)}")
+        say(console, f"Missing, for example: {', '.join(example['text'] for example in missing)}")
     unmatched = alignment.unmatched_controls
     if len(unmatched):
         named = [alignment.target.spellings[i] or "" for i in unmatched[:LISTED_CONTROLS]]
         more = len(unmatched) - len(named)
         tail = f" and {more} more" if more else ""
-        say(f"Unmatched controls: {', '.join(named)}{tail} (--map TARGET=SOURCE names a match)")
-    for warning in alignment.warnings:
-        say(f"Warning: {warning}")
+        listed = f"{', '.join(named)}{tail}"
+        say(console, f"Unmatched controls: {listed} (--map TARGET=SOURCE names a match)")
+    say(console, *(f"Warning: {warning}" for warning in alignment.warnings))
 
 
 def alignment_data(
@@ -87,13 +92,11 @@ def alignment_data(
 
 def _counts_table(alignment: Alignment) -> Table:
     """Return the table of what became of the target's ids."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     summary = alignment.summary()
-    table = Table(title=_title(alignment), title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
+    columns = ("", Column(justify="right"), "")
+    table = Table(*columns, title=_title(alignment), title_justify="left", show_header=False)
 
     def count(name: str, n: int, meaning: str) -> None:
         table.add_row(name, f"{n:,}", meaning)
@@ -144,18 +147,6 @@ def _facts_table(alignment: Alignment, on_text: Mapping[str, float] | None) -> T
         for label, keys in shares.items():
             table.add_row(label, *(f"{100 * on_text[key]:.1f} %" if key else "" for key in keys))
     return table
-
-
-def _boundaries(on_text: Mapping[str, float]) -> str:
-    """Say what the shares of boundaries mean."""
-    return (
-        f"Of the {on_text['source_boundaries']:,} places where the source parts two tokens of this "
-        f"text, the target parts {100 * on_text['boundary_share']:.1f} % too. Of the "
-        f"{on_text['target_boundaries']:,} where the target does, the source knows "
-        f"{100 * on_text['known_boundary_share']:.1f} %: elsewhere shared tokens begin where the "
-        "source never saw one begin, and no new row mends that. Of two targets the one with the "
-        "higher share loses less as a rule."
-    )
 
 
 def _cell(value: Any) -> str:

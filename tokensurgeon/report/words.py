@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +80,17 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
     An entry has its gap to the source and the interval of it under ``difference``, a row of a
     comparison under ``gap`` and ``interval``.
     """
-    difference = row.get("difference")
-    gap, bounds = row.get("gap"), row.get("interval")
-    if difference:
-        gap, bounds = difference["estimate"], [difference["low"], difference["high"]]
-    return Figure(
-        name=name or str(row.get("name") or row.get("method")),
-        bits_per_byte=row.get("bits_per_byte"),
-        gap=gap,
-        interval=_pair(bounds),
-        closed=row.get("closed"),
-        gap_adapted=row.get("gap_adapted"),
-        perplexity_ratio=row.get("perplexity_ratio"),
-        bytes_per_token=row.get("bytes_per_token"),
-        donor=bool(more.get("donor", row.get("donor", False))),
-        text_bytes=int(more.get("text_bytes", row.get("text_bytes") or 0)),
-        forward_tokens=int(row.get("forward_tokens") or 0),
-        gradient_steps=int(more.get("gradient_steps", row.get("gradient_steps") or 0)),
-        seconds=row.get("seconds"),
-        seed_range=_pair(row.get("seed_range")),
-        error=row.get("error"),
-        lost=int(row.get("chunks_not_comparable") or 0),
-    )
-
-
-def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
-    return (float(value[0]), float(value[1])) if value else None
+    known: dict[str, Any] = {field.name: row.get(field.name) for field in fields(Figure)} | more
+    known |= {"name": name or str(row.get("name") or row.get("method"))}
+    known |= {"donor": bool(known["donor"]), "lost": row.get("chunks_not_comparable")}
+    if difference := row.get("difference"):
+        bounds = (difference["low"], difference["high"])
+        known |= {"gap": difference["estimate"], "interval": bounds}
+    for key in ("interval", "seed_range"):
+        known[key] = tuple(map(float, known[key])) if known[key] else None
+    for key in ("text_bytes", "forward_tokens", "gradient_steps", "lost"):
+        known[key] = int(known[key] or 0)
+    return Figure(**known)
 
 
 def figures(report: SurgeryReport) -> list[Figure]:
@@ -168,12 +153,9 @@ def methods(report: SurgeryReport) -> str:
 
 def rows_to_look_at(report: SurgeryReport) -> list[str]:
     """Say, a line each, which new rows to look at; empty where there is nothing to say."""
-    sides = [("", report.output)]
-    if not report.tied:
-        sides = [("input: ", report.input), ("output: ", report.output)]
     lines = []
-    for label, side in sides:
-        audit = side.audit
+    for name, side in report.sides(""):
+        label, audit = f"{name}: " if name else "", side.audit
         if audit.nonfinite:
             lines.append(f"{label}{count(audit.nonfinite, 'new row')} with NaN or Inf")
         if audit.clipped:
