@@ -82,7 +82,7 @@ def complaints(name: str, value: Any) -> Iterator[tuple[int, str]]:
         warnings.simplefilter("ignore")  # numpydoc warns of what it also returns
         result = validate(name)
         sections = NumpyDocString(inspect.getdoc(value) or "")
-    line = int(result["file_line"])
+    line = int(result["file_line"] or 0)  # of a descriptor nothing says where it stands
     for code, message in result["errors"]:
         if code in CHECKS and (code != "PR01" or sections["Parameters"]):
             yield line, f"{code} {message}"

@@ -125,6 +125,7 @@ def export_patch(
         The checkpoint it was made from; None takes the one its recipe names.
     force : bool
         Replace an existing file.
+    progress : callable(done, total, what)
 
     Raises
     ------
@@ -216,6 +217,9 @@ def apply_patch(
         The source itself, or a checkpoint trained on from it with the same tokenizer.
     output : str or Path
         A folder; it appears whole or not at all.
+    force, trust_remote_code, allow_autotokenizer_mismatch : bool
+        As those of a recipe.
+    progress : callable(done, total, what)
 
     Raises
     ------

@@ -100,6 +100,7 @@ def split_texts(
         Most bytes to draw besides.
     seed : int
         Of the parting and of what is generated.
+    progress : callable(done, total, what)
 
     Raises
     ------

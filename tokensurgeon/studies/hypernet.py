@@ -41,6 +41,7 @@ def train_hypernet(
         Steps on rows and through the model, in the place of minutes: the same on every machine.
     force : bool
         Write over a file.
+    progress : callable(done, total, what)
 
     Returns
     -------

@@ -54,9 +54,9 @@ class Part(Generic[T]):
         self.make, self.depends_on, self.__doc__ = make, depends_on, make.__doc__
         self.name = make.__name__
 
-    def __get__(self, session: Session, owner: type[Session]) -> T:
-        """Return the value."""
-        return self.of(session)()
+    def __get__(self, session: Session | None, owner: type[Session]) -> T:
+        """Return the value; of the class, the part itself."""
+        return self if session is None else self.of(session)()  # type: ignore[return-value]
 
     def of(self, session: Session) -> Callable[[], T]:
         """Return a function that makes the value at its first call."""

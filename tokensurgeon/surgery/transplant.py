@@ -73,6 +73,8 @@ def transplant(
     initialiser : Initialiser, optional
         An initialiser object for both sides, instead of a registered name.
     progress : callable(done, total, what), optional
+    **fields
+        Of a recipe.
 
     Returns
     -------

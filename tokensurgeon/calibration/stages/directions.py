@@ -36,6 +36,7 @@ def shifted(
 
     Parameters
     ----------
+    matrices : Matrices
     ids : int64 (n,)
     amounts : float64 (n,)
         Nats.

@@ -67,12 +67,14 @@ def predict(
 
     Parameters
     ----------
+    big : LanguageModel
     sequences : sequence of sequences of int
         Ids of its own vocabulary.
     n_rows : int
         Rows of the draft: ids beyond are not kept.
     seconds : float
         When they are spent, the rest of the text is left out.
+    progress : callable(done, total, what)
     """
     import torch
 

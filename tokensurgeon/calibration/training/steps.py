@@ -28,6 +28,7 @@ class RowAdam:
     ----------
     rows : float32 (n_rows, width) or (n_rows,)
         Changed in place.
+    betas : tuple of float
     """
 
     def __init__(self, rows: torch.Tensor, betas: tuple[float, float] = (0.9, 0.98)) -> None:

@@ -25,20 +25,22 @@ State = tuple["torch.Tensor", ...]
 class Trainer:
     """Trains the rows of a copy of a model.
 
+    Parameters
+    ----------
+    model : LanguageModel
+        Not changed.
+    train_input, train_output : bool (n_rows,)
+    tied : bool
+        One matrix serves both sides.
+    shared_map : bool
+        See `TrainedRows`.
+
     Attributes
     ----------
     model : LanguageModel
         The copy, as it stands.
     any_rows : bool
         Whether there is a row to train.
-
-    Parameters
-    ----------
-    train_input, train_output : bool (n_rows,)
-    tied : bool
-        One matrix serves both sides.
-    shared_map : bool
-        See `TrainedRows`.
     """
 
     def __init__(
