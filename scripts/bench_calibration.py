@@ -8,8 +8,8 @@
 Each line is a fresh process on one pair: a Llama with random weights, and two BPE tokenizers of
 made-up words, all seeded. The target is trained; the source is what is left of it once `--missing`
 tokens are taken away, so some of its borders are others. The rows at the start are those of
-`subword-mean`. A stage is measured as `calibrate` runs it, alone: with the scores of the start and of
-each candidate, and with the source's states on the text, which stages in a row would share.
+`subword-mean`. A stage is measured as `calibrate` runs it, alone: with the scores of the start and
+of each candidate, and with the source's states on the text, which stages in a row would share.
 `--stages all` runs the stages in a row; `heal` trains all rows on 10,000 tokens, without what
 scoring them would take.
 
