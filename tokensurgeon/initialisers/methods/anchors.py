@@ -7,7 +7,7 @@ each says what it fixes and what a user may set.
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,17 +16,12 @@ from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers.anchor_spaces import AnchorSpace, SpaceName, SpaceSpec, locate
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
-from tokensurgeon.initialisers.numerics.combiners import (
-    Combined,
-    mapped,
-    nearest,
-    proportional,
-    pursued,
-    sparsemax,
-)
 from tokensurgeon.initialisers.registry import preset
 from tokensurgeon.initialisers.sides import or_pieces
 from tokensurgeon.spaces import unit
+
+if TYPE_CHECKING:
+    from tokensurgeon.initialisers.numerics.combiners import Combined
 
 CombinerName = Literal["nearest", "sparsemax", "cosine", "omp", "ridge"]
 
@@ -128,21 +123,23 @@ class AnchorMethod:
 
     def _combine(self, context: InitContext, space: AnchorSpace, tables: list[Float32]) -> Combined:
         """Return what the missing tokens are made of; `tables` are the anchors' rows."""
+        from tokensurgeon.initialisers.numerics import combiners
+
         queries, anchors = space.missing, space.anchors
         work = context.work(f"{self.name}: combining")
         k = self.k or _DEFAULT_K.get(self.combiner, 0)
         if self.share == 0.0:
             nothing = np.zeros(len(queries), dtype=bool)
-            return Combined(nothing, sp.csr_array((len(queries), len(anchors))))
+            return combiners.Combined(nothing, sp.csr_array((len(queries), len(anchors))))
         if self.combiner == "nearest":
-            return nearest(queries, anchors, k, self.temperature, work)
+            return combiners.nearest(queries, anchors, k, self.temperature, work)
         if self.combiner == "sparsemax":
-            return sparsemax(queries, anchors, self.temperature, tables, work)
+            return combiners.sparsemax(queries, anchors, self.temperature, tables, work)
         if self.combiner == "cosine":
-            return proportional(queries, anchors, tables, self.k, work)
+            return combiners.proportional(queries, anchors, tables, self.k, work)
         if self.combiner == "omp":
-            return pursued(queries, anchors, k, work)
-        return mapped(queries, anchors, tables, context.generator(), work)
+            return combiners.pursued(queries, anchors, k, work)
+        return combiners.mapped(queries, anchors, tables, context.generator(), work)
 
 
 def _likeness(context: InitContext, space: AnchorSpace, temperature: float) -> sp.csr_array:

@@ -11,7 +11,6 @@ from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers.anchor_spaces import resolved_layer
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, States
-from tokensurgeon.initialisers.numerics.regression import fit_ridge
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.spaces import state_space
 from tokensurgeon.spaces.states import last_states, state_tokens
@@ -64,6 +63,8 @@ class HiddenState:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
+        from tokensurgeon.initialisers.numerics.regression import fit_ridge
+
         states = context.states
         if states is None:
             raise InitialiserError(

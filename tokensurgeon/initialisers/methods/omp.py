@@ -13,7 +13,6 @@ from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers.anchor_spaces import shared_pairs
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.numerics.piece_weights import piece_weights
-from tokensurgeon.initialisers.numerics.pursuit import pursue
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import with_mean
 
@@ -135,6 +134,8 @@ class OMP:
         side: str,
     ) -> SideRows:
         """Return the weights of one side; `anchors` are target ids and their source ids."""
+        from tokensurgeon.initialisers.numerics.pursuit import pursue
+
         assert context.donor is not None
         k = self.resolved_k(donor_rows.shape[1])
         known = np.flatnonzero(

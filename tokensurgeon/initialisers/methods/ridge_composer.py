@@ -10,9 +10,7 @@ from tokensurgeon.errors import SettingError
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import trained_rows
 from tokensurgeon.initialisers.numerics.clip import longest_norm, shortened
-from tokensurgeon.initialisers.numerics.composer import finite, fit_composer
 from tokensurgeon.initialisers.registry import initialiser
-from tokensurgeon.initialisers.respelling import spell_trained
 from tokensurgeon.initialisers.sides import both_sides
 
 
@@ -54,6 +52,9 @@ class RidgeComposer:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
+        from tokensurgeon.initialisers.numerics.composer import finite, fit_composer
+        from tokensurgeon.initialisers.respelling import spell_trained
+
         parts = [len(row) for row in context.pieces]
         owners, spellings = spell_trained(context, self.cuts, parts, self.name)
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from tokensurgeon.arrays import Float32, Mask, blocks
 from tokensurgeon.initialisers.numerics.pursuit import pursue
 from tokensurgeon.initialisers.numerics.regression import fit_ridge
 from tokensurgeon.spaces.work import ON_CPU, Work
-
-if TYPE_CHECKING:
-    import torch
 
 _LARGEST = 512
 """Scores per query that sparsemax looks at before it looks at all: mostly enough, and few."""
@@ -188,8 +185,6 @@ def _cosines(
 
     `copies` of a block's cosines stand in memory at once. Nothing comes where there is no anchor.
     """
-    import torch
-
     n, width = queries.shape
     if not len(anchors):
         return
@@ -205,8 +200,6 @@ def _cosines(
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
-    import torch
-
     lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
 
@@ -250,8 +243,6 @@ class _Growing:
     def __init__(
         self, n: int, n_anchors: int, tables: Sequence[Float32], device: str, most_bytes: int
     ) -> None:
-        import torch
-
         self._answered = np.zeros(n, dtype=bool)
         self._n_anchors = n_anchors
         self._tables = [np.ascontiguousarray(table) for table in tables]
@@ -265,8 +256,6 @@ class _Growing:
 
     def add(self, part: slice, weights: torch.Tensor, good: Mask) -> None:
         """Add the weights of the queries `part`, (block, n_anchors), in order."""
-        import torch
-
         self._answered[part] = good
         weights[torch.from_numpy(~good).to(weights.device)] = 0.0
         if not self._dense:
@@ -295,8 +284,6 @@ class _Growing:
 
     def _multiply(self) -> None:
         """Multiply out what was collected, and go on with products."""
-        import torch
-
         n = len(self._answered)
         self._dense = [np.zeros((n, table.shape[1]), dtype=np.float32) for table in self._tables]
         start = 0

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from tokensurgeon.arrays import Float32, Ids, Mask, blocks
 from tokensurgeon.initialisers.numerics.piece_weights import (
@@ -55,8 +56,6 @@ class Whitening:
 
     def __call__(self, rows: Float32, device: str = "cpu") -> Float32:
         """Return the rows whitened, (n, d); a large matrix takes as long as the rest of a fit."""
-        import torch
-
         turn = torch.from_numpy(self.turn).to(device)
         shift = torch.from_numpy(self.mean).to(device) @ turn
         white = np.empty((len(rows), self.turn.shape[1]), dtype=np.float32)
@@ -173,8 +172,6 @@ def whiten(rows: Float32, trained: Mask, work: Work) -> Whitening:
     Of the directions the strongest are kept, at most 1,024 and as many as leave room for the
     regression; those in which trained rows do not vary go.
     """
-    import torch
-
     ids = np.flatnonzero(trained)
     if len(ids) > MOST_ROWS:
         ids = ids[np.linspace(0, len(ids) - 1, MOST_ROWS).astype(np.int64)]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 
 from tokensurgeon.arrays import Float32
-
-if TYPE_CHECKING:
-    import torch
 
 _BLOCK = 32
 """Scores per block of the two-step top-k: few enough to sort, many enough to leave few maxima."""
@@ -28,8 +24,6 @@ class Dictionary:
     """
 
     def __init__(self, atoms: Float32, device: torch.device, normalise: bool) -> None:
-        import torch
-
         self.device, self.normalise = device, normalise
         self.rows = torch.from_numpy(np.ascontiguousarray(atoms)).to(device)
         self.norms = torch.linalg.vector_norm(self.rows, dim=1)
@@ -52,8 +46,6 @@ class Dictionary:
 
         The memory is used again by the next call. `width` adds columns of zeros.
         """
-        import torch
-
         n_atoms = len(self.rows)
         shape = (len(residual), width or n_atoms)
         if self._scores.numel() < shape[0] * shape[1]:
@@ -73,8 +65,6 @@ class Dictionary:
 
         Those in `support` (-1: none) score -1, and so does what fills a list that is too short.
         """
-        import torch
-
         n_atoms = len(self.rows)
         size = min(size, n_atoms)
         n_blocks = -(-n_atoms // _BLOCK)

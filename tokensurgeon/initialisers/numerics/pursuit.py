@@ -8,9 +8,9 @@ a residual costs one product; the coefficients are solved once at the end in flo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
 from tokensurgeon.initialisers.numerics.dictionary import Dictionary
@@ -21,9 +21,6 @@ from tokensurgeon.initialisers.numerics.shortlist import (
     shortlist_size,
 )
 from tokensurgeon.spaces.work import ON_CPU, Work
-
-if TYPE_CHECKING:
-    import torch
 
 _CACHED = 1 << 18
 """Float32 that a core's cache is trusted to keep: 1 MiB."""
@@ -90,8 +87,6 @@ def pursue(
     -------
     Pursuit
     """
-    import torch
-
     n = len(targets)
     support = np.full((n, k), -1, dtype=np.int64)
     coefficients = np.zeros((n, k))
@@ -135,8 +130,6 @@ def greedy_choice(
     forced: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the chosen atoms of a tile of targets, int64 (tile, k), -1 where none."""
-    import torch
-
     n, width = x.shape
     device = dictionary.device
     stop_at = max(tolerance, _NOISE) * torch.linalg.vector_norm(x, dim=1).clamp_min(1e-30)
@@ -172,8 +165,6 @@ def greedy_choice(
 
 def _orthogonalise(direction: torch.Tensor, basis: torch.Tensor) -> None:
     """Take the span of each `basis` (tile, j, width) out of each `direction`, in place."""
-    import torch
-
     # Blocks whose bases stay in cache: they are read four times. Rows times matrix, because the
     # batched product of a matrix and a column is several times slower on CPU.
     cached = _CACHED // (basis.shape[1] * basis.shape[2])
@@ -188,8 +179,6 @@ def _solve(
     dictionary: Dictionary, x: torch.Tensor, chosen: torch.Tensor, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the coefficients of the chosen atoms as given, and the relative residual norms."""
-    import torch
-
     if dictionary.device.type == "mps":  # has no float64
         x, chosen = x.cpu(), chosen.cpu()
     taken = chosen >= 0

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
 from tokensurgeon.spaces.work import ON_CPU, Steps, Work
-
-if TYPE_CHECKING:
-    import torch
 
 Features = Callable[[Ids], npt.NDArray[np.floating]]
 """From numbers of examples to their features, (count, d)."""
@@ -97,8 +95,6 @@ def fit_ridge(
     -------
     list of Ridge
     """
-    import torch
-
     where = torch.device("cpu" if work.device.startswith("mps") else work.device)
     groups = np.arange(n) if groups is None else groups
     names = generator.permutation(np.unique(groups))
@@ -145,14 +141,10 @@ class _Moments:
 
     def exact(self, *arrays: npt.NDArray[np.floating]) -> list[torch.Tensor]:
         """Return the arrays as float64, where the sums are."""
-        import torch
-
         return [torch.from_numpy(np.asarray(a, dtype=np.float64)).to(self._device) for a in arrays]
 
     def add(self, features: Features, targets: Sequence[Targets], index: Ids) -> None:
         """Add the examples of these numbers."""
-        import torch
-
         for block in blocks(max(1, len(index)), _BLOCK):
             part = index[block]
             x, *ys = self.exact(features(part), *(rows[part] for rows in targets))
@@ -179,8 +171,6 @@ class _Moments:
         self, penalty: float, only: int | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return (coefficients, intercept) for each matrix of targets, or for one."""
-        import torch
-
         assert self._xx is not None
         n = max(1, self._n)
         mean = self._x / n

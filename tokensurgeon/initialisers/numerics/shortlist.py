@@ -11,14 +11,11 @@ choosing in the Gram matrix).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from tokensurgeon.initialisers.numerics.dictionary import Dictionary
-
-if TYPE_CHECKING:
-    import torch
 
 INDEPENDENT = 1e-2
 """Least sine of the angle between a new unit atom and the span of those chosen before it: nearer
@@ -88,8 +85,6 @@ def shortlist_choice(
     forced: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the chosen atoms of a tile of targets, int64 (tile, k), -1 where none."""
-    import torch
-
     n, device = len(x), x.device
     room = k + extra_atoms(k)
     size = torch.linalg.vector_norm(x, dim=1)
@@ -145,8 +140,6 @@ def independent(dictionary: Dictionary, wanted: torch.Tensor) -> torch.Tensor:
 
     What stays moves to the front, in order; -1 fills the rest.
     """
-    import torch
-
     n, m = wanted.shape
     basis = torch.zeros(n, m, dictionary.rows.shape[1], device=wanted.device)
     kept = torch.full_like(wanted, -1)
@@ -175,8 +168,6 @@ def _atoms(dictionary: Dictionary, support: torch.Tensor) -> torch.Tensor:
 
 def _gram(atoms: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
     """Return their Gram matrix, with 1 on the diagonal where there is none."""
-    import torch
-
     gram = torch.bmm(atoms, atoms.transpose(1, 2))
     gram.diagonal(dim1=1, dim2=2).add_((support < 0).float() + 1e-7)
     return gram
@@ -186,8 +177,6 @@ def _residual(
     dictionary: Dictionary, x: torch.Tensor, support: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the chosen atoms leave of each target, and the Cholesky factor of their Gram."""
-    import torch
-
     if not support.shape[1]:
         return x, torch.zeros(len(x), 0, 0, device=x.device)
     atoms = _atoms(dictionary, support)
@@ -222,8 +211,6 @@ def _forward(
     chosen : int64 (n, steps), taken : int64 (n,)
         The first `taken` of each row count.
     """
-    import torch
-
     support, factor = before
     ids, scores = shortlist
     least = scores[:, -1]
@@ -280,8 +267,6 @@ def _row(
     gram: torch.Tensor, past: torch.Tensor, target: torch.Tensor, pick: torch.Tensor
 ) -> torch.Tensor:
     """Return row `pick` of each Gram matrix, less what the pivots of `past` took from it."""
-    import torch
-
     row = gram[target, pick]
     if past.shape[1]:
         share = torch.gather(past, 2, pick[:, None, None].expand(-1, past.shape[1], 1))
@@ -293,8 +278,6 @@ def _append(
     support: torch.Tensor, count: torch.Tensor, chosen: torch.Tensor, taken: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Put the first `taken` of `chosen` behind the first `count` of `support`."""
-    import torch
-
     slots = torch.arange(chosen.shape[1], device=chosen.device)[None]
     valid = slots < taken[:, None]
     row = torch.arange(len(support), device=chosen.device)[:, None].expand_as(valid)
@@ -307,8 +290,6 @@ def _eliminate(
     dictionary: Dictionary, x: torch.Tensor, support: torch.Tensor, fixed: torch.Tensor, k: int
 ) -> torch.Tensor:
     """Drop the atoms whose loss costs least, one by one, until `k` are left; -1 fills the rest."""
-    import torch
-
     n, m = support.shape
     target = torch.arange(n, device=x.device)
     atoms = _atoms(dictionary, support)
