@@ -3,22 +3,11 @@
 from tokensurgeon.evaluation.breakdown import Part, token_kind
 from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
-from tokensurgeon.evaluation.excess import Excess, excess_parts, loss_on_spans
-from tokensurgeon.evaluation.generation import Generation, measure_generation
-from tokensurgeon.evaluation.metrics import (
-    Interval,
-    bits_per_byte,
-    bootstrap_ratio,
-    bytes_per_token,
-    perplexity,
-)
+from tokensurgeon.evaluation.excess import loss_on_spans
+from tokensurgeon.evaluation.generation import measure_generation
+from tokensurgeon.evaluation.metrics import bits_per_byte, bootstrap_ratio, perplexity
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
-from tokensurgeon.evaluation.scoring import (
-    Scorer,
-    Scores,
-    left_out_bytes,
-    score,
-)
+from tokensurgeon.evaluation.scoring import Scores, left_out_bytes, score
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [
@@ -27,23 +16,17 @@ __all__ = [
     "EntryResult",
     "Evaluation",
     "EvaluationProtocol",
-    "Excess",
-    "Generation",
-    "Interval",
     "Part",
-    "Scorer",
     "Scores",
     "bits_per_byte",
     "bootstrap_ratio",
-    "bytes_per_token",
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_draft",
-    "excess_parts",
-    "token_kind",
     "left_out_bytes",
     "loss_on_spans",
     "measure_generation",
     "perplexity",
     "score",
+    "token_kind",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,7 +72,10 @@ def token_kind(data: bytes | None) -> str:
     core = text.strip()
     if not core:
         return "newlines" if any(c in text for c in "\n\r\u2028\u2029") else "spaces"
-    if _WORD_AND_MORE.search(core) and sum(map(_has_word, core.split())) > 1:
+    if (
+        _WORD_AND_MORE.search(core)
+        and sum(any(map(str.isalnum, word)) for word in core.split()) > 1
+    ):
         return "multi-word"
     kinds = {_character(c) for c in core} - {"mark"}
     if len(kinds) > 1 and "letter" in kinds and kinds <= {"letter", "apostrophe"}:
@@ -86,10 +90,6 @@ def token_kind(data: bytes | None) -> str:
     return "mixed"
 
 
-def _has_word(text: str) -> bool:
-    return any(c.isalnum() for c in text)
-
-
 def _character(character: str) -> str:
     category = unicodedata.category(character)
     if category[0] in "LNM":
@@ -99,11 +99,7 @@ def _character(character: str) -> str:
 
 def _script(text: str) -> str:
     """Return the script of most letters, from the Unicode names of characters."""
-    counts: dict[str, int] = {}
-    for character in text:
-        if unicodedata.category(character)[0] == "L":
-            name = _script_of(character)
-            counts[name] = counts.get(name, 0) + 1
+    counts = Counter(_script_of(c) for c in text if unicodedata.category(c)[0] == "L")
     most = max(sorted(counts), key=lambda name: counts[name])
     return "words" if most == "Latin" else most
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Float64
+from tokensurgeon.arrays import Float64
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
@@ -133,6 +133,8 @@ def measure_draft(
 ) -> DraftResult:
     """Measure two loaded models of one vocabulary; see `evaluate_draft`."""
     limits = [m for m in (draft.max_positions, big.max_positions) if m is not None]
+    from scipy.special import softmax
+
     chunks, encoded, fits = fitting_chunks(
         vocabulary, texts, min(limits, default=None), max_bytes=max_bytes
     )
@@ -144,7 +146,10 @@ def measure_draft(
             continue
         # From the last id of the prefix on, every state but the last one says what comes next.
         predicting = slice(max(0, len(encoded.prefix) - 1), -1)
-        q, p = (_probabilities(model.logits(ids)[predicting]) for model in (draft, big))
+        q, p = (
+            softmax(model.logits(ids)[predicting].astype(np.float64), axis=1)
+            for model in (draft, big)
+        )
         shared = min(p.shape[1], q.shape[1])
         overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
         agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
@@ -187,10 +192,3 @@ def expected_accepted(chances: Sequence[Float64], drafted: int) -> float:
             windows = np.lib.stride_tricks.sliding_window_view(of_text, drafted)
             accepted.append(np.cumprod(windows, axis=1).sum(axis=1))
     return float(np.concatenate(accepted).mean()) if accepted else float("nan")
-
-
-def _probabilities(logits: Float32) -> Float64:
-    values = logits.astype(np.float64)
-    values -= values.max(axis=1, keepdims=True)
-    np.exp(values, out=values)
-    return np.asarray(values / values.sum(axis=1, keepdims=True))

@@ -59,9 +59,15 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        If there is nothing to score: no entry, no text, no chunk that fits all models.
+        If there is nothing to score (no entry, no text, no chunk that fits all models), or two
+        entries have one name.
     """
-    check_names(entries)
+    names = [entry.name for entry in entries]
+    if not names:
+        raise EvaluationError("no model was given; give at least one")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise EvaluationError(f"two entries are named '{twice[0]}'; give each its own name")
     protocol = EvaluationProtocol.fix(
         [(entry.vocabulary, entry.model.max_positions) for entry in entries],
         texts,
@@ -82,21 +88,6 @@ def evaluate(
             for entry, result in zip(entries, results, strict=True)
         ]
     return protocol.table(results)
-
-
-def check_names(entries: Sequence[Entry]) -> None:
-    """Refuse an empty table, and two entries of one name.
-
-    Raises
-    ------
-    EvaluationError
-    """
-    names = [entry.name for entry in entries]
-    if not names:
-        raise EvaluationError("no model was given; give at least one")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise EvaluationError(f"two entries are named '{twice[0]}'; give each its own name")
 
 
 def _with_generation(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensurgeon.arrays import Float64, Ids, Mask, blocks
+from tokensurgeon.arrays import Mask, blocks
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import Scores
 
@@ -103,9 +103,13 @@ def bootstrap_ratio(
         raise EvaluationError("the two models have no comparable chunk in common; give other text")
     if not np.array_equal(a.n_bytes[both], b.n_bytes[both]):
         raise EvaluationError("the two models were scored on different bytes; score them together")
-    difference, n_bytes, unit = _by_unit(
-        a.nll[both] - b.nll[both], a.n_bytes[both], a.document[both]
-    )
+    difference, n_bytes = a.nll[both] - b.nll[both], a.n_bytes[both].astype(np.float64)
+    documents, index = np.unique(a.document[both], return_inverse=True)
+    unit = "chunks" if len(documents) < FEWEST_DOCUMENTS else "documents"
+    if unit == "documents":
+        difference, n_bytes = (
+            np.bincount(index, values).astype(np.float64) for values in (difference, n_bytes)
+        )
     estimate = float(difference.sum() / (LN2 * n_bytes.sum()))
     generator = np.random.default_rng(seed)
     n = len(n_bytes)
@@ -118,13 +122,3 @@ def bootstrap_ratio(
     return Interval(
         estimate, min(float(low), estimate), max(float(high), estimate), level, resamples, unit
     )
-
-
-def _by_unit(difference: Float64, n_bytes: Ids, document: Ids) -> tuple[Float64, Float64, str]:
-    """Sum over documents, or leave the chunks where documents are few."""
-    sizes = n_bytes.astype(np.float64)
-    names, index = np.unique(document, return_inverse=True)
-    if len(names) < FEWEST_DOCUMENTS:
-        return difference, sizes, "chunks"
-    sums = [np.bincount(index, values).astype(np.float64) for values in (difference, sizes)]
-    return sums[0], sums[1], "documents"

@@ -129,13 +129,9 @@ class EvaluationProtocol:
             if n_bytes[~fits].sum() <= TOO_LONG_SHARE * n_bytes.sum():
                 break
         if not fits.any():
+            why = "a model has too few positions" if chunk_bytes is None else "take shorter chunks"
             raise EvaluationError(
-                f"none of {len(chunks):,} chunks of {size} bytes fits all models: "
-                + (
-                    "a model has too few positions"
-                    if chunk_bytes is None
-                    else "take shorter chunks"
-                )
+                f"none of {len(chunks):,} chunks of {size} bytes fits all models: {why}"
             )
         skip = left_out_bytes(list(encoded.values()), chunks, kind)
         return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)
@@ -158,8 +154,7 @@ class EvaluationProtocol:
         nll, n_bytes, n_tokens = totals(own)
         known = n_bytes > 0 and n_tokens > 0
         token_perplexity = perplexity(nll, n_tokens) if known else None
-        difference = ratio = None
-        excess = None
+        difference = ratio = excess = None
         if first is not None and known and (own.comparable & first.comparable).any():
             difference = bootstrap_ratio(own, first, self.seed)
             both = own.comparable & first.comparable
@@ -215,10 +210,8 @@ class EvaluationProtocol:
     @property
     def sha256(self) -> str:
         """Hash of the chunks' text, hexadecimal."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks:
-            digest.update(chunk.text.encode("utf-8") + b"\xff")
-        return digest.hexdigest()
+        texts = b"".join(chunk.text.encode("utf-8") + b"\xff" for chunk in self.chunks)
+        return hashlib.sha256(texts).hexdigest()
 
 
 def _finite(value: float | None) -> float | None:

@@ -144,28 +144,26 @@ def score(
         encoded = encode_chunks(vocabulary, chunks, frame_of(vocabulary, model.kind))
     if skip is None:
         skip = left_out_bytes([encoded], chunks, model.kind)
-    chosen = _scored_chunks(encoded, model.max_positions, keep)
+    # Where a tokenizer loses text, the loss belongs to another text.
+    fitting = encoded.fits(model.max_positions) & encoded.lossless
+    fitting &= np.array([len(ids) > 0 for ids in encoded.ids], np.bool_)
+    chosen = np.flatnonzero(fitting if keep is None else fitting & keep)
     losses: dict[int, Float64] = {}
     # Of other kinds each chunk is work enough to report.
     limit = TOKENS_PER_CALL if model.kind == CAUSAL else 1
     lengths = [len(encoded.prefix) + len(encoded.ids[i]) for i in chosen]
     for members in batches_by_length(lengths, limit):
         batch = chosen[members].tolist()
-        of_batch = ask(model, vocabulary, chunks, encoded, skip, batch)
+        if model.kind == CAUSAL:
+            of_batch = model.nll(encoded.sequences(np.array(batch)))
+        elif model.kind == MASKED:
+            of_batch = [masked_losses(model, vocabulary, chunks[i].text, encoded, i) for i in batch]
+        else:
+            of_batch = [decoder_losses(model, encoded, i, int(skip[i])) for i in batch]
         for i, loss in zip(batch, of_batch, strict=True):
             losses[i] = _checked(loss, encoded, i, name)
         progress(len(losses), len(chosen), f"scoring {name}")
     return _scores(chunks, encoded, skip, losses)
-
-
-def _scored_chunks(encoded: Encoded, max_positions: int | None, keep: Mask | None = None) -> Ids:
-    """Return the chunks, of those in `keep`, that fit a model and are worth a forward pass.
-
-    Where a tokenizer loses text, the loss belongs to another text.
-    """
-    chosen = encoded.fits(max_positions) & encoded.lossless
-    chosen &= np.array([len(ids) > 0 for ids in encoded.ids], np.bool_)
-    return np.flatnonzero(chosen if keep is None else chosen & keep)
 
 
 def _checked(loss: Float64, encoded: Encoded, i: int, name: str) -> Float64:
@@ -217,19 +215,3 @@ def _scores(
         token_ends=of_scored(encoded.ends),
         start=np.asarray(skip, dtype=np.int64),
     )
-
-
-def ask(
-    model: Scorer,
-    vocabulary: Vocabulary,
-    chunks: Sequence[Chunk],
-    encoded: Encoded,
-    skip: Ids,
-    batch: Sequence[int],
-) -> Sequence[Float64]:
-    """Return the losses of some chunks' tokens, as the kind of the model is asked for them."""
-    if model.kind == CAUSAL:
-        return model.nll(encoded.sequences(np.array(batch)))
-    if model.kind == MASKED:
-        return [masked_losses(model, vocabulary, chunks[i].text, encoded, i) for i in batch]
-    return [decoder_losses(model, encoded, i, int(skip[i])) for i in batch]
