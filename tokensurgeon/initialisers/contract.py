@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
-from tokensurgeon.errors import InitialiserError
+from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.spaces.work import Steps, Work
 from tokensurgeon.vocabulary import Vocabulary
@@ -261,6 +261,13 @@ class Initialiser(Protocol):
     def __call__(self, context: InitContext) -> NewRows:
         """Return rows for `context.missing`; the context is not changed."""
         ...
+
+
+def require(method: Any, key: str, wanted: str, met: bool) -> None:
+    """Raise a SettingError unless a method's setting is in its range, which `wanted` says."""
+    if not met:
+        value = getattr(method, key)
+        raise SettingError(f"{method.name}.{key} must be {wanted}; got {value}")
 
 
 @runtime_checkable

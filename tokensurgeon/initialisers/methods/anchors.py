@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.arrays import Float32, Float64, Ids
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.anchor_spaces import AnchorSpace, SpaceName, SpaceSpec, locate
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, require
 from tokensurgeon.initialisers.registry import preset
 from tokensurgeon.initialisers.sides import or_pieces
 from tokensurgeon.spaces import unit
@@ -52,12 +52,9 @@ class AnchorMethod:
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
-        if self.share is not None and not 0 <= self.share <= 1:
-            raise SettingError(f"{self.name}.share must be 0 to 1; got {self.share}")
-        if self.k is not None and self.k < 1:
-            raise SettingError(f"{self.name}.k must be 1 or more; got {self.k}")
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise SettingError(f"{self.name}.temperature must be above 0; got {self.temperature}")
+        require(self, "share", "0 to 1", self.share is None or 0 <= self.share <= 1)
+        require(self, "k", "1 or more", self.k is None or self.k >= 1)
+        require(self, "temperature", "above 0", 0 < self.temperature < np.inf)
         self.spec.check(self.name)
 
     @property

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.anchor_spaces import resolved_layer
+from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import trained_rows
+from tokensurgeon.initialisers.methods.hidden_state import ReadsStates
 from tokensurgeon.initialisers.numerics.clip import longest_norm
 from tokensurgeon.initialisers.numerics.piece_weights import last_weights, piece_weights
 from tokensurgeon.initialisers.registry import initialiser
@@ -24,7 +23,7 @@ _SAMPLE = 512
 
 @initialiser("hidden-residual")
 @dataclass(frozen=True)
-class HiddenResidual:
+class HiddenResidual(ReadsStates):
     """The last piece's row plus what the first blocks add to it behind the other pieces.
 
     e_t = E[s_k] + α/(g·m)·(h_ℓ(BOS s₁…s_k) − h_ℓ(BOS s_k)), h_ℓ the state after block ℓ at the
@@ -53,31 +52,16 @@ class HiddenResidual:
     the space of rows it comes out near 0, although α = 1 is better in bits per byte.
     """
 
-    name: ClassVar[str]
-    layer: int | None = None
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings."""
-        if self.layer is not None and self.layer < 1:
-            raise SettingError(f"hidden-residual.layer must be 1 or more; got {self.layer}")
-        if not -10 <= self.alpha <= 10:
-            raise SettingError(f"hidden-residual.alpha must be -10 to 10; got {self.alpha}")
+    _alphas = (-10, 10)
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return weight one on the last piece plus a dense residual; no output rows."""
-        states = context.states
-        if states is None:
-            raise InitialiserError(
-                "'hidden-residual' runs the source model, which is not at hand here. "
-                "Use 'subword-mean'."
-            )
+        states, layer = self._states_and_layer(context)
         if states.width != context.width:
             raise InitialiserError(
                 f"'hidden-residual' adds hidden states of width {states.width} to rows of width "
                 f"{context.width}. Use 'subword-mean'."
             )
-        layer = resolved_layer(self.layer, states.n_layers, self.name)
         weights = piece_weights(context.pieces, context.n_source, last_weights)
         scale = self.alpha / (state_gain(context, layer) * context.embedding_multiplier)
         dense = np.float32(scale) * residuals(context, context.pieces, layer, "hidden-residual")
@@ -87,12 +71,6 @@ class HiddenResidual:
         weights.data *= np.repeat(clip, np.diff(weights.indptr))
         dense *= clip[:, None].astype(np.float32)
         return NewRows(input=SideRows(weights=weights, dense=dense))
-
-    def resolved(self, context: InitContext) -> HiddenResidual:
-        """Return the method with its layer said, for the report."""
-        if context.states is None:
-            return self
-        return replace(self, layer=resolved_layer(self.layer, context.states.n_layers, self.name))
 
     def forward_tokens(self, context: InitContext) -> int:
         """Return how many tokens it runs through the source: words, and their last pieces."""

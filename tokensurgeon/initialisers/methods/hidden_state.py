@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.anchor_spaces import resolved_layer
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, States
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, States, require
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.spaces import state_space
 from tokensurgeon.spaces.states import last_states, state_tokens
@@ -19,9 +19,42 @@ _SAMPLE = 16_384
 """Trained tokens that the maps are fitted on, at most: several for each dimension of a state."""
 
 
+@dataclass(frozen=True)
+class ReadsStates:
+    """The layer of a method that reads the source's states, and how far its rows go."""
+
+    name: ClassVar[str]
+    layer: int | None = None
+    alpha: float = 1.0
+    _alphas: ClassVar[tuple[int, int]] = (0, 1)
+    """The least and the largest alpha."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges of the settings."""
+        least, most = self._alphas
+        require(self, "layer", "1 or more", self.layer is None or self.layer >= 1)
+        require(self, "alpha", f"{least} to {most}", least <= self.alpha <= most)
+
+    def resolved(self, context: InitContext) -> Self:
+        """Return the method with its layer said, for the report."""
+        if context.states is None:
+            return self
+        return replace(self, layer=resolved_layer(self.layer, context.states.n_layers, self.name))
+
+    def _states_and_layer(self, context: InitContext) -> tuple[States, int]:
+        """Return the source's states and the layer to read; InitialiserError without states."""
+        states = context.states
+        if states is None:
+            raise InitialiserError(
+                f"'{self.name}' runs the source model, which is not at hand here. "
+                "Use 'subword-mean'."
+            )
+        return states, resolved_layer(self.layer, states.n_layers, self.name)
+
+
 @initialiser("hidden-state")
 @dataclass(frozen=True)
-class HiddenState:
+class HiddenState(ReadsStates):
     """A linear map from an early state after the last piece to rows (Kaplan et al., 2025).
 
     "From Tokens to Words: On the Inner Lexicon of LLMs", arXiv 2410.05864: a model fuses the pieces
@@ -50,28 +83,11 @@ class HiddenState:
     positions, and which are held out, by `context.seed`.
     """
 
-    name: ClassVar[str]
-    layer: int | None = None
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings."""
-        if self.layer is not None and self.layer < 1:
-            raise SettingError(f"hidden-state.layer must be 1 or more; got {self.layer}")
-        if not 0 <= self.alpha <= 1:
-            raise SettingError(f"hidden-state.alpha must be 0 to 1; got {self.alpha}")
-
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
         from tokensurgeon.initialisers.numerics.regression import fit_ridge
 
-        states = context.states
-        if states is None:
-            raise InitialiserError(
-                "'hidden-state' runs the source model, which is not at hand here. "
-                "Use 'subword-mean'."
-            )
-        layer = resolved_layer(self.layer, states.n_layers, self.name)
+        states, layer = self._states_and_layer(context)
         ids = np.flatnonzero(context.anchors).astype(np.int64)
         if len(ids) < 2:
             raise InitialiserError(
@@ -113,12 +129,6 @@ class HiddenState:
         n_sampled = min(_SAMPLE, int(context.anchors.sum()))
         words = state_tokens(context.pieces, context.prefix, states.max_positions)
         return words + n_sampled * (len(context.prefix) + 1)
-
-    def resolved(self, context: InitContext) -> HiddenState:
-        """Return the method with its layer said, for the report."""
-        if context.states is None:
-            return self
-        return replace(self, layer=resolved_layer(self.layer, context.states.n_layers, self.name))
 
     def _lone(self, context: InitContext, states: States, ids: Ids, layer: int) -> Float32:
         """Return the state of each single token, at a position that words end at."""

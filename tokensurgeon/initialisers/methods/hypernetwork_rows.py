@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokensurgeon.errors import SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, TrainableStates
+from tokensurgeon.initialisers.contract import (
+    InitContext,
+    NewRows,
+    SideRows,
+    TrainableStates,
+    require,
+)
 from tokensurgeon.initialisers.registry import initialiser
 
 
@@ -49,8 +55,8 @@ class Hypernetwork:
                 "hypernetwork needs a file of tokensurgeon hypernet train, as "
                 "hypernetwork.network=FILE, or time to train, as hypernetwork.minutes=5"
             )
-        if self.minutes is not None and not 0 <= self.minutes <= 100_000:
-            raise SettingError(f"hypernetwork.minutes must be 0 to 100000; got {self.minutes}")
+        minutes = self.minutes
+        require(self, "minutes", "0 to 100000", minutes is None or 0 <= minutes <= 100_000)
         if self.network is not None and not Path(self.network).is_file():
             raise SettingError(
                 f"hypernetwork.network: no file {self.network}; train one with tokensurgeon "

@@ -9,9 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.anchor_spaces import shared_pairs
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, require
 from tokensurgeon.initialisers.numerics.piece_weights import piece_weights
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import with_mean
@@ -80,16 +80,10 @@ class OMP:
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
-        if self.k is not None and self.k < 1:
-            raise SettingError(f"{self.name}.k must be 1 or more; got {self.k}")
-        for key in ("ridge", "prior"):
-            value = getattr(self, key)
-            if not (np.isfinite(value) and value >= 0):
-                raise SettingError(f"{self.name}.{key} must be at least 0; got {value}")
-        if not 0 <= self.tolerance < 1:
-            raise SettingError(
-                f"{self.name}.tolerance must be 0 to 1 (exclusive); got {self.tolerance}"
-            )
+        require(self, "k", "1 or more", self.k is None or self.k >= 1)
+        require(self, "ridge", "at least 0", 0 <= self.ridge < np.inf)
+        require(self, "prior", "at least 0", 0 <= self.prior < np.inf)
+        require(self, "tolerance", "0 to 1 (exclusive)", 0 <= self.tolerance < 1)
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return sparse weights over the shared tokens' source rows, for both sides."""

@@ -12,8 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.arrays import Float32, Float64
-from tokensurgeon.errors import SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, require
 from tokensurgeon.initialisers.fallback_rows import mean_row, trained_rows
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import both_sides, with_mean
@@ -65,8 +64,7 @@ class _Drawn:
 
     def __post_init__(self) -> None:
         """Check the range of `scale`."""
-        if not (np.isfinite(self.scale) and self.scale >= 0):
-            raise SettingError(f"{self.name}.scale must be at least 0; got {self.scale}")
+        require(self, "scale", "at least 0", 0 <= self.scale < np.inf)
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows; one side where one matrix serves both."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tokensurgeon.arrays import Float32
-from tokensurgeon.errors import SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows, require
 from tokensurgeon.initialisers.fallback_rows import trained_rows
 from tokensurgeon.initialisers.numerics.clip import longest_norm, shortened
 from tokensurgeon.initialisers.registry import initialiser
@@ -45,10 +44,8 @@ class RidgeComposer:
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
-        if not 0 <= self.cuts <= 100:
-            raise SettingError(f"ridge-composer.cuts must be 0 to 100; got {self.cuts}")
-        if not 0 <= self.alpha <= 1:
-            raise SettingError(f"ridge-composer.alpha must be 0 to 1; got {self.alpha}")
+        require(self, "cuts", "0 to 100", 0 <= self.cuts <= 100)
+        require(self, "alpha", "0 to 1", 0 <= self.alpha <= 1)
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
-from tokensurgeon.errors import InitialiserError, SettingError
-from tokensurgeon.initialisers.contract import InitContext, NewRows
+from tokensurgeon.errors import InitialiserError
+from tokensurgeon.initialisers.contract import InitContext, NewRows, require
 from tokensurgeon.initialisers.numerics.piece_weights import (
     Weigh,
     exponential_weights,
@@ -36,10 +34,8 @@ class Subword:
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings."""
-        if self.rate is not None and not (np.isfinite(self.rate) and 0 <= self.rate <= 50):
-            raise SettingError(f"{self.name}.rate must be 0 to 50; got {self.rate}")
-        if not 0 <= self.shrink <= 1:
-            raise SettingError(f"{self.name}.shrink must be 0 to 1; got {self.shrink}")
+        require(self, "rate", "0 to 50", self.rate is None or 0 <= self.rate <= 50)
+        require(self, "shrink", "0 to 1", 0 <= self.shrink <= 1)
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return weights over the pieces, and on the output side a share of a virtual mean row."""

@@ -197,19 +197,11 @@ def _forward(
     limits: tuple[torch.Tensor, int, int, torch.Tensor],
     pace: Pace,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose greedily in the short list of one search.
+    """Choose greedily in the short list of one search; the first `taken` of each row count.
 
-    Parameters
-    ----------
-    residual : float32 (n, width)
-    before : support (n, m) and the Cholesky factor of its Gram matrix
-    shortlist : ids (n, s) and their scores, descending; below 0 for those not to be had
-    limits : atoms so far (n,), k, the most atoms, and the residual norm to stop at (n,)
-
-    Returns
-    -------
-    chosen : int64 (n, steps), taken : int64 (n,)
-        The first `taken` of each row count.
+    `before` is the support (n, m) and the Cholesky factor of its Gram matrix, `shortlist` ids
+    (n, s) and their scores, descending, below 0 for those not to be had. `limits` are the atoms
+    so far (n,), k, the most atoms, and the residual norm to stop at (n,).
     """
     support, factor = before
     ids, scores = shortlist
