@@ -82,7 +82,9 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
         raise CheckpointError(f"cannot write beside {output}: {error.strerror}") from error
     try:
         yield temporary
-        _open_to_others(temporary)
+        mask = os.umask(0)  # the permissions of an ordinary folder, which only umask(2) tells
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
         sync_tree(temporary)
         _publish(temporary, output.absolute(), force)
         sync_directory(parent)
@@ -142,13 +144,6 @@ def sync_directory(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _open_to_others(folder: Path) -> None:
-    """Give a private temporary directory the permissions of an ordinary one."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
 
 
 def _publish(temporary: Path, output: Path, force: bool) -> None:

@@ -104,16 +104,8 @@ def check_inside(folder: Path, name: str) -> Path:
     CheckpointError
         If there is no such file.
     """
-    parts = PurePosixPath(name).parts
-    if (
-        not name
-        or "\\" in name
-        or "\0" in name
-        or PurePosixPath(name).is_absolute()
-        or Path(name).is_absolute()
-        or ".." in parts
-        or ":" in name
-    ):
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or ".." in pure.parts or set(name) & set("\\\0:"):
         raise UnsafeCheckpointError(
             f"the checkpoint names the file {name[:120]!r}, which may leave its folder; refused"
         )
@@ -180,7 +172,11 @@ def open_tensors(folder: Path) -> TensorFolder:
         tensors = _open_sharded(folder)
     else:
         raise _nothing_to_open(folder)
-    _refuse_quantised(tensors)
+    for name in tensors.where:
+        if name.rsplit(".", 1)[-1] in _QUANTISED:
+            raise UnsupportedCheckpointError(
+                f"the checkpoint is quantised (tensor {name[:120]}); patch the unquantised one"
+            )
     return tensors
 
 
@@ -194,13 +190,14 @@ def _open_sharded(folder: Path) -> TensorFolder:
             raise UnsafeCheckpointError(
                 f"{INDEX} names {str(name)[:120]!r}, which is no safetensors file"
             )
-    names = list(dict.fromkeys(weight_map.values()))
-    for name in names:
         if "/" in name:  # transformers joins these names to the folder as they are
             raise UnsafeCheckpointError(
                 f"{INDEX} names {name[:120]!r}, which is not directly in its folder; refused"
             )
-    files = {name: read_tensor_file(check_inside(folder, name)) for name in names}
+    files = {
+        name: read_tensor_file(check_inside(folder, name))
+        for name in dict.fromkeys(weight_map.values())
+    }
     for tensor, name in weight_map.items():
         if tensor not in files[name].tensors:
             raise UnsafeCheckpointError(
@@ -238,11 +235,3 @@ def _nothing_to_open(folder: Path) -> CheckpointError:
             f"{folder} has {others[0]} but neither {SINGLE} nor {INDEX}; rename it or add the index"
         )
     return CheckpointError(f"{folder} has no {SINGLE}; is it a checkpoint's folder?")
-
-
-def _refuse_quantised(tensors: TensorFolder) -> None:
-    for name in tensors.where:
-        if name.rsplit(".", 1)[-1] in _QUANTISED:
-            raise UnsupportedCheckpointError(
-                f"the checkpoint is quantised (tensor {name[:120]}); patch the unquantised one"
-            )

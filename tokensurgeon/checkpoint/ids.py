@@ -156,17 +156,13 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+@dataclass
 class _Remapper:
-    def __init__(
-        self,
-        remapped: RemappedIds,
-        id_map: Mapping[int, int | None],
-        roles: Mapping[str, int],
-        n_new: int,
-        needed: Collection[str],
-    ) -> None:
-        self.remapped, self.id_map, self.roles = remapped, id_map, roles
-        self.n_new, self.needed = n_new, needed
+    remapped: RemappedIds
+    id_map: Mapping[int, int | None]
+    roles: Mapping[str, int]
+    n_new: int
+    needed: Collection[str]
 
     def level(self, file: str, where: str, level: Json) -> None:
         """Remap the ids of one level in place, and note what changed."""

@@ -158,7 +158,7 @@ def find_layout(
         head_key=output_names[0] if output_names else internals.file_key(model, sides.output),
         embedding_multiplier=_embedding_multiplier(text, model),
         logit_scale=_logit_scale(text),
-        softcap=_positive(getattr(text, "final_logit_softcapping", None)),
+        softcap=_positive(text, "final_logit_softcapping"),
         family=str(config.model_type),
         kind=kind_of(config, model),
         position_offset=position_offset(model),
@@ -293,28 +293,19 @@ _PER_LAYER_TABLE = r"embed_tokens_per_layer\.weight$"
 def _embedding_multiplier(text: Any, model: Any) -> float:
     """Return what the model multiplies its input rows by (Gemma, Granite, MiniCPM, …)."""
     module = model.get_input_embeddings()
-    for name in ("scalar_embed_scale", "embed_scale"):
-        value = getattr(module, name, None)
-        if isinstance(value, (int, float)):
-            return float(value)
-    for name in ("embedding_multiplier", "scale_emb"):
-        value = getattr(text, name, None)
-        if isinstance(value, (int, float)):
-            return float(value)
-    return 1.0
+    values = [getattr(module, name, None) for name in ("scalar_embed_scale", "embed_scale")]
+    values += [getattr(text, name, None) for name in ("embedding_multiplier", "scale_emb")]
+    return next((float(value) for value in values if isinstance(value, (int, float))), 1.0)
 
 
 def _logit_scale(text: Any) -> float:
     """Return what the model multiplies its logits by, where its configuration says so."""
-    divisor = _positive(getattr(text, "logits_scaling", None))
+    divisor = _positive(text, "logits_scaling")
     if divisor is not None:
         return 1.0 / divisor
-    for name in ("logit_scale", "lm_head_multiplier"):
-        value = _positive(getattr(text, name, None))
-        if value is not None:
-            return value
-    return 1.0
+    return _positive(text, "logit_scale") or _positive(text, "lm_head_multiplier") or 1.0
 
 
-def _positive(value: Any) -> float | None:
+def _positive(text: Any, name: str) -> float | None:
+    value = getattr(text, name, None)
     return float(value) if isinstance(value, (int, float)) and value > 0 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,6 @@ def make_manifest(folder: Path, *, source: str, recipe: str, seed: int) -> dict[
         "recipe": recipe,
         "files": files,
     }
-
-
-def manifest_text(manifest: dict[str, Any]) -> str:
-    """Return the manifest as it is stored."""
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
 
 
 def verify_manifest(folder: str | Path) -> list[str]:

@@ -21,7 +21,7 @@ from tokensurgeon.checkpoint.checkpoint import rows_to_float32, rows_to_raw
 from tokensurgeon.checkpoint.files import INDEX
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tensor_file import CHUNK, TensorFile, TensorInfo
-from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError
+from tokensurgeon.errors import UnsafeCheckpointError
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,11 @@ def write_tensors(plan: PatchPlan, folder: Path) -> None:
         if own:
             _write_file(plan, file, own, folder / name)
         else:
-            _link(file.path, folder / name)
-    if tensors.index is not None:
-        _write_index(plan, added, folder)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give an untouched file a second name; copy it where the file system has none to give."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+            try:
+                os.link(file.path.resolve(), folder / name)
+            except OSError:  # another file system, or one that gives no second names
+                shutil.copyfile(file.path, folder / name)
+    _write_index(plan, added, folder)
 
 
 def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
@@ -179,10 +173,10 @@ def _write_rows(
 
 
 def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) -> None:
-    """Write the index: as it was, with new tensors and sizes."""
+    """Write the index, if there is one: as it was, with new tensors and sizes."""
     tensors = plan.checkpoint.tensors
     if tensors.index is None:
-        raise CheckpointError("there is no index to write")
+        return
     layout = plan.checkpoint.layout
     if plan.n_new == layout.n_rows and not added:
         shutil.copyfile(plan.checkpoint.path / INDEX, folder / INDEX)

@@ -140,8 +140,15 @@ def read_tensor_file(path: Path) -> TensorFile:
     ):
         raise _broken(path, "its metadata are not strings")
     tensors = {name: _tensor(path, name, entry) for name, entry in table.items()}
-    _check_ranges(path, tensors, size - 8 - length)
-    return TensorFile(path, header, tensors, metadata)
+    checked, end = TensorFile(path, header, tensors, metadata), 0
+    for info in checked.in_data_order():
+        if info.begin != end:
+            raise _broken(path, f"the bytes of {info.name[:80]!r} overlap others or leave a gap")
+        end = info.end
+    n_bytes = size - checked.data_start
+    if end != n_bytes:
+        raise _broken(path, f"its tensors need {end} bytes and {n_bytes} follow the header")
+    return checked
 
 
 def _broken(path: Path, why: str) -> UnsafeCheckpointError:
@@ -177,13 +184,3 @@ def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
         raise _broken(path, f"{name[:80]!r} of shape {shape} does not fill its bytes")
     return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1])
-
-
-def _check_ranges(path: Path, tensors: dict[str, TensorInfo], n_bytes: int) -> None:
-    end = 0
-    for info in sorted(tensors.values(), key=lambda info: (info.begin, info.end)):
-        if info.begin != end:
-            raise _broken(path, f"the bytes of {info.name[:80]!r} overlap others or leave a gap")
-        end = info.end
-    if end != n_bytes:
-        raise _broken(path, f"its tensors need {end} bytes and {n_bytes} follow the header")

@@ -41,7 +41,11 @@ def tokenizer_files(plan: PatchPlan) -> tuple[dict[str, bytes], list[str]]:
     """
     target = plan.target
     folder = _folder(target)
-    files = {"tokenizer.json": _tokenizer_json(target, folder)}
+    if folder is not None and (folder / "tokenizer.json").exists():
+        table = check_inside(folder, "tokenizer.json").read_bytes()
+    else:
+        table = str(target.tokenizer.to_str(pretty=True)).encode("utf-8")
+    files = {"tokenizer.json": table}
     config = {key: value for key, value in target.raw_config.items() if key not in _DROPPED}
     for role in _ROLES:
         if f"{role}_token" not in config and role in target.roles:
@@ -57,15 +61,16 @@ def tokenizer_files(plan: PatchPlan) -> tuple[dict[str, bytes], list[str]]:
         config["chat_template"] = template
     if folder is not None and (folder / "special_tokens_map.json").exists():
         special = read_json(folder, "special_tokens_map.json")
-        files["special_tokens_map.json"] = _json(special)
+        files["special_tokens_map.json"] = json_bytes(special)
     if folder is not None and (folder / SEEN_FILE).exists():
         # So that an evaluation can refuse text that the vocabulary was trained on.
         files[SEEN_FILE] = check_inside(folder, SEEN_FILE).read_bytes()
-    files["tokenizer_config.json"] = _json(config)
+    files["tokenizer_config.json"] = json_bytes(config)
     return files, warnings
 
 
-def _json(data: dict[str, Any]) -> bytes:
+def json_bytes(data: dict[str, Any]) -> bytes:
+    """Return a JSON file of a checkpoint, indented as transformers does it."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
@@ -74,13 +79,6 @@ def _folder(target: Vocabulary) -> Path | None:
         return None
     folder = Path(target.folder)
     return folder.parent if folder.is_file() else folder
-
-
-def _tokenizer_json(target: Vocabulary, folder: Path | None) -> bytes:
-    """Return the target's file as it is, where there is one that still exists."""
-    if folder is not None and (folder / "tokenizer.json").exists():
-        return check_inside(folder, "tokenizer.json").read_bytes()
-    return str(target.tokenizer.to_str(pretty=True)).encode("utf-8")
 
 
 def _max_length(checkpoint: Checkpoint) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tokensurgeon.checkpoint.files import check_inside
 from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.checkpoint.tokenizer_files import tokenizer_files
+from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
 
@@ -109,7 +108,10 @@ def write_checkpoint(
         files, notes = tokenizer_files(plan)
         for name, data in files.items():
             (folder / name).write_bytes(data)
-        _copy_files(plan.checkpoint.path, folder)
+        source = plan.checkpoint.path
+        for path in sorted(path for pattern in _COPIED for path in source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(check_inside(source, path.name), folder / path.name)
         warnings = [*remapped.warnings, *notes]
         if plan.untie and plan.checkpoint.layout.flag_scales:
             warnings.append(
@@ -132,7 +134,7 @@ def write_checkpoint(
         manifest = manifests.make_manifest(
             folder, source=fingerprint, recipe=recipe_yaml, seed=seed
         )
-        text = manifests.manifest_text(manifest).encode("utf-8")
+        text = json_bytes(manifest)
         (folder / manifests.NAME).write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()
     return WriteResult(output, manifest, digest, remapped.changes, tuple(warnings))
@@ -164,16 +166,8 @@ def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
         if new == old:
             shutil.copyfile(checkpoint.path / name, folder / name)
         else:
-            text = json.dumps(new, indent=2, ensure_ascii=False) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_bytes(json_bytes(new))
     return remapped
-
-
-def _copy_files(source: Path, folder: Path) -> None:
-    for pattern in _COPIED:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(check_inside(source, path.name), folder / path.name)
 
 
 def _write_extra(folder: Path, files: Extra) -> None:
