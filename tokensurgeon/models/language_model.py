@@ -209,7 +209,7 @@ class LanguageModel:
         CheckpointError
             If the shapes do not fit, or the bias is missing or too much.
         """
-        has_bias = self._output_bias is not None
+        has_bias = output_bias_of(self.model) is not None
         if has_bias != (output_bias is not None):
             raise CheckpointError(
                 f"the model has {'an' if has_bias else 'no'} output bias, "
@@ -239,7 +239,7 @@ class LanguageModel:
 
     def with_input_rows(self, input_rows: Float32) -> LanguageModel:
         """Return another model with this body and these input rows, for its states alone."""
-        bias = None if self._output_bias is None else np.zeros(len(input_rows), np.float32)
+        bias = None if output_bias_of(self.model) is None else np.zeros(len(input_rows), np.float32)
         return self.patched(input_rows, input_rows, bias)
 
     @property
@@ -251,7 +251,7 @@ class LanguageModel:
         EvaluationError
             If the model has no output rows.
         """
-        outer, bias = self.model.get_output_embeddings(), self._output_bias
+        outer, bias = self.model.get_output_embeddings(), output_bias_of(self.model)
         if outer is None:
             raise EvaluationError(f"{type(self.model).__name__} has no output rows")
 
@@ -279,10 +279,6 @@ class LanguageModel:
         if plain.shape != logits.shape or not bool(torch.isfinite(logits).all()):
             return False
         return bool(torch.allclose(plain, logits, rtol=1e-5, atol=1e-5))
-
-    @property
-    def _output_bias(self) -> torch.Tensor | None:
-        return output_bias_of(self.model)
 
     @cached_property
     def _blocks(self) -> Any:
