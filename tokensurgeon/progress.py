@@ -17,12 +17,12 @@ def no_progress(done: int, total: int, what: str) -> None:
 
 
 class Timings:
-    """Seconds by stage of the work; stages of one name add up.
+    """Seconds by part of the work; parts of one name add up.
 
     Examples
     --------
     >>> timings = Timings()
-    >>> with timings.stage("align"):
+    >>> with timings.timed("align"):
     ...     pass
     >>> list(timings.seconds)
     ['align']
@@ -32,7 +32,7 @@ class Timings:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Iterator[None]:
         """Time what is done inside."""
         start = time.perf_counter()
         try:

@@ -385,8 +385,8 @@ def test_calibrated_rows_say_what_was_done(
         )
     )
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
-    assert calibrate_rows(session, rows, ()).patched(session) is rows
-    found = calibrate_rows(session, rows, None).patched(session)
+    assert calibrate_rows(session, rows, ()).to_rows(session) is rows
+    found = calibrate_rows(session, rows, None).to_rows(session)
     assert [record.stage for record in found.stages] == list(STAGES)
     assert found.used_text
     assert not found.generated
@@ -410,7 +410,7 @@ def test_calibration_data_is_one_before_and_after_calibration(
     session = prepare(Recipe.parse({**recipe, "text": {"calibration": [str(text_file)]}}))
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
     names = ("context-rows", "match-shared", "unigram-shared", "refit")
-    found = calibrate_rows(session, rows, names).patched(session)
+    found = calibrate_rows(session, rows, names).to_rows(session)
     assert (found.output.origin == RECALIBRATED).any()
     first, again = session.calibration_data, session.variant(seed=1).calibration_data
     assert again is not first

@@ -129,3 +129,21 @@ def test_without_forward_passes_it_is_the_mean_row(context):
 def test_the_same_seed_gives_the_same_row(context):
     first, second = suppressed_output_row(context), suppressed_output_row(context)
     assert np.array_equal(first.row, second.row)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_scale_of_the_logits_changes_nothing_but_the_units_of_the_row(context, with_bias):
+    bias = np.linspace(-1, 1, context.n_source, dtype=np.float32) if with_bias else None
+    plain = dataclasses.replace(context, output_bias=bias)
+    scaled = dataclasses.replace(
+        context,
+        output_rows=context.output_rows * 8,
+        output_bias=None if bias is None else bias * 8,
+        logit_scale=1 / 8,
+    )
+    one, other = suppressed_output_row(plain), suppressed_output_row(scaled)
+    # The search stops a little earlier or later in other units.
+    assert np.linalg.norm(other.row / 8 - one.row) < 0.05 * np.linalg.norm(one.row)
+    assert other.bias == pytest.approx(one.bias * 8, rel=1e-4)
+    assert other.margin == pytest.approx(one.margin, rel=0.02)
+    assert other.cost == pytest.approx(one.cost, rel=0.1)

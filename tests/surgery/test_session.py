@@ -101,6 +101,6 @@ def test_healing_goes_on_before_the_draft_and_the_draft_is_fitted_again(
     session = prepare(Recipe.parse(recipe))
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
     first = calibrate_rows(session, rows, ["unigram"])
-    assert [record.stage for record in first.patched(session).stages] == ["unigram", "draft"]
-    healed = first.healed(session, 0.02).patched(session)
+    assert [record.stage for record in first.to_rows(session).stages] == ["unigram", "draft"]
+    healed = first.healed(session, 0.02).to_rows(session)
     assert [record.stage for record in healed.stages] == ["unigram", "heal", "draft"]

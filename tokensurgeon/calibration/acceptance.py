@@ -191,19 +191,21 @@ def decide(
         Its `selection` is the objective.
     """
     best, candidate = ranked[0]
-    why = f"no gain on the selection text ({best - before:+.3f})"
-    refused = Verdict(None, why, candidate.settings, best)
+    gain = f"{before - best:.4f} gained, {acceptance.least_gain:g} are needed"
+    worse = f"{best - before:.3f} bits per byte worse"
+    why = f"no gain on the selection text: {worse if best > before else gain}"
+    not_kept = Verdict(None, why, candidate.settings, best)
     for figure, candidate in _worth_asking(matrices, before, ranked, stage, acceptance):
         gain, other = stage.describe(before, figure), None
         if bound is not None and acceptance.other is not None:
             other = acceptance.other(candidate.matrices)
             if not other - bound <= acceptance.most_rise:
-                if refused.other_after is None:
+                if not_kept.other_after is None:
                     why = f"loses on other text ({other - bound:+.3f}), {gain}"
-                    refused = replace(refused, why=why, other_after=other)
+                    not_kept = replace(not_kept, why=why, other_after=other)
                 continue
         return Verdict(candidate, gain, candidate.settings, figure, other)
-    return refused
+    return not_kept
 
 
 def _worth_asking(

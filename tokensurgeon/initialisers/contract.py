@@ -11,7 +11,6 @@ target tokens whose rows are wanted, `width` of the source's rows, `donor_width`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -22,12 +21,13 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.spaces.states import Forward
 from tokensurgeon.spaces.work import Steps, Work
 from tokensurgeon.vocabulary import Vocabulary
 
 
 @runtime_checkable
-class States(Protocol):
+class States(Forward, Protocol):
     """Hidden states of the source: a batched forward pass without gradients."""
 
     n_layers: int
@@ -38,19 +38,6 @@ class States(Protocol):
 
     max_positions: int | None
     """The longest sequence that the model takes, or None."""
-
-    def __call__(
-        self,
-        ids: Sequence[Sequence[int]],
-        layer: int,
-        position_ids: Sequence[Sequence[int]] | None = None,
-    ) -> Float32:
-        """Return the state after the *last* id of each sequence, (len(ids), width) float32.
-
-        `layer` = `n_layers` is the final state after the last norm: what the output rows see.
-        Sequences may differ in length; they are batched by length, never padded.
-        """
-        ...
 
 
 @runtime_checkable
@@ -63,11 +50,9 @@ class TrainableStates(States, Protocol):
 
     def language_model(self) -> Any:
         """Return the source as a `tokensurgeon.models.LanguageModel`; its body is not changed."""
-        ...
 
     def count_training(self, n_tokens: int, gradient_steps: int) -> None:
         """Count tokens that were run through the source, and the steps of the training."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +93,8 @@ class InitContext:
     embedding_multiplier : float
         The model feeds `embedding_multiplier * row` to its first block (Gemma: sqrt(width)).
     output_bias : float32 (n_source,) or None
+    logit_scale : float
+        Final logits are this times what the output rows give (Granite, Cohere).
     softcap : float or None
         Final logits pass through softcap * tanh(logits / softcap).
     donor : DonorRows or None
@@ -140,6 +127,7 @@ class InitContext:
     anchors: Mask
     embedding_multiplier: float = 1.0
     output_bias: Float32 | None = None
+    logit_scale: float = 1.0
     softcap: float | None = None
     donor: DonorRows | None = None
     source_counts: Ids | None = None
@@ -260,7 +248,6 @@ class Initialiser(Protocol):
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return rows for `context.missing`; the context is not changed."""
-        ...
 
 
 def require(method: Any, key: str, wanted: str, met: bool) -> None:
@@ -276,7 +263,6 @@ class Resolvable(Protocol):
 
     def resolved(self, context: InitContext) -> Initialiser:
         """Return it with these settings as they are used here, for the report."""
-        ...
 
 
 @runtime_checkable
@@ -289,7 +275,6 @@ class RunsSource(Protocol):
         0 where the source cannot be run (`context.states` is None). Feeds the estimate of
         ``--dry-run``.
         """
-        ...
 
 
 @runtime_checkable
@@ -298,4 +283,3 @@ class TakesTime(Protocol):
 
     def seconds(self, context: InitContext) -> float:
         """Return the seconds that it will take beside its forward passes."""
-        ...

@@ -105,17 +105,25 @@ def suppressed_output_row(context: InitContext, n_probes: int = 1024) -> Suppres
     """
     rows = trained_rows(context.output_rows, context.anchors).astype(np.float64)
     mean = rows.mean(axis=0)
-    with_bias = context.output_bias is not None
-    states = _probe_states(context, n_probes)
+    scale, states = context.logit_scale, _probe_states(context, n_probes)
     if states is None:
-        bias = _bias_below(context) if with_bias else 0.0
+        bias = 0.0
+        if context.output_bias is not None:
+            known = context.output_bias[np.isfinite(context.output_bias)]
+            bias = float(known.min() if len(known) else 0.0) - MARGIN / scale
         return _described(mean, bias, float("nan"), float("nan"), 0)
-    head = _source_head(context)
+    finite = np.isfinite(context.output_rows).all(axis=1)
+    # The scale of the logits goes into states and bias: all that follows is then in nats.
+    states = scale * states
+    output_bias = None
+    if context.output_bias is not None:
+        output_bias = context.output_bias[finite] * np.float32(scale)
+    head = OutputHead(context.output_rows[finite], output_bias, softcap=context.softcap)
     level = _logsumexp(head, states)
     # As many rows as there are tokens, each at this logit, take half of the probability.
     ceiling = head.inverse(level - np.log(context.n_source))
     row, bias = mean, 0.0
-    if with_bias:
+    if output_bias is not None:
         lowest = head.inverse(level - MARGIN)
         bias = -float((states @ mean - lowest).max())
     else:
@@ -124,7 +132,7 @@ def suppressed_output_row(context: InitContext, n_probes: int = 1024) -> Suppres
         row = mean + min(1.0, _longest(mean, mean - row, limit)) * (row - mean)
     logits = states @ row + bias
     margin = -float(np.quantile(logits - head.inverse(level), SHARE, method="higher"))
-    return _described(row, bias, margin, _cost(logits - ceiling), len(states))
+    return _described(row, bias / scale, margin, _cost(logits - ceiling), len(states))
 
 
 def _described(
@@ -180,19 +188,6 @@ def _longest(mean: Float64, direction: Float64, limit: float) -> float:
     if a == 0.0 or rest <= 0.0:
         return 0.0
     return (half_b + float(np.sqrt(half_b**2 + a * rest))) / a
-
-
-def _bias_below(context: InitContext) -> float:
-    assert context.output_bias is not None
-    bias = context.output_bias[np.isfinite(context.output_bias)]
-    return float(bias.min() if len(bias) else 0.0) - MARGIN
-
-
-def _source_head(context: InitContext) -> OutputHead:
-    """Return the source's output side over its finite rows."""
-    finite = np.isfinite(context.output_rows).all(axis=1)
-    bias = None if context.output_bias is None else context.output_bias[finite]
-    return OutputHead(context.output_rows[finite], bias, softcap=context.softcap)
 
 
 def _logsumexp(head: OutputHead, states: Float64) -> Float64:

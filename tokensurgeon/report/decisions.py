@@ -65,5 +65,8 @@ def in_short(report: SurgeryReport) -> list[str]:
             f"calibration on {whose}: "
             + (f"bits per byte bought: {', '.join(bought)}" if bought else "no stage helped")
         )
+    refused = [stage.stage for stage in report.stages if not stage.kept]
+    if refused:
+        lines.append(f"not kept: {', '.join(refused)}; report.json says why, under stages")
     lines += [f"draft: {stage.why}" for stage in report.stages if stage.stage == "draft"]
     return lines

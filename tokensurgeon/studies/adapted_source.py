@@ -65,4 +65,4 @@ def adapted_source(
         If a stage cannot work on the source.
     """
     twin, rows = onto_itself(session)
-    return twin, calibrate_rows(twin, rows, stages, heal).patched(twin)
+    return twin, calibrate_rows(twin, rows, stages, heal).to_rows(twin)

@@ -244,11 +244,11 @@ class _Run:
         """Return a method's rows; healing goes on from the seed's last calibration if its own."""
         seed, fitted = session.recipe.seed, self._fitted.get(session.recipe.seed)
         if fitted and method.heal and fitted[0] == dataclasses.replace(method, heal=0.0):
-            return fitted[1].healed(session, method.heal).patched(session)
+            return fitted[1].healed(session, method.heal).to_rows(session)
         rows = make_rows(session, method)
         if method.fitted and not method.heal:
             self._fitted[seed] = method, rows
-        return rows.patched(session)
+        return rows.to_rows(session)
 
     def gap_adapted(self, measured: dict[str, Any]) -> float | None:
         """Return a fitted method's gap to the source that was fitted in the same way.

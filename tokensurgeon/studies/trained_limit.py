@@ -235,7 +235,7 @@ def _calibrated(session: Session, rows: PatchedRows, stages: Sequence[Stage]) ->
     """Return the rows after the stages before training; as they are where none can work."""
     names = tuple(stage.name for stage in stages if not stage.after_training)
     try:
-        return calibrate_rows(session, rows, names).patched(session)
+        return calibrate_rows(session, rows, names).to_rows(session)
     except CalibrationError as error:
         session.warnings.append(f"trained from rows that are not calibrated: {error}")
         return rows

@@ -48,7 +48,7 @@ class CalibratedRows:
     seconds: float = 0.0
     forward_tokens: int = 0
 
-    def patched(self, session: Session) -> PatchedRows:
+    def to_rows(self, session: Session) -> PatchedRows:
         """Return the rows, rounded, with what they took."""
         if self.done is None:
             return self.start

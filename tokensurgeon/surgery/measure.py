@@ -98,7 +98,7 @@ def with_baselines(session: Session, rows: PatchedRows) -> list[tuple[str, Patch
     for name in session.recipe.baselines:
         if name == rows.input.method == rows.output.method:
             continue
-        with session.timings.stage("baselines"):
+        with session.timings.timed("baselines"):
             compared.append((name, patch_rows(session, (name, name), plain)))
     if session.inputs.untied:
         tied = session.variant(untie=False)
@@ -116,7 +116,7 @@ def measure(
         entries.append(
             Entry(name, patched_model(session, rows), alignment.target, alignment=alignment)
         )
-    with session.timings.stage("evaluate"):
+    with session.timings.timed("evaluate"):
         return evaluate(
             entries,
             texts,

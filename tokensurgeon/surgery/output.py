@@ -35,7 +35,7 @@ def write_output(
         write_token_map(inputs.alignment, inputs.pieces, recipe.export_map)
     if recipe.output is None:
         return report, None
-    with session.timings.stage("write"):
+    with session.timings.timed("write"):
         return _write_checkpoint(session, rows, report, Path(recipe.output))
 
 

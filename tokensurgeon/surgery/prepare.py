@@ -48,11 +48,11 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         raise OutputExistsError(f"{recipe.output} exists already: choose another or add --force")
     check_device(recipe.device)
     trust = recipe.trust_remote_code
-    with timings.stage("read"):
+    with timings.timed("read"):
         checkpoint = Checkpoint.open(recipe.source, trust_remote_code=trust)
         source = load_vocabulary(checkpoint.path)
         donor = None if recipe.donor is None else read_donor_rows(recipe.donor)
-    with timings.stage("target vocabulary"):
+    with timings.timed("target vocabulary"):
         if isinstance(recipe.tokenizer, TrainSpec):
             target = train_target(recipe.tokenizer, checkpoint.path, recipe.force, progress)
         else:
@@ -60,7 +60,7 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
             assert named is not None  # Recipe checks it
             target = load_vocabulary(named)
     notes = check_kind(checkpoint, target, recipe)
-    with timings.stage("align"):
+    with timings.timed("align"):
         n_source_rows = checkpoint.layout.n_rows
         alignment = _within_rows(align(source, target, recipe.map), n_source_rows)
         notes += alignment.warnings

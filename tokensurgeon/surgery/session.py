@@ -167,7 +167,7 @@ class Session:
     def model(self) -> LanguageModel:
         """The source, loaded."""
         recipe = self.recipe
-        with self.timings.stage("load model"):
+        with self.timings.timed("load model"):
             return load_model(
                 self.inputs.checkpoint.path,
                 device=recipe.device,
@@ -229,6 +229,7 @@ class Session:
             anchors=trained,
             embedding_multiplier=layout.embedding_multiplier,
             output_bias=inputs.checkpoint.output_bias(),
+            logit_scale=layout.logit_scale,
             softcap=layout.softcap,
             donor=inputs.donor,
             source_counts=source_counts,

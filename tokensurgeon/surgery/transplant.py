@@ -142,16 +142,16 @@ def _make_rows(session: Session, methods: Methods) -> tuple[PatchedRows, Choice 
     """Choose or initialise, calibrate and clip."""
     recipe, choice = session.recipe, None
     if methods.automatic:
-        with session.timings.stage("choose and calibrate"):
+        with session.timings.timed("choose and calibrate"):
             choice = choose(session, recipe.init, recipe.calibrate, recipe.heal)
-            rows = choice.rows.patched(session)
+            rows = choice.rows.to_rows(session)
     else:
-        with session.timings.stage("initialise"):
+        with session.timings.timed("initialise"):
             rows = patch_rows(session, methods.names, recipe.init, methods.initialiser)
-        with session.timings.stage("calibrate"):
+        with session.timings.timed("calibrate"):
             # A method that is named is left as it is, unless stages are named too.
             calibrated = calibrate_rows(session, rows, recipe.calibrate or (), recipe.heal)
-            rows = calibrated.patched(session)
+            rows = calibrated.to_rows(session)
     if recipe.clip is not None:
         rows = clipped(session, rows, recipe.clip)
     session.warnings += rows.notes
