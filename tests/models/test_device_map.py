@@ -19,35 +19,46 @@ from tokensurgeon.models.load import load_model
 IDS = [3, 40, 5, 9, 288, 17, 100]
 
 
+class Memory:
+    """So many bytes that a part of each tiny model is left on disk, and the maps that follow."""
+
+    bytes = 45_000
+
+    def __init__(self) -> None:
+        self.maps: list[Any] = []
+
+
 @pytest.fixture
-def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Leave so little memory that blocks go to disk; returns the models' device maps."""
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    """Leave so little memory that blocks go to disk."""
     pytest.importorskip("accelerate")
-    maps: list[Any] = []
+    memory = Memory()
     options = device_map.device_map_options
 
     def tight() -> dict[str, Any]:
-        return options({"cpu": 30_000})
+        return options({"cpu": memory.bytes})
 
     move = device_map.rows_to_main_device
 
     def seen(model: Any, *others: Any) -> None:
-        maps.append(model.hf_device_map)
+        memory.maps.append(model.hf_device_map)
         move(model, *others)
 
     monkeypatch.setattr(load, "device_map_options", tight)
     monkeypatch.setattr(load, "rows_to_main_device", seen)
-    return maps
+    return memory
 
 
 @pytest.mark.parametrize(("family", "tied"), [("llama", False), ("llama", True), ("gpt2", False),
                                               ("gpt_neox", False), ("phi", False)])  # fmt: skip
 def test_a_model_on_several_devices_computes_the_same(
-    model_of: Callable[..., Path], on_disk: list[Any], family: str, tied: bool
+    model_of: Callable[..., Path], on_disk: Memory, family: str, tied: bool
 ) -> None:
+    if tied:
+        on_disk.bytes = 34_000  # it has one matrix fewer
     folder = model_of(family, tied)
     plain, far = load_model(folder), load_model(folder, device="auto")
-    assert "disk" in on_disk[0].values()
+    assert {"cpu", "disk"} <= set(on_disk.maps[0].values())
     assert any(p.is_meta for p in far.model.parameters())
     assert same(plain, far)
     rows = np.random.default_rng(0).normal(size=(310, plain.width)).astype(np.float32)
@@ -67,7 +78,7 @@ def same(one: LanguageModel, other: LanguageModel) -> bool:
 
 
 def test_a_surgery_of_a_model_on_several_devices(
-    model_of: Callable[..., Path], on_disk: list[Any], tmp_path: Path, tiny_donor: Path
+    model_of: Callable[..., Path], on_disk: Memory, tmp_path: Path, tiny_donor: Path
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat\n" * 20)
