@@ -152,14 +152,14 @@ def rebuild(
         G, for the output side the mean of hhᵀ over a text; None is the identity.
     """
     context = hidden.context
-    rows = _rows(context, side)
+    rows: Float32 = getattr(context, f"{side}_rows")
     truth = rows[hidden.source_ids]
     mean = rows[context.anchors].mean(axis=0, dtype=np.float64)
     base = _distance(np.broadcast_to(mean, truth.shape) - truth, metric)
     rebuilt = []
     for name, candidate in candidates.items():
         try:
-            answer = _side(candidate(context), side)
+            answer: SideRows | None = getattr(candidate(context), side)
         except InitialiserError:
             continue
         if answer is None:
@@ -168,14 +168,6 @@ def rebuild(
         if np.isfinite(values).all():
             rebuilt.append(Rebuilt(name, _distance(values - truth, metric) / base, values))
     return sorted(rebuilt, key=lambda one: one.error)
-
-
-def _rows(context: InitContext, side: str) -> Float32:
-    return context.input_rows if side == "input" else context.output_rows
-
-
-def _side(answer: NewRows, side: str) -> SideRows | None:
-    return answer.input if side == "input" else answer.output
 
 
 def _distance(difference: Float32 | Float64, metric: Float64 | None) -> float:
@@ -229,7 +221,7 @@ def stack(
         exact = rows.astype(np.float64)
         return exact if root is None else exact @ root
 
-    truth = in_metric(_rows(context, side)[hidden.source_ids])
+    truth = in_metric(getattr(context, f"{side}_rows")[hidden.source_ids])
     parts = [in_metric(one.rows) for one in rebuilt]
     kinds = strata(context.target, context.missing)
 
@@ -279,7 +271,7 @@ class Mixture:
         virtual: list[Float32] = []
         dense: Float32 | None = None
         for method, by_stratum in self.parts:
-            one = _side(method(context), self.side)
+            one: SideRows | None = getattr(method(context), self.side)
             if one is None:
                 raise InitialiserError(f"'{method.name}' has no {self.side} rows: choose another")
             scale = np.array(by_stratum)[kinds]

@@ -84,7 +84,8 @@ def initialiser(name: str) -> Callable[[Class], Class]:
                 f"'{name}' in {cls.__module__} is the name of a built-in; choose another"
             )
         other = _CLASSES.get(name)
-        if other is not None and _identity(other) != _identity(cls):
+        identity = cls.__module__, cls.__qualname__
+        if other is not None and (other.__module__, other.__qualname__) != identity:
             raise InitialiserError(
                 f"'{name}' is registered twice, by {other.__module__} and {cls.__module__}; "
                 "rename one"
@@ -140,10 +141,6 @@ def source_files(name: str) -> list[Path]:
         If it is defined in no file.
     """
     return code_files(get(name))
-
-
-def _identity(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
 
 
 def names() -> list[str]:

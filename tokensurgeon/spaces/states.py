@@ -16,17 +16,19 @@ SEQUENCES_AT_ONCE = 256
 
 
 class Forward(Protocol):
-    """A batched forward pass: the state after the last id of each sequence, at a layer."""
+    """A batched forward pass without gradients."""
 
     def __call__(
         self,
         ids: Sequence[Sequence[int]],
         layer: int,
         position_ids: Sequence[Sequence[int]] | None = None,
-        /,
     ) -> Float32:
-        """Return float32 (len(ids), width)."""
-        ...
+        """Return the state after the *last* id of each sequence, (len(ids), width) float32.
+
+        `layer` = `n_layers` is the final state after the last norm: what the output rows see.
+        Sequences may differ in length; they are batched by length, never padded.
+        """
 
 
 def state_space(

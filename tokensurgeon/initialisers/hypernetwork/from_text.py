@@ -8,7 +8,6 @@ these rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.initialisers.hypernetwork.row_network import NetworkComposer, pack
-from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import Draws, Sample
+from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import OneTarget, Sample, Sampler
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 
 RATE = 5e-4
@@ -42,14 +41,6 @@ UNSEEN = (1 << 20) + 1
 """Number of the vocabulary that validates and is never trained on."""
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Chunks under a vocabulary: ids with the prefix as -1, -2, …, and their bytes."""
-
-    sequences: list[Ids]
-    n_bytes: int
-
-
 class TextExamples:
     """Batches of text under sampled vocabularies.
 
@@ -57,7 +48,7 @@ class TextExamples:
     ----------
     model : LanguageModel
         The source; its body is not changed.
-    draws : Draws
+    draws : OneTarget or Sampler
     texts, validation : sequence of str
         What is trained on, and what validates the training.
     prefix : sequence of int
@@ -69,7 +60,7 @@ class TextExamples:
     def __init__(
         self,
         model: Any,
-        draws: Draws,
+        draws: OneTarget | Sampler,
         texts: Sequence[str],
         validation: Sequence[str],
         *,
@@ -107,11 +98,17 @@ class TextExamples:
     def validate(self, composer: NetworkComposer) -> float:
         """Return the model's bits per byte on the validation text under the unseen vocabulary."""
         sample = self._unseen
-        cut = self._cut(sample, self._validation)
-        rows, bias, indices = self._whole(composer, sample)
-        patched = self._model.patched(rows[0], rows[-1], bias)
-        losses = patched.nll([_indexed(ids, indices).tolist() for ids in cut.sequences])
-        return float(sum(map(np.sum, losses)) / np.log(2) / max(1, cut.n_bytes))
+        sequences, n_bytes = self._cut(sample, self._validation)
+        chosen = np.flatnonzero(sample.has_row)
+        with torch.no_grad():
+            table, bias = self._table(composer, sample, chosen)
+        rows = [one.float().cpu().numpy() for one in table]
+        patched = self._model.patched(
+            rows[0], rows[-1], None if bias is None else bias.float().cpu().numpy()
+        )
+        indices = self._indices(sample, chosen)
+        losses = patched.nll([_indexed(ids, indices).tolist() for ids in sequences])
+        return float(sum(map(np.sum, losses)) / np.log(2) / max(1, n_bytes))
 
     def loss(self, composer: NetworkComposer, number: int) -> torch.Tensor:
         """Return the model's mean loss on batch `number`, in nats."""
@@ -122,17 +119,17 @@ class TextExamples:
         sample = self._sample[1]
         room = self._batch * 3
         order = generator.permutation(len(self._chunks))[: max(1, room // CHUNK)]
-        cut = self._cut(sample, [self._chunks[i] for i in order.tolist()])
+        cut, _ = self._cut(sample, [self._chunks[i] for i in order.tolist()])
         new = np.flatnonzero(sample.has_row & (sample.source_ids < 0))
-        if not cut.sequences or not len(new):  # nothing to learn from here
+        if not cut or not len(new):  # nothing to learn from here
             return torch.zeros((), device=composer.device, requires_grad=True)
         known = np.flatnonzero(sample.source_ids >= 0)
-        shown = np.unique(np.concatenate(cut.sequences))
+        shown = np.unique(np.concatenate(cut))
         shown = shown[shown >= 0]
         chosen, shift = _beside(generator, shown, ((new, OTHERS), (known, ALSO)))
         table, bias = self._table(composer, sample, chosen)
         indices = self._indices(sample, chosen)
-        sequences = [_indexed(one, indices) for one in cut.sequences]
+        sequences = [_indexed(one, indices) for one in cut]
         longest = max(map(len, sequences))
         batch = np.stack([np.pad(one, (0, longest - len(one)), mode="edge") for one in sequences])
         lengths = np.array([len(one) for one in sequences])
@@ -187,27 +184,17 @@ class TextExamples:
             bias = torch.from_numpy(values).to(composer.device, dtype)
         return tables, bias
 
-    def _whole(
-        self, composer: NetworkComposer, sample: Sample
-    ) -> tuple[list[Float32], Float32 | None, Ids]:
-        """Return the rows of a whole sample, its bias, and the index of each of its ids in them."""
-        chosen = np.flatnonzero(sample.has_row)
-        with torch.no_grad():
-            table, bias = self._table(composer, sample, chosen)
-        return (
-            [one.float().cpu().numpy() for one in table],
-            None if bias is None else bias.float().cpu().numpy(),
-            self._indices(sample, chosen),
-        )
-
     def _indices(self, sample: Sample, chosen: Ids) -> Ids:
         """Return the index of each id of a sample in a table of the prefix and chosen tokens."""
         indices = np.zeros(len(sample.source_ids), dtype=np.int64)
         indices[chosen] = np.arange(len(chosen)) + len(self._prefix)
         return indices
 
-    def _cut(self, sample: Sample, chunks: Sequence[Chunk]) -> _Cut:
-        """Tokenise chunks; those with a token that has no row, or too long, are left out."""
+    def _cut(self, sample: Sample, chunks: Sequence[Chunk]) -> tuple[list[Ids], int]:
+        """Return chunks as ids, the prefix as -1, -2, …, and how many bytes they have.
+
+        Those with a token that has no row, or too long, are left out.
+        """
         has_row = sample.has_row
         prefix = -1 - np.arange(len(self._prefix))
         sequences, n_bytes = [], 0
@@ -219,7 +206,7 @@ class TextExamples:
             if len(ids) and has_row[ids].all():
                 sequences.append(np.concatenate([prefix, ids]))
                 n_bytes += chunk.n_bytes
-        return _Cut([one for one in sequences if len(one) > 1], n_bytes)
+        return [one for one in sequences if len(one) > 1], n_bytes
 
 
 def _indexed(ids: Ids, indices: Ids) -> Ids:

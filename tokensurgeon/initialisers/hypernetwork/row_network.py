@@ -207,7 +207,13 @@ class NetworkComposer:
         with torch.no_grad():
             composed = self.ridge(packed)
         if self.network is not None:
-            for part, steps in self._by_length(packed):
+            half = MOST_PIECES // 2
+            short = packed.counts <= half
+            # Short spellings on their own: most are short, and padding costs as pieces do.
+            for chosen, steps in ((short, half), (~short, MOST_PIECES)):
+                part = chosen.nonzero()[:, 0]
+                if not len(part):
+                    continue
                 shown = packed.shown[part, :steps]
                 pieces = torch.cat([white[shown] for white in self.white], dim=-1)
                 corrections = self.network(pieces, packed.real[part, :steps])
@@ -219,14 +225,6 @@ class NetworkComposer:
             one * (limit / norm).clamp(max=1.0)
             for one, norm, limit in zip(composed, norms, self._limits, strict=True)
         ]
-
-    @staticmethod
-    def _by_length(packed: Packed) -> list[tuple[torch.Tensor, int]]:
-        """Part short spellings from long ones: most are short, and padding costs as pieces do."""
-        half = MOST_PIECES // 2
-        short = packed.counts <= half
-        parts = [(short.nonzero()[:, 0], half), ((~short).nonzero()[:, 0], MOST_PIECES)]
-        return [(part, steps) for part, steps in parts if len(part)]
 
     def values(self, spellings: Sequence[Sequence[int]], at_once: int = 4096) -> list[Float32]:
         """Return composed rows of each matrix as float32 arrays, block by block."""

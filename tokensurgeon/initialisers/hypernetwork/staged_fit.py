@@ -32,7 +32,7 @@ from tokensurgeon.initialisers.hypernetwork.network_file import (
 )
 from tokensurgeon.initialisers.hypernetwork.row_network import RowNetwork
 from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
-from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import Draws, OneTarget, Sampler
+from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import OneTarget, Sampler
 from tokensurgeon.initialisers.numerics.composer import FittedComposer, fit_composer
 from tokensurgeon.initialisers.respelling import spell_trained
 from tokensurgeon.text.chunks import separable
@@ -204,7 +204,7 @@ class StagedFit:
         order = np.random.default_rng(context.seed).permutation(len(context.texts))
         texts = separable([context.texts[i] for i in order.tolist()])
         n = max(1, min(len(texts) // 2, int(VALIDATION_SHARE * len(texts))))
-        draws: Draws
+        draws: OneTarget | Sampler
         if context.n_missing:
             pieces = dict(zip(context.missing.tolist(), context.pieces, strict=True))
             draws = OneTarget(context.alignment, pieces, context.n_source)

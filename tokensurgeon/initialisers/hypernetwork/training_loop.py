@@ -90,7 +90,9 @@ class TrainingLoop:
             self._best_network = self._copy()
         try:
             while not self._ended and self.share < 1.0:
-                self._set_rate()
+                warm = min(1.0, (self.done + 1) / WARM_UP)
+                for group in self._adam.param_groups:
+                    group["lr"] = self._rate * warm * (1.0 - self.share)
                 self._adam.zero_grad(set_to_none=True)
                 step(self.done).backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -115,11 +117,6 @@ class TrainingLoop:
         if self.total is not None:
             return self.done / self.total if self.total else 1.0
         return min(1.0, self.spent / self._seconds) if self._seconds else 1.0
-
-    def _set_rate(self) -> None:
-        warm = min(1.0, (self.done + 1) / WARM_UP)
-        for group in self._adam.param_groups:
-            group["lr"] = self._rate * warm * (1.0 - self.share)
 
     def _note(self, figure: float) -> None:
         if figure < self.best:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
@@ -77,14 +77,6 @@ class Sample:
         return np.logical_or(self.source_ids >= 0, spelled)
 
 
-class Draws(Protocol):
-    """Vocabularies by number."""
-
-    def draw(self, number: int) -> Sample:
-        """Return vocabulary `number`: the same number, the same vocabulary."""
-        ...
-
-
 class OneTarget:
     """The one vocabulary that rows are wanted for.
 
@@ -141,7 +133,12 @@ class Sampler:
     ) -> None:
         self._source, self._usable, self._seed = source, usable, seed
         self._sizes = max(SIZES[0], source.n_rows // 2), max(SIZES[1], 2 * source.n_rows)
-        words = _words(texts)
+        cut = regex.compile(counted_pattern("gpt2", "left-3"))  # words, the space before each
+        words: Counter[str] = Counter()
+        room = _MOST_BYTES
+        for text in texts:
+            words.update(match.group() for match in cut.finditer(text[: max(0, room)]))
+            room -= len(text)
         counts: Counter[str] = Counter()
         for word, count in words.most_common(_MOST_WORDS):
             for start in range(len(word)):
@@ -247,16 +244,3 @@ class Sampler:
                 fits = all(piece < len(self._usable) for piece in pieces)
                 self._known[data] = -1, pieces if fits else ()
         return self._known[data]
-
-
-def _words(texts: Sequence[str]) -> Counter[str]:
-    """Count the words of a text, with the space before each."""
-    cut = regex.compile(counted_pattern("gpt2", "left-3"))
-    words: Counter[str] = Counter()
-    room = _MOST_BYTES
-    for text in texts:
-        words.update(match.group() for match in cut.finditer(text[:room]))
-        room -= len(text)
-        if room <= 0:
-            break
-    return words

@@ -22,7 +22,6 @@ class Targets(Protocol):
 
     def __getitem__(self, index: Any, /) -> Any:
         """Return (count, width) of these examples."""
-        ...
 
 
 PENALTIES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
