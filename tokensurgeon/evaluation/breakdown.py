@@ -6,7 +6,6 @@ its exact bytes, never from its spelling.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,8 +22,6 @@ from tokensurgeon.vocabulary import Vocabulary
 
 Label = Callable[[int], str]
 """From the id of a token to the part of the loss that it counts to."""
-
-_WORD_AND_MORE = re.compile(r"\S\s+\S")
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,7 @@ def token_kind(data: bytes | None) -> str:
     core = text.strip()
     if not core:
         return "newlines" if any(c in text for c in "\n\r\u2028\u2029") else "spaces"
-    if (
-        _WORD_AND_MORE.search(core)
-        and sum(any(map(str.isalnum, word)) for word in core.split()) > 1
-    ):
+    if sum(any(map(str.isalnum, word)) for word in core.split()) > 1:
         return "multi-word"
     kinds = {_character(c) for c in core} - {"mark"}
     if len(kinds) > 1 and "letter" in kinds and kinds <= {"letter", "apostrophe"}:

@@ -82,23 +82,16 @@ def evaluate(
         scores = protocol.score(entry, progress)
         results.append(protocol.result(entry, scores, first))
         first = first or scores
-    if generate:
-        results = [
-            _with_generation(entry, result, generate, seed, progress)
-            for entry, result in zip(entries, results, strict=True)
-        ]
+    for i, entry in enumerate(entries if generate else ()):
+        if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
+            raise EvaluationError(
+                f"{entry.name} cannot generate text; evaluate it without generation"
+            )
+        generation = measure_generation(
+            entry.model, entry.vocabulary, n=generate, seed=seed, name=entry.name, progress=progress
+        )
+        results[i] = replace(results[i], generation=generation)
     return protocol.table(results)
-
-
-def _with_generation(
-    entry: Entry, result: EntryResult, n: int, seed: int, progress: Progress
-) -> EntryResult:
-    if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
-        raise EvaluationError(f"{entry.name} cannot generate text; evaluate it without generation")
-    figures = measure_generation(
-        entry.model, entry.vocabulary, n=n, seed=seed, name=entry.name, progress=progress
-    )
-    return replace(result, generation=figures)
 
 
 def evaluate_checkpoint(
