@@ -1,6 +1,6 @@
 """The stages of a calibration, one file per family, and the order in which they are tried.
 
-To add one: a subclass of `tokensurgeon.calibration.contract.Stage`, a line in `STAGES`, a test.
+CONTRIBUTING.md says how to add one.
 """
 
 from __future__ import annotations
