@@ -158,7 +158,15 @@ def locate(context: InitContext, spec: SpaceSpec, side: str, name: str) -> Ancho
     """
     kind = spec.resolved_space(context)
     if kind in ("donor", "co-occurrence"):
-        space = _donor(context, side, name) if kind == "donor" else _text(context, spec, name)
+        if kind == "co-occurrence":
+            space = _text(context, spec, name)
+        elif (donor := context.donor) is not None:
+            space = row_space(donor.input if side == "input" else donor.output, donor.known)
+        else:
+            raise InitialiserError(
+                f"'{name}' with space 'donor' reads the rows of a model that has the target "
+                "tokenizer. Give one with --donor, or choose another space."
+            )
         targets, source_ids = shared_pairs(context, space.known)
         missing = context.missing
         return AnchorSpace(
@@ -201,16 +209,6 @@ def shared_pairs(context: InitContext, known: Mask) -> tuple[Ids, Ids]:
     _, first = np.unique(source_ids, return_index=True)
     first = np.sort(first)
     return np.asarray(targets[first], np.int64), np.asarray(source_ids[first], np.int64)
-
-
-def _donor(context: InitContext, side: str, name: str) -> Space:
-    donor = context.donor
-    if donor is None:
-        raise InitialiserError(
-            f"'{name}' with space 'donor' reads the rows of a model that has the target "
-            "tokenizer. Give one with --donor, or choose another space."
-        )
-    return row_space(donor.input if side == "input" else donor.output, donor.known)
 
 
 def _text(context: InitContext, spec: SpaceSpec, name: str) -> Space:

@@ -9,9 +9,9 @@ from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.fallback_rows import trained_rows
 from tokensurgeon.initialisers.hypernetwork.network_file import Arrays, Hypernet, matrices_of
 from tokensurgeon.initialisers.hypernetwork.row_network import (
-    DeviceRows,
     NetworkComposer,
     RowNetwork,
+    rows_on_device,
 )
 from tokensurgeon.initialisers.numerics.clip import longest_norm
 from tokensurgeon.initialisers.numerics.composer import finite
@@ -36,12 +36,7 @@ def composer_of(
 ) -> NetworkComposer:
     """Bring a hypernetwork to the context's device, over the context's own rows.
 
-    Parameters
-    ----------
-    hypernet : Hypernet
-    context : InitContext
-    network : RowNetwork, optional
-        In the place of the hypernetwork's own.
+    A `network` that is given takes the place of the hypernetwork's own.
     """
     if network is None and hypernet.network is not None:
         network = new_network(hypernet, context)
@@ -50,7 +45,7 @@ def composer_of(
     key = ("hypernetwork", tuple(map(id, whitenings)), context.device)
     if key not in context.cache:
         matrices = matrices_of(context)
-        rows = DeviceRows.make(hypernet.sides, [finite(one) for one in matrices], context.device)
+        rows = rows_on_device(hypernet.sides, [finite(one) for one in matrices], context.device)
         limits = [longest_norm(trained_rows(one, context.anchors)) for one in matrices]
         # With the whitenings, whose identity the key stands on.
         context.cache[key] = rows, limits, whitenings

@@ -128,30 +128,16 @@ class _Block(nn.Module):
         return deeper
 
 
-@dataclass(frozen=True)
-class DeviceRows:
-    """The source's rows on a device, as they are and whitened; dear to make, so made once.
-
-    Attributes
-    ----------
-    rows, white : list of float32 tensors (n_source, width), (n_source, d)
-        One of each for each matrix.
-    """
-
-    rows: list[torch.Tensor]
-    white: list[torch.Tensor]
-
-    @classmethod
-    def make(
-        cls, sides: Sequence[FittedComposer], matrices: Sequence[Float32], device: str
-    ) -> DeviceRows:
-        """Bring finite rows to a device and whiten them there."""
-        rows = [to_device(matrix, device) for matrix in matrices]
-        white = []
-        for side, one in zip(sides, rows, strict=True):
-            mean, turn = (to_device(x, device) for x in (side.whitening.mean, side.whitening.turn))
-            white.append(one @ turn - mean @ turn)
-        return cls(rows, white)
+def rows_on_device(
+    sides: Sequence[FittedComposer], matrices: Sequence[Float32], device: str
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Bring finite rows to a device, (n_source, width), and whiten them there, (n_source, d)."""
+    rows = [to_device(matrix, device) for matrix in matrices]
+    white = []
+    for side, one in zip(sides, rows, strict=True):
+        mean, turn = (to_device(x, device) for x in (side.whitening.mean, side.whitening.turn))
+        white.append(one @ turn - mean @ turn)
+    return rows, white
 
 
 def to_device(values: npt.NDArray[np.floating], device: torch.device | str) -> torch.Tensor:
@@ -165,8 +151,8 @@ class NetworkComposer:
     Parameters
     ----------
     sides : sequence of FittedComposer
-    source : DeviceRows
-        The source's rows on the device.
+    source : tuple of two lists of tensors
+        What `rows_on_device` returns; dear to make, so made once.
     limits : sequence of float
         Norms that no composed row exceeds.
     network : RowNetwork or None
@@ -176,15 +162,15 @@ class NetworkComposer:
     def __init__(
         self,
         sides: Sequence[FittedComposer],
-        source: DeviceRows,
+        source: tuple[list[torch.Tensor], list[torch.Tensor]],
         limits: Sequence[float],
         network: RowNetwork | None,
     ) -> None:
-        device = source.rows[0].device
-        self.device, self.rows, self.white = device, source.rows, source.white
+        self.rows, self.white = source
+        self.device = device = self.rows[0].device
         self._maps = [to_device(side.alpha * side.linear.coefficients, device) for side in sides]
         self._shifts = [to_device(side.alpha * side.linear.intercept, device) for side in sides]
-        self._deviations = [float(rows.std()) for rows in source.rows]
+        self._deviations = [float(rows.std()) for rows in self.rows]
         self._limits = list(limits)
         self.network = network if network is None else network.to(device)
 

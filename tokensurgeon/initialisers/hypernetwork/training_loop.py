@@ -7,7 +7,7 @@ Needs torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -102,7 +102,11 @@ class TrainingLoop:
                 progress(int(1000 * self.share), 1000)
                 if int(self.share * VALIDATIONS) > validated:
                     validated = int(self.share * VALIDATIONS)
-                    self._note(validate())
+                    figure = validate()
+                    self._worse += 1
+                    if figure < self.best:
+                        self.best, self._worse, self._best_network = figure, 0, self._copy()
+                    self._ended = self._worse >= PATIENCE
                 if time.perf_counter() - last > self._every:
                     self._keep()
                     last = time.perf_counter()
@@ -118,13 +122,6 @@ class TrainingLoop:
             return self.done / self.total if self.total else 1.0
         return min(1.0, self.spent / self._seconds) if self._seconds else 1.0
 
-    def _note(self, figure: float) -> None:
-        if figure < self.best:
-            self.best, self._worse, self._best_network = figure, 0, self._copy()
-        else:
-            self._worse += 1
-        self._ended = self._worse >= PATIENCE
-
     def _copy(self) -> Tensors:
         return {name: p.detach().clone() for name, p in self.network.named_parameters()}
 
@@ -137,7 +134,15 @@ class TrainingLoop:
         """Return everything that a later run needs, by name."""
         numbers = [self.done, self._worse, self._ended, self.best, self.spent]
         state = {STATE: np.array(numbers, dtype=np.float64)}
-        for prefix, tensors in self._groups():
+        groups: dict[str, Tensors] = {
+            "now": dict(self.network.named_parameters()),
+            "best": self._best_network,
+        }
+        moments = {name: self._adam.state[p] for name, p in self.network.named_parameters()}
+        if all(moments.values()):
+            groups["first"] = {name: one["exp_avg"] for name, one in moments.items()}
+            groups["second"] = {name: one["exp_avg_sq"] for name, one in moments.items()}
+        for prefix, tensors in groups.items():
             for name, tensor in tensors.items():
                 state[f"{prefix}.{name}"] = tensor.detach().float().cpu().numpy()
         return state
@@ -164,11 +169,3 @@ class TrainingLoop:
                     "exp_avg": first[name],
                     "exp_avg_sq": second[name],
                 }
-
-    def _groups(self) -> Iterator[tuple[str, Tensors]]:
-        yield "now", dict(self.network.named_parameters())
-        yield "best", self._best_network
-        moments = {name: self._adam.state[p] for name, p in self.network.named_parameters()}
-        if all(moments.values()):
-            yield "first", {name: one["exp_avg"] for name, one in moments.items()}
-            yield "second", {name: one["exp_avg_sq"] for name, one in moments.items()}

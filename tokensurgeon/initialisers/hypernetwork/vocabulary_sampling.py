@@ -78,16 +78,7 @@ class Sample:
 
 
 class OneTarget:
-    """The one vocabulary that rows are wanted for.
-
-    Parameters
-    ----------
-    alignment : Alignment
-    pieces : mapping of int to tuple of int
-        Source ids of each missing target token.
-    n_source : int
-        Rows of the source.
-    """
+    """The one vocabulary that rows are wanted for, its missing tokens spelled by `pieces`."""
 
     def __init__(
         self, alignment: Alignment, pieces: Mapping[int, tuple[int, ...]], n_source: int

@@ -138,18 +138,7 @@ def residuals(
 ) -> Float32:
     """Return h_ℓ(prefix s₁…s_k) − h_ℓ(prefix s_k), s_k at its position in the word.
 
-    Parameters
-    ----------
-    context : InitContext
-    pieces : sequence of sequences of source ids
-    layer : int
-    what : str
-        For the progress display.
-
-    Returns
-    -------
-    float32 (len(pieces), width)
-        Zero for a single piece.
+    float32 (len(pieces), width), zero for a single piece; `what` is for the progress display.
     """
     states, width = context.states, context.width
     assert states is not None

@@ -43,12 +43,9 @@ class Mean:
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return weight one on a virtual mean row."""
-
-        def make(rows: Float32) -> SideRows:
-            mean = mean_row(rows, context.anchors)
-            return with_mean(_no_weights(context), np.ones(context.n_missing), mean)
-
-        return both_sides(context, make)
+        weights, ones = _no_weights(context), np.ones(context.n_missing)
+        anchors = context.anchors
+        return both_sides(context, lambda rows: with_mean(weights, ones, mean_row(rows, anchors)))
 
 
 def _no_weights(context: InitContext) -> sp.csr_array:

@@ -54,13 +54,7 @@ class Combined:
 def nearest(
     queries: Float32, anchors: Float32, k: int, temperature: float, work: Work = ON_CPU
 ) -> Combined:
-    """Weigh the `k` anchors of the largest cosine by softmax(cosine / temperature).
-
-    Returns
-    -------
-    Combined
-        `k` weights per query that sum to one.
-    """
+    """Weigh the `k` anchors of the largest cosine by softmax(cosine / temperature)."""
     return _nearest(queries, anchors, k, work, lambda best: (best / temperature).softmax(dim=1))
 
 

@@ -89,10 +89,6 @@ def fit_ridge(
         Chooses the groups to hold out.
     work : Work
         Products and solves run in float64, on CPU where the device has none.
-
-    Returns
-    -------
-    list of Ridge
     """
     where = torch.device("cpu" if work.device.startswith("mps") else work.device)
     groups = np.arange(n) if groups is None else groups

@@ -32,11 +32,6 @@ _FLOATS = 1 << 23
 """Floats of short-listed atoms that one group of targets may take: 32 MB."""
 
 
-def extra_atoms(k: int) -> int:
-    """Return how many atoms more than `k` are taken before the worst are dropped."""
-    return int(np.clip(k // 2, 4, 24))
-
-
 def shortlist_size(k: int) -> int:
     """Return how many atoms of a search stay in the running."""
     return int(np.clip(2 * k, 64, 96))
@@ -61,15 +56,6 @@ class Pace:
     rounds: int
 
 
-def pace_of(normalise: bool, k: int, width: int) -> Pace:
-    """Return the pace that leaves no more than the greedy choice.
-
-    Among atoms of many lengths, greedy choice leaves much to gain. Unit atoms, and so many atoms
-    that they nearly span the space, leave little: there a search counts for less.
-    """
-    return Pace(1.2, 16, 2) if normalise or 4 * k > width else Pace(0.8, 3, 1)
-
-
 def group_of(n_atoms: int, x: torch.Tensor) -> int:
     """Return how many targets to treat at once, with so many atoms gathered for each."""
     if x.device.type != "cpu":
@@ -86,7 +72,7 @@ def shortlist_choice(
 ) -> torch.Tensor:
     """Return the chosen atoms of a tile of targets, int64 (tile, k), -1 where none."""
     n, device = len(x), x.device
-    room = k + extra_atoms(k)
+    room = k + int(np.clip(k // 2, 4, 24))  # more than k are taken, and the worst dropped
     size = torch.linalg.vector_norm(x, dim=1)
     stop_at = max(tolerance, NOISE) * size
     support = torch.full((n, room), -1, dtype=torch.int64, device=device)
@@ -97,7 +83,10 @@ def shortlist_choice(
         count = (first >= 0).sum(dim=1)
     fixed = count.clone()
     group = group_of(shortlist_size(k), x)
-    pace = pace_of(dictionary.normalise, k, x.shape[1])
+    # The pace that leaves no more than the greedy choice. Among atoms of many lengths, that leaves
+    # much to gain. Unit atoms, and so many that they nearly span the space, leave little.
+    little = dictionary.normalise or 4 * k > x.shape[1]
+    pace = Pace(1.2, 16, 2) if little else Pace(0.8, 3, 1)
     rounds = torch.full_like(count, pace.rounds)
     searching = ((size > 0) & (fixed < k)).nonzero()[:, 0]
     while len(searching):
