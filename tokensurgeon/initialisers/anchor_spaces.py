@@ -193,11 +193,8 @@ def _anchor_ids(context: InitContext, spec: SpaceSpec) -> Ids:
 def shared_pairs(context: InitContext, known: Mask) -> tuple[Ids, Ids]:
     """Return (target ids, source ids) of the shared tokens whose source row is trained.
 
-    Parameters
-    ----------
-    context : InitContext
-    known : bool (≥ n_target,)
-        Target ids that may be used. Where two of them share a source row, the first counts.
+    `known`, bool (≥ n_target,), says which target ids may be used. Where two of them share a
+    source row, the first counts.
     """
     targets = context.alignment.shared
     targets = targets[targets < len(known)]

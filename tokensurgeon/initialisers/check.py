@@ -109,16 +109,9 @@ def example_contexts() -> Iterator[tuple[str, InitContext]]:
 def example_context(
     *, tied: bool = False, extras: str = "everything", n_missing: int | None = None, seed: int = 0
 ) -> InitContext:
-    """Return one made-up surgery.
+    """Return one made-up surgery with at most `n_missing` missing tokens; all if None.
 
-    Parameters
-    ----------
-    tied : bool
-    extras : str
-        ``bare``, ``donor``, ``states`` or ``everything`` (both, and a calibration text).
-    n_missing : int, optional
-        At most this many missing tokens; all if None.
-    seed : int
+    `extras` is ``bare``, ``donor``, ``states`` or ``everything`` (both, and a calibration text).
     """
     alignment = _example_alignment()
     source, target = alignment.source, alignment.target
@@ -229,10 +222,10 @@ def _check_rows(name: str, label: str, context: InitContext, new: NewRows) -> No
         raise InitialiserError(f"'{name}' returns {type(new).__name__}, not NewRows (on {label})")
     answered = new.input is not None or new.output is not None
     _demand(answered, name, label, "returns rows of neither side")
-    if new.input is not None:
-        _check_side(name, f"input side, {label}", context, new.input, context.input_rows)
-    if new.output is not None:
-        _check_side(name, f"output side, {label}", context, new.output, context.output_rows)
+    for which in ("input", "output"):
+        side, rows = getattr(new, which), getattr(context, f"{which}_rows")
+        if side is not None:
+            _check_side(name, f"{which} side, {label}", context, side, rows)
 
 
 def _check_side(

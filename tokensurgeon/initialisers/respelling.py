@@ -90,7 +90,9 @@ def forbidden_self(
             continue
         banned = {*vocabulary.ids_of_bytes(data), *rowless}
         candidates = [vocabulary.pieces_of(data, forbid=banned)]
-        inside = _boundaries(data)
+        # Cuts are between characters; anywhere, if the bytes hold fewer than two.
+        inside = [i for i in range(1, len(data)) if data[i] & 0xC0 != 0x80]
+        inside = inside or list(range(1, len(data)))
         for _ in range(cuts):
             count = choices[int(generator.integers(len(choices)))] - 1
             at = sorted({inside[i] for i in generator.integers(len(inside), size=count).tolist()})
@@ -104,9 +106,3 @@ def forbidden_self(
             owners.append(token)
             spellings.append(pieces)
     return np.array(owners, dtype=np.int64), spellings
-
-
-def _boundaries(data: bytes) -> list[int]:
-    """Return where bytes can be cut between characters; anywhere, if they hold less than two."""
-    inside = [i for i in range(1, len(data)) if data[i] & 0xC0 != 0x80]
-    return inside or list(range(1, len(data)))

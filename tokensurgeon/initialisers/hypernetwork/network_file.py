@@ -67,17 +67,16 @@ class Hypernet:
             If the vocabulary, the shape or the rows are another model's.
         """
         rows = matrices_of(context)
-        theirs = [(len(rows), context.width)]
-        ours = [(len(self.sides), self.sides[0].whitening.mean.shape[0])]
+        width = self.sides[0].whitening.mean.shape[0]
         if context.source.fingerprint != self.vocabulary:
             raise InitialiserError(
                 "this hypernetwork was trained for a source with another vocabulary: train one "
                 "with tokensurgeon hypernet train"
             )
-        if ours != theirs:
+        if (len(self.sides), width) != (len(rows), context.width):
             raise InitialiserError(
-                f"this hypernetwork makes rows for {ours[0][0]} matrices of width {ours[0][1]}; "
-                f"the source has {theirs[0][0]} of width {theirs[0][1]}; give --untie to both "
+                f"this hypernetwork makes rows for {len(self.sides)} matrices of width {width}; "
+                f"the source has {len(rows)} of width {context.width}; give --untie to both "
                 "commands or to neither"
             )
         for kept, own in zip(self.sketches, rows, strict=True):

@@ -40,6 +40,7 @@ class TrainingLoop:
         How many steps instead, the same on every machine.
     keep : callable(), optional
         Called about every `every` seconds and when a training is broken off, to write the state.
+    every : float
 
     Attributes
     ----------
@@ -82,6 +83,7 @@ class TrainingLoop:
             The loss of batch `number`, with its graph.
         validate : callable()
             A figure that falls as the network gets better on what it is not trained on.
+        progress : callable(done, total)
         """
         start = last = time.perf_counter()
         before, validated = self.spent, int(self.share * VALIDATIONS)

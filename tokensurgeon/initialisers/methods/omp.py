@@ -161,8 +161,7 @@ class OMP:
         slot_used = pursuit.support >= 0
         columns = source_ids[np.maximum(pursuit.support, 0)]
         at = np.repeat(known, k).reshape(columns.shape)
-        unknown = np.ones(context.n_missing, dtype=bool)
-        unknown[known] = False
+        unknown = np.isin(np.arange(context.n_missing), known, invert=True)
         weights = sp.csr_array(
             (pursuit.coefficients[slot_used], (at[slot_used], columns[slot_used])),
             shape=(context.n_missing, context.n_source),

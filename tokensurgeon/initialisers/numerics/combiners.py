@@ -68,12 +68,8 @@ def sparsemax(
     """Weigh all anchors by sparsemax(cosine / temperature): most weights are exactly 0.
 
     The projection of the scores onto the simplex (Martins & Astudillo, 2016), computed exactly.
-
-    Parameters
-    ----------
-    tables : sequence of float32 (n_anchors, width)
-        Rows of the anchors: if the weights take more than a quarter of the budget, their
-        products with these are returned instead. Without tables the weights always are.
+    If the weights take more than a quarter of the budget, their products with `tables`, rows of
+    the anchors (n_anchors, width), are returned instead. Without tables the weights always are.
     """
     half = replace(work, memory_budget=work.memory_budget // 2)
     result = _Growing(len(queries), len(anchors), tables, work.device, work.memory_budget // 4)
@@ -91,12 +87,9 @@ def proportional(
 ) -> Combined:
     """Weigh anchors in proportion to their cosine; negative ones do not count.
 
-    Parameters
-    ----------
-    tables : sequence of float32 (n_anchors, width)
-        Nearly every anchor counts, so the products with these are returned, not the weights.
-    k : int, optional
-        Only the `k` anchors of the largest cosine count; the result is then weights.
+    Nearly every anchor counts, so the products with `tables`, rows of the anchors
+    (n_anchors, width), are returned, not the weights. If `k` is given, only the `k` anchors of
+    the largest cosine count, and the result is weights.
     """
     if k is not None:
         return _nearest(queries, anchors, k, work, _shares)

@@ -115,6 +115,7 @@ def fit_composer(
         See `FittedComposer`.
     generator : numpy.random.Generator
         Chooses the owners that the penalty is chosen on.
+    work : Work
     """
     clean = finite(rows)
     whitening = whiten(clean, trained, work)

@@ -82,6 +82,7 @@ def pursue(
         searches, and atoms that turn out to matter least dropped again.
     forced : int64 (n, m), optional
         Atoms that take the first slots; -1 leaves a slot to the search.
+    work : Work
     """
     n = len(targets)
     support = np.full((n, k), -1, dtype=np.int64)

@@ -128,9 +128,7 @@ class _Moments:
         device: torch.device,
         progress: Steps,
     ) -> None:
-        self._device = device
-        self._progress = progress
-        self._n = 0
+        self._device, self._progress, self._n = device, progress, 0
         self._xx: torch.Tensor | None = None
         self.add(features, targets, index)
 
