@@ -154,14 +154,14 @@ def print_network(console: Console, card: Mapping[str, Any]) -> None:
     table = figures_table(
         "step", "error on held-out tokens", "bits per byte", "steps", "seconds", ""
     )
-    for rung in card["rungs"]:
-        bits = rung["bits_per_byte"]
+    for stage in card["rungs"]:
+        bits = stage["bits_per_byte"]
         table.add_row(
-            rung["name"],
-            f"{rung['held_out']:.4f}",
+            stage["name"],
+            f"{stage['held_out']:.4f}",
             "" if bits is None else f"{bits:.4f}",
-            f"{rung['steps']:,}" if rung["steps"] else "",
-            f"{rung['seconds']:.1f}",
-            "kept" if rung["kept"] else "no better",
+            f"{stage['steps']:,}" if stage["steps"] else "",
+            f"{stage['seconds']:.1f}",
+            "kept" if stage["kept"] else "no better",
         )
     console.print(table)
