@@ -160,7 +160,7 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a maker of models with padded rows; tests must not write into them."""
     root = tmp_path_factory.mktemp("models")
     tokenizer = make_tokenizer(root / "tokenizer")
-    return model_maker(root, tokenizer=tokenizer, seed=7, noise=0.2, max_position_embeddings=32)
+    return model_maker(root, tokenizer=tokenizer, seed=7, noise=0.1, max_position_embeddings=32)
 
 
 @pytest.fixture(scope="session")
