@@ -233,7 +233,7 @@ def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
 
     def score(matrices: Matrices, chunks: object) -> float:
         share = round(float((matrices.output - own.output).mean()), 2)
-        return figures[share][chunks is same.texts.other]
+        return figures[share][chunks is data.texts.other]
 
     class Whole(Worse):
         changes_shared = True
@@ -242,7 +242,9 @@ def test_a_part_of_a_change_is_kept_where_the_whole_costs_other_text(
             yield Candidate.of({"is": "whole"}, rows)
             return None
 
-    data = dataclasses.replace(same)
+    # What a random model writes may be no text at all, so another text is given.
+    texts = dataclasses.replace(same.texts, other=same.texts.selection[:1])
+    data = dataclasses.replace(same, texts=texts)
     monkeypatch.setattr(data, "score", score)
     after, (record,) = run(data, own, Whole())
     assert record.kept
