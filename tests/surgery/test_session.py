@@ -85,6 +85,13 @@ def test_a_variant_is_what_a_session_of_its_own_would_be(session: Session) -> No
     assert texts.variant(seed=1).context.texts == ("One text of its own.",)
 
 
+def test_a_variant_without_texts_has_none_of_the_other_session(session: Session) -> None:
+    assert session.context.texts
+    without = session.variant(texts=())
+    assert without.calibration_texts == without.context.texts == ()
+    assert without.context.source_counts is None
+
+
 def test_inputs_cannot_be_changed(session: Session) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         session.inputs.n_rows = 3  # type: ignore[misc]

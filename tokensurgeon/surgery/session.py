@@ -122,9 +122,11 @@ class Session:
         texts : sequence of str, optional
             Calibration documents, in the place of the recipe's.
         """
-        changes: dict[str, Any] = {"seed": seed, "untie": untie}
-        updates = {name: value for name, value in changes.items() if value is not None}
-        changed = set(updates) | ({"pair"} if inputs else set()) | ({"texts"} if texts else set())
+        given = {"pair": inputs, "seed": seed, "untie": untie, "texts": texts}
+        changed = {name for name, value in given.items() if value is not None}
+        updates: dict[str, Any] = {
+            name: given[name] for name in ("seed", "untie") if name in changed
+        }
         pair = inputs or self.inputs
         known = [one for one in vars(Session).values() if isinstance(one, Part)]
         return Session(
