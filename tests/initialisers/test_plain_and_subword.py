@@ -19,6 +19,7 @@ from tokensurgeon.initialisers.numerics.piece_weights import (
     mean_weights,
     piece_weights,
 )
+from tokensurgeon.vocabulary.scripts import script_of
 
 
 def rows_of(name: str, context, **settings):
@@ -63,6 +64,51 @@ def test_ends_are_the_last_piece_in_and_the_first_piece_out():
             assert np.array_equal(found, rows[[p[end] for p in context.pieces]])
 
 
+def test_eeve_is_the_mean_in_and_the_first_piece_out():
+    context = example_context()
+    first, second = rows_of("eeve", context)
+    assert np.array_equal(first, rows_of("subword-mean", context)[0])
+    assert np.array_equal(second, rows_of("subword-first", context)[1])
+
+
+def script(data: bytes) -> str | None:
+    return script_of(data.decode("utf-8", "ignore"))
+
+
+def test_bil_has_the_norm_of_the_script_in_and_pieces_by_their_bytes_out():
+    context = example_context()
+    source, alignment = context.source, context.alignment
+    plain, _ = rows_of("subword-mean", context)
+    first, second = rows_of("bil", context)
+    by_script: dict[str | None, list[float]] = {}
+    for i in set(alignment.source_ids[alignment.shared].tolist()):
+        if context.anchors[i]:
+            norm = float(np.linalg.norm(context.input_rows[i]))
+            by_script.setdefault(script(source.token_bytes[i]), []).append(norm)
+    assert len(by_script) > 1
+    for k, pieces in enumerate(context.pieces):
+        wanted = np.median(by_script[script(context.target.token_bytes[context.missing[k]])])
+        assert np.linalg.norm(first[k]) == pytest.approx(wanted, rel=1e-5)
+        assert first[k] @ plain[k] == pytest.approx(wanted * np.linalg.norm(plain[k]), rel=1e-5)
+        lengths = [len(source.token_bytes[piece]) for piece in pieces]
+        mean = np.average(context.output_rows[list(pieces)], axis=0, weights=lengths)
+        assert second[k] == pytest.approx(mean, abs=1e-5)
+
+
+def test_bil_takes_all_shared_rows_where_none_has_the_script():
+    context = example_context()
+    alignment = context.alignment
+    ids = np.unique(alignment.source_ids[alignment.shared])
+    ids = ids[context.anchors[ids]]
+    latin = [i for i in ids if script(context.source.token_bytes[i])]
+    anchors = context.anchors.copy()
+    anchors[latin] = False
+    first, _ = rows_of("bil", dataclasses.replace(context, anchors=anchors))
+    assert 0 < len(latin) < len(ids)
+    norms = np.linalg.norm(context.input_rows[ids[anchors[ids]]], axis=1)
+    assert np.linalg.norm(first, axis=1) == pytest.approx(np.median(norms), rel=1e-5)
+
+
 def test_exponential_weights_run_from_the_mean_to_the_ends():
     context = example_context()
     for rate, name in ((0.0, "subword-mean"), (50.0, "subword-ends")):
@@ -81,7 +127,7 @@ def test_shrunk_lies_between_the_mean_of_the_pieces_and_the_mean_row():
         assert np.allclose(found_out, mean + (1 - shrink) * (plain_out - mean), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["subword-ends", "subword-exp"])
+@pytest.mark.parametrize("name", ["subword-ends", "subword-exp", "eeve", "bil"])
 def test_methods_whose_sides_differ_refuse_one_tied_matrix(name: str):
     with pytest.raises(InitialiserError, match="--untie"):
         build(name, {})(example_context(tied=True))

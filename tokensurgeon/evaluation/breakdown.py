@@ -7,10 +7,8 @@ its exact bytes, never from its spelling.
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.evaluation.metrics import LN2
 from tokensurgeon.evaluation.scoring import Scores
 from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.scripts import script_of
 
 Label = Callable[[int], str]
 """From the id of a token to the part of the loss that it counts to."""
@@ -75,8 +74,10 @@ def token_kind(data: bytes | None) -> str:
     if len(kinds) > 1 and "letter" in kinds and kinds <= {"letter", "apostrophe"}:
         kinds = {"letter"}
     if kinds == {"letter"}:
-        script = _script(core)
-        return "single letters" if script == "words" and len(text) == 1 else script
+        script = script_of(core) or ""
+        if script != "Latin":
+            return script
+        return "single letters" if len(text) == 1 else "words"
     if kinds == {"digit"}:
         return "digits"
     if "letter" not in kinds and "digit" not in kinds:
@@ -89,30 +90,6 @@ def _character(character: str) -> str:
     if category[0] in "LNM":
         return {"L": "letter", "N": "digit", "M": "mark"}[category[0]]
     return "apostrophe" if character in "'’" else "other"
-
-
-def _script(text: str) -> str:
-    """Return the script of most letters, from the Unicode names of characters."""
-    counts = Counter(_script_of(c) for c in text if unicodedata.category(c)[0] == "L")
-    most = max(sorted(counts), key=lambda name: counts[name])
-    return "words" if most == "Latin" else most
-
-
-@lru_cache(maxsize=4096)
-def _script_of(character: str) -> str:
-    name = unicodedata.name(character, "")
-    first = name.split("-")[0].split(" ")[0].capitalize()
-    special = {
-        "Cjk": "Han",
-        "Ideographic": "Han",
-        "Fullwidth": "Latin",
-        "Feminine": "Latin",
-        "Masculine": "Latin",
-        "Micro": "Greek",
-        "Modifier": "Latin",
-        "": "other script",
-    }
-    return special.get(first, first)
 
 
 def kind_label(vocabulary: Vocabulary) -> Label:

@@ -30,7 +30,9 @@ GROUP = "tokensurgeon.initialisers"
 _HOUSE = "tokensurgeon.initialisers.methods."
 _FILES = {
     "plain": "zero mean random multivariate",
-    "subword": ("subword-mean subword-first subword-last subword-ends subword-exp subword-shrunk"),
+    "subword": (
+        "subword-mean subword-first subword-last subword-ends subword-exp subword-shrunk eeve bil"
+    ),
     "external": "external",
     "omp": "omp omp-published",
     "hidden_residual": "hidden-residual",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from tokensurgeon.arrays import Float32, Float64, Mask
+from tokensurgeon.arrays import Float32, Float64, Ids, Mask
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import mean_row
 from tokensurgeon.initialisers.numerics.piece_weights import Weigh, mean_weights, piece_weights
@@ -30,15 +30,20 @@ def with_mean(weights: sp.csr_array, mean_weight: Float64, mean: Float32 | Float
 
 
 def side_from_pieces(
-    context: InitContext, rows: Float32, weigh: Weigh = mean_weights, shrink: float = 0.0
+    context: InitContext,
+    rows: Float32,
+    weigh: Weigh = mean_weights,
+    shrink: float = 0.0,
+    sizes: Ids | None = None,
 ) -> SideRows:
     """Return (1 − shrink)·Σ weight·piece row + shrink·mean row, for every missing token.
 
     A piece whose row is not finite is left out; a token left without pieces gets the mean row.
+    `sizes`: see `piece_weights`.
     """
     finite = np.asarray(np.isfinite(rows).all(axis=1))
     usable = None if bool(finite.all()) else finite
-    weights = piece_weights(context.pieces, context.n_source, weigh, usable)
+    weights = piece_weights(context.pieces, context.n_source, weigh, usable, sizes)
     lost = np.diff(weights.indptr) == 0
     if not shrink and not lost.any():
         return SideRows(weights=weights)

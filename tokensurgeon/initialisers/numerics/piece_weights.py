@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from tokensurgeon.arrays import Float64, Mask
+from tokensurgeon.arrays import Float64, Ids, Mask
 
 Weigh = Callable[[int], Float64]
 """From the number of pieces to their weights."""
@@ -46,6 +46,7 @@ def piece_weights(
     n_source: int,
     weigh: Weigh = mean_weights,
     usable: Mask | None = None,
+    sizes: Ids | None = None,
 ) -> sp.csr_array:
     """Return (len(pieces), n_source) float64 weights; a piece that repeats counts each time.
 
@@ -57,6 +58,8 @@ def piece_weights(
         From the number of pieces to their weights.
     usable : bool (n_source,), optional
         Pieces to leave out are False; a token left with none gets an empty row.
+    sizes : int64 (n_source,), optional
+        Above 0. A piece's weight is in proportion to its size too, such as its bytes.
     """
     if usable is not None:
         pieces = [[piece for piece in row if usable[piece]] for row in pieces]
@@ -69,4 +72,8 @@ def piece_weights(
     weights = sp.csr_array((data, indices, indptr), shape=(len(pieces), n_source))
     weights.sum_duplicates()
     weights.eliminate_zeros()
+    if sizes is not None:
+        weights = sp.csr_array(weights @ sp.diags_array(sizes.astype(np.float64)))
+        totals = weights.sum(axis=1)
+        weights = sp.csr_array(sp.diags_array(1.0 / np.where(totals, totals, 1.0)) @ weights)
     return weights
