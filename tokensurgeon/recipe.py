@@ -60,8 +60,10 @@ class TrainSpec(_Model):
     """Let `extend` add tokens of several words."""
     pretokenizer: Literal["gpt2", "cl100k", "llama3", "o200k", "code", "none"] = "cl100k"
     """How text is cut into words."""
-    digits: Literal["left-3", "right-3", "single", "any"] = "left-3"
-    """How runs of digits are cut: in threes from the left or the right, singly, or not at all."""
+    digits: Literal["left-3", "right-3", "single", "any", "source"] | None = None
+    """How runs of digits are cut: in threes from the left or the right, singly, not at all, or as
+    the recipe's source cuts them. None is `source`, and `left-3` where the source cuts them in
+    another way than these; `extend` and `prune` cut as their base does."""
     encoder: Literal["bpe", "min-tokens"] | None = None
     """Spell by merges, or with the fewest tokens; if None, by merges where the method can."""
     transition: float | None = Field(default=None, gt=0, lt=1)
@@ -87,6 +89,8 @@ class TrainSpec(_Model):
             raise ValueError("give 'corpus' or 'mixture', one of them")
         if (self.base is not None) != (self.method in ("extend", "prune")):
             raise ValueError("'base' belongs to the methods extend and prune")
+        if self.base is not None and self.digits is not None:
+            raise ValueError(f"{self.method} cuts digits as its base does; leave out 'digits'")
         return self
 
 
@@ -118,6 +122,10 @@ class Recipe(_Model):
     """The model to change: a checkpoint folder, or a model id that is in the local hub cache."""
     tokenizer: str | TrainSpec | None = None
     """The target tokenizer: a folder, file, model id, or how to train it; the donor's if None."""
+    digits: Literal["source", "target"] = "target"
+    """Whose cut of digit runs the new tokenizer has: `target` leaves its own; `source` puts the
+    source's (single digits, or groups of three) before it, as far as the target's tokens can. Its
+    tokens with longer runs keep their ids and are never written."""
     donor: str | None = None
     """A model that has the target tokenizer; only its vocabulary rows are read."""
     for_draft: str | None = None
@@ -176,6 +184,8 @@ class Recipe(_Model):
     def _target_known(self) -> Recipe:
         if self.for_draft is not None and self.tokenizer not in (None, self.for_draft):
             raise ValueError("'for_draft' takes the big model's tokenizer; leave out 'tokenizer'")
+        if self.for_draft is not None and self.digits == "source":
+            raise ValueError("'for_draft' cuts digits as the big model does; leave out 'digits'")
         if self.tokenizer is None and self.donor is None and self.for_draft is None:
             raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
         return self

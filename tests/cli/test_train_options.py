@@ -117,3 +117,19 @@ def test_every_method_is_named_in_the_help() -> None:
 
     said = command.help or ""
     assert [name for name in (*METHODS, *EDITS) if name not in said] == []
+
+
+def test_digits_are_cut_as_a_source_that_is_named(text: Path) -> None:
+    source = facts(train(text, "bytes", f"{text}/en.jsonl", "--json"))["path"]
+    arguments = ["bpe", f"{text}/en.jsonl", "--size", "290", "--force", "--json"]
+    for more, wanted in (
+        ([], "left-3"),
+        (["--source", source], "single"),
+        (["--source", source, "--digits", "any"], "any"),
+    ):
+        done = CliRunner().invoke(main, ["train", *arguments, *more, "-o", str(text / "new")])
+        assert facts(done)["settings"]["digits"] == wanted
+    for option in (["--digits", "single"], ["--source", source]):
+        refused = train(text, "extend", f"{text}/en.jsonl", "--base", source, *option)
+        assert refused.exit_code == 2
+        assert "extend cuts digits as --base does" in refused.stderr

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from tokensurgeon.alignment import align
 from tokensurgeon.cli.main import main
@@ -15,8 +18,9 @@ from tokensurgeon.errors import RecipeError, UsageError
 from tokensurgeon.progress import no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.text.seen import Seen, line_hashes, refuse_seen
+from tokensurgeon.trainers.digit_cut import cut_digits
 from tokensurgeon.trainers.from_recipe import patterns_of, train_target
-from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary, vocabulary_from_tokenizer
 
 DATA = Path(__file__).parents[2] / "tokensurgeon" / "data"
 SOURCE = DATA / "source"
@@ -25,7 +29,8 @@ LINES = [f"line {i} of a text that is long enough to be told from others" for i 
 
 
 def trained(**settings):
-    return train_target(TrainSpec(corpus=(TEXT,), **settings), SOURCE, False, no_progress)
+    source = load_vocabulary(SOURCE)
+    return train_target(TrainSpec(corpus=(TEXT,), **settings), source, False, no_progress)
 
 
 def test_a_recipe_can_extend_its_own_source():
@@ -50,6 +55,36 @@ def test_a_recipe_trains_by_any_method_with_its_settings(tmp_path):
     assert b"nested loop" in target.token_bytes
     mixture = TrainSpec(method="bpe", size=300, mixture=(f"a:{TEXT}", "b:x.txt"))
     assert patterns_of(mixture) == [TEXT, "x.txt"]
+
+
+def cut_as(scheme: str, folder: Path) -> Vocabulary:
+    """Save the demo source with a cut of digits in front, and load it."""
+    folder.mkdir()
+    cut = cut_digits(load_vocabulary(SOURCE), scheme)
+    cut.tokenizer.save(str(folder / "tokenizer.json"))
+    return load_vocabulary(folder)
+
+
+@pytest.mark.parametrize("scheme", ["single", "right-3"])
+def test_digits_are_cut_as_in_the_source_unless_named(scheme, tmp_path):
+    source = cut_as(scheme, tmp_path / "source")
+    spec: dict[str, Any] = {"method": "bpe", "size": 400, "corpus": (TEXT,)}
+    for digits, wanted in ((None, scheme), ("source", scheme), ("any", "any")):
+        target = train_target(TrainSpec(**spec | {"digits": digits}), source, False, no_progress)
+        assert target.number_scheme == wanted
+    more = {**spec, "method": "extend", "base": "source", "size": source.n_rows + 20}
+    assert train_target(TrainSpec(**more), source, False, no_progress).number_scheme == scheme
+    with pytest.raises(RecipeError, match="extend cuts digits as its base does"):
+        Recipe.parse({"source": "a", "tokenizer": {**more, "digits": "single"}})
+
+
+def test_a_source_that_writes_no_digits_decides_nothing():
+    dumb = vocabulary_from_tokenizer(Tokenizer(WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>")))
+    spec: dict[str, Any] = {"method": "bpe", "size": 400, "corpus": (TEXT,)}
+    target = train_target(TrainSpec(**spec), dumb, False, no_progress)
+    assert target.number_scheme == "left-3"
+    with pytest.raises(RecipeError, match="the source cuts digits as 'none'"):
+        train_target(TrainSpec(**spec, digits="source"), dumb, False, no_progress)
 
 
 def test_what_a_training_lacks_is_named(tmp_path):

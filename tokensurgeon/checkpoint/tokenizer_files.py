@@ -41,7 +41,7 @@ def tokenizer_files(plan: PatchPlan) -> tuple[dict[str, bytes], list[str]]:
     """
     target = plan.target
     folder = _folder(target)
-    if folder is not None and (folder / "tokenizer.json").exists():
+    if folder is not None and (folder / "tokenizer.json").exists() and not target.edited:
         table = check_inside(folder, "tokenizer.json").read_bytes()
     else:
         table = str(target.tokenizer.to_str(pretty=True)).encode("utf-8")

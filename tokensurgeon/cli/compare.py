@@ -14,9 +14,9 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="Several methods on one pair, in one table.")
 @takes_recipe(
-    "tokenizer", "donor", "init.settings", "text.evaluation", "text.calibration", "text.other",
-    "calibrate", "budget", "untie", "map", "device", "dtype", "seed", "trust_remote_code",
-    "allow_seen_text",
+    "tokenizer", "digits", "donor", "init.settings", "text.evaluation", "text.calibration",
+    "text.other", "calibrate", "budget", "untie", "map", "device", "dtype", "seed",
+    "trust_remote_code", "allow_seen_text",
 )  # fmt: skip
 @console.option(
     "--methods A,B,…",

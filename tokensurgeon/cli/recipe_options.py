@@ -138,6 +138,13 @@ def _option(
 
 
 _option("tokenizer", "--tokenizer TARGET", "The new tokenizer; the donor's if not given.")
+_option(
+    "digits",
+    "--digits source|target",
+    "Whose cut of digit runs the new tokenizer has; source puts the source's before the target's "
+    "own.  [default: target]",
+    type=click.Choice(("source", "target")),
+)
 _option("output", "-o --output DIR", "Where the patched checkpoint goes.")
 _option("donor", "--donor MODEL")
 _option("for_draft", "--for-draft MODEL")

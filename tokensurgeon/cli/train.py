@@ -61,7 +61,12 @@ def _read(name: str | None) -> str | None:
     default="cl100k",
 )
 @console.option(
-    "--digits", "How runs of digits are cut.", type=click.Choice(DIGITS), default="left-3"
+    "--digits",
+    "How runs of digits are cut.  [default: as in --source, else left-3]",
+    type=click.Choice(DIGITS),
+)
+@console.option(
+    "--source TOKENIZER", "That of the model to move: digits are cut as it does, without --digits."
 )
 @console.option(
     "--encoder",
@@ -147,14 +152,25 @@ def command(
     text = parse_mixture(mixture) if mixture else list(corpus)
     with console.progress() as progress:
         options["progress"] = progress
+        digits = {name: options.pop(name) for name in ("digits", "source")}
         if method in EDITS:
+            if any(digits.values()):
+                raise SettingError(f"{method} cuts digits as --base does: no --digits, no --source")
             trained = _edit(method, base, text, options)
         elif base is not None:
             raise SettingError(f"--base is for {' and '.join(EDITS)}, not for {method}")
         else:
-            trained = _train(method, text, options)
+            trained = _train(method, text, options | {"digits": _scheme(**digits)})
     facts = {"path": str(trained.path), **trained.to_dict()}
     console.write_result(as_json, facts, print_trained, trained)
+
+
+def _scheme(digits: str | None, source: str | None) -> str:
+    """Return the scheme for digits: the one that is named, else the source's."""
+    from tokensurgeon.trainers.digit_cut import FALLBACK, scheme_like
+    from tokensurgeon.vocabulary import load_vocabulary
+
+    return digits or (FALLBACK if source is None else scheme_like(load_vocabulary(source)))
 
 
 def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary:

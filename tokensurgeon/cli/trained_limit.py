@@ -13,8 +13,8 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="What trained rows can reach on a pair.")
 @takes_recipe(
-    "tokenizer", "donor", "text.evaluation", "text.calibration", "untie", "map", "device", "dtype",
-    "seed", "trust_remote_code", "allow_seen_text",
+    "tokenizer", "digits", "donor", "text.evaluation", "text.calibration", "untie", "map",
+    "device", "dtype", "seed", "trust_remote_code", "allow_seen_text",
 )  # fmt: skip
 @console.option(
     "--minutes MINUTES",

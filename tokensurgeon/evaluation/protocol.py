@@ -26,6 +26,7 @@ from tokensurgeon.evaluation.metrics import (
     totals,
 )
 from tokensurgeon.evaluation.model_kinds import frame_of
+from tokensurgeon.evaluation.numbers import number_loss
 from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
@@ -178,6 +179,7 @@ class EvaluationProtocol:
             else None,
             by_kind=split_by(own, entry.vocabulary, kind_label(entry.vocabulary)),
             excess=excess,
+            numbers=number_loss(own, self.chunks),
         )
 
     def table(self, results: Sequence[EntryResult]) -> Evaluation:

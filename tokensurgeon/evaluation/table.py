@@ -12,6 +12,7 @@ from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
+from tokensurgeon.evaluation.numbers import NumberLoss
 
 _KEYS = {
     "n_bytes": "bytes",
@@ -50,6 +51,8 @@ class EntryResult:
     excess : tuple of Excess, or None
         Where the gap comes from, both models' losses on the same bytes; None for the first.
     generation : Generation or None
+    numbers : NumberLoss or None
+        The loss on digits; None where the text has none.
     """
 
     name: str
@@ -67,6 +70,7 @@ class EntryResult:
     by_kind: dict[str, Part]
     excess: tuple[Excess, ...] | None = None
     generation: Generation | None = None
+    numbers: NumberLoss | None = None
 
     @property
     def comparable(self) -> bool:
@@ -93,6 +97,7 @@ class EntryResult:
             "by_kind": parts,
             "excess": lambda data: tuple(map(Excess.from_dict, data)),
             "generation": lambda data: Generation(**data),
+            "numbers": lambda data: NumberLoss(**data),
         }
         for name, read in readers.items():
             if values[name] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokensurgeon.inspection.inspect import Inspected, Inspection, inspect_tokenizer, read_sources
 from tokensurgeon.inspection.mixture_inference import Mixture, infer_mixture
-from tokensurgeon.inspection.reach import Reach, find_unreachable
+from tokensurgeon.inspection.reach import Reach, find_unreachable, no_longer_reached
 from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, Span, spans_of, visible
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained, judge_rows
@@ -25,6 +25,7 @@ __all__ = [
     "check_reload",
     "find_undertrained",
     "find_unreachable",
+    "no_longer_reached",
     "infer_mixture",
     "inspect_tokenizer",
     "judge_rows",

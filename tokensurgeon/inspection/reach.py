@@ -11,7 +11,7 @@ normalizer rewrites it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +92,13 @@ class Reach:
         }
 
 
-def find_unreachable(vocabulary: Vocabulary, progress: Progress = no_progress) -> Reach:
-    """Try every ordinary token and return those that encoding never emits."""
+def find_unreachable(
+    vocabulary: Vocabulary, progress: Progress = no_progress, ids: Collection[int] | None = None
+) -> Reach:
+    """Try every ordinary token, or those of `ids`, and return those that encoding never emits."""
     ordinary = np.flatnonzero(vocabulary.kinds == Kind.ORDINARY).tolist()
+    if ids is not None:
+        ordinary = [i for i in ordinary if i in ids]
     texts: dict[int, str] = {}
     for i in ordinary:
         try:
@@ -119,6 +123,19 @@ def find_unreachable(vocabulary: Vocabulary, progress: Progress = no_progress) -
         parts=len(ordinary) - len(texts),
         exact=model_type in ("BPE", "Unigram"),
     )
+
+
+def no_longer_reached(before: Vocabulary, after: Vocabulary) -> tuple[int, ...]:
+    """Return the tokens with a digit that `before` emits and `after` does not, ascending.
+
+    The two have the same tokens and cut digits differently.
+    """
+    texts = (
+        (i, (data or b"").decode("utf-8", "ignore")) for i, data in enumerate(after.token_bytes)
+    )
+    digits = {i for i, text in texts if any(map(str.isnumeric, text))}
+    lost, never = (find_unreachable(one, ids=digits) for one in (after, before))
+    return tuple(sorted({*lost.never, *lost.suspects} - {*never.never, *never.suspects}))
 
 
 def _unreached(

@@ -34,6 +34,7 @@ def model_card(report: SurgeryReport) -> str:
         headings=words.HEADINGS,
         gap=gap.table(parts),
         largest=gap.largest(parts),
+        on_numbers=gap.on_numbers(report),
         number=words.number,
         untying=words.untying(report),
         choice=decisions.choice_rows(report),

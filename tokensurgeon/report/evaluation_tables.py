@@ -42,6 +42,7 @@ def _figures(evaluation: Evaluation) -> Table:
         ("perplexity per token", [words.number(entry.perplexity, 2) for entry in entries]),
         ("perplexity ratio", [words.number(entry.perplexity_ratio, 3) for entry in entries]),
         ("bytes per token", [words.number(entry.bytes_per_token, 3) for entry in entries]),
+        ("bits per digit", [_per_digit(entry) for entry in entries]),
         ("bytes", [f"{entry.n_bytes:,}" for entry in entries]),
     ]
     if any(entry.n_lost for entry in entries):
@@ -59,6 +60,10 @@ def _figures(evaluation: Evaluation) -> Table:
 def _difference(entry: EntryResult) -> str:
     gap = entry.difference
     return "–" if gap is None else f"{gap.estimate:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+
+
+def _per_digit(entry: EntryResult) -> str:
+    return words.number(entry.numbers.bits_per_digit if entry.numbers else None, 4)
 
 
 def _parts(title: str, parts: dict[str, Part]) -> Table:

@@ -116,6 +116,21 @@ def in_short(parts: Sequence[Part], n: int = 4) -> str | None:
     return f"Where the gap is: {', '.join(listed)}"
 
 
+def on_numbers(report: SurgeryReport) -> str | None:
+    """Say what source and patched model pay for digits; None where the text has none."""
+    entries = (report.evaluation or {}).get("entries", ())
+    found = {entry["name"]: entry.get("numbers") for entry in entries}
+    patched = found.get("patched")
+    source = next(iter(found.values()), None)
+    if not source or not patched:
+        return None
+    bits = (source["bits_per_digit"], patched["bits_per_digit"])
+    return (
+        f"Numbers: {bits[0]:.4f} bits per digit in the source, {bits[1]:.4f} patched "
+        f"({bits[1] - bits[0]:+.4f}; {words.count(patched['digits'], 'digit')})"
+    )
+
+
 def _parts_of(name: str | None, evaluation: Mapping[str, Any] | None) -> list[Part]:
     entries = (evaluation or {}).get("entries", ())
     return parts(next((entry for entry in entries if entry["name"] == name), None))

@@ -29,6 +29,7 @@ ORIGINS = {
     "control": "a fallback row: a control token without a counterpart",
     "padding": "a fallback row: no token has this id",
     "alias": "a fallback row: another id stands for the same and is the one that is emitted",
+    "unreached": "a fallback row: never written, for digits are cut as in the source",
 }
 """Where a row came from, by its name in the records."""
 LEAST_REST = 0.01

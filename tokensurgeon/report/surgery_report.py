@@ -143,9 +143,10 @@ class SideReport(_Model):
     """One side's matrix: which method made its rows, and how many rows came from where.
 
     `copied` rows are the source's bit for bit, `initialised` ones the method's; `unspellable`,
-    `controls`, `padding` and `aliases` (ids that mean the same as another and are never emitted)
-    got fallback rows, `recalibrated` ones were copied and then changed by calibration. The seven
-    add up to the rows of the matrix.
+    `controls`, `padding`, `aliases` (ids that mean the same as another and are never emitted) and
+    `unreached` (never emitted since digits are cut as in the source) got fallback rows,
+    `recalibrated` ones were copied and then changed by calibration. The eight add up to the rows
+    of the matrix.
     """
 
     method: str
@@ -156,8 +157,14 @@ class SideReport(_Model):
     controls: int = 0
     padding: int = 0
     aliases: int = 0
+    unreached: int = 0
     recalibrated: int = 0
     audit: RowAudit = RowAudit()
+
+    @property
+    def fallback(self) -> int:
+        """Rows that no method makes."""
+        return self.unspellable + self.controls + self.padding + self.aliases + self.unreached
 
     @property
     def from_source(self) -> int:

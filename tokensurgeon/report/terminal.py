@@ -29,6 +29,7 @@ def print_report(console: Console, report: SurgeryReport) -> None:
         console.print(table)
         parts = gap.patched_parts(report)
         say(console, *words.notes(figures), gap.in_short(parts), gap.largest(parts))
+        say(console, gap.on_numbers(report))
     elif not report.dry_run and report.not_evaluated:
         say(console, f"not measured: {report.not_evaluated}")
     say(console, *decisions.in_short(report))
@@ -87,6 +88,7 @@ def side(report: SideReport, total: int, planned: bool = False) -> str:
         (report.controls, "unmatched control" if report.controls == 1 else "unmatched controls"),
         (report.padding, "of padding"),
         (report.aliases, "that another id stands for"),
+        (report.unreached, "never written as digits are cut"),
     )
     return ", ".join([*parts, *(f"{n:,} {what}" for n, what in others if n)])
 

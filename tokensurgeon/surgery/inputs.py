@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Ids
@@ -27,6 +29,8 @@ class Inputs:
         Missing target id → the source ids that spell it; ids that nothing can spell are absent.
     unspellable : int64
         Missing target ids without pieces.
+    unreached : int64
+        Missing target ids that encoding no longer emits, since digits are cut as in the source.
     donor : DonorRows or None
     donor_facts : dict or None
         For the report.
@@ -45,6 +49,7 @@ class Inputs:
     donor_facts: Mapping[str, Any] | None
     n_rows: int
     notes: tuple[str, ...] = ()
+    unreached: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def tied(self) -> bool:

@@ -18,12 +18,14 @@ from tokensurgeon.checkpoint import Checkpoint, DonorFiles, read_donor_rows
 from tokensurgeon.checkpoint.draft_target import big_rows, role_warnings
 from tokensurgeon.errors import OutputExistsError
 from tokensurgeon.initialisers.contract import DonorRows
+from tokensurgeon.inspection.reach import no_longer_reached
 from tokensurgeon.models.device_map import check_device
 from tokensurgeon.progress import Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import check_kind
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.trainers.digit_cut import cut_digits
 from tokensurgeon.trainers.from_recipe import train_target
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
@@ -54,18 +56,28 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         donor = None if recipe.donor is None else read_donor_rows(recipe.donor)
     with timings.timed("target vocabulary"):
         if isinstance(recipe.tokenizer, TrainSpec):
-            target = train_target(recipe.tokenizer, checkpoint.path, recipe.force, progress)
+            target = train_target(recipe.tokenizer, source, recipe.force, progress)
         else:
             named = recipe.tokenizer or recipe.for_draft or (donor and donor.vocabulary)
             assert named is not None  # Recipe checks it
             target = load_vocabulary(named)
+        lost: tuple[int, ...] = ()
+        if recipe.digits == "source":
+            target, lost = _cut_as(source, target)
     notes = check_kind(checkpoint, target, recipe)
     with timings.timed("align"):
         n_source_rows = checkpoint.layout.n_rows
         alignment = _within_rows(align(source, target, recipe.map), n_source_rows)
         notes += alignment.warnings
+        unreached = np.intersect1d(alignment.missing, lost).astype(np.int64)
+        if lost:
+            notes.append(
+                f"digit runs are cut as {target.number_scheme!r}, as in the source: {len(lost):,} "
+                f"tokens of the target are never written any more, {unreached.size:,} of them "
+                "missing ones, which no method makes"
+            )
         progress(0, 1, "spelling missing tokens")
-        pieces, unspellable = spell(alignment, n_source_rows)
+        pieces, unspellable = spell(alignment, n_source_rows, unreached)
         progress(1, 1, "spelling missing tokens")
         n_rows = _row_count(recipe, n_source_rows, alignment)
         if recipe.for_draft is not None:
@@ -85,7 +97,14 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         donor_facts=facts,
         n_rows=n_rows,
         notes=tuple(notes),
+        unreached=unreached,
     )
+
+
+def _cut_as(source: Vocabulary, target: Vocabulary) -> tuple[Vocabulary, tuple[int, ...]]:
+    """Return the target with the source's cut of digits, and the tokens that it emits no more."""
+    cut = cut_digits(target, source.number_scheme)
+    return cut, () if cut is target else no_longer_reached(target, cut)
 
 
 def _within_rows(alignment: Alignment, n_source_rows: int) -> Alignment:
@@ -99,8 +118,12 @@ def _within_rows(alignment: Alignment, n_source_rows: int) -> Alignment:
     return alignment.with_matches(source_ids, match, note)
 
 
-def spell(alignment: Alignment, n_source_rows: int) -> tuple[dict[int, tuple[int, ...]], Ids]:
+def spell(
+    alignment: Alignment, n_source_rows: int, unreached: Ids | tuple[()] = ()
+) -> tuple[dict[int, tuple[int, ...]], Ids]:
     """Return the pieces of each missing token, and the ids of those that nothing can spell.
+
+    Tokens that are never emitted (`unreached`) are neither.
 
     A source that lower-cases cannot spell " The"; the pieces of what it makes of it stand in.
     """
@@ -108,7 +131,7 @@ def spell(alignment: Alignment, n_source_rows: int) -> tuple[dict[int, tuple[int
     rowless = range(n_source_rows, source.n_rows)
     pieces: dict[int, tuple[int, ...]] = {}
     unspellable: list[int] = []
-    for i in alignment.missing.tolist():
+    for i in np.setdiff1d(alignment.missing, unreached).tolist():
         data = alignment.target.token_bytes[i]
         spelled = None
         if data:

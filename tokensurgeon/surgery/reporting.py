@@ -248,4 +248,4 @@ def _counts(origin: np.ndarray) -> dict[str, int]:
     """Count the rows by where they came from."""
     counts = np.bincount(origin, minlength=len(ORIGINS)).tolist()
     names = ("copied", "initialised", "unspellable", "controls", "padding", "aliases")
-    return dict(zip((*names, "recalibrated"), counts, strict=True))
+    return dict(zip((*names, "recalibrated", "unreached"), counts, strict=True))

@@ -9,14 +9,20 @@ from tokensurgeon.alignment import Match
 from tokensurgeon.arrays import Ids
 from tokensurgeon.surgery.inputs import Inputs
 
-ORIGINS = ("copied", "initialised", "unspellable", "control", "padding", "alias", "recalibrated")
+ORIGINS = (
+    "copied", "initialised", "unspellable", "control", "padding", "alias", "recalibrated",
+    "unreached",
+)  # fmt: skip
 """Where a row came from; `Side.origin` holds indices into this. An alias is an id that means the
 same as another one and is never emitted: its output row is suppressed, or its mass would count
-twice. A recalibrated row was the source's until a calibration changed it.
+twice. A recalibrated row was the source's until a calibration changed it. An unreached id is never
+emitted since digits are cut as in the source.
 """
-COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS, RECALIBRATED = range(len(ORIGINS))
+COPIED, INITIALISED, UNSPELLABLE, CONTROL, PADDING, ALIAS, RECALIBRATED, UNREACHED = range(
+    len(ORIGINS)
+)
 
-FALLBACK = (UNSPELLABLE, CONTROL, PADDING, ALIAS)
+FALLBACK = (UNSPELLABLE, CONTROL, PADDING, ALIAS, UNREACHED)
 """Origins of rows that no method makes."""
 
 
@@ -60,6 +66,7 @@ def row_origins(inputs: Inputs, copied: Ids) -> npt.NDArray[np.uint8]:
     origin = np.full(inputs.n_rows, PADDING, dtype=np.uint8)
     origin[list(inputs.pieces)] = INITIALISED
     origin[inputs.unspellable] = UNSPELLABLE
+    origin[inputs.unreached] = UNREACHED
     origin[alignment.unmatched_controls] = CONTROL
     origin[alignment.shared] = ALIAS
     origin[copied >= 0] = COPIED

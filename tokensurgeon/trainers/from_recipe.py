@@ -10,6 +10,8 @@ from typing import Any
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
+from tokensurgeon.trainers.counting.pretokenizers import DIGITS
+from tokensurgeon.trainers.digit_cut import scheme_like
 from tokensurgeon.trainers.edits.extend import extend_vocabulary
 from tokensurgeon.trainers.edits.prune import prune_vocabulary
 from tokensurgeon.trainers.mixture import Part, parse_mixture
@@ -18,13 +20,15 @@ from tokensurgeon.trainers.train import train_vocabulary
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SOURCE = "source"
-"""The name by which a recipe refers to its own source's tokenizer."""
+"""The name by which a recipe refers to its own source's tokenizer, as a base or for digits."""
 
 
 def train_target(
-    spec: TrainSpec, source: str | Path, force: bool, progress: Progress
+    spec: TrainSpec, source: Vocabulary, force: bool, progress: Progress
 ) -> Vocabulary:
     """Train and load a tokenizer; save it if the recipe names a folder.
+
+    `source` is that of the recipe's source model.
 
     Raises
     ------
@@ -35,7 +39,7 @@ def train_target(
         folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
         text: dict[str, Part] | Sequence[str]
         text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus
-        base = source if spec.base == SOURCE else spec.base
+        base = source.folder if spec.base == SOURCE else spec.base
         common: dict[str, Any] = {"output": folder, "force": force, "progress": progress}
         if base is None:
             shape = Shape(
@@ -53,7 +57,7 @@ def train_target(
                 method=spec.method,
                 size=spec.size,
                 pretokenizer=spec.pretokenizer,
-                digits=spec.digits,
+                digits=_digits(spec, source),
                 shape=shape,
                 **common,
             )
@@ -79,6 +83,16 @@ def patterns_of(spec: TrainSpec) -> list[str]:
     """Return the files, globs and datasets that a tokenizer is trained on."""
     parts = parse_mixture(spec.mixture)
     return [*spec.corpus, *(pattern for part in parts.values() for pattern in part.patterns)]
+
+
+def _digits(spec: TrainSpec, source: Vocabulary) -> str:
+    """Return the scheme by which digits are to be cut."""
+    if spec.digits == SOURCE and source.number_scheme not in DIGITS:
+        raise RecipeError(
+            f"the source cuts digits as {source.number_scheme!r}; give 'digits' one of "
+            f"{', '.join(DIGITS)}"
+        )
+    return scheme_like(source) if spec.digits in (None, SOURCE) else spec.digits
 
 
 def _read_lines(name: str | None) -> tuple[str, ...]:

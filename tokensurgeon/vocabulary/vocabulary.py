@@ -54,9 +54,12 @@ class Vocabulary:
         Where it was loaded from.
     notes : tuple of str
         Differences from the original library, for a tokenizer that was rebuilt from its file.
+    edited : bool
+        Whether `tokenizer` is no longer the one in `folder`: see `with_tokenizer`.
     """
 
     notes: tuple[str, ...] = ()
+    edited: bool = False
 
     def __init__(
         self,
@@ -73,13 +76,14 @@ class Vocabulary:
             tokenizer.model.dropout = None
         self.tokenizer = tokenizer
         self.raw_config: dict[str, Any] = dict(config or {})
+        self.special_tokens_map: dict[str, Any] = dict(special_tokens_map or {})
         self.folder = folder
         self.chat_template = chat_template or _template_of(self.raw_config)
         self._parts: Parts = read_parts(tokenizer)
         self.spellings: tuple[str | None, ...] = _spellings(tokenizer)
         self.n_rows = len(self.spellings)
         self._id_of = {s: i for i, s in enumerate(self.spellings) if s is not None}
-        named = {**(special_tokens_map or {}), **self.raw_config}
+        named = {**self.special_tokens_map, **self.raw_config}
         roles, special = find_roles(named, self._parts, self._id_of)
         in_model = tokenizer.get_vocab(with_added_tokens=False)
         kinds = find_kinds(self.spellings, self._parts, roles, special, in_model)
@@ -102,6 +106,21 @@ class Vocabulary:
     def __repr__(self) -> str:
         where = f", {self.folder.name!r}" if self.folder is not None else ""
         return f"Vocabulary({self._parts.model_type}, {self.n_rows} rows{where})"
+
+    def with_tokenizer(self, tokenizer: Tokenizer) -> Vocabulary:
+        """Return the vocabulary of a changed tokenizer, with this one's configuration and folder.
+
+        The folder's tokenizer.json is then not the tokenizer's, and `edited` says so.
+        """
+        edited = Vocabulary(
+            tokenizer,
+            self.raw_config,
+            special_tokens_map=self.special_tokens_map,
+            chat_template=self.chat_template,
+            folder=self.folder,
+        )
+        edited.notes, edited.edited = self.notes, True
+        return edited
 
     # Ids
 

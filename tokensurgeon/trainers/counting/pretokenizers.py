@@ -61,6 +61,18 @@ _UPPER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
 _LOWER = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 
 
+def number_pattern(digits: str) -> str:
+    """Return the pattern of the groups into which a scheme cuts digits.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such scheme.
+    """
+    check_choice("digit scheme", digits, DIGITS)
+    return _NUMBERS[digits]
+
+
 def pattern(name: str, digits: str) -> str | None:
     """Return the pattern of a preset with a scheme for digits; None where nothing is cut.
 
