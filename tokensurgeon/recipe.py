@@ -124,8 +124,8 @@ class Recipe(_Model):
     """The target tokenizer: a folder, file, model id, or how to train it; the donor's if None."""
     digits: Literal["source", "target"] = "target"
     """Whose cut of digit runs the new tokenizer has: `target` leaves its own; `source` puts the
-    source's (single digits, or groups of three) before it, as far as the target's tokens can. Its
-    tokens with longer runs keep their ids and are never written."""
+    source's (single digits, or groups of three) before it, and is refused where the target cannot
+    take it. Tokens that are then never written keep their ids."""
     donor: str | None = None
     """A model that has the target tokenizer; only its vocabulary rows are read."""
     for_draft: str | None = None

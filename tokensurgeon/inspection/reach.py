@@ -134,8 +134,8 @@ def no_longer_reached(before: Vocabulary, after: Vocabulary) -> tuple[int, ...]:
         (i, (data or b"").decode("utf-8", "ignore")) for i, data in enumerate(after.token_bytes)
     )
     digits = {i for i, text in texts if any(map(str.isnumeric, text))}
-    lost, never = (find_unreachable(one, ids=digits) for one in (after, before))
-    return tuple(sorted({*lost.never, *lost.suspects} - {*never.never, *never.suspects}))
+    now, then = (find_unreachable(one, ids=digits) for one in (after, before))
+    return tuple(sorted({*now.never, *now.suspects} - {*then.never, *then.suspects}))
 
 
 def _unreached(
