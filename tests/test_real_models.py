@@ -8,6 +8,7 @@ import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_rotary_rows_come_back_in_their_order(n_heads: int) -> None:
     assert np.array_equal(gguf_models.halves_apart(side_by_side(rows, n_heads), n_heads), rows)
 
 
-def llama_fields() -> dict[str, object]:
+def llama_fields() -> dict[str, Any]:
     """The fields of a Llama of 4 query heads, 2 key heads and 8 rows a head."""
     tokens = ["<|im_start|>", "a", "b", "ab", "1", "2", "12"]
     sizes = {"embedding_length": 32, "feed_forward_length": 24, "block_count": 1}
@@ -149,7 +150,7 @@ def test_a_token_that_takes_no_part_is_in_no_merge() -> None:
     assert merges == []
 
 
-def gemma_fields() -> dict[str, object]:
+def gemma_fields() -> dict[str, Any]:
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<unused0>", "  ", " ", "a", "b", "ab", " a"]
     kinds = [3, 3, 3, 3, 4, 4, 1, 1, 1, 1, 1]
     scores = [0.0] * 5 + [-1000.0, -5.0, -6.0, -7.0, -1.0, -2.0]
@@ -169,7 +170,7 @@ def gemma_fields() -> dict[str, object]:
 def test_a_gemma_marks_spaces_and_spells_in_bytes() -> None:
     fields = gemma_fields()
     tokenizer = gguf_models.convert_gemma(fields).tokenizer
-    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    tokens = fields["tokenizer.ggml.tokens"]
     encoded = tokenizer.encode("ab a  é<unused0>").ids
     after = [tokens.index(name) for name in ("<0xC3>", "<0xA9>", "<unused0>")]
     assert encoded == [2, tokens.index("ab"), tokens.index(" a"), tokens.index("  "), *after]
