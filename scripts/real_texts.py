@@ -62,9 +62,9 @@ def split(articles: Sequence[str], n_bytes: int) -> tuple[list[str], list[str]]:
 
 
 def first_lines(text: str, n_bytes: int) -> str:
-    """Return the whole lines that fit into the first `n_bytes` bytes of a text."""
+    """Return the whole lines in the first `n_bytes` bytes of a text; the bytes if there is none."""
     start = text.encode()[:n_bytes].decode(errors="ignore")
-    return start if len(start) == len(text) else start[: start.rfind("\n") + 1].rstrip("\n")
+    return start if len(start) == len(text) else start.rpartition("\n")[0] or start
 
 
 def write_texts(assets: Path, state: Path, n_bytes: int) -> Texts:

@@ -36,6 +36,7 @@ def test_an_article_that_is_too_long_is_left_out_whole() -> None:
 def test_first_lines_are_whole_and_fit() -> None:
     assert real_texts.first_lines("één\ntwo\nthree", 10) == "één\ntwo"
     assert real_texts.first_lines("one\ntwo", 10) == "one\ntwo"
+    assert real_texts.first_lines("onetwothree", 6) == "onetwo"
 
 
 def make_corpora(folder: Path) -> Path:
@@ -111,6 +112,18 @@ def test_only_the_default_is_fitted_to_text(tmp_path: Path) -> None:
     assert plain[plain.index("--calibrate") + 1] == "none"
     assert "--untie" in plain
     assert str(texts.held) not in fitted + plain
+
+
+def test_seeds_are_those_of_the_default() -> None:
+    command = ["measure_real_pairs.py", "models", "--state", "state", "--seeds", "0,1,2"]
+    command += ["--only", "smollm2-gpt2", "--sides", "tied", "--methods", "subword-mean,default"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        runs = list(pairs.planned(pairs.parse()))
+    assert [(run.method, run.seed) for run in runs] == [
+        ("subword-mean", 0),
+        *((pairs.DEFAULT, seed) for seed in range(3)),
+    ]
 
 
 def record(method: str, gap: float, **changed: Any) -> dict[str, Any]:
