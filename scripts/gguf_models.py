@@ -107,6 +107,7 @@ def halves_apart(rows: Float32, n_heads: int) -> Float32:
 
     Examples
     --------
+    >>> import numpy as np
     >>> halves_apart(np.array([[0], [2], [1], [3]], dtype=np.float32), 1).ravel().tolist()
     [0.0, 1.0, 2.0, 3.0]
     """

