@@ -17,12 +17,13 @@ trained-limit`, where a pair has one. With -o each pair's page is written into t
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from measuring import documents_file
 
 from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, words
@@ -174,10 +175,7 @@ def head(path: Path, n_bytes: int, folder: Path) -> Path:
             if size < n_bytes and text.strip():
                 texts.append(text)
                 size += len(text.encode())
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{path.stem}-{n_bytes}.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
-    return file
+    return documents_file(folder / f"{path.stem}-{n_bytes}.jsonl", texts)
 
 
 def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comparison:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
+
+from measuring import run_measured
 
 from tokensurgeon.progress import peak_memory
 from tokensurgeon.text.corpus import read_documents
@@ -95,20 +95,18 @@ def main() -> int:
     for method in args.only:
         encoders = ("bpe",) if method == STOCK else METHODS_BY_NAME[method].encoders
         for encoder in encoders:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             command = [sys.executable, __file__, args.train, *args.held_out, "--size",
                        str(args.size), "--encoder", encoder, "--only", method]  # fmt: skip
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            figures = json.loads(run.stdout)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            printed, cost = run_measured(command)
+            figures = json.loads(printed)
             rate = figures["bytes_per_token"]
             if method == "bpe":
                 plain[encoder] = rate
             same = rate / plain[encoder] if encoder in plain else float("nan")
             merges = rate / plain["bpe"] if "bpe" in plain else float("nan")
             print(f"| {method} | {encoder} | {rate:.3f} | {same:.3f} | {merges:.3f} | "
-                  f"{figures['seconds']:.0f} | {cpu:.0f} | {figures['peak'] / 2**30:.1f} | "
+                  f"{figures['seconds']:.0f} | {cost.cpu_seconds:.0f} | "
+                  f"{figures['peak'] / 2**30:.1f} | "
                   f"{figures['encoding']:.2f} |", flush=True)  # fmt: skip
     return 0
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "scripts" / "sweep_architectures.py"
+from tests.scripts import script
+
 REFUSED = ("gemma3n_text", "gemma4_text", "moshi")
 NOT_BUILT = ("zamba2", "granitemoehybrid", "dbrx")
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sweep_architectures", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-sweep = script()
+sweep = script("sweep_architectures")
 USED = [one for one in (*sweep.FAMILIES, *sweep.CLASSES) if one not in (*REFUSED, *NOT_BUILT)]
 SOME = (
     *("mamba", "deepseek_v3", "gpt_oss", "cohere", "opt"),
