@@ -7,7 +7,7 @@ rows really see, caught by hooks, so no family's scaling is repeated here. It do
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +130,19 @@ class LanguageModel:
             logits: Float32 = self._forward(self._tensor([ids])).logits[0].float().cpu().numpy()
         return logits
 
-    def nll(self, ids: Sequence[Sequence[int]]) -> list[Float64]:
+    def nll(
+        self,
+        ids: Sequence[Sequence[int]],
+        seen: Callable[[int, Float32], None] | None = None,
+    ) -> list[Float64]:
         """Return the loss in nats of each id given those before it, the first left out.
+
+        Parameters
+        ----------
+        ids : sequence of sequences of int
+        seen : callable(i, states), optional
+            Given the final states from which the losses of sequence i are, float32
+            (len - 1, width). Nothing calls it without a `plain_head`, or for a shorter sequence.
 
         Returns
         -------
@@ -166,6 +177,10 @@ class LanguageModel:
             of_batch = np.split(torch.cat(parts).double().cpu().numpy(), ends[:-1])
             for i, own in zip(members, of_batch, strict=True):
                 losses[i] = own
+            if seen is not None and not whole:
+                states = np.split(given.float().cpu().numpy(), ends[:-1])
+                for i, state in zip(members, states, strict=True):
+                    seen(i, state)
         return losses
 
     def generate(

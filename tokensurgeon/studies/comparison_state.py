@@ -24,7 +24,7 @@ from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import Session
 from tokensurgeon.text.corpus import read_documents
 
-SCHEMA = 1
+SCHEMA = 2
 """Of what is kept: a file of another one is measured again."""
 SOURCE = "source"
 
