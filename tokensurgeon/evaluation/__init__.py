@@ -9,7 +9,7 @@ from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.metrics import bits_per_byte, bootstrap_ratio, perplexity
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores, left_out_bytes, score
-from tokensurgeon.evaluation.spans import RELATIONS, SpanPart
+from tokensurgeon.evaluation.span_relations import RELATIONS, SpanPart
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [

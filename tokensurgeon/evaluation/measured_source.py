@@ -16,7 +16,7 @@ from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import TOKENS_PER_CALL, Scorer, Scores
-from tokensurgeon.evaluation.spans import begins_of, states_before
+from tokensurgeon.evaluation.span_relations import begins_of, states_before
 from tokensurgeon.evaluation.table import EntryResult
 from tokensurgeon.models.batches import batches_by_length
 from tokensurgeon.models.language_model import LanguageModel

@@ -27,7 +27,7 @@ from tokensurgeon.evaluation.metrics import (
 )
 from tokensurgeon.evaluation.model_kinds import frame_of
 from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
-from tokensurgeon.evaluation.spans import span_parts
+from tokensurgeon.evaluation.span_relations import span_parts
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents

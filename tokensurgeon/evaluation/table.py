@@ -12,7 +12,7 @@ from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
-from tokensurgeon.evaluation.spans import SpanPart
+from tokensurgeon.evaluation.span_relations import SpanPart
 
 _KEYS = {
     "n_bytes": "bytes",

@@ -65,10 +65,12 @@ def relations(source_ends: Ids, start: int, ends: Ids) -> Ids:
 
     Parameters
     ----------
-    source_ends, ends : int64 (n_source_tokens,), (n_tokens,)
-        Where the tokens of either end in the same bytes, ascending.
+    source_ends : int64 (n_source_tokens,)
+        Where the source's tokens end, ascending.
     start : int
-        Where the first of both begin.
+        Where the first token of either begins.
+    ends : int64 (n_tokens,)
+        Where the tokens end; the last ends where the source's last does.
 
     Notes
     -----

@@ -15,7 +15,7 @@ from tests.world import SENTENCES, make_model, make_tokenizer, permute
 from tokensurgeon.alignment import align
 from tokensurgeon.evaluation import Entry, EntryResult, evaluate, measured_source
 from tokensurgeon.evaluation.scoring import Scores
-from tokensurgeon.evaluation.spans import RELATIONS, relations, span_parts, states_before
+from tokensurgeon.evaluation.span_relations import RELATIONS, relations, span_parts, states_before
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
