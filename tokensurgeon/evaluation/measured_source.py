@@ -82,7 +82,6 @@ class MeasuredSource:
         model = _with_states(entry.model)
         if model is None or self._model is None or model.width != self._model.width:
             return None
-        head = model.head
         losses = [np.zeros(len(ids)) for ids in own.token_ids]
         chosen = np.flatnonzero(own.comparable & self.scores.comparable)
         for i, states in self._states(chosen):
@@ -92,7 +91,7 @@ class MeasuredSource:
             known = index >= 0
             # The first states of a chunk may stand before what is left out for all.
             scored = states[len(states) - len(theirs) :]
-            losses[i][known] = head.nll(scored[index[known]], own.token_ids[i][known])
+            losses[i][known] = model.nll_after(scored[index[known]], own.token_ids[i][known])
         return losses
 
     def _states(self, chosen: Ids) -> Iterator[tuple[int, Float32]]:
