@@ -26,7 +26,7 @@ from pathlib import Path
 from measuring import documents_file
 
 from tokensurgeon import Recipe, initialisers
-from tokensurgeon.report import gap, words
+from tokensurgeon.report import gap, span_tables, words
 from tokensurgeon.studies.compare import Comparison, compare
 from tokensurgeon.studies.comparison_state import file_name
 from tokensurgeon.studies.gap_closed import KnownLimit
@@ -286,8 +286,21 @@ def section(pair: Pair, table: Comparison) -> str:
     best = next((row["method"] for row in table.rows if row["gap"] is not None), None)
     if best is not None:
         largest = gap.largest(gap.parts(table.evaluation[best].to_dict()))
-        lines += [f"`{best}`: {largest}." if largest else "", ""]
+        lines += [f"`{best}`: {largest}." if largest else "", "", *spans(table)]
     return "\n".join(lines)
+
+
+def spans(table: Comparison) -> list[str]:
+    """Return the loss of each method by how its tokens stand to the source's."""
+    entries = [entry.to_dict() for entry in table.evaluation.entries]
+    body = [["", *span_tables.headings(entries)], *span_tables.rows(entries)]
+    body.insert(1, ["---"] * len(body[0]))
+    return [
+        "The loss by how tokens stand to the source's on the same text:",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in body),
+        "",
+    ]
 
 
 def stages(pair: Pair, table: Comparison) -> list[str]:

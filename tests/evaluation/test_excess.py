@@ -13,6 +13,7 @@ from tokensurgeon.evaluation import (
     Entry,
     EntryResult,
     EvaluationProtocol,
+    MeasuredSource,
     evaluate,
     loss_on_spans,
     token_kind,
@@ -75,7 +76,7 @@ def test_a_protocol_scores_one_model_at_a_time_as_a_table_does(source, other, te
     together = evaluate([source, other], texts)
     limits = [(e.vocabulary, e.model.max_positions) for e in (source, other)]
     protocol = EvaluationProtocol.fix(limits, texts)
-    first = protocol.score(source)
-    alone = protocol.result(other, protocol.score(other), first)
-    assert alone == together["other"]
+    first = MeasuredSource(protocol, source)
+    assert first.own_result() == together["source"]
+    assert first.result(other) == together["other"]
     assert protocol.sha256 == together.sha256

@@ -44,6 +44,24 @@ def test_losses_are_those_of_the_logits(
         np.testing.assert_allclose(losses, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("family", "tied"), CASES)
+def test_losses_are_those_after_the_states_that_are_shown(
+    model_of: Callable[..., Path], family: str, tied: bool, dtype: str
+) -> None:
+    model = load_model(model_of(family, tied), dtype=dtype)
+    shown: dict[int, np.ndarray] = {}
+    for i, losses in enumerate(model.nll(IDS, shown.__setitem__)):
+        if len(IDS[i]) < 2:
+            assert i not in shown
+            continue
+        assert shown[i].dtype == np.float32
+        after = model.nll_after(shown[i], np.array(IDS[i][1:]))
+        np.testing.assert_allclose(after, losses, rtol=1e-6)
+    assert shown
+    assert model.nll_after(np.zeros((0, model.width), np.float32), np.zeros(0, int)).size == 0
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gptj"])
 def test_rotary_models_see_distances_and_not_positions(
     model_of: Callable[..., Path], family: str

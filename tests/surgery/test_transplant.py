@@ -257,6 +257,28 @@ def test_untying_says_what_it_costs_and_what_it_buys(
     assert f"the second matrix adds {two.report.rows.total * 32 * 4 // 1000} kB and {said}" in card
 
 
+def test_the_result_and_the_baselines_each_have_the_split_by_cuts(
+    checkpoints: Checkpoints, world: Path
+) -> None:
+    report = transplant(
+        source=str(checkpoints()),
+        tokenizer=str(world / "target"),
+        init={"input": "mean", "output": "mean"},
+        baselines=["subword-mean"],
+        text={"evaluation": [str(world / "evaluation.jsonl")]},
+    ).report
+    splits = {entry["name"]: entry["by_span"] for entry in report.evaluation["entries"]}
+    assert splits.pop("source") is None
+    assert set(splits) == {"patched", "subword-mean"}
+    same = ("relation", "tokens", "bytes", "source_bits_per_byte")
+    ours, theirs = splits.values()
+    assert [[part[key] for key in same] for part in ours] == [
+        [part[key] for key in same] for part in theirs
+    ]
+    assert ours[0]["relation"] == "one source token"
+    assert ours[0]["on_source_states"] != theirs[0]["on_source_states"] > 0
+
+
 def test_comparing_puts_every_method_under_one_protocol(
     checkpoints: Checkpoints, world: Path, donor: Path
 ) -> None:

@@ -5,19 +5,24 @@ from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import loss_on_spans
 from tokensurgeon.evaluation.generation import measure_generation
+from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.metrics import bits_per_byte, bootstrap_ratio, perplexity
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores, left_out_bytes, score
+from tokensurgeon.evaluation.span_relations import RELATIONS, SpanPart
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 
 __all__ = [
+    "RELATIONS",
     "DraftResult",
     "Entry",
     "EntryResult",
     "Evaluation",
     "EvaluationProtocol",
+    "MeasuredSource",
     "Part",
     "Scores",
+    "SpanPart",
     "bits_per_byte",
     "bootstrap_ratio",
     "evaluate",

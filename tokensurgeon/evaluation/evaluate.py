@@ -16,10 +16,10 @@ from tokensurgeon.alignment import align
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.generation import Generator, measure_generation
+from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.model_kinds import kind_of_all
 from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
-from tokensurgeon.evaluation.scoring import Scores
-from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.evaluation.table import Evaluation
 from tokensurgeon.models import load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_corpus
@@ -76,12 +76,8 @@ def evaluate(
         seed=seed,
         kind=kind_of_all([entry.model.kind for entry in entries]),
     )
-    results: list[EntryResult] = []
-    first: Scores | None = None
-    for entry in entries:
-        scores = protocol.score(entry, progress)
-        results.append(protocol.result(entry, scores, first))
-        first = first or scores
+    source = MeasuredSource(protocol, entries[0], progress, lend=len(entries) > 1)
+    results = [source.own_result(), *map(source.result, entries[1:])]
     for i, entry in enumerate(entries if generate else ()):
         if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
             raise EvaluationError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.alignment import Alignment
-from tokensurgeon.arrays import Ids, Mask
+from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import kind_label, match_label, split_by
@@ -28,6 +28,7 @@ from tokensurgeon.evaluation.metrics import (
 from tokensurgeon.evaluation.model_kinds import frame_of
 from tokensurgeon.evaluation.numbers import number_loss
 from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
+from tokensurgeon.evaluation.span_relations import span_parts
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
@@ -150,18 +151,28 @@ class EvaluationProtocol:
             progress=progress,
         )
 
-    def result(self, entry: Entry, own: Scores, first: Scores | None = None) -> EntryResult:
-        """Return the figures of one model, with its gap to `first` if that is given."""
+    def result(
+        self,
+        entry: Entry,
+        own: Scores,
+        first: Scores | None = None,
+        on_states: Sequence[Float64] | None = None,
+    ) -> EntryResult:
+        """Return the figures of one model, with its gap to `first` if that is given.
+
+        `on_states` are losses on the first's states, as in `span_parts`.
+        """
         nll, n_bytes, n_tokens = totals(own)
         known = n_bytes > 0 and n_tokens > 0
         token_perplexity = perplexity(nll, n_tokens) if known else None
-        difference = ratio = excess = None
+        difference = ratio = excess = by_span = None
         if first is not None and known and (own.comparable & first.comparable).any():
             difference = bootstrap_ratio(own, first, self.seed)
             both = own.comparable & first.comparable
             mine, theirs = totals(own, both), totals(first, both)
             ratio = perplexity(mine[0], mine[2]) / perplexity(theirs[0], theirs[2])
             excess = excess_parts(own, first, entry.vocabulary, entry.alignment)
+            by_span = span_parts(own, first, on_states)
         return EntryResult(
             name=entry.name,
             bits_per_byte=bits_per_byte(nll, n_bytes) if known else None,
@@ -180,6 +191,7 @@ class EvaluationProtocol:
             by_kind=split_by(own, entry.vocabulary, kind_label(entry.vocabulary)),
             excess=excess,
             numbers=number_loss(own, self.chunks),
+            by_span=by_span,
         )
 
     def table(self, results: Sequence[EntryResult]) -> Evaluation:

@@ -13,6 +13,7 @@ from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 from tokensurgeon.evaluation.numbers import NumberLoss
+from tokensurgeon.evaluation.span_relations import SpanPart
 
 _KEYS = {
     "n_bytes": "bytes",
@@ -50,6 +51,8 @@ class EntryResult:
     by_kind : dict of Part
     excess : tuple of Excess, or None
         Where the gap comes from, both models' losses on the same bytes; None for the first.
+    by_span : tuple of SpanPart, or None
+        The loss by how tokens stand to the first entry's on the same text; None for the first.
     generation : Generation or None
     numbers : NumberLoss or None
         The loss on digits; None where the text has none.
@@ -69,6 +72,7 @@ class EntryResult:
     by_match: dict[str, Part] | None
     by_kind: dict[str, Part]
     excess: tuple[Excess, ...] | None = None
+    by_span: tuple[SpanPart, ...] | None = None
     generation: Generation | None = None
     numbers: NumberLoss | None = None
 
@@ -81,7 +85,8 @@ class EntryResult:
         """Return the figures as plain values, ready for JSON."""
         figures = {_KEYS.get(name, name): value for name, value in asdict(self).items()}
         excess = None if self.excess is None else [part.to_dict() for part in self.excess]
-        return figures | {"excess": excess, "comparable": self.comparable}
+        by_span = None if self.by_span is None else [asdict(part) for part in self.by_span]
+        return figures | {"excess": excess, "by_span": by_span, "comparable": self.comparable}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> EntryResult:
@@ -96,6 +101,7 @@ class EntryResult:
             "by_match": parts,
             "by_kind": parts,
             "excess": lambda data: tuple(map(Excess.from_dict, data)),
+            "by_span": lambda data: tuple(SpanPart(**part) for part in data),
             "generation": lambda data: Generation(**data),
             "numbers": lambda data: NumberLoss(**data),
         }

@@ -7,13 +7,13 @@ rows really see, caught by hooks, so no family's scaling is repeated here. It do
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Float64, blocks
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
 from tokensurgeon.checkpoint.checkpoint import max_positions
 from tokensurgeon.checkpoint.embeddings import CAUSAL, position_offset
 from tokensurgeon.errors import CheckpointError, EvaluationError
@@ -130,8 +130,19 @@ class LanguageModel:
             logits: Float32 = self._forward(self._tensor([ids])).logits[0].float().cpu().numpy()
         return logits
 
-    def nll(self, ids: Sequence[Sequence[int]]) -> list[Float64]:
+    def nll(
+        self,
+        ids: Sequence[Sequence[int]],
+        seen: Callable[[int, Float32], None] | None = None,
+    ) -> list[Float64]:
         """Return the loss in nats of each id given those before it, the first left out.
+
+        Parameters
+        ----------
+        ids : sequence of sequences of int
+        seen : callable(i, states), optional
+            Given the final states from which the losses of sequence i are, float32
+            (len - 1, width). Nothing calls it without a `plain_head`, or for a shorter sequence.
 
         Returns
         -------
@@ -139,12 +150,12 @@ class LanguageModel:
             From a float32 log-softmax, computed in blocks bounded in memory.
         """
         import torch
-        from torch.nn.functional import cross_entropy
 
         self._check(ids, None)
         losses = [np.zeros(max(len(sequence) - 1, 0)) for sequence in ids]
-        whole, step = not self.plain_head, max(1, LOSS_LOGITS // self.n_rows)
-        for members, padded in padded_batches(ids, step if whole else TOKENS_PER_BATCH, shortest=2):
+        whole = not self.plain_head
+        limit = max(1, LOSS_LOGITS // self.n_rows) if whole else TOKENS_PER_BATCH
+        for members, padded in padded_batches(ids, limit, shortest=2):
             batch = self._tensor(padded)
             lengths = torch.tensor([len(ids[i]) for i in members], device=batch.device)
             real = torch.arange(1, batch.shape[1], device=batch.device) < lengths[:, None]
@@ -153,20 +164,36 @@ class LanguageModel:
                     given = self._forward(batch).logits[:, :-1].float()[real]
                 else:
                     given = self._run(batch, self.n_layers, None)[:, :-1][real]
-                goals = batch[:, 1:][real]
-                parts = [
-                    cross_entropy(
-                        given[block] if whole else self._head(given[block]),
-                        goals[block],
-                        reduction="none",
-                    )
-                    for block in blocks(len(goals), step)
-                ]
+                of_all = self._losses(given, batch[:, 1:][real], whole)
             ends = np.cumsum([len(ids[i]) - 1 for i in members])
-            of_batch = np.split(torch.cat(parts).double().cpu().numpy(), ends[:-1])
-            for i, own in zip(members, of_batch, strict=True):
+            for i, own in zip(members, np.split(of_all, ends[:-1]), strict=True):
                 losses[i] = own
+            if seen is not None and not whole:
+                states = np.split(given.float().cpu().numpy(), ends[:-1])
+                for i, state in zip(members, states, strict=True):
+                    seen(i, state)
         return losses
+
+    def nll_after(self, states: Float32, tokens: Ids) -> Float64:
+        """Return the loss in nats of a token after each final state, as `nll` computes it.
+
+        Parameters
+        ----------
+        states : float32 (n_states, width)
+            Of this model or of another; this one has a `plain_head`.
+        tokens : int64 (n_states,)
+
+        Returns
+        -------
+        float64 (n_states,)
+        """
+        import torch
+
+        if not len(states):
+            return np.zeros(0)
+        with torch.inference_mode():
+            given = torch.from_numpy(states).to(self.device, self.model.dtype)
+            return self._losses(given, torch.from_numpy(tokens).to(self.device), whole=False)
 
     def generate(
         self,
@@ -296,6 +323,20 @@ class LanguageModel:
         """Return final logits, in float32, of what the output matrix gives in its own dtype."""
         raw = self.model.get_output_embeddings()(states).float()
         return shape_logits(raw, self.logit_scale, self.softcap)
+
+    def _losses(self, given: torch.Tensor, goals: torch.Tensor, whole: bool) -> Float64:
+        """Return the loss of each goal after final states, or from `whole` logits, in blocks."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        parts = [
+            cross_entropy(
+                given[block] if whole else self._head(given[block]), goals[block], reduction="none"
+            )
+            for block in blocks(len(goals), LOSS_LOGITS // self.n_rows)
+        ]
+        losses: Float64 = torch.cat(parts).double().cpu().numpy()
+        return losses
 
     def _forward(self, batch: torch.Tensor, positions: torch.Tensor | None = None) -> Any:
         extra: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import decisions, gap, words
+from tokensurgeon.report import decisions, gap, span_tables, words
 from tokensurgeon.report.pages import fill
 from tokensurgeon.report.surgery_report import SurgeryReport
 
@@ -23,6 +23,7 @@ def _row(cells: Sequence[str]) -> _Row:
 def model_card(report: SurgeryReport) -> str:
     """Return the card: what was done, how it compares, its limits, how to load and repeat it."""
     sides, parts = report.sides("both"), gap.patched_parts(report)
+    entries = (report.evaluation or {}).get("entries", ())
     return fill(
         "card.md.jinja",
         _in_cell,
@@ -35,6 +36,8 @@ def model_card(report: SurgeryReport) -> str:
         gap=gap.table(parts),
         largest=gap.largest(parts),
         on_numbers=gap.on_numbers(report),
+        span_headings=span_tables.headings(entries),
+        spans=span_tables.rows(entries),
         number=words.number,
         untying=words.untying(report),
         choice=decisions.choice_rows(report),

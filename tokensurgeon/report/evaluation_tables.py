@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import words
+from tokensurgeon.report import span_tables, words
 from tokensurgeon.report.tables import figures_table, say
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     entry = evaluation.entries[-1]
     if entry.by_match:
         console.print(_parts("tokens that the first has, or lacks", entry.by_match))
+    if entry.by_span:
+        console.print(_spans(entry))
     if entry.by_kind:
         console.print(_parts("by kind of token", entry.by_kind))
     say(console, *_notes(evaluation))
@@ -72,6 +74,15 @@ def _parts(title: str, parts: dict[str, Part]) -> Table:
         table.add_row(
             name, f"{part.bits_per_byte:.4f}", f"{part.tokens:,}", f"{part.mean_nats:.3f}"
         )
+    return table
+
+
+def _spans(entry: EntryResult) -> Table:
+    entries = [{**entry.to_dict(), "name": PurePath(entry.name).name or entry.name}]
+    names, *columns = span_tables.headings(entries), *span_tables.rows(entries)
+    table = figures_table("how tokens stand to the first's", *(column[0] for column in columns))
+    for name, *cells in zip(names, *(column[1:] for column in columns), strict=True):
+        table.add_row(name, *cells)
     return table
 
 

@@ -66,14 +66,14 @@ def parts(entry: Mapping[str, Any] | None) -> list[Part]:
 
 def patched_parts(report: SurgeryReport) -> list[Part]:
     """Return the parts of the patched model's gap."""
-    return _parts_of("patched", report.evaluation)
+    return parts(words.entry_of(report.evaluation, "patched"))
 
 
 def of_best(comparison: Mapping[str, Any]) -> tuple[str | None, list[Part]]:
     """Return the first method of a comparison that has a gap, and the parts of that."""
     figures = map(words.figure_of, comparison["rows"])
     best = next((f.name for f in figures if f.gap is not None and f.error is None), None)
-    return best, _parts_of(best, comparison["evaluation"])
+    return best, parts(words.entry_of(comparison["evaluation"], best))
 
 
 def table(parts: Sequence[Part]) -> list[Part]:
@@ -129,11 +129,6 @@ def on_numbers(report: SurgeryReport) -> str | None:
         f"Numbers: {bits[0]:.4f} bits per digit in the source, {bits[1]:.4f} patched "
         f"({bits[1] - bits[0]:+.4f}; {words.count(patched['digits'], 'digit')})"
     )
-
-
-def _parts_of(name: str | None, evaluation: Mapping[str, Any] | None) -> list[Part]:
-    entries = (evaluation or {}).get("entries", ())
-    return parts(next((entry for entry in entries if entry["name"] == name), None))
 
 
 def _joined(name: str, several: Sequence[Part]) -> Part | None:

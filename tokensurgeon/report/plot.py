@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import MissingExtraError, UsageError
-from tokensurgeon.report import gap, words
+from tokensurgeon.report import gap, span_tables, words
 from tokensurgeon.report.pages import fill, write_whole
 from tokensurgeon.report.words import Figure
 
@@ -86,6 +86,7 @@ def page(comparison: Mapping[str, Any]) -> str:
     figures = [words.figure_of(row) for row in comparison["rows"]]
     measured = [figure for figure in figures if figure.error is None]
     best, parts = gap.of_best(comparison)
+    entries = comparison["evaluation"]["entries"]
     return fill(
         "comparison.html.jinja",
         facts=comparison["facts"],
@@ -101,6 +102,8 @@ def page(comparison: Mapping[str, Any]) -> str:
         best=best,
         gap=gap.table(parts),
         largest=gap.largest(parts),
+        span_headings=span_tables.headings(entries),
+        spans=span_tables.rows(entries),
         number=words.number,
         percent=words.percent,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import decisions, gap, words
+from tokensurgeon.report import decisions, gap, span_tables, words
 from tokensurgeon.report.surgery_report import SideReport, SurgeryReport
 from tokensurgeon.report.tables import figures_table, say
 
@@ -28,7 +28,8 @@ def print_report(console: Console, report: SurgeryReport) -> None:
             table.add_row(figure.name, *figure.cells())
         console.print(table)
         parts = gap.patched_parts(report)
-        say(console, *words.notes(figures), gap.in_short(parts), gap.largest(parts))
+        spans = span_tables.in_short(words.entry_of(report.evaluation, "patched"))
+        say(console, *words.notes(figures), gap.in_short(parts), gap.largest(parts), spans)
         say(console, gap.on_numbers(report))
     elif not report.dry_run and report.not_evaluated:
         say(console, f"not measured: {report.not_evaluated}")
@@ -101,7 +102,9 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
     console.print(comparison_table(comparison["rows"], console.width))
     best, parts = gap.of_best(comparison)
     worst = gap.largest(parts)
-    say(console, *comparison["facts"]["notes"], worst and f"{best}: {worst}")
+    spans = span_tables.in_short(words.entry_of(comparison["evaluation"], best))
+    said = [f"{best}: {line}" for line in (worst, spans) if line]
+    say(console, *comparison["facts"]["notes"], *said)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:

@@ -113,6 +113,12 @@ def figures(report: SurgeryReport) -> list[Figure]:
     return lines
 
 
+def entry_of(evaluation: Mapping[str, Any] | None, name: str | None) -> Mapping[str, Any] | None:
+    """Return the entry of an evaluation by its name, None where it has none such."""
+    entries = (evaluation or {}).get("entries", ())
+    return next((entry for entry in entries if entry["name"] == name), None)
+
+
 def notes(figures: Sequence[Figure]) -> list[str]:
     """Say which figures leave chunks out (such a line cannot be ranked), and what is random."""
     lines = [

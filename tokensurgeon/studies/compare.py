@@ -12,12 +12,18 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import TokensurgeonError, UsageError
-from tokensurgeon.evaluation import Entry, EntryResult, Evaluation, EvaluationProtocol
-from tokensurgeon.evaluation.scoring import Scores
+from tokensurgeon.evaluation import (
+    Entry,
+    EntryResult,
+    Evaluation,
+    EvaluationProtocol,
+    MeasuredSource,
+)
 from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
@@ -188,20 +194,19 @@ def _fix_protocol(session: Session, texts: Sequence[str]) -> EvaluationProtocol:
 
 
 class _Run:
-    """What the methods of one comparison share: the source's scores, once they are needed."""
+    """What the methods of one comparison share: the source, measured once it is needed."""
 
     def __init__(
         self, session: Session, protocol: EvaluationProtocol, state: ComparisonState, seeds: int
     ) -> None:
         self.session, self.protocol, self.state, self.seeds = session, protocol, state, seeds
-        self._scores: Scores | None = None
         self._fitted: dict[int, tuple[Method, CalibratedRows]] = {}
 
     def source(self) -> dict[str, Any]:
         """Return the source's row and entry."""
         measured = self.state.load(SOURCE)
         if measured is None:
-            result = self.protocol.result(self._source_entry(), self._first())
+            result = self._measured_source.own_result()
             measured = {"row": _row(SOURCE, result), "entry": result.to_dict()}
             self.state.save(SOURCE, measured)
         return measured
@@ -220,9 +225,9 @@ class _Run:
         return measured
 
     def _measured(self, method: Method) -> dict[str, Any]:
-        session, first = self.session, self._first()
+        session = self.session
         patched = self._rows(session, method)
-        result = self._result(session, method, patched, first)
+        result = self._result(session, method, patched)
         row = _row(method.label, result)
         row["seconds"] = round(patched.seconds, 3)
         row["donor"] = patched.used_donor
@@ -274,21 +279,17 @@ class _Run:
             self.state.save(name, source)
         return float(measured["row"]["bits_per_byte"] - source["entry"]["bits_per_byte"])
 
-    def _source_entry(self) -> Entry:
-        return Entry(SOURCE, self.session.model, self.session.alignment.source)
+    @cached_property
+    def _measured_source(self) -> MeasuredSource:
+        session = self.session
+        entry = Entry(SOURCE, session.model, session.alignment.source)
+        return MeasuredSource(self.protocol, entry, session.progress)
 
-    def _first(self) -> Scores:
-        if self._scores is None:
-            self._scores = self.protocol.score(self._source_entry(), self.session.progress)
-        return self._scores
-
-    def _result(
-        self, session: Session, method: Method, rows: PatchedRows, first: Scores
-    ) -> EntryResult:
+    def _result(self, session: Session, method: Method, rows: PatchedRows) -> EntryResult:
         alignment = session.alignment
         model = patched_model(session, rows)
         entry = Entry(method.label, model, alignment.target, alignment=alignment)
-        return self.protocol.result(entry, self.protocol.score(entry, session.progress), first)
+        return self._measured_source.result(entry)
 
     def _seed_range(self, method: Method, measured: dict[str, Any]) -> list[float] | None:
         """Repeat a random method with other seeds; None for one that is not."""
@@ -300,7 +301,7 @@ class _Run:
                 rows = self._rows(other, method)
                 again = {"rows": rows_hash(rows), "bits_per_byte": figures[0]}
                 if again["rows"] != measured["rows"]:
-                    result = self._result(other, method, rows, self._first())
+                    result = self._result(other, method, rows)
                     again["bits_per_byte"] = result.bits_per_byte
                 self.state.save(method, again, repeat)
             if repeat == 1 and again["rows"] == measured["rows"]:
