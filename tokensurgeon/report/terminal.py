@@ -96,16 +96,21 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
 
     `comparison` is as the JSON of `tokensurgeon compare`.
     """
-    console.print(comparison_table(comparison["rows"], console.width))
+    facts = comparison["facts"]
+    after_steps = words.after_steps_heading(facts)
+    console.print(comparison_table(comparison["rows"], console.width, after_steps))
     best, parts = gap.of_best(comparison)
     worst = gap.largest(parts)
-    say(console, *comparison["facts"]["notes"], worst and f"{best}: {worst}")
+    say(console, *words.after_steps(facts), *facts["notes"], worst and f"{best}: {worst}")
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
+def comparison_table(
+    rows: Sequence[Mapping[str, Any]], width: int = 120, after_steps: str | None = None
+) -> Group:
     """Return a comparison's table; a method that failed has its reason below it.
 
-    On a narrow terminal seconds and what a method was given are left out; no figure is ever cut.
+    `after_steps` heads the figure after further training, where that was measured. On a narrow
+    terminal seconds and what a method was given are left out; no figure is ever cut.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -116,6 +121,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     columns = dict(
         zip(words.SHORT_HEADINGS, zip(*(f.cells() for f in measured), strict=True), strict=True)
     )
+    if after_steps is not None:
+        first = words.SHORT_HEADINGS[0]
+        second = tuple(words.number(figure.after_steps, 4) for figure in measured)
+        columns = {first: columns.pop(first), after_steps: second, **columns}
     if any(figure.closed is not None for figure in measured):
         columns["closed"] = tuple(words.percent(figure.closed) for figure in measured)
     if any(figure.gap_adapted is not None for figure in measured):
