@@ -1,4 +1,4 @@
-"""The figure after further training: the same steps for all, kept, ranked, or refused in a line."""
+"""The figure after further training: the same steps for all, kept, ranked, refused in a line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.studies.test_compare import LINES, Watch, row
 from tokensurgeon import Recipe, compare
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.trainer import Trainer
-from tokensurgeon.errors import SettingError, UsageError
+from tokensurgeon.errors import EvaluationError, SettingError, UsageError
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.studies import after_steps
 from tokensurgeon.studies.after_steps import AfterSteps, rank_correlation
@@ -45,7 +45,7 @@ def untimed(table: Comparison) -> dict[str, Any]:
 
 
 def loss(model: LanguageModel, text: TrainingText) -> float:
-    return float(np.concatenate(model.nll(text.sequences)).mean())
+    return float(np.concatenate(model.nll([one.tolist() for one in text.sequences])).mean())
 
 
 @pytest.fixture(params=["untied", "tied", "biased"])
@@ -267,11 +267,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_measured(
 def test_settings_that_make_no_sense_are_refused() -> None:
     for settings in ({"steps": -1}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}):
         with pytest.raises(SettingError, match="give"):
-            FurtherTraining(**settings)  # type: ignore[arg-type]
+            FurtherTraining(**settings)
 
 
 def test_weights_that_predict_nothing_are_said(recipe: Recipe) -> None:
-    with pytest.raises(Exception, match="give a lower --after-steps-rate"):
+    with pytest.raises(EvaluationError, match=r"1e\+30, give a lower --after-steps-rate"):
         compare(recipe, ["mean"], further=FurtherTraining(3, rate=1e30))
 
 

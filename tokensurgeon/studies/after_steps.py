@@ -7,7 +7,6 @@ Spearman's correlation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,8 @@ class AfterSteps:
         width = self._session.inputs.checkpoint.layout.width
         return {**self._training.to_dict(width), "seed": self._session.recipe.seed}
 
-    def bits_per_byte(self, entry: Entry, protocol: EvaluationProtocol) -> float:
-        """Return the figure of a model once it is trained further.
+    def bits_per_byte(self, entry: Entry, protocol: EvaluationProtocol) -> float | None:
+        """Return the figure of a model once it is trained further; None as for the first figure.
 
         Raises
         ------
@@ -110,36 +109,30 @@ class AfterSteps:
             progress=session.progress,
         )
         after = Entry(f"{entry.name} after {steps} steps", trained, entry.vocabulary)
-        result = protocol.result(after, protocol.score(after, session.progress))
-        bits = result.bits_per_byte
-        if bits is None or not math.isfinite(bits):
+        try:
+            scores = protocol.score(after, session.progress)
+        except EvaluationError as error:
             raise EvaluationError(
-                f"{after.name} predicts nothing at a learning rate of "
-                f"{self._training.rate_for(trained.width):g}: give a lower --after-steps-rate"
-            )
-        return bits
+                f"{error}: the learning rate was {self._training.rate_for(trained.width):g}, give "
+                "a lower --after-steps-rate"
+            ) from error
+        return protocol.result(after, scores).bits_per_byte
 
     def facts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return what the table says of the training, and of how far the figures agree, for JSON.
 
         Keys: steps, weights (``all`` or ``rows``), rate, tokens_per_step, warm_up, seed,
         text_bytes, passes (over the text, under the target's tokenizer), memory_bytes (see
-        `training_memory`), rank_correlation (None where it is not claimed), ranked (methods with
-        both figures), best and best_first (the best method by either figure).
+        `training_memory`), and those of `rank_facts`.
         """
         session = self._session
         n_tokens = self._text(session.alignment.target).n_tokens
-        ranked = [row for row in rows if row["error"] is None]
-        first, second = ([row[key] for row in ranked] for key in ("bits_per_byte", "after_steps"))
         return {
             **self._settings,
             "text_bytes": sum(len(text.encode()) for text in session.calibration_texts),
             "passes": self._training.steps * TOKENS_PER_STEP / n_tokens,
             "memory_bytes": self._memory,
-            "rank_correlation": rank_correlation(first, second),
-            "ranked": len(ranked),
-            "best": _best(ranked, "after_steps"),
-            "best_first": _best(ranked, "bits_per_byte"),
+            **rank_facts(rows),
         }
 
     def _text(self, vocabulary: Vocabulary) -> TrainingText:
@@ -170,6 +163,23 @@ def code_hash() -> str:
     return files_hash(sorted([*files, Path(further_training.__file__)]))
 
 
+def rank_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say how the two figures rank the methods of a comparison, the source left out.
+
+    Keys: ranked (methods with both figures), rank_correlation (None where it is not claimed), best
+    and best_first (the method with the lowest second and first figure; None where there is none).
+    """
+    ranked = [row for row in rows if row["error"] is None and row.get("after_steps") is not None]
+    first, second = ([row[key] for row in ranked] for key in ("bits_per_byte", "after_steps"))
+    names = [row["method"] for row in ranked]
+    return {
+        "ranked": len(ranked),
+        "rank_correlation": rank_correlation(first, second),
+        "best": names[second.index(min(second))] if names else None,
+        "best_first": names[first.index(min(first))] if names else None,
+    }
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Return Spearman's correlation of two figures of some methods.
 
@@ -180,7 +190,3 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
-
-
-def _best(rows: Sequence[Mapping[str, Any]], key: str) -> str | None:
-    return min(rows, key=lambda row: row[key])["method"] if rows else None

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 RATE = 3e-4
-"""Of all weights."""
+"""Of all weights. Fifty steps of it leave stories260K a little better on held-out text (0.878 to
+0.873 bits per byte), steps of 1e-3 spoil it (0.928)."""
 TOKENS_PER_STEP = 2048
 """Small batches: a million tokens are then hundreds of steps. It is the same for every model."""
 WARM_UP = 20
