@@ -151,7 +151,7 @@ def after_steps(facts: Mapping[str, Any]) -> list[str]:
     often = f"{passes:.2g} times" if passes < 10 else f"{passes:.0f} times"
     lines = [
         f"{heading}: bits per byte once {what} were trained on the calibration text "
-        f"({size(training['text_bytes'])}, read {often}); Adam, learning rate "
+        f"({size(training['text_bytes'])}, read about {often}); Adam, learning rate "
         f"{training['rate']:g}{unit} after a warm-up of {training['warm_up']} steps, "
         f"{training['tokens_per_step']:,} tokens a step, seed {training['seed']}, the same batches "
         f"in the same order for every method; the source alike on its own tokenizer",
