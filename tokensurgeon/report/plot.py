@@ -189,6 +189,7 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     axes.tick_params(axis="y", length=0)
     # Room for the figure beside the last point.
     span = max([*gaps, 1e-6]) - min([*gaps, 0.0])
-    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + 0.08 * span)
+    room = 0.08 if after_steps is None else 0.2
+    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + room * span)
     image.legend(marks, lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return image

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SHORTEST_NAME, SHORTEST_GIVEN = 16, 14
 """Columns that a method's name and what it was given take at least, where both are shown."""
+NARROWEST_NAME = 7
+"""Columns that are left for a name on a terminal of 70 columns with the figures there always are;
+with one more, others have to go."""
 
 
 def print_report(console: Console, report: SurgeryReport) -> None:
@@ -110,7 +113,8 @@ def comparison_table(
     """Return a comparison's table; a method that failed has its reason below it.
 
     `after_steps` heads the figure after further training, where that was measured. On a narrow
-    terminal seconds and what a method was given are left out; no figure is ever cut.
+    terminal seconds and what a method was given are left out, beside that figure also the ratio and
+    the bytes per token; no figure that is shown is ever cut.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -132,8 +136,10 @@ def comparison_table(
         columns["gap, adapted"] = tuple(adapted)
     seconds = tuple(words.number(figure.seconds, 1) for figure in measured)
     longest = max(len(figure.name) for figure in measured)
-    taken = sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())
-    room = width - taken - max(7, *map(len, seconds)) - 4
+    if after_steps is not None and width - _taken(columns) < NARROWEST_NAME:
+        for heading in words.SHORT_HEADINGS[-2:]:
+            del columns[heading]
+    room = width - _taken(columns) - max(7, *map(len, seconds)) - 4
     wide = room >= SHORTEST_NAME + SHORTEST_GIVEN
     if wide:
         columns["seconds"] = seconds
@@ -150,3 +156,8 @@ def comparison_table(
     notes = [Text(note) for note in words.notes(measured)]
     failed = [Text(f"{f.name}: {f.error}") for f in figures if f.error is not None]
     return Group(table, *notes, *failed)
+
+
+def _taken(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return how many characters of a line columns take, with the space before each."""
+    return sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())
