@@ -12,80 +12,22 @@ rate, no tuning per method.
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tokensurgeon import Recipe
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.evaluation import Entry, evaluate
-from tokensurgeon.models.language_model import LanguageModel
+from tokensurgeon.studies.further_training import TOKENS_PER_STEP, WeightTrainer, warm_up
 from tokensurgeon.surgery import Session, prepare
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.rows import patch_rows
-from tokensurgeon.vocabulary import Vocabulary
 
 METHODS = ("mean", "multivariate", "subword-mean", "hidden-residual/subword-mean", "omp")
-TOKENS_PER_STEP = 2048
-"""Small batches: a million tokens are then hundreds of steps. It is the same for every method."""
-WARM_UP = 20
-"""Steps in which the learning rate rises; then it stays, so that stages can be compared."""
-
-
-def batches(text: TrainingText, seed: int) -> Iterator[list[int]]:
-    """Yield batches without end, in an order that the seed gives."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield from text.batches(rng, TOKENS_PER_STEP)
-
-
-def train(
-    model: LanguageModel,
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    stages: Sequence[int],
-    rate: float,
-    seed: int,
-    *,
-    tied: bool,
-) -> Iterator[LanguageModel]:
-    """Train every weight of a copy; yield it at each stage, which is a number of tokens."""
-    body = copy.deepcopy(model.model)
-    if not tied:
-        outer = body.get_output_embeddings()
-        outer.weight = torch.nn.Parameter(outer.weight.detach().clone())
-    body.requires_grad_(True)
-    if tied:
-        # A patched model has two parameters of one matrix.
-        body.get_output_embeddings().weight = body.get_input_embeddings().weight
-    text = TrainingText.read(vocabulary, texts, model.max_positions)
-    steps = torch.optim.AdamW(body.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
-    order = batches(text, seed)
-    seen = done = 0
-    for stage in stages:
-        while seen < stage:
-            ids, real = text.padded(next(order))
-            batch = torch.from_numpy(ids)
-            goals = torch.where(torch.from_numpy(real), batch, -100)
-            steps.zero_grad()
-            scores = body(input_ids=batch, use_cache=False).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(
-                scores.flatten(0, 1), goals[:, 1:].flatten(), ignore_index=-100
-            )
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(body.parameters(), 1.0)
-            for group in steps.param_groups:
-                group["lr"] = rate * min(1.0, (done + 1) / WARM_UP)
-            steps.step()
-            done += 1
-            seen += int(real[:, 1:].sum())
-        frozen = copy.deepcopy(body)
-        yield LanguageModel(frozen, logit_scale=model.logit_scale, softcap=model.softcap)
 
 
 def figures(
@@ -101,20 +43,17 @@ def figures(
             seeded = session.variant(seed=seed)
             rows = patch_rows(seeded, (first, second or first), seeded.recipe.init)
             model = patched_model(seeded, rows)
-        line = []
-        texts = session.calibration_texts
-        stages = train(
-            model,
-            vocabulary,
-            texts,
-            arguments.stages,
-            arguments.rate,
-            seed,
-            tied=session.inputs.tied,
-        )
-        for stage in stages:
+        text = TrainingText.read(vocabulary, session.calibration_texts, model.max_positions)
+        trainer = WeightTrainer(model, tied=session.inputs.tied)
+        order = text.passes(np.random.default_rng(seed), TOKENS_PER_STEP)
+        line: list[float] = []
+        seen = done = 0
+        for stage in arguments.stages:
+            while seen < stage:
+                seen += trainer.step(*text.padded(next(order)), arguments.rate * warm_up(done))
+                done += 1
             entry = evaluate(
-                [Entry(name, stage, vocabulary)], held_out, max_bytes=arguments.bytes
+                [Entry(name, trainer.model, vocabulary)], held_out, max_bytes=arguments.bytes
             ).entries[0]
             line.append(float(entry.bits_per_byte or "nan"))
         by_seed.append(line)

@@ -2,7 +2,7 @@
 
     python scripts/measure_pairs.py ASSETS --state DIR [--corpus DIR] [--limits DIR] [--bytes N]
                                     [--text-bytes N] [--seeds N] [--only KEYS] [--methods NAMES]
-                                    [--once KEYS] [--adapted KEYS] [--kept]
+                                    [--once KEYS] [--adapted KEYS] [--kept] [--after-steps N]
                                     [-o docs/results/pairs]
 
 ASSETS holds `models/`, `tokenizers/` and `corpora/` of third parties, which are not part of this
@@ -27,8 +27,10 @@ from measuring import documents_file
 
 from tokensurgeon import Recipe, initialisers
 from tokensurgeon.report import gap, span_tables, words
+from tokensurgeon.studies.after_steps import rank_facts
 from tokensurgeon.studies.compare import Comparison, compare
 from tokensurgeon.studies.comparison_state import file_name
+from tokensurgeon.studies.further_training import FurtherTraining
 from tokensurgeon.studies.gap_closed import KnownLimit
 from tokensurgeon.text.corpus import read_documents
 
@@ -211,6 +213,7 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
             seeds=seeds,
             trained_limit=limit,
             adapted="+" in chosen[0] and pair.key in arguments.adapted.split(","),
+            further=FurtherTraining(arguments.after_steps),
             progress=progress,
         )
 
@@ -234,7 +237,10 @@ def measure(pair: Pair, names: list[str], arguments: argparse.Namespace) -> Comp
     others = (entry for part in parts for entry in part.evaluation.entries[1:])
     evaluation = replace(first.evaluation, entries=(first.evaluation.entries[0], *others))
     stages = {name: found for part in parts for name, found in part.stages.items()}
-    return Comparison((first.rows[0], *rows), evaluation, first.facts, stages)
+    facts = dict(first.facts)
+    if "after_steps" in facts:
+        facts["after_steps"] = {**facts["after_steps"], **rank_facts(rows)}
+    return Comparison((first.rows[0], *rows), evaluation, facts, stages)
 
 
 def section(pair: Pair, table: Comparison) -> str:
@@ -251,10 +257,13 @@ def section(pair: Pair, table: Comparison) -> str:
     if facts["trained_limit"]:
         limit = facts["trained_limit"]["limit"]
         lines += [f"The trained limit is {limit:.3f} bits per byte.", ""]
+    after_steps = words.after_steps_heading(facts)
+    later = "" if after_steps is None else f" {after_steps} |"
     lines += [
-        "| method | bits per byte | gap | 95 % interval | closed | gap, adapted | perplexity ratio "
-        "| bytes per token | donor | text bytes | tokens run | gradient steps | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| method | bits per byte |{later} gap | 95 % interval | closed | gap, adapted "
+        "| perplexity ratio | bytes per token | donor | text bytes | tokens run | gradient steps "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|" + ("---|" if later else ""),
     ]
     refused = []
     for row in table.rows:
@@ -266,6 +275,7 @@ def section(pair: Pair, table: Comparison) -> str:
         cells = [
             row["method"],
             words.number(figure.bits_per_byte, 3),
+            *([words.number(figure.after_steps, 3)] if later else []),
             words.number(figure.gap, 3, sign=True),
             f"{low_high[0]:.3f} … {low_high[1]:.3f}" if low_high else "–",
             words.percent(figure.closed),
@@ -281,7 +291,8 @@ def section(pair: Pair, table: Comparison) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *refused, *([""] if refused else [])]
     ranges = words.notes([words.figure_of(row) for row in table.rows])
-    lines += [*(f"- {note}" for note in [*facts["notes"], *ranges]), ""]
+    said = [*words.after_steps(facts), *facts["notes"], *ranges]
+    lines += [*(f"- {note}" for note in said), ""]
     lines += [*seed_range(table), *stages(pair, table)]
     best = next((row["method"] for row in table.rows if row["gap"] is not None), None)
     if best is not None:
@@ -350,6 +361,7 @@ def main() -> None:
     parser.add_argument("--only", help="keys of pairs, parted by commas")
     parser.add_argument("--methods", help="parted by commas; every built-in if not given")
     parser.add_argument("--kept", action="store_true", help="measure nothing that is not kept")
+    parser.add_argument("--after-steps", type=int, default=0, help="of further training")
     parser.add_argument("--adapted", default="", help="keys of pairs whose source is fitted too")
     parser.add_argument("-o", "--output", type=Path, help="folder of the pages")
     arguments = parser.parse_args()

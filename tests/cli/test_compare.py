@@ -36,6 +36,39 @@ def test_a_comparison_is_kept_and_drawn(
     assert {path.name for path in (tmp_path / "state").iterdir()} == kept
 
 
+def test_the_figure_after_further_training_stands_beside_the_first_wherever_it_is_read(
+    tmp_path: Path, tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    text = tmp_path / "calibration.txt"
+    text.write_text("A row is read from the table, and then it is kept as it was before. " * 20)
+    base = ["compare", tiny_source, "--tokenizer", tiny_donor, "--text", tiny_text]
+    base += ["--calibration-text", text, "--methods", "mean,subword-mean,zero"]
+    base += ["--after-steps", 2, "--after-steps-rows", "--choose-by", "after-steps"]
+    files = ["--plot", tmp_path / "a.html", "--csv", tmp_path / "a.csv"]
+    shown = run(*base, "-o", tmp_path / "state", *files)
+    assert shown.exit_code == 0, shown.stderr
+    assert "after 2 steps" in shown.stdout.splitlines()[0]
+    told = json.loads(run(*base, "-o", tmp_path / "state", "--json").stdout)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    table = (tmp_path / "a.csv").read_text("utf-8")
+    facts, rows = told["facts"]["after_steps"], told["rows"]
+    later = [row["after_steps"] for row in rows[1:]]
+    assert later == sorted(later)
+    for row in rows:
+        line = next(one for one in shown.stdout.splitlines() if one.startswith(row["method"]))
+        cells = [f"{row[key]:.4f}" for key in ("bits_per_byte", "after_steps")]
+        assert line.split()[1:3] == cells
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in page.replace("\n", "")
+        assert str(row["after_steps"]) in table
+    correlation = "Spearman rank correlation of the two figures, 3 methods: "
+    correlation += f"{facts['rank_correlation']:+z.2f}"
+    best = f"best after 2 steps: {rows[1]['method']}; the table is in order of the figure after 2"
+    for said in (correlation, best, "the vocabulary rows were trained", "seed 0"):
+        assert said in shown.stdout
+        assert said in page
+    assert page.count(correlation) == 2  # in the picture too
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -46,6 +79,11 @@ def test_a_comparison_is_kept_and_drawn(
         (["--trained-limit", "low"], "is no trained limit"),
         (["--floor", "low"], "is no trained limit"),
         (["--seeds", "0"], "seeds"),
+        (["--after-steps", "5"], "give --calibration-text"),
+        (["--after-steps", "-5"], "after-steps"),
+        (["--after-steps", "5", "--after-steps-rate", "0"], "give a number above 0"),
+        (["--choose-by", "after-steps"], "give --after-steps N"),
+        (["--choose-by", "luck"], "'bits-per-byte', 'after-steps'"),
         (["--state", "TEXT"], "name another folder"),
     ],
 )

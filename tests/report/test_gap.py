@@ -132,6 +132,25 @@ def test_a_page_holds_the_picture_and_the_table_and_loads_nothing(tmp_path: Path
     assert not re.findall(r"<(?:script|link|img|iframe)|(?:src|href)=\"http", text)
 
 
+def test_a_picture_shows_what_is_left_after_further_training(tmp_path: Path) -> None:
+    table = comparison("omp & co", "zero")
+    for row, later in zip(table["rows"], (1.3, 1.35, 1.5), strict=False):
+        row["after_steps"] = later
+    table["facts"]["after_steps"] = {
+        "steps": 1, "weights": "all", "rate": 3e-4, "seed": 0, "text_bytes": 5000, "passes": 0.25,
+        "warm_up": 20, "tokens_per_step": 2048, "choose_by": "bits-per-byte", "ranked": 2,
+        "rank_correlation": None, "best": "zero", "best_first": "omp & co",
+    }  # fmt: skip
+    write_plot(tmp_path / "a.html", table)
+    text = (tmp_path / "a.html").read_text("utf-8")
+    for word in ("+0.100, then +0.050", "+1.100, then +0.200", "after 1 step, above the source",
+                 "<th>after 1 step</th>", "<td>1.3500</td>", "read about 0.25 times",
+                 "no rank correlation of the two figures is claimed of 2 methods",
+                 "best right after the surgery: omp &amp; co; best after 1 step: zero",
+                 ):  # fmt: skip
+        assert word in text, word
+
+
 def test_a_comparison_without_a_single_method_is_still_a_picture(tmp_path: Path) -> None:
     write_plot(tmp_path / "a.svg", comparison())
     assert "source, 1.400" in (tmp_path / "a.svg").read_text("utf-8")

@@ -310,6 +310,22 @@ def test_no_figure_is_cut_on_a_narrow_terminal(width: int) -> None:
     assert ("23.5" in buffer.getvalue()) == (width >= 110)
 
 
+@pytest.mark.parametrize("width", [70, 80, 110, 200])
+def test_no_figure_after_further_training_is_cut_on_a_narrow_terminal(width: int) -> None:
+    row = {"method": "hidden-residual/subword-mean", "bits_per_byte": 2.0, "after_steps": 1.75,
+           "gap": 0.5, "interval": [0.4, 0.6], "perplexity_ratio": 123.25, "bytes_per_token": 3.07,
+           "seconds": 23.5}  # fmt: skip
+    buffer = io.StringIO()
+    table = comparison_table([row], width, "after 50 steps")
+    Console(file=buffer, width=width).print(table)
+    lines = buffer.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "after 50 steps" in lines[0]
+    assert lines[1].index("2.0000") < lines[1].index("1.7500") < lines[1].index("+0.5000")
+    assert "+0.4000 … +0.6000" in lines[1]
+    assert ("123.250" in lines[1]) == ("ppl ratio" in lines[0]) == (width >= 110)
+
+
 def test_a_report_of_an_earlier_version_is_read() -> None:
     data = json.loads(make_report().to_json())
     audit = data["output"]["audit"]

@@ -42,6 +42,29 @@ from tokensurgeon.recipe import Recipe
 @console.option(
     "--adapted", "Fit the source's own rows too, to say what of a gain is adaptation to the text."
 )
+@console.option(
+    "--after-steps N",
+    "Train every model for so many steps on the calibration text, the source too, and measure it "
+    "again: a second column.",
+    "steps",
+    type=console.COUNT,
+    default=0,
+)
+@console.option(
+    "--after-steps-rows", "Train the vocabulary rows alone there: less memory.", "rows_only"
+)
+@console.option(
+    "--after-steps-rate R",
+    "The learning rate there; 0.0003 for all weights, one that fits the width for rows alone.",
+    "rate",
+    type=float,
+)
+@console.option(
+    "--choose-by",
+    "The figure that puts the methods in order and names the best.",
+    type=click.Choice(["bits-per-byte", "after-steps"]),
+    default="bits-per-byte",
+)
 @console.option("--csv FILE", "Write the table here as well.", "csv_file")
 @console.option("--plot FILE", "Write a picture (.png, .svg) or a page with it (.html).")
 @console.force_option
@@ -51,6 +74,9 @@ def command(
     recipe: Recipe,
     methods: str | None,
     limit: str | None,
+    steps: int,
+    rows_only: bool,
+    rate: float | None,
     csv_file: str | None,
     plot: str | None,
     force: bool,
@@ -71,6 +97,7 @@ def command(
     from tokensurgeon.report.plot import check_path, write_plot
     from tokensurgeon.report.terminal import print_comparison
     from tokensurgeon.studies.compare import compare
+    from tokensurgeon.studies.further_training import FurtherTraining
     from tokensurgeon.studies.gap_closed import KnownLimit
 
     if plot is not None:
@@ -80,6 +107,7 @@ def command(
             recipe,
             names,
             trained_limit=None if limit is None else KnownLimit.parse(limit),
+            further=FurtherTraining(steps, rows_only, rate),
             progress=progress,
             **settings,
         )

@@ -45,6 +45,7 @@ class MeasuredSource:
 
     Attributes
     ----------
+    entry : Entry
     scores : Scores
     """
 
@@ -56,7 +57,7 @@ class MeasuredSource:
         *,
         lend: bool = True,
     ) -> None:
-        self._protocol, self._entry, self._progress = protocol, entry, progress
+        self._protocol, self.entry, self._progress = protocol, entry, progress
         self._model = _with_states(entry.model) if lend else None
         self._kept: dict[tuple[int, ...], Float32] = {}
         n_ids = sum(len(ids) for ids in self._encoded.ids)
@@ -66,7 +67,7 @@ class MeasuredSource:
 
     def own_result(self) -> EntryResult:
         """Return the figures of the source."""
-        return self._protocol.result(self._entry, self.scores)
+        return self._protocol.result(self.entry, self.scores)
 
     def result(self, entry: Entry) -> EntryResult:
         """Measure another model, and return its figures beside the source's."""
@@ -108,11 +109,11 @@ class MeasuredSource:
             whole = self._model.every_state(batch, self._model.n_layers)
             yield from ((int(chosen[k]), own[:-1]) for k, own in zip(members, whole, strict=True))
             done += len(members)
-            self._progress(done, len(chosen), f"states of {self._entry.name}")
+            self._progress(done, len(chosen), f"states of {self.entry.name}")
 
     @property
     def _encoded(self) -> Encoded:
-        return self._protocol.encoded[id(self._entry.vocabulary)]
+        return self._protocol.encoded[id(self.entry.vocabulary)]
 
 
 class _Keeping:

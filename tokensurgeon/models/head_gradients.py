@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokensurgeon.arrays import blocks
+from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, shape_logits
 
 if TYPE_CHECKING:
     import torch
+
+    from tokensurgeon.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,51 @@ def head_gradients(
         if to_bias is not None:
             to_bias += scores.sum(0)
     return HeadGradients(float(total), to_states, to_rows, to_bias)
+
+
+def backward_from_head(
+    model: LanguageModel, batch: torch.Tensor, scored: torch.Tensor
+) -> HeadGradients:
+    """Take the gradients of a batch's mean loss; the model's logits must be a plain product.
+
+    Those of output rows and bias are returned. All others are added to ``grad`` of whatever
+    requires one.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    batch : int64 (n, length)
+    scored : bool (n, length - 1)
+        Which ids count, the first of each sequence aside.
+
+    Returns
+    -------
+    HeadGradients
+        The mean loss and its gradients; of the states at the scored positions.
+    """
+    import torch
+
+    outer = model.model.get_output_embeddings()
+    states = states_before(
+        outer,
+        lambda: model.model(input_ids=batch, use_cache=False),
+        f"the output matrix of {type(model.model).__name__}",
+    )
+    goals = batch[:, 1:][scored]
+    bias = getattr(outer, "bias", None)
+    head = head_gradients(
+        states.detach()[:, :-1][scored].float(),
+        outer.weight.detach().float(),
+        goals,
+        bias=None if bias is None else bias.detach().float(),
+        scale=model.logit_scale,
+        softcap=model.softcap,
+    )
+    n = len(goals)
+    to_states = head.states / n
+    if states.requires_grad:
+        back = torch.zeros_like(states)
+        back[:, :-1][scored] = to_states.to(states.dtype)
+        states.backward(back)  # type: ignore[no-untyped-call]
+    to_bias = None if head.bias is None else head.bias / n
+    return HeadGradients(head.loss / n, to_states, head.rows.div_(n), to_bias)

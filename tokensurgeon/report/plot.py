@@ -94,7 +94,12 @@ def page(comparison: Mapping[str, Any]) -> str:
         svg=svg[svg.index("<svg") :],
         figures=measured,
         failed=[figure for figure in figures if figure.error is not None],
-        notes=[*comparison["facts"].get("notes", ()), *words.notes(measured)],
+        notes=[
+            *words.after_steps(comparison["facts"]),
+            *comparison["facts"].get("notes", ()),
+            *words.notes(measured),
+        ],
+        after_steps=words.after_steps_heading(comparison["facts"]),
         closed=any(figure.closed is not None for figure in measured),
         adapted=any(figure.gap_adapted is not None for figure in measured),
         text=comparison["evaluation"]["text"],
@@ -143,14 +148,19 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     for place, one in enumerate(measured):
         colour = COLOURS[given(one)]
         at = one.gap or 0.0
+        said, right = f"{at:+.3f}", at
         low, high = one.interval or (at, at)
         axes.hlines(place, min(0.0, at), max(0.0, at), color=colour, alpha=0.25, linewidth=6)
         axes.errorbar(
             at, place, xerr=[[at - low], [high - at]], fmt="o", color=colour, markersize=5,
             capsize=3, linewidth=1.4,
         )  # fmt: skip
+        if one.after_steps is not None and source.after_steps is not None:
+            later = one.after_steps - source.after_steps
+            axes.plot(later, place, marker="D", color=colour, markersize=5, fillstyle="none")
+            said, right = f"{said}, then {later:+.3f}", max(at, later)
         axes.annotate(
-            f"{at:+.3f}", (max(high, at), place), xytext=(7, 0), textcoords="offset points",
+            said, (max(high, right), place), xytext=(7, 0), textcoords="offset points",
             va="center", fontsize=8, color="#333333",
         )  # fmt: skip
     axes.axvline(0.0, color="#111111", linewidth=1.2)
@@ -165,9 +175,15 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     for name in dict.fromkeys(given(one) for one in measured):
         lines.append(f"given {name}")
         marks.append(Line2D([], [], color=COLOURS[name], marker="o", linestyle=""))
+    under = "bits per byte above the source, with 95 % interval"
+    after_steps = words.after_steps_heading(comparison["facts"])
+    if after_steps is not None:
+        lines.append(f"{after_steps}, above the source trained alike")
+        marks.append(Line2D([], [], color="#4c566a", marker="D", fillstyle="none", linestyle=""))
+        under += f"\n{words.rank_correlation(comparison['facts']['after_steps'])}"
     axes.set_yticks(range(len(measured)), [one.name for one in measured], fontsize=9)
     axes.set_ylim(max(len(measured), 1) - 0.4, -0.6)
-    axes.set_xlabel("bits per byte above the source, with 95 % interval", fontsize=9)
+    axes.set_xlabel(under, fontsize=9)
     axes.set_title(heading(comparison["facts"]), fontsize=10, loc="left")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -176,6 +192,7 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     axes.tick_params(axis="y", length=0)
     # Room for the figure beside the last point.
     span = max([*gaps, 1e-6]) - min([*gaps, 0.0])
-    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + 0.08 * span)
+    room = 0.08 if after_steps is None else 0.2
+    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] + room * span)
     image.legend(marks, lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return image

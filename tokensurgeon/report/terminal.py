@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SHORTEST_NAME, SHORTEST_GIVEN = 16, 14
 """Columns that a method's name and what it was given take at least, where both are shown."""
+NARROWEST_NAME = 7
+"""Columns that are left for a name on a terminal of 70 columns with the figures there always are;
+with one more, others have to go."""
 
 
 def print_report(console: Console, report: SurgeryReport) -> None:
@@ -99,18 +102,24 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
 
     `comparison` is as the JSON of `tokensurgeon compare`.
     """
-    console.print(comparison_table(comparison["rows"], console.width))
+    facts = comparison["facts"]
+    after_steps = words.after_steps_heading(facts)
+    console.print(comparison_table(comparison["rows"], console.width, after_steps))
     best, parts = gap.of_best(comparison)
     worst = gap.largest(parts)
     spans = span_tables.in_short(words.entry_of(comparison["evaluation"], best))
     said = [f"{best}: {line}" for line in (worst, spans) if line]
-    say(console, *comparison["facts"]["notes"], *said)
+    say(console, *words.after_steps(facts), *facts["notes"], *said)
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Group:
+def comparison_table(
+    rows: Sequence[Mapping[str, Any]], width: int = 120, after_steps: str | None = None
+) -> Group:
     """Return a comparison's table; a method that failed has its reason below it.
 
-    On a narrow terminal seconds and what a method was given are left out; no figure is ever cut.
+    `after_steps` heads the figure after further training, where that was measured. On a narrow
+    terminal seconds and what a method was given are left out, beside that figure also the ratio and
+    the bytes per token; no figure that is shown is ever cut.
     """
     from rich.console import Group
     from rich.markup import escape
@@ -121,6 +130,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     columns = dict(
         zip(words.SHORT_HEADINGS, zip(*(f.cells() for f in measured), strict=True), strict=True)
     )
+    if after_steps is not None:
+        first = words.SHORT_HEADINGS[0]
+        second = tuple(words.number(figure.after_steps, 4) for figure in measured)
+        columns = {first: columns.pop(first), after_steps: second, **columns}
     if any(figure.closed is not None for figure in measured):
         columns["closed"] = tuple(words.percent(figure.closed) for figure in measured)
     if any(figure.gap_adapted is not None for figure in measured):
@@ -128,8 +141,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
         columns["gap, adapted"] = tuple(adapted)
     seconds = tuple(words.number(figure.seconds, 1) for figure in measured)
     longest = max(len(figure.name) for figure in measured)
-    taken = sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())
-    room = width - taken - max(7, *map(len, seconds)) - 4
+    if after_steps is not None and width - _taken(columns) < NARROWEST_NAME:
+        for heading in words.SHORT_HEADINGS[-2:]:
+            del columns[heading]
+    room = width - _taken(columns) - max(7, *map(len, seconds)) - 4
     wide = room >= SHORTEST_NAME + SHORTEST_GIVEN
     if wide:
         columns["seconds"] = seconds
@@ -146,3 +161,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], width: int = 120) -> Gro
     notes = [Text(note) for note in words.notes(measured)]
     failed = [Text(f"{f.name}: {f.error}") for f in figures if f.error is not None]
     return Group(table, *notes, *failed)
+
+
+def _taken(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return how many characters of a line columns take, with the space before each."""
+    return sum(max(map(len, (name, *cells))) + 2 for name, cells in columns.items())

@@ -26,6 +26,7 @@ class Figure:
 
     name: str
     bits_per_byte: float | None
+    after_steps: float | None = None
     gap: float | None = None
     interval: tuple[float, float] | None = None
     perplexity_ratio: float | None = None
@@ -134,6 +135,50 @@ def notes(figures: Sequence[Figure]) -> list[str]:
                 f"{figure.name} is random: {low:.4f} … {high:.4f} bits per byte over the seeds"
             )
     return lines
+
+
+def after_steps_heading(facts: Mapping[str, Any]) -> str | None:
+    """Head the second figure of a comparison; None where it was not measured."""
+    training = facts.get("after_steps")
+    return training and f"after {count(training['steps'], 'step')}"
+
+
+def after_steps(facts: Mapping[str, Any]) -> list[str]:
+    """Say how the models of a comparison were trained further, and how far both figures agree."""
+    training = facts.get("after_steps")
+    if not training:
+        return []
+    heading = after_steps_heading(facts)
+    if training["weights"] == "all":
+        what, unit = "all weights", ""
+    else:
+        what, unit = "the vocabulary rows", " root mean squares of the rows"
+    passes = training["passes"]
+    often = f"{passes:.2g} times" if passes < 10 else f"{passes:.0f} times"
+    lines = [
+        f"{heading}: bits per byte once {what} were trained on the calibration text "
+        f"({size(training['text_bytes'])}, read about {often}); Adam, learning rate "
+        f"{training['rate']:g}{unit} after a warm-up of {training['warm_up']} steps, "
+        f"{training['tokens_per_step']:,} tokens a step, seed {training['seed']}, the same batches "
+        f"in the same order for every method; the source alike on its own tokenizer",
+        rank_correlation(training),
+    ]
+    if training["best"] is not None:
+        by = heading if training["choose_by"] == "after-steps" else "right after the surgery"
+        lines.append(
+            f"best right after the surgery: {training['best_first']}; best {heading}: "
+            f"{training['best']}; the table is in order of the figure {by}"
+        )
+    return lines
+
+
+def rank_correlation(training: Mapping[str, Any]) -> str:
+    """Say how far the two figures of a comparison rank its methods alike."""
+    ranked = count(training["ranked"], "method")
+    correlation = training["rank_correlation"]
+    if correlation is None:
+        return f"no rank correlation of the two figures is claimed of {ranked}"
+    return f"Spearman rank correlation of the two figures, {ranked}: {number(correlation, 2, True)}"
 
 
 def untying(report: SurgeryReport) -> str | None:

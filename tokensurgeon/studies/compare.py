@@ -28,6 +28,7 @@ from tokensurgeon.initialisers import get, load_plugin
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.studies.adapted_source import adapted_source, adapting_stages, label
+from tokensurgeon.studies.after_steps import FIRST, AfterSteps, order_by
 from tokensurgeon.studies.compared_methods import (
     DEFAULT,
     Method,
@@ -38,6 +39,7 @@ from tokensurgeon.studies.compared_methods import (
     suggested,
 )
 from tokensurgeon.studies.comparison_state import SOURCE, ComparisonState
+from tokensurgeon.studies.further_training import FurtherTraining
 from tokensurgeon.studies.gap_closed import PLAIN, KnownLimit, close_gaps
 from tokensurgeon.surgery.calibrate import CalibratedRows
 from tokensurgeon.surgery.chosen_methods import default_methods
@@ -54,17 +56,19 @@ class Comparison:
     Attributes
     ----------
     rows : tuple of dict
-        The source first, then by bits per byte; methods that could not work come last with their
-        reason under ``error``. Keys: method, bits_per_byte, gap (to the source), interval (95 %,
-        of the gap), closed (share of the recoverable gap, where the trained limit is given),
-        gap_adapted (to the source after the same calibration, where that is known),
-        perplexity_ratio, bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps,
-        seconds, seed_range (bits per byte at the best and the worst seed, of what is random),
-        error.
+        The source first, then by the figure that chooses; methods that could not work come last
+        with their reason under ``error``. Keys: method, bits_per_byte, after_steps (bits per byte
+        after further training, where that is asked), gap (to the source), interval (95 %, of the
+        gap), closed (share of the recoverable gap, where the trained limit is given), gap_adapted
+        (to the source after the same calibration, where that is known), perplexity_ratio,
+        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, seconds, seed_range
+        (bits per byte at the best and the worst seed, of what is random), error.
     evaluation : Evaluation
         All of the figures, with their breakdown.
     facts : dict
-        Source, target and donor, for a heading; the trained limit; notes on the text.
+        Source, target and donor, for a heading; the trained limit; how models were trained further
+        and how far both figures agree (`after_steps.summary`), where that is asked; notes on the
+        text.
     stages : dict
         Of each fitted method, what its stages bought (`StageRecord.to_dict`).
     """
@@ -109,6 +113,8 @@ def compare(
     seeds: int = 1,
     trained_limit: KnownLimit | None = None,
     adapted: bool = False,
+    further: FurtherTraining | None = None,
+    choose_by: str = FIRST,
     plugins: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> Comparison:
@@ -131,6 +137,11 @@ def compare(
         Of this pair, on the same text.
     adapted : bool
         Fit the source's own rows as each fitted method's were, and take its gap from there too.
+    further : FurtherTraining, optional
+        Train every model, the source's own too, for so many steps on the calibration text, and
+        measure it again.
+    choose_by : str
+        ``bits-per-byte``, or ``after-steps`` to put the methods in order by that second figure.
     plugins : sequence of path
         Python files that register initialisers. Their code runs.
     progress : callable(done, total, what), optional
@@ -138,8 +149,8 @@ def compare(
     Raises
     ------
     UsageError
-        Without a text, if a method is unknown or named twice, or if the trained limit is of
-        another text.
+        Without a text, if a method is unknown or named twice, if the trained limit is of another
+        text, or if a further training is asked that has no text, no memory or no steps.
     """
     if not recipe.text.evaluation:
         raise UsageError("a comparison needs a text: give --text FILE")
@@ -149,10 +160,15 @@ def compare(
     for name in sorted({name for method in asked for name in (method.input, method.output)}):
         if name not in (DEFAULT, "auto"):
             get(name)
+    further = further or FurtherTraining()
+    key = order_by(choose_by, further)
     session = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    after = AfterSteps(session, further) if further.steps else None
     texts = evaluation_texts(session)
     protocol = _fix_protocol(session, texts)
-    run = _Run(session, protocol, ComparisonState(state, session, protocol), seeds)
+    decided_by = None if after is None else after.decided_by
+    kept = ComparisonState(state, session, protocol, decided_by)
+    run = _Run(session, protocol, kept, seeds, after)
     source = run.source()
     results = [EntryResult.from_dict(source["entry"])]
     protocol.table(results)  # before any method takes its time: the source must be comparable
@@ -170,13 +186,15 @@ def compare(
         if measured.get("stages"):
             stages[method.label] = measured["stages"]
     session.progress(len(chosen), len(chosen), "methods")
-    rows.sort(key=lambda row: (row["error"] is not None, row["bits_per_byte"] or 0.0))
+    rows.sort(key=lambda row: (row["error"] is not None, row.get(key) or 0.0))
     if trained_limit is not None and not close_gaps(rows, results[0], trained_limit):
         session.warnings.append(
             "no share of the gap is said: the trained limit names no start, and "
             f"'{PLAIN}' is not compared"
         )
     facts = _facts(session, trained_limit, seeds)
+    if after is not None:
+        facts["after_steps"] = {"choose_by": choose_by, **after.facts(rows)}
     return Comparison((source["row"], *rows), protocol.table(results), facts, stages)
 
 
@@ -197,9 +215,15 @@ class _Run:
     """What the methods of one comparison share: the source, measured once it is needed."""
 
     def __init__(
-        self, session: Session, protocol: EvaluationProtocol, state: ComparisonState, seeds: int
+        self,
+        session: Session,
+        protocol: EvaluationProtocol,
+        state: ComparisonState,
+        seeds: int,
+        after: AfterSteps | None = None,
     ) -> None:
         self.session, self.protocol, self.state, self.seeds = session, protocol, state, seeds
+        self._after = after
         self._fitted: dict[int, tuple[Method, CalibratedRows]] = {}
 
     def source(self) -> dict[str, Any]:
@@ -207,7 +231,8 @@ class _Run:
         measured = self.state.load(SOURCE)
         if measured is None:
             result = self._measured_source.own_result()
-            measured = {"row": _row(SOURCE, result), "entry": result.to_dict()}
+            row = _row(SOURCE, result, self._after_steps(self._measured_source.entry))
+            measured = {"row": row, "entry": result.to_dict()}
             self.state.save(SOURCE, measured)
         return measured
 
@@ -227,8 +252,9 @@ class _Run:
     def _measured(self, method: Method) -> dict[str, Any]:
         session = self.session
         patched = self._rows(session, method)
-        result = self._result(session, method, patched)
-        row = _row(method.label, result)
+        entry = self._entry(session, method, patched)
+        result = self._measured_source.result(entry)
+        row = _row(method.label, result, self._after_steps(entry))
         row["seconds"] = round(patched.seconds, 3)
         row["donor"] = patched.used_donor
         row["forward_tokens"] = patched.forward_tokens
@@ -285,11 +311,13 @@ class _Run:
         entry = Entry(SOURCE, session.model, session.alignment.source)
         return MeasuredSource(self.protocol, entry, session.progress)
 
-    def _result(self, session: Session, method: Method, rows: PatchedRows) -> EntryResult:
+    def _entry(self, session: Session, method: Method, rows: PatchedRows) -> Entry:
         alignment = session.alignment
         model = patched_model(session, rows)
-        entry = Entry(method.label, model, alignment.target, alignment=alignment)
-        return self._measured_source.result(entry)
+        return Entry(method.label, model, alignment.target, alignment=alignment)
+
+    def _after_steps(self, entry: Entry) -> float | None:
+        return self._after.bits_per_byte(entry, self.protocol) if self._after else None
 
     def _seed_range(self, method: Method, measured: dict[str, Any]) -> list[float] | None:
         """Repeat a random method with other seeds; None for one that is not."""
@@ -301,7 +329,7 @@ class _Run:
                 rows = self._rows(other, method)
                 again = {"rows": rows_hash(rows), "bits_per_byte": figures[0]}
                 if again["rows"] != measured["rows"]:
-                    result = self._result(other, method, rows)
+                    result = self._measured_source.result(self._entry(other, method, rows))
                     again["bits_per_byte"] = result.bits_per_byte
                 self.state.save(method, again, repeat)
             if repeat == 1 and again["rows"] == measured["rows"]:
@@ -311,11 +339,12 @@ class _Run:
         return [min(known), max(known)] if len(known) > 1 else None
 
 
-def _row(name: str, result: EntryResult | None) -> dict[str, Any]:
+def _row(name: str, result: EntryResult | None, after_steps: float | None = None) -> dict[str, Any]:
     gap = result.difference if result else None
     return {
         "method": name,
         "bits_per_byte": result.bits_per_byte if result else None,
+        **({} if after_steps is None else {"after_steps": after_steps}),
         "gap": gap.estimate if gap else None,
         "interval": [gap.low, gap.high] if gap else None,
         "closed": None,

@@ -46,6 +46,8 @@ class ComparisonState:
         Made if it is not there.
     session : Session
     protocol : EvaluationProtocol
+    after_steps : dict, optional
+        What decides the figure after further training, as JSON values, where that is measured.
 
     Raises
     ------
@@ -54,10 +56,15 @@ class ComparisonState:
     """
 
     def __init__(
-        self, folder: str | Path | None, session: Session, protocol: EvaluationProtocol
+        self,
+        folder: str | Path | None,
+        session: Session,
+        protocol: EvaluationProtocol,
+        after_steps: dict[str, Any] | None = None,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self._session, self._protocol = session, protocol
+        self._after_steps = {} if after_steps is None else {"after_steps": after_steps}
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +119,10 @@ class ComparisonState:
             "dtype": recipe.dtype,
             "versions": {name: value for name, value in versions().items() if name in VERSIONS},
         }
-        if isinstance(method, str):
-            return common if method == SOURCE else {**common, "method": method, **self._fitting}
+        if method == SOURCE:
+            return {**common, **self._after_steps}
+        if isinstance(method, str):  # a source that is fitted: it is not trained further
+            return {**common, "method": method, **self._fitting}
         names = sorted({method.input, method.output})
         settings = recipe.init.settings
         decided = {
@@ -125,6 +134,8 @@ class ComparisonState:
             "donor": self._donor,
             "calibration": self._calibration,
             "repeat": repeat,
+            # Other seeds repeat the first figure alone.
+            **({} if repeat else self._after_steps),
         }
         return {**decided, **self._fitting} if method.fitted or "auto" in names else decided
 
@@ -185,7 +196,7 @@ def text_hash(texts: Iterable[str]) -> str:
 def code_hash(name: str) -> str | None:
     """Return the sha256 of the files that decide an initialiser's rows, or None."""
     try:
-        return _files_hash(source_files(name))
+        return files_hash(source_files(name))
     except (UnknownNameError, OSError, TypeError):
         return None
 
@@ -195,10 +206,11 @@ def fitting_hash() -> str:
     package = Path(__file__).parent.parent
     files = [package / "surgery" / name for name in ("choose.py", "calibrate.py")]
     files += [*package.glob("calibration/**/*.py"), *package.glob("initialisers/**/*.py")]
-    return _files_hash(sorted(files))
+    return files_hash(sorted(files))
 
 
-def _files_hash(files: Iterable[Path]) -> str:
+def files_hash(files: Iterable[Path]) -> str:
+    """Return the sha256 of what files hold, one after another."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -90,6 +90,11 @@ class TrainingText:
         for number in rng.permutation(len(batches)):
             yield batches[number]
 
+    def passes(self, rng: np.random.Generator, n_tokens: int) -> Iterator[list[int]]:
+        """Yield the batches of one pass after another, without end."""
+        while True:
+            yield from self.batches(rng, n_tokens)
+
     def padded(self, batch: Sequence[int]) -> tuple[Ids, Mask]:
         """Return the ids of a batch, padded on the right, and where they are real."""
         longest = max(len(self.sequences[i]) for i in batch)

@@ -8,7 +8,7 @@ that do best on text that was not trained on are kept, the rows at the start amo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,7 +151,7 @@ def train_rows(
         if max_passes is not None:
             clock.limit(round(max_passes * text.n_tokens))
         validation.validate(0)
-        for batch in _passes(text, np.random.default_rng(seed), tokens_per_step):
+        for batch in text.passes(np.random.default_rng(seed), tokens_per_step):
             done = clock.share(n_tokens)
             if done >= 1:
                 break
@@ -195,11 +195,6 @@ def _check(
             raise UsageError(
                 f"the mask of {side} rows has shape {mask.shape} and the model {model.n_rows} rows"
             )
-
-
-def _passes(text: TrainingText, rng: np.random.Generator, n_tokens: int) -> Iterator[list[int]]:
-    while True:
-        yield from text.batches(rng, n_tokens)
 
 
 class _Clock:

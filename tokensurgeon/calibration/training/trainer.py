@@ -13,8 +13,7 @@ from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.steps import TrainedRows
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.models.early_exit import states_before
-from tokensurgeon.models.head_gradients import head_gradients
+from tokensurgeon.models.head_gradients import backward_from_head
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +118,7 @@ class Trainer:
         self._inner.weight.requires_grad_(bool(self._masks[0].any()))
         try:
             with torch.enable_grad():
-                of_output, of_bias = self._backward(batch, scored, n)
+                of_output, of_bias = self._backward(batch, scored)
             of_input = self._inner.weight.grad
         finally:
             self._inner.weight.requires_grad_(False)
@@ -140,36 +139,16 @@ class Trainer:
         return n
 
     def _backward(
-        self, batch: torch.Tensor, scored: torch.Tensor, n: int
+        self, batch: torch.Tensor, scored: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the mean loss's gradients of output rows and bias; leave the input's in place."""
-        import torch
-
-        goals = batch[:, 1:][scored]
         if not self._plain:
-            return self._through_the_head(batch, scored, goals)
-        states = states_before(
-            self._outer,
-            lambda: self.model.model(input_ids=batch, use_cache=False),
-            f"the output matrix of {type(self.model.model).__name__}",
-        )
-        bias = None if self._bias is None else self._outer.bias.detach().float()
-        head = head_gradients(
-            states.detach()[:, :-1][scored].float(),
-            self._outer.weight.detach().float(),
-            goals,
-            bias=bias,
-            scale=self.model.logit_scale,
-            softcap=self.model.softcap,
-        )
-        if states.requires_grad:
-            back = torch.zeros_like(states)
-            back[:, :-1][scored] = (head.states / n).to(states.dtype)
-            states.backward(back)  # type: ignore[no-untyped-call]
-        return head.rows / n, None if head.bias is None else head.bias / n
+            return self._through_the_head(batch, scored)
+        head = backward_from_head(self.model, batch, scored)
+        return head.rows, head.bias
 
     def _through_the_head(
-        self, batch: torch.Tensor, scored: torch.Tensor, goals: torch.Tensor
+        self, batch: torch.Tensor, scored: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         import torch
 
@@ -180,6 +159,7 @@ class Trainer:
             tensor.requires_grad_(True)
         try:
             scores = self.model.model(input_ids=batch, use_cache=False).logits
+            goals = batch[:, 1:][scored]
             loss = torch.nn.functional.cross_entropy(scores[:, :-1][scored].float(), goals)
             loss.backward()  # type: ignore[no-untyped-call]
             bias = None if self._bias is None else self._outer.bias.grad.float()
