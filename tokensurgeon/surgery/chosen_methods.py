@@ -17,6 +17,10 @@ AUTO = "auto"
 """The method that measures others and takes the best; not an initialiser itself."""
 
 
+PLAIN = "subword-mean"
+"""The method that needs nothing and takes no time."""
+
+
 def wants_auto(spec: InitSpec) -> bool:
     """Say whether a recipe leaves the choice of methods to us.
 

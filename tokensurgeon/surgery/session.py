@@ -24,8 +24,9 @@ from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.watched import WatchedContext
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.device_map import main_device
+from tokensurgeon.models.pace import Pace, measure_pace
 from tokensurgeon.models.source_states import SourceStates
-from tokensurgeon.progress import Progress, Timings, no_progress
+from tokensurgeon.progress import Clock, Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
@@ -35,9 +36,6 @@ from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
 T = TypeVar("T")
-
-DATA_SHARE = 30
-"""Seconds of calibration text to read for each minute of the budget: half of it is for fitting."""
 
 
 class Part(Generic[T]):
@@ -182,6 +180,20 @@ class Session:
         """The source's forward pass; it counts the tokens that were run through it."""
         return SourceStates(self.inputs.checkpoint, lambda: self.model)
 
+    @part()
+    def pace(self) -> Pace:
+        """How fast the source runs here, measured on a few hundred tokens."""
+        return measure_pace(self.model)
+
+    def clock(self, heal: float = 0.0) -> Clock:
+        """Return a clock that starts now, for choice, calibration and so many minutes of healing.
+
+        The model is loaded first: what the disk takes is not the budget's.
+        """
+        if self.runs_source:
+            _ = self.model
+        return Clock(60 * (self.recipe.budget + heal))
+
     @part("texts")
     def calibration_texts(self) -> tuple[str, ...]:
         """The calibration documents."""
@@ -271,7 +283,8 @@ class Session:
             # Controls such as EOS are in no text, so a text is no reason to move them.
             shared=np.flatnonzero((origin[: len(text)] == COPIED) & text),
             other=_documents(self.recipe.text.other),
-            seconds=DATA_SHARE * self.recipe.budget,
+            seconds=60 * self.recipe.budget,
+            pace=self.pace,
         )
 
     @property

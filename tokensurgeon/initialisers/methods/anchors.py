@@ -84,7 +84,9 @@ class AnchorMethod:
         if context.tied:
             (side,) = self._sides(context, "output", context.output_rows)
             return NewRows(input=side, output=side)
-        if self.spec.resolved_space(context) == "donor":
+        donor = context.donor
+        own = self.spec.resolved_space(context) == "donor" and donor is not None and not donor.tied
+        if own:
             (first,) = self._sides(context, "input", context.input_rows)
             (second,) = self._sides(context, "output", context.output_rows)
         else:

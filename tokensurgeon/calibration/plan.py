@@ -1,0 +1,67 @@
+"""What a stage of a calibration is expected to take, known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokensurgeon.calibration.contract import Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.models.pace import Pace
+
+LEAST_TRAINING = 0.5
+"""Share of the time left that a training keeps, whatever is to come after it: it was asked for by
+name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is expected to take.
+
+    Attributes
+    ----------
+    stage : str
+    work : float
+        Seconds of computing, at most.
+    least : float
+        Of these, before the stage has anything to show.
+    own : float
+        Seconds that it was given, as a training is.
+    """
+
+    stage: str
+    work: float
+    least: float
+    own: float = 0.0
+
+    @classmethod
+    def of(cls, stage: Stage, data: CalibrationData) -> Plan:
+        """Return what a stage is expected to take on some data."""
+        return cls.at(stage, data.sizes, data.pace)
+
+    @classmethod
+    def at(cls, stage: Stage, sizes: TextSizes, pace: Pace) -> Plan:
+        """Return the same on texts that need not be there yet."""
+        cost = stage.cost(sizes)
+        if cost.seconds:
+            # Its looks at the text on the way are in its own time.
+            looks = Cost(passes=min(cost.passes, stage.kept_candidates))
+            looking = looks.work_seconds(pace, sizes)
+            return cls(stage.name, looking, looking, cost.seconds)
+        least = stage.least(sizes).work_seconds(pace, sizes)
+        return cls(stage.name, cost.work_seconds(pace, sizes), least)
+
+    @property
+    def seconds(self) -> float:
+        """All that it takes at most."""
+        return self.work + self.own
+
+    def room(self, left: float, later: Sequence[Plan]) -> float:
+        """Return the seconds of those left that the stage may take.
+
+        One that only computes leaves later ones the time that they were given; a training leaves
+        later ones what they need at least, but keeps half of what is left.
+        """
+        if not self.own:
+            return left - sum(plan.own for plan in later)
+        return max(left - sum(plan.least + plan.own for plan in later), LEAST_TRAINING * left)
