@@ -20,7 +20,7 @@ from tokensurgeon.calibration import CalibrationData, Matrices
 from tokensurgeon.calibration.figures import BitsPerByte
 from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import CalibrationError, InitialiserError
-from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
+from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
 from tokensurgeon.initialisers.hidden_tokens import (
     STRATA,
     Hidden,
@@ -42,7 +42,7 @@ from tokensurgeon.surgery.candidates import (
     names_by_side,
     seconds_of,
 )
-from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, default_methods
+from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE, default_methods
 from tokensurgeon.surgery.race import Race, parts_of
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
@@ -53,8 +53,9 @@ STACKED = 5
 """Most methods that are added up."""
 CHOICE_SHARE = 0.15
 """Of the budget, that the choice may take once the texts are there: the rest buys more."""
-SHARE_OF_ONE = 0.25
-"""Of the choice's time, that the rows of one candidate may take."""
+SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.1
+"""Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
+tokens besides, which can take as long again; else it goes to the text unranked."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def choose(
     """
     inputs = session.inputs
     if session.recipe.budget == 0 or not (session.runs_source and session.context.n_missing):
-        name = "omp" if inputs.donor is not None else "ridge-composer"
+        name = "omp" if inputs.donor is not None else PURE
         plain = (name, name)
         why = "no token is missing" if session.recipe.budget else "no time is given for a choice"
         if inputs.checkpoint.layout.kind != CAUSAL:
@@ -160,27 +161,34 @@ class _Trial:
         self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
         self.figures: dict[tuple[str, str], float] = {}
         self.left_out: list[str] = []
+        self._rebuilt: dict[str, Initialiser | None] = {}
         self.data: CalibrationData | None = None
-        self._clock = clock
-        self.sides = names_by_side(session.inputs, spec)
+        self._clock, self._seconds_to_choose = clock, CHOICE_SHARE * 60 * session.recipe.budget
         self.candidates = candidates(session.inputs, spec)
-        self._within(CHOICE_SHARE * 60 * session.recipe.budget)
-        self.default = default_methods(session.inputs)
-        if not all(name in self.candidates for name in self.default):
-            self.default = PLAIN, PLAIN
-
-    def _within(self, seconds: float) -> None:
-        """Leave out the candidates whose rows take too much of some seconds."""
-        most = SHARE_OF_ONE * seconds
-        for name, method in list(self.candidates.items()):
-            takes = seconds_of(method, self.context, self.session.pace)
-            if takes > most and name not in (PLAIN, NETWORK):
+        takes = {
+            name: seconds_of(method, self.context, session.pace)
+            for name, method in self.candidates.items()
+        }
+        most, ranked = SHARE_OF_ONE, SHARE_OF_REBUILT
+        for name in [name for name in takes if takes[name] > most * self._seconds_to_choose]:
+            if name not in (PLAIN, NETWORK):
                 del self.candidates[name]
-                self.left_out.append(f"{name} would take about {takes:.0f} s, {most:.0f} s are its")
+                self.left_out.append(f"{name}, about {takes[name]:.0f} s")
+        self.unranked = {
+            name for name in self.candidates if takes[name] > ranked * self._seconds_to_choose
+        } | {NETWORK}
         self.sides = {
             side: tuple(name for name in names if name in self.candidates)
-            for side, names in self.sides.items()
+            for side, names in names_by_side(session.inputs, spec).items()
         }
+        self.default = self._default()
+
+    def _default(self) -> tuple[str, str]:
+        """Return the pair's default; what needs no forward pass where that takes too long."""
+        default = default_methods(self.session.inputs)
+        if all(name in self.candidates for name in default):
+            return default
+        return (PURE, PURE) if PURE in self.candidates else (PLAIN, PLAIN)
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
@@ -191,7 +199,9 @@ class _Trial:
             line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
             rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
             return Choice(CalibratedRows(rows), self.default, (line,), str(error))
-        clock = self._clock.within(CHOICE_SHARE * 60 * self.session.recipe.budget)
+        clock = self._clock.within(self._seconds_to_choose)
+        for name in self.default:
+            self._answer(name)
         start = clock.left()
         rows = self.rows(*self.default)
         making = start - clock.left()
@@ -229,7 +239,7 @@ class _Trial:
         line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
         why = (
             f"to measure the candidates would take about {seconds:.0f} s, and "
-            f"{max(0.0, clock.left()):.0f} s of the budget are for the choice"
+            f"{max(0.0, clock.left()):.0f} s of the budget are left for the choice"
         )
         return Choice(CalibratedRows(rows), self.default, (line,), why)
 
@@ -250,7 +260,7 @@ class _Trial:
         if hidden is not None:
             why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
         if self.left_out:
-            why += f"; left out: {', '.join(self.left_out)}"
+            why += f"; left out, for the time they take: {', '.join(self.left_out)}"
         both = "/".join(best)
         chosen = {"input": best[0], "output": best[1], "both": both}
         table = tuple(
@@ -296,15 +306,15 @@ class _Trial:
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
         default = self.default[0 if side == "input" else 1]
-        last = [NETWORK] if NETWORK in names else []
-        names = tuple(name for name in names if name != NETWORK)
+        last = [name for name in names if name in self.unranked]
+        names = tuple(name for name in names if name not in self.unranked)
         if hidden is None:
             return [*names, *last]
         metric = None
         if side == "output" and self.data is not None:
             states = self.data.source_states().astype(np.float64)
             metric = states.T @ states / len(states)
-        able = {name: self.candidates[name] for name in names}
+        able = {name: made for name in names if (made := self._on_hidden(name, hidden))}
         ranked = rebuild(hidden, able, side, metric)
         for rebuilt in ranked:
             self.table[side, rebuilt.method] = ChoiceFact(
@@ -316,6 +326,15 @@ class _Trial:
             short.append(mixed)
         # Both were good everywhere so far; hidden tokens must not hide them.
         return list(dict.fromkeys([*short, default, PLAIN, *last]))
+
+    def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
+        """Return a candidate's answer for the hidden tokens; both sides are asked for once."""
+        if name not in self._rebuilt:
+            try:
+                self._rebuilt[name] = _Answered(self.candidates[name](hidden.context))
+            except InitialiserError:
+                self._rebuilt[name] = None
+        return self._rebuilt[name]
 
     def _stack(
         self, side: str, ranked: list[Rebuilt], hidden: Hidden, metric: Float64 | None

@@ -19,6 +19,8 @@ AUTO = "auto"
 
 PLAIN = "subword-mean"
 """The method that needs nothing and takes no time."""
+PURE = "ridge-composer"
+"""The best without a donor and without a forward pass."""
 
 
 def wants_auto(spec: InitSpec) -> bool:
