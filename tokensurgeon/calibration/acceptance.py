@@ -9,8 +9,8 @@ from typing import Any
 
 from tokensurgeon.calibration.contract import Candidate, Stage, StageRecord
 from tokensurgeon.calibration.data import CalibrationData
-from tokensurgeon.calibration.figures import standard_error
 from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.paired_figures import standard_error
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.progress import Clock
 

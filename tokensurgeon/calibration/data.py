@@ -15,9 +15,9 @@ import numpy as np
 from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.calibration_texts import CalibrationTexts, split_texts
-from tokensurgeon.calibration.figures import BitsPerByte
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.occurrences import Occurrences, find_occurrences, source_logprob
+from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.text_sizes import (
     MOST_BYTES,
     MOST_CONTEXT_TOKENS,

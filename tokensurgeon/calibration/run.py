@@ -14,7 +14,7 @@ from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.contract import Cost, Stage, StageRecord
 from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.plan import Plan
+from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.progress import Clock, Progress, no_progress
 
 

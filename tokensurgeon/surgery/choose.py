@@ -17,7 +17,7 @@ import numpy as np
 
 from tokensurgeon.arrays import Float64
 from tokensurgeon.calibration import CalibrationData, Matrices
-from tokensurgeon.calibration.figures import BitsPerByte
+from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import CalibrationError, InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.calibration import TextSizes
 from tokensurgeon.calibration.calibration_texts import TextBounds
-from tokensurgeon.calibration.plan import Plan
+from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.calibration.text_sizes import (
     BYTES_PER_TOKEN,
     Afforded,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from tokensurgeon.calibration.figures import BitsPerByte, standard_error
+from tokensurgeon.calibration.paired_figures import BitsPerByte, standard_error
 from tokensurgeon.progress import Clock
 from tokensurgeon.text.chunks import Chunk
 
