@@ -240,8 +240,15 @@ class _Trial:
         why = (
             f"to measure the candidates would take about {seconds:.0f} s, and "
             f"{max(0.0, clock.left()):.0f} s of the budget are left for the choice"
+            f"{self._without()}"
         )
         return Choice(CalibratedRows(rows), self.default, (line,), why)
+
+    def _without(self) -> str:
+        """Say which candidates were left out."""
+        if not self.left_out:
+            return ""
+        return f"; left out, for the time they take: {', '.join(self.left_out)}"
 
     def _chosen(self, race: Race[_Entrant], hidden: Hidden | None, fits: bool) -> Choice:
         """Return the winner of the race, with the table."""
@@ -259,8 +266,7 @@ class _Trial:
             why = f"bits per byte on up to {n_bytes:,} bytes of {whose}, in a race"
         if hidden is not None:
             why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
-        if self.left_out:
-            why += f"; left out, for the time they take: {', '.join(self.left_out)}"
+        why += self._without()
         both = "/".join(best)
         chosen = {"input": best[0], "output": best[1], "both": both}
         table = tuple(

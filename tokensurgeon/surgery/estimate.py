@@ -172,9 +172,11 @@ class _Steps:
         n_tried = most_measured(self.session.inputs)
         first = FIRST_BYTES * a_byte
         fits = n_tried * self.pace.seconds(first, first, sizes.n_rows) <= share
+        if not fits:  # the plain default is taken
+            return StepFact(step="choose methods", seconds=min(makes, default=0.0), fits=False)
         looks = n_tried * self.pace.seconds(sizes.selection, sizes.selection, sizes.n_rows)
         whole = self.pace.seconds(sizes.fit) + hidden * sum(makes) + looks
-        return StepFact(step="choose methods", seconds=min(whole, share), fits=fits)
+        return StepFact(step="choose methods", seconds=min(whole, share))
 
     def _evaluation(self) -> float:
         """Return what measuring takes: source, result, baselines, the tied twin of an untied."""
