@@ -14,6 +14,9 @@ PROBE_SEQUENCES, PROBE_LENGTH = 2, 96
 of 40 kB takes a minute."""
 WARM_UP = 16
 """Tokens that are run before, untimed."""
+SQUARE = 768
+"""Rows and columns of the product that is timed: large enough for a processor's full speed, and
+some hundredths of a second."""
 FASTEST = 1e-6
 """Seconds that a probe takes at least, so that no clock makes a pace infinite."""
 
@@ -29,7 +32,7 @@ class Pace:
     head : float
         Logits a second, with their loss: states times output rows.
     arithmetic : float
-        Floating-point operations a second of the head's products.
+        Floating-point operations a second of a product of matrices on the model's device.
     """
 
     body: float = float("inf")
@@ -64,5 +67,14 @@ def measure_pace(model: LanguageModel) -> Pace:
     start = time.perf_counter()
     head.nll(states[:length], ids[0])
     scoring = max(FASTEST, time.perf_counter() - start)
-    logits = length * model.n_rows / scoring
-    return Pace(ids.size / body, logits, 2 * model.width * logits)
+    return Pace(ids.size / body, length * model.n_rows / scoring, _arithmetic(model.device))
+
+
+def _arithmetic(device: str) -> float:
+    import torch
+
+    square = torch.ones((SQUARE, SQUARE), device=device)
+    (square @ square).cpu()
+    start = time.perf_counter()
+    (square @ square).cpu()
+    return 2.0 * SQUARE**3 / max(FASTEST, time.perf_counter() - start)

@@ -53,7 +53,7 @@ STACKED = 5
 """Most methods that are added up."""
 CHOICE_SHARE = 0.15
 """Of the budget, that the choice may take once the texts are there: the rest buys more."""
-SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.1
+SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
 """Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
 tokens besides, which can take as long again; else it goes to the text unranked."""
 
