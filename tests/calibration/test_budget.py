@@ -146,7 +146,7 @@ def test_a_gain_on_little_text_is_held_against_chance() -> None:
     noise = rng.normal(0, 5, size=40)
     chance = BitsPerByte.of(hard - 0.2 + noise - noise.mean(), n_bytes)
     sure = BitsPerByte.of(hard - 0.2 + rng.normal(0, 0.1, size=40), n_bytes)
-    whole, cut = Acceptance(float), Acceptance(float, cut=True)
+    whole, cut = Acceptance(lambda _: 0.0), Acceptance(lambda _: 0.0, cut=True)
     assert start - chance >= whole.least_gain
     assert start - sure >= whole.least_gain
     assert [whole.wins(start, chance), whole.wins(start, sure)] == [True, True]
