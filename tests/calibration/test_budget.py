@@ -13,7 +13,7 @@ from tokensurgeon.calibration.contract import Candidates, Cost
 from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.stage_plans import Plan
-from tokensurgeon.calibration.text_sizes import FEWEST_BYTES, Afforded, text_bounds
+from tokensurgeon.calibration.text_sizes import FEWEST_BYTES, AffordedText, text_bounds
 from tokensurgeon.models.pace import NO_TIME, Pace, measure_pace
 from tokensurgeon.progress import Clock
 
@@ -133,7 +133,7 @@ def test_texts_to_judge_by_follow_the_pace(same: CalibrationData) -> None:
 
 
 def test_what_is_fitted_to_grows_with_time() -> None:
-    short, long = (Afforded.of(SLOW, s, 0.25, 64, 1e9) for s in (60.0, 600.0))
+    short, long = (AffordedText.of(SLOW, s, 0.25, 64, 1e9) for s in (60.0, 600.0))
     assert long.fit == pytest.approx(10 * short.fit)
     assert long.contexts == pytest.approx(10 * short.contexts, rel=1e-2)
     assert long.more(long.fit) > long.fit

@@ -132,7 +132,7 @@ def run_stage(
 
     A candidate is accepted if it wins enough on the selection text and, where the stage changes
     rows that both tokenizers have, does not lose on text of another domain; else the next best is
-    asked, then parts of what the best would change. Once `data.clock` leaves less than another
+    asked, then parts of what the best would change. Once `data.end` leaves less than another
     candidate would take, no further one is asked for.
     """
     start, forward = time.perf_counter(), data.forward_tokens
@@ -143,8 +143,10 @@ def run_stage(
     trains = stage.cost(data.sizes).seconds > 0
     try:
         while True:
-            asked = data.clock.left()
+            asked = data.end.left()
             candidate = proposals.send(best)
+            if trains:  # the next one is there already, and need only be looked at
+                asked = data.end.left()
             objective = stage.own_objective()
             if objective is not None and not ranked:
                 measure, before = objective, objective(matrices)
@@ -157,9 +159,8 @@ def run_stage(
             ranked.append((figure, candidate))
             ranked.sort(key=lambda pair: pair[0])
             del ranked[stage.kept_candidates :]  # memory holds so many, no more
-            left = data.clock.left()
-            # The next takes as long as this one; for those after a training, time was kept.
-            if not trains and left < asked - left:
+            left = data.end.left()
+            if left < asked - left:  # the next takes as long as this one
                 proposals.close()
                 break
     except StopIteration as end:
@@ -170,7 +171,7 @@ def run_stage(
     if ranked:
         chosen = acceptance if bits else replace(acceptance, selection=measure, cut=False)
         verdict = decide(
-            matrices, before, ranked, bound if asks_other else None, stage, chosen, data.clock
+            matrices, before, ranked, bound if asks_other else None, stage, chosen, data.end
         )
     else:
         verdict = Verdict(None, reason or "no gain: nothing that can be measured", {})

@@ -21,7 +21,7 @@ from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.text_sizes import (
     MOST_BYTES,
     MOST_CONTEXT_TOKENS,
-    Afforded,
+    AffordedText,
     text_bounds,
 )
 from tokensurgeon.errors import EvaluationError
@@ -79,8 +79,8 @@ class CalibrationData:
         Tokens run through the body, and steps of training, so far.
     pace : Pace
         Of the model.
-    clock : Clock
-        Until when the stage that runs may propose.
+    clock, end : Clock
+        Until when the stage that runs may train, and until when its candidates may be looked at.
     """
 
     model: LanguageModel
@@ -93,6 +93,7 @@ class CalibrationData:
     gradient_steps: int = 0
     pace: Pace = NO_TIME
     clock: Clock = field(default_factory=Clock)
+    end: Clock = field(default_factory=Clock)
     _layers: dict[int, Float32] = field(default_factory=dict, init=False, repr=False)
     _positions: dict[int, tuple[tuple[Chunk, ...], BytePositions]] = field(
         default_factory=dict, init=False, repr=False
@@ -316,7 +317,7 @@ def read_calibration_data(
     data = CalibrationData(model, context, texts, new, shared, pace=pace)
     used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
     tokens_a_byte = data.positions(texts.fit).n_states / used[-1]
-    afforded = Afforded.of(pace, seconds, tokens_a_byte, model.width, context.memory_budget)
+    afforded = AffordedText.of(pace, seconds, tokens_a_byte, model.width, context.memory_budget)
     data.context_tokens = afforded.contexts
     n_fit = max(1, int(np.searchsorted(used, afforded.fit)))
     spare = afforded.more(used[n_fit - 1]) if n_fit == len(used) else 0.0

@@ -84,10 +84,10 @@ def calibrate(
             record = StageRecord(stage.name, False, why, before=before)
             done = replace(done, records=(*done.records, record))
             continue
-        # A training ends early enough for what it led to to be measured.
-        data.clock = clock.within(room - plan.work if plan.own else room)
+        data.end = clock.within(room)
+        data.clock = clock.within(plan.training(room)) if plan.own else data.end
         standing, record = run_stage(data, done.standing, stage, acceptance)
         done = replace(done, standing=standing, records=(*done.records, record))
-    data.clock = Clock()
+    data.clock = data.end = Clock()
     progress(len(stages), len(stages), "calibrating")
     return done

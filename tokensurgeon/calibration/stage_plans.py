@@ -10,8 +10,8 @@ from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.models.pace import Pace
 
 LEAST_TRAINING = 0.5
-"""Share of the time left that a training keeps, whatever is to come after it: it was asked for by
-name."""
+"""Share of the time left that a training keeps, whatever is to come after it, and of its room that
+it trains, however many candidates there are to look at: it was asked for by name."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ class Plan:
         cost = stage.cost(sizes)
         if cost.seconds:
             # Its looks at the text on the way are in its own time.
-            looks = Cost(passes=min(cost.passes, stage.kept_candidates))
-            looking = looks.work_seconds(pace, sizes)
-            return cls(stage.name, looking, looking, cost.seconds)
+            one, all_of_it = (
+                Cost(passes=min(cost.passes, n)).work_seconds(pace, sizes)
+                for n in (1, stage.kept_candidates)
+            )
+            return cls(stage.name, all_of_it, one, cost.seconds)
         least = stage.least(sizes).work_seconds(pace, sizes)
         return cls(stage.name, cost.work_seconds(pace, sizes), least)
 
@@ -65,3 +67,7 @@ class Plan:
         if not self.own:
             return left - sum(plan.own for plan in later)
         return max(left - sum(plan.least + plan.own for plan in later), LEAST_TRAINING * left)
+
+    def training(self, room: float) -> float:
+        """Return the seconds of its room that a training may train; the rest is for looking."""
+        return room - max(self.least, min(self.work, LEAST_TRAINING * room))

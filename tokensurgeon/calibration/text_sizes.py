@@ -37,7 +37,7 @@ BYTES_PER_TOKEN = 3
 
 
 @dataclass(frozen=True)
-class Afforded:
+class AffordedText:
     """How much of the text there is time and memory for.
 
     Attributes
@@ -58,7 +58,7 @@ class Afforded:
     @classmethod
     def of(
         cls, pace: Pace, seconds: float, tokens_a_byte: float, width: int, memory: float
-    ) -> Afforded:
+    ) -> AffordedText:
         """Return what a model of some pace and width affords.
 
         Parameters
@@ -121,7 +121,7 @@ def text_bounds(
 
     bounds = replace(most, selection=bound(most.selection, 1.0), other=bound(most.other, 0.5))
     if bounds.cut:  # what is drawn is encoded twice: no more of it than will be read
-        afforded = Afforded.of(pace, seconds, 1 / BYTES_PER_TOKEN, 1, float("inf"))
+        afforded = AffordedText.of(pace, seconds, 1 / BYTES_PER_TOKEN, 1, float("inf"))
         fit, more = DRAWN * afforded.fit, DRAWN * afforded.by_time
         bounds = replace(
             bounds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tokensurgeon.initialisers.contract import (
@@ -13,11 +14,17 @@ from tokensurgeon.initialisers.contract import (
 )
 from tokensurgeon.models.pace import Pace
 from tokensurgeon.recipe import InitSpec
-from tokensurgeon.surgery.chosen_methods import build_initialiser
+from tokensurgeon.surgery.chosen_methods import PLAIN, PURE, build_initialiser, default_methods
 from tokensurgeon.surgery.inputs import Inputs
 
 SHORTLIST = 3
 """Candidates of a side that are measured on text, besides the pair's plain default."""
+
+CHOICE_SHARE = 0.15
+"""Of the budget, that the choice may take once the texts are there: the rest buys more."""
+SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
+"""Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
+tokens besides, which can take as long again; else it goes to the text unranked."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
 OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
@@ -54,6 +61,58 @@ def names_by_side(inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
     if inputs.tied:
         return {"output": (*TIED, *more)}
     return {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
+
+
+@dataclass(frozen=True)
+class Afforded:
+    """The candidates whose rows there is time for.
+
+    Attributes
+    ----------
+    methods : dict
+        Name to initialiser.
+    seconds : dict
+        Name to what its rows take, of all candidates.
+    default : tuple of str
+        The pair's default; where that takes too long, what needs no forward pass.
+    """
+
+    methods: dict[str, Initialiser]
+    seconds: dict[str, float]
+    default: tuple[str, str]
+
+    @classmethod
+    def of(
+        cls, inputs: Inputs, spec: InitSpec, context: InitContext, pace: Pace, budget: float
+    ) -> Afforded:
+        """Return what a choice affords within a budget in minutes."""
+        methods = candidates(inputs, spec)
+        seconds = {name: seconds_of(method, context, pace) for name, method in methods.items()}
+        most = SHARE_OF_ONE * seconds_to_choose(budget)
+        asked = (PLAIN, NETWORK)
+        able = {
+            name: method
+            for name, method in methods.items()
+            if seconds[name] <= most or name in asked
+        }
+        default = default_methods(inputs)
+        if not all(name in able for name in default):
+            default = (PURE, PURE) if PURE in able else (PLAIN, PLAIN)
+        return cls(able, seconds, default)
+
+    @property
+    def left_out(self) -> list[str]:
+        """In words, which candidates take too long."""
+        return [
+            f"{name}, about {takes:.0f} s"
+            for name, takes in self.seconds.items()
+            if name not in self.methods
+        ]
+
+
+def seconds_to_choose(budget: float) -> float:
+    """Return what the choice may take of a budget in minutes, once the texts are there."""
+    return CHOICE_SHARE * 60 * budget
 
 
 def seconds_of(method: Initialiser, context: InitContext, pace: Pace) -> float:

@@ -36,13 +36,14 @@ from tokensurgeon.report import ChoiceFact
 from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
 from tokensurgeon.surgery.candidates import (
     NETWORK,
+    SHARE_OF_REBUILT,
     SHORTLIST,
-    candidates,
+    Afforded,
     most_measured,
     names_by_side,
-    seconds_of,
+    seconds_to_choose,
 )
-from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE, default_methods
+from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE
 from tokensurgeon.surgery.race import Race, parts_of
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
@@ -51,11 +52,6 @@ from tokensurgeon.text.chunks import Chunk
 STACK = "stack"
 STACKED = 5
 """Most methods that are added up."""
-CHOICE_SHARE = 0.15
-"""Of the budget, that the choice may take once the texts are there: the rest buys more."""
-SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
-"""Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
-tokens besides, which can take as long again; else it goes to the text unranked."""
 
 
 @dataclass(frozen=True)
@@ -160,35 +156,19 @@ class _Trial:
         self.table: dict[tuple[str, str], ChoiceFact] = {}
         self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
         self.figures: dict[tuple[str, str], float] = {}
-        self.left_out: list[str] = []
         self._rebuilt: dict[str, Initialiser | None] = {}
         self.data: CalibrationData | None = None
-        self._clock, self._seconds_to_choose = clock, CHOICE_SHARE * 60 * session.recipe.budget
-        self.candidates = candidates(session.inputs, spec)
-        takes = {
-            name: seconds_of(method, self.context, session.pace)
-            for name, method in self.candidates.items()
-        }
-        most, ranked = SHARE_OF_ONE, SHARE_OF_REBUILT
-        for name in [name for name in takes if takes[name] > most * self._seconds_to_choose]:
-            if name not in (PLAIN, NETWORK):
-                del self.candidates[name]
-                self.left_out.append(f"{name}, about {takes[name]:.0f} s")
-        self.unranked = {
-            name for name in self.candidates if takes[name] > ranked * self._seconds_to_choose
-        } | {NETWORK}
+        budget = session.recipe.budget
+        self._clock, self._seconds_to_choose = clock, seconds_to_choose(budget)
+        self.afforded = Afforded.of(session.inputs, spec, self.context, session.pace, budget)
+        self.candidates, self.default = self.afforded.methods, self.afforded.default
+        most = SHARE_OF_REBUILT * self._seconds_to_choose
+        self.unranked = {name for name, takes in self.afforded.seconds.items() if takes > most}
+        self.unranked.add(NETWORK)
         self.sides = {
             side: tuple(name for name in names if name in self.candidates)
             for side, names in names_by_side(session.inputs, spec).items()
         }
-        self.default = self._default()
-
-    def _default(self) -> tuple[str, str]:
-        """Return the pair's default; what needs no forward pass where that takes too long."""
-        default = default_methods(self.session.inputs)
-        if all(name in self.candidates for name in default):
-            return default
-        return (PURE, PURE) if PURE in self.candidates else (PLAIN, PLAIN)
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
@@ -246,9 +226,8 @@ class _Trial:
 
     def _without(self) -> str:
         """Say which candidates were left out."""
-        if not self.left_out:
-            return ""
-        return f"; left out, for the time they take: {', '.join(self.left_out)}"
+        names = self.afforded.left_out
+        return f"; left out, for the time they take: {', '.join(names)}" if names else ""
 
     def _chosen(self, race: Race[_Entrant], hidden: Hidden | None, fits: bool) -> Choice:
         """Return the winner of the race, with the table."""

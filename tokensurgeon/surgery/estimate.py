@@ -15,17 +15,21 @@ from tokensurgeon.calibration.calibration_texts import TextBounds
 from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.calibration.text_sizes import (
     BYTES_PER_TOKEN,
-    Afforded,
+    AffordedText,
     bytes_to_write,
     text_bounds,
 )
 from tokensurgeon.initialisers.contract import Initialiser, RunsSource
-from tokensurgeon.initialisers.hidden_tokens import MOST_HIDDEN
 from tokensurgeon.models.pace import NO_TIME
 from tokensurgeon.report import StepFact
 from tokensurgeon.surgery.calibrate import planned_stages
-from tokensurgeon.surgery.candidates import candidates, most_measured, seconds_of
-from tokensurgeon.surgery.choose import CHOICE_SHARE, SHARE_OF_ONE
+from tokensurgeon.surgery.candidates import (
+    SHARE_OF_REBUILT,
+    Afforded,
+    most_measured,
+    seconds_of,
+    seconds_to_choose,
+)
 from tokensurgeon.surgery.chosen_methods import Methods, build_initialiser
 from tokensurgeon.surgery.race import FIRST_BYTES
 from tokensurgeon.surgery.session import Session
@@ -115,7 +119,7 @@ class _Steps:
         sizes = self._sizes(seconds, a_byte, bounds)
         left -= writing
         if self.chooses:
-            step = self._choice(sizes, a_byte, CHOICE_SHARE * seconds)
+            step = self._choice(sizes, a_byte, seconds_to_choose(self.recipe.budget))
             left -= step.seconds
             yield step
         look = sizes.selection + sizes.other
@@ -146,7 +150,7 @@ class _Steps:
         session = self.session
         context = session.context
         width = session.inputs.checkpoint.hidden_width
-        afforded = Afforded.of(self.pace, seconds, a_byte, width, context.memory_budget)
+        afforded = AffordedText.of(self.pace, seconds, a_byte, width, context.memory_budget)
         given = sum(len(text.encode()) for text in context.texts)
         given = given or bytes_to_write(context, text_bounds(context, NO_TIME, 0, other=True), True)
         fitted = min(given, bounds.fit, afforded.fit)
@@ -162,20 +166,22 @@ class _Steps:
 
     def _choice(self, sizes: TextSizes, a_byte: float, share: float) -> StepFact:
         """Return the choice, and whether measuring fits into its share of the budget."""
-        context, n_missing = self.session.context, self.session.context.n_missing
-        makes = [
-            takes
-            for one in candidates(self.session.inputs, self.recipe.init).values()
-            if (takes := seconds_of(one, context, self.pace)) <= SHARE_OF_ONE * share
-        ]
-        hidden = 1 + min(1.0, MOST_HIDDEN / n_missing)
-        n_tried = most_measured(self.session.inputs)
+        session, context = self.session, self.session.context
+        afforded = Afforded.of(
+            session.inputs, self.recipe.init, context, self.pace, self.recipe.budget
+        )
+        default = sum(afforded.seconds[name] for name in dict.fromkeys(afforded.default))
+        n_tried = most_measured(session.inputs)
         first = FIRST_BYTES * a_byte
-        fits = n_tried * self.pace.seconds(first, first, sizes.n_rows) <= share
-        if not fits:  # the plain default is taken
-            return StepFact(step="choose methods", seconds=min(makes, default=0.0), fits=False)
+        if n_tried * self.pace.seconds(first, first, sizes.n_rows) > share:
+            return StepFact(step="choose methods", seconds=default, fits=False)
+        making = sum(
+            takes * (2 if takes <= SHARE_OF_REBUILT * share else 1)
+            for name, takes in afforded.seconds.items()
+            if name in afforded.methods
+        )
         looks = n_tried * self.pace.seconds(sizes.selection, sizes.selection, sizes.n_rows)
-        whole = self.pace.seconds(sizes.fit) + hidden * sum(makes) + looks
+        whole = self.pace.seconds(sizes.fit) + making + looks
         return StepFact(step="choose methods", seconds=min(whole, share))
 
     def _evaluation(self) -> float:
