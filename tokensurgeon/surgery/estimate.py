@@ -39,6 +39,14 @@ PROBED_BYTES = 20_000
 LEAST_SHARE = 0.5
 """Of a stage's most: stages end early as soon as a candidate is no better than the last, and of
 those that make several, about half are made."""
+PROCESS_BYTES, TOKEN_BYTES = 400_000_000, 1_700
+"""Of memory: Python, torch and transformers; and a token of either vocabulary, its spelling in both
+tokenizers. Measured with 512 and 128,002 tokens."""
+COPIES, CALIBRATED_COPIES = 3, 6
+"""Of the patched matrices in memory together: the best, a candidate and the model's; in a
+calibration two candidates more, and sums in float64."""
+WORK_BYTES = 500_000_000
+"""Of methods and forward passes: features, blocks of logits, and what the allocator keeps."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,11 @@ class Estimate:
 
 def estimate(session: Session, methods: Methods) -> Estimate:
     """Return what the surgery would take."""
-    steps = tuple(_Steps(session, methods).all())
+    plan = _Steps(session, methods)
+    steps = tuple(plan.all())
     return Estimate(
         seconds=sum(step.seconds for step in steps if step.fits),
-        memory_bytes=_memory(session, runs=session.model_loaded),
+        memory_bytes=_memory(session, session.model_loaded, calibrates=bool(plan.stages)),
         output_bytes=_output_bytes(session),
         steps=steps,
     )
@@ -206,23 +215,24 @@ def _initialisers(session: Session, methods: Methods, chooses: bool) -> Sequence
     return chosen
 
 
-def _memory(session: Session, runs: bool) -> float:
-    """Return the bytes at the peak: rows, donor, model, and what methods may take besides."""
+def _memory(session: Session, runs: bool, calibrates: bool) -> float:
+    """Return the bytes at the peak: process, tokenizers, rows, donor, model."""
     inputs, recipe = session.inputs, session.recipe
     checkpoint, donor, layout = inputs.checkpoint, inputs.donor, inputs.checkpoint.layout
+    n_tokens = len(inputs.alignment.source.token_bytes) + len(inputs.alignment.target.token_bytes)
+    memory = float(PROCESS_BYTES + TOKEN_BYTES * n_tokens)
     sides = 1 if inputs.tied else 2
-    row_bytes = 4 * layout.width
-    memory = 1.0 * sides * row_bytes * (layout.n_rows + 2 * inputs.n_rows)
+    matrices = 4.0 * sides * layout.width * inputs.n_rows
+    memory += 4.0 * sides * layout.width * layout.n_rows
+    memory += (CALIBRATED_COPIES if calibrates else COPIES) * matrices
     if donor is not None:
-        memory += donor.input.nbytes
-        memory += 0 if donor.output is donor.input else donor.output.nbytes
+        memory += donor.input.nbytes + (0 if donor.tied else donor.output.nbytes)
     model_bytes = checkpoint.n_bytes * 4 / ITEM_BYTES[checkpoint.dtype]
     if runs:
-        # The source, and the patched model's rows beside it, of the best and of a candidate.
-        memory += model_bytes + 2.0 * sides * row_bytes * inputs.n_rows
+        memory += model_bytes + WORK_BYTES
     if recipe.heal:
         # The rows, their gradients and two moments of each.
-        memory += model_bytes + 4.0 * sides * row_bytes * inputs.n_rows
+        memory += model_bytes + 4.0 * matrices
     return memory
 
 

@@ -21,6 +21,7 @@ from tokensurgeon.checkpoint.trained_rows import looks_trained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
 from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.initialisers.fallback_rows import MOST_PROBES
 from tokensurgeon.initialisers.watched import WatchedContext
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.device_map import main_device
@@ -36,6 +37,13 @@ from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
 T = TypeVar("T")
+
+SHARE_OF_PROBES = 0.02
+"""Of the budget, for the states that show which output row nothing prefers."""
+TOKENS_PER_PROBE = 11
+"""Half of the probes are one to three tokens long, half are some seventeen of a text."""
+FEWEST_PROBES = 64
+"""As many say in which direction states lie."""
 
 
 class Part(Generic[T]):
@@ -260,7 +268,11 @@ class Session:
     @part("pair", "seed", "untie", "texts")
     def suppressed_row(self) -> SuppressedRow:
         """The output row of ids that nothing may emit, computed once for all methods."""
-        return suppressed_output_row(self.context)
+        if not (self.recipe.budget and self.runs_source):
+            return suppressed_output_row(self.context)
+        afforded = SHARE_OF_PROBES * 60 * self.recipe.budget * self.pace.body / TOKENS_PER_PROBE
+        n_probes = int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
+        return suppressed_output_row(self.context, n_probes)
 
     @part("pair", "seed", "untie", "texts")
     def calibration_data(self) -> CalibrationData:
