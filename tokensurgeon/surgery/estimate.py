@@ -32,7 +32,7 @@ from tokensurgeon.surgery.candidates import (
 )
 from tokensurgeon.surgery.chosen_methods import Methods, build_initialiser
 from tokensurgeon.surgery.race import FIRST_BYTES
-from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.session import TOKENS_PER_PROBE, Session, n_probes
 
 PROBED_BYTES = 20_000
 """Of the calibration text, on which the bytes of a token are counted."""
@@ -124,9 +124,11 @@ class _Steps:
         a_byte = self._tokens_a_byte()
         to_write = bytes_to_write(session.context, bounds, bool(self.recipe.text.other))
         writing = min(bounds.seconds_to_write, self.pace.seconds(to_write * a_byte))
+        probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, self.recipe.budget))
+        yield StepFact(step="probe the model", seconds=probing)
         yield StepFact(step="the source writes text", seconds=writing)
         sizes = self._sizes(seconds, a_byte, bounds)
-        left -= writing
+        left -= probing + writing
         if self.chooses:
             step = self._choice(sizes, a_byte, seconds_to_choose(self.recipe.budget))
             left -= step.seconds

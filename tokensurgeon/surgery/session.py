@@ -46,6 +46,12 @@ FEWEST_PROBES = 64
 """As many say in which direction states lie."""
 
 
+def n_probes(pace: Pace, budget: float) -> int:
+    """Return how many sequences to probe a model of some pace with, in a budget in minutes."""
+    afforded = SHARE_OF_PROBES * 60 * budget * pace.body / TOKENS_PER_PROBE
+    return int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
+
+
 class Part(Generic[T]):
     """A property of a session that is made once; variants share it unless it depends on the change.
 
@@ -270,9 +276,7 @@ class Session:
         """The output row of ids that nothing may emit, computed once for all methods."""
         if not (self.recipe.budget and self.runs_source):
             return suppressed_output_row(self.context)
-        afforded = SHARE_OF_PROBES * 60 * self.recipe.budget * self.pace.body / TOKENS_PER_PROBE
-        n_probes = int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
-        return suppressed_output_row(self.context, n_probes)
+        return suppressed_output_row(self.context, n_probes(self.pace, self.recipe.budget))
 
     @part("pair", "seed", "untie", "texts")
     def calibration_data(self) -> CalibrationData:
