@@ -100,7 +100,7 @@ def test_a_training_gets_its_time_and_what_comes_before_leaves_it(slow, own) -> 
     time = Time()
     first, training = Takes(time, 30, 30), Takes(time, 0, 60, own=60)
     run(slow, own, time, 100, first, training, Takes(time, 8, 8))
-    assert (first.given, training.given) == (40, 62)
+    assert (first.given, training.given) == (32, 62)
 
 
 def test_without_a_clock_or_a_pace_nothing_is_left_out(same, own) -> None:
@@ -158,7 +158,11 @@ def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
     plan, later = Plan("heal", 0, 0, own=60), [Plan("refit", 200, 80)]
     assert plan.room(100, later) == 50
     assert plan.room(300, later) == 220
-    assert later[0].room(100, [plan]) == 40
+    assert later[0].room(100, [plan]) == 40  # of which it needs 80: it is not begun
+    cheap, dear = Plan("shrunk", 10, 5), Plan("match", 300, 30)
+    assert dear.room(100, [cheap, cheap]) == 90
+    assert dear.room(32, [cheap, cheap]) == 30
+    assert dear.room(20, [cheap, cheap]) == 20
 
 
 def test_a_pace_is_finite(same: CalibrationData) -> None:

@@ -61,12 +61,14 @@ class Plan:
     def room(self, left: float, later: Sequence[Plan]) -> float:
         """Return the seconds of those left that the stage may take.
 
-        One that only computes leaves later ones the time that they were given; a training leaves
-        later ones what they need at least, but keeps half of what is left.
+        Later ones are left what they need to begin, and the time that they were given. One that
+        only computes takes what it needs to begin itself in any case, but no given time; a training
+        keeps half of what is left.
         """
-        if not self.own:
-            return left - sum(plan.own for plan in later)
-        return max(left - sum(plan.least + plan.own for plan in later), LEAST_TRAINING * left)
+        begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
+        if self.own:
+            return max(left - begin - given, LEAST_TRAINING * left)
+        return max(left - begin - given, min(self.least, left - given))
 
     def training(self, room: float) -> float:
         """Return the seconds of its room that a training may train; the rest is for looking."""
