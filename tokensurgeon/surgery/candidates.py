@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,10 +48,11 @@ def candidates(inputs: Inputs, spec: InitSpec) -> dict[str, Initialiser]:
     return {name: build_initialiser(name, settings, names) for name in names}
 
 
-def most_measured(inputs: Inputs) -> int:
-    """Return how many pairs of methods are measured on text at most."""
+def most_measured(sides: Mapping[str, Sequence[str]]) -> int:
+    """Return how many pairs of methods are measured on text at most, given each side's names."""
     # The shortlist, the sum of several, the default and the plain mean; the output side twice.
-    return (SHORTLIST + 3) * (1 if inputs.tied else 3)
+    tried = {side: min(SHORTLIST + 3, len(names) + 1) for side, names in sides.items()}
+    return sum(tried.values()) + (tried["output"] if "input" in tried else 0)
 
 
 def names_by_side(inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
@@ -99,6 +101,13 @@ class Afforded:
         if not all(name in able for name in default):
             default = (PURE, PURE) if PURE in able else (PLAIN, PLAIN)
         return cls(able, seconds, default)
+
+    def sides(self, inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
+        """Return their names by side."""
+        return {
+            side: tuple(name for name in names if name in self.methods)
+            for side, names in names_by_side(inputs, spec).items()
+        }
 
     @property
     def left_out(self) -> list[str]:

@@ -40,7 +40,6 @@ from tokensurgeon.surgery.candidates import (
     SHORTLIST,
     Afforded,
     most_measured,
-    names_by_side,
     seconds_to_choose,
 )
 from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE
@@ -165,10 +164,7 @@ class _Trial:
         most = SHARE_OF_REBUILT * self._seconds_to_choose
         self.unranked = {name for name, takes in self.afforded.seconds.items() if takes > most}
         self.unranked.add(NETWORK)
-        self.sides = {
-            side: tuple(name for name in names if name in self.candidates)
-            for side, names in names_by_side(session.inputs, spec).items()
-        }
+        self.sides = self.afforded.sides(session.inputs, spec)
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
@@ -182,11 +178,12 @@ class _Trial:
         clock = self._clock.within(self._seconds_to_choose)
         for name in self.default:
             self._answer(name)
+        _ = self.session.suppressed_row  # made once, for all of them
         start = clock.left()
         rows = self.rows(*self.default)
         making = start - clock.left()
         chunks = self.data.texts.selection
-        n_tried = most_measured(self.session.inputs)
+        n_tried = most_measured(self.sides)
         whole, first = self._seconds(chunks), self._seconds(parts_of(chunks)[0])
         if n_tried * (making + first) > clock.left():
             return self._untried(rows, n_tried * (making + first), clock)

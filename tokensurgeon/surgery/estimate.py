@@ -182,7 +182,7 @@ class _Steps:
             session.inputs, self.recipe.init, context, self.pace, self.recipe.budget
         )
         default = sum(afforded.seconds[name] for name in dict.fromkeys(afforded.default))
-        n_tried = most_measured(session.inputs)
+        n_tried = most_measured(afforded.sides(session.inputs, self.recipe.init))
         first = FIRST_BYTES * a_byte
         if n_tried * self.pace.seconds(first, first, sizes.n_rows) > share:
             return StepFact(step="choose methods", seconds=default, fits=False)
