@@ -1,8 +1,9 @@
-"""How long work says where it stands, how long it took, and how much memory it has held."""
+"""What long work says of itself: where it stands, how long it took and may take, its memory."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import sys
 import time
@@ -39,6 +40,46 @@ class Timings:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class Clock:
+    """A deadline that several pieces of work share; it runs from when it is made.
+
+    Parameters
+    ----------
+    seconds : float
+        Until the deadline; infinite for none.
+    now : callable() -> float
+        Seconds of a clock that never goes back.
+
+    Examples
+    --------
+    >>> time_of_day = iter([0.0, 40.0, 40.0])
+    >>> clock = Clock(60.0, now=lambda: next(time_of_day))
+    >>> clock.left(), clock.over
+    (20.0, False)
+    """
+
+    def __init__(self, seconds: float = math.inf, now: Callable[[], float] = time.perf_counter):
+        self.seconds, self.now = seconds, now
+        self._end = now() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left; negative where the deadline is past."""
+        return self._end - self.now()
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline is past."""
+        return self.left() <= 0
+
+    def keeping(self, seconds: float) -> Clock:
+        """Return a clock that ends so many seconds earlier, which are kept for what comes after."""
+        return Clock(self.left() - seconds, self.now)
+
+    def within(self, seconds: float) -> Clock:
+        """Return a clock that ends after so many seconds, and never later than this one."""
+        return Clock(min(self.left(), seconds), self.now)
 
 
 def peak_memory() -> int:

@@ -145,8 +145,9 @@ class Recipe(_Model):
     heal: float = Field(default=0.0, ge=0)
     """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""
     budget: float = Field(default=10.0, ge=0)
-    """Minutes that the choice of methods and their calibration may take; 0 runs no forward pass
-    of the model for either."""
+    """Minutes that the choice of methods and their calibration may take, and with `heal` all three
+    together; what does not fit is made smaller or left out. 0 runs no forward pass of the model
+    for choice or calibration."""
     clip: float | None = Field(default=None, gt=0, le=100)
     """Shorten new rows to this percentile of the trained rows' norms; None shortens none."""
     untie: bool = False

@@ -29,12 +29,13 @@ from tokensurgeon.calibration import (
 )
 from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
-from tokensurgeon.calibration.calibration_texts import generate_texts, split_texts
+from tokensurgeon.calibration.calibration_texts import TextBounds, generate_texts, split_texts
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, expected_counts
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
+from tokensurgeon.progress import Clock
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import calibrate_rows, clipped
 from tokensurgeon.surgery.row_origins import RECALIBRATED
@@ -134,7 +135,7 @@ def test_unigram_brings_expected_counts_to_the_texts(same: CalibrationData, own:
 def run(
     data: CalibrationData, matrices: Matrices, *stages: Stage, seconds: float = float("inf")
 ) -> tuple[Matrices, tuple[StageRecord, ...]]:
-    done = calibrate(data, matrices, stages, seconds=seconds)
+    done = calibrate(data, matrices, stages, clock=Clock(seconds))
     return done.matrices, done.records
 
 
@@ -266,7 +267,7 @@ def test_no_stage_begins_after_the_budget(same: CalibrationData, own: Matrices) 
     after, records = run(same, own, *find_stages(["shrunk", "prior"], False), seconds=-1)
     assert after is own
     assert [record.kept for record in records] == [False, False]
-    assert all("budget" in record.why for record in records)
+    assert all("not tried: it needs about 0 s, 0 s are left" in one.why for one in records)
 
 
 def test_stages_that_cannot_be_are_refused() -> None:
@@ -286,7 +287,12 @@ def test_a_stage_has_its_older_name_too() -> None:
 def test_texts_are_parted_by_document(same: CalibrationData) -> None:
     context = same.context
     parted = split_texts(
-        same.model, context.source, context.target, TEXTS, SENTENCES[:1], max_bytes=4000
+        same.model,
+        context.source,
+        context.target,
+        TEXTS,
+        SENTENCES[:1],
+        bounds=TextBounds(fit=4000),
     )
     fit, selection = ({chunk.text for chunk in part} for part in (parted.fit, parted.selection))
     assert fit
@@ -311,8 +317,7 @@ def test_more_text_goes_on_where_the_text_to_fit_to_ends(same: CalibrationData) 
         context.target,
         TEXTS,
         SENTENCES[:1],
-        max_bytes=1000,
-        more_bytes=2000,
+        bounds=TextBounds(fit=1000, more=2000),
     )
     assert 0 < sum(chunk.n_bytes for chunk in parted.fit) <= 1000
     whole = parted.fit + parted.more
@@ -342,8 +347,14 @@ def test_chunks_come_from_many_documents(same: CalibrationData) -> None:
     # Every word of a document names it, so that a chunk tells where it was cut out.
     documents = [" ".join(f"{word}{i}x" for word in words * 8) for i in range(200)]
     size = len(documents[0].encode())
+    bounds = TextBounds(fit=6 * size)
     parted = split_texts(
-        same.model, context.source, context.target, documents, SENTENCES, max_bytes=6 * size
+        same.model,
+        context.source,
+        context.target,
+        documents,
+        SENTENCES,
+        bounds=bounds,
     )
 
     def origins(chunks: Sequence[Chunk]) -> set[str]:
@@ -370,8 +381,9 @@ def test_the_source_writes_the_same_text_again(same: CalibrationData) -> None:
 
 def test_too_little_text_is_said(same: CalibrationData) -> None:
     context = same.context
+    bounds = TextBounds(fit=100)
     with pytest.raises(CalibrationError, match="2 bytes of calibration text leave nothing"):
-        split_texts(same.model, context.source, context.target, ["ab"], ["cd"], max_bytes=100)
+        split_texts(same.model, context.source, context.target, ["ab"], ["cd"], bounds=bounds)
 
 
 def test_calibrated_rows_say_what_was_done(

@@ -291,3 +291,28 @@ def test_a_value_out_of_range_is_refused_with_the_number(name: str, settings: di
     ((key, value),) = settings.items()
     with pytest.raises(SettingError, match=f"{name}.{key} must .*got {value}"):
         build(name, settings)
+
+
+def test_a_tied_donor_is_combined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = example_context(tied=False)
+    donor = context.donor
+    assert donor is not None
+    method = build("anchors", {"space": "donor", "combiner": "nearest"})
+    once = dataclasses.replace(context, donor=dataclasses.replace(donor, input=donor.output))
+    twice = dataclasses.replace(
+        context, donor=dataclasses.replace(donor, input=donor.output.copy())
+    )
+    located: list[str] = []
+
+    def counted(context, spec, side, name):
+        located.append(side)
+        return locate(context, spec, side, name)
+
+    monkeypatch.setattr("tokensurgeon.initialisers.methods.anchors.locate", counted)
+    found = method(once)
+    assert located == ["output"]
+    expected = method(twice)
+    assert located == ["output", "input", "output"]
+    for side, rows in (("input", context.input_rows), ("output", context.output_rows)):
+        values = getattr(found, side).values(rows)
+        assert np.allclose(values, getattr(expected, side).values(rows))

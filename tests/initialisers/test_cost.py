@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tokensurgeon.initialisers import (
+    Computes,
     Resolvable,
     RunsSource,
     TakesTime,
@@ -113,3 +114,20 @@ def test_protocols_tell_apart_what_can_do_more():
     assert not isinstance(base.states, TrainableStates)
     assert isinstance(build("omp", {}), Resolvable)
     assert not isinstance(build("mean", {}), Resolvable | RunsSource | TakesTime)
+
+
+def test_arithmetic_that_takes_long_is_counted() -> None:
+    context = example_context(tied=False)
+    donor = context.donor
+    assert donor is not None
+    for name in ("omp", "omp-published", "ridge-composer"):
+        method = build(name, {})
+        assert isinstance(method, Computes)
+        two = method.operations(context)
+        assert two > 0
+        tied = dataclasses.replace(context, tied=True, input_rows=context.output_rows)
+        assert method.operations(tied) == two / 2
+    shared = dataclasses.replace(context, donor=dataclasses.replace(donor, input=donor.output))
+    omp = build("omp", {})
+    assert isinstance(omp, Computes)
+    assert omp.operations(shared) == omp.operations(context) / 2

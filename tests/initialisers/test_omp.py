@@ -399,3 +399,31 @@ def test_a_strong_prior_pulls_the_rows_towards_the_mean_of_the_pieces():
         return float(np.linalg.norm((new.values(context.input_rows) - plain)[known]))
 
     assert distance(0.0) > distance(1.0) > distance(100.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"centre": True}, {"prior": 0.5}])
+def test_a_tied_donor_is_solved_once_and_gives_what_two_solutions_give(
+    settings: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = example_context(tied=False)
+    donor = context.donor
+    assert donor is not None
+    method = build("omp", {"k": 4, **settings})
+    twice = dataclasses.replace(
+        context, donor=dataclasses.replace(donor, input=donor.output.copy())
+    )
+    expected = method(twice)
+    once = dataclasses.replace(context, donor=dataclasses.replace(donor, input=donor.output))
+    solved = []
+
+    def counted(*args, **more):
+        solved.append(len(args[1]))
+        return pursue(*args, **more)
+
+    monkeypatch.setattr("tokensurgeon.initialisers.numerics.pursuit.pursue", counted)
+    found = method(once)
+    assert len(solved) == (2 if settings else 1)
+    for side, rows in (("input", context.input_rows), ("output", context.output_rows)):
+        assert np.array_equal(
+            getattr(found, side).values(rows), getattr(expected, side).values(rows)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from tokensurgeon.calibration.stages import train as module
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
+from tokensurgeon.models.pace import Pace
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.choose import choose
 from tokensurgeon.surgery.rows import patch_rows
+from tokensurgeon.surgery.session import Session
 
 
 def recipe(source: Path, donor: Path, text: Path | None = None, **more: object) -> Recipe:
@@ -78,6 +81,52 @@ def test_no_budget_runs_no_forward_pass(tiny_source: Path, tiny_donor: Path) -> 
     assert choice.rows.start.forward_tokens == 0
     assert choice.rows.start.stages == ()
     assert "no time" in choice.why
+
+
+def slow_session(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, body: float) -> Session:
+    """Prepare a surgery on a model that seems to run so many tokens a second."""
+    pace = Pace(body=body, head=body * 1e3, arithmetic=body * 1e7)
+    monkeypatch.setattr("tokensurgeon.surgery.session.measure_pace", lambda _: pace)
+    return prepare(recipe)
+
+
+def test_candidates_race_where_the_whole_text_takes_too_long(
+    tiny_source: Path, tiny_donor: Path, few_pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(tiny_source, tiny_donor, few_pages, budget=10, calibrate=[])
+    session = slow_session(asked, monkeypatch, 500.0)
+    choice = choose(session, asked.init, ())
+    assert "in a race" in choice.why
+    read = {line.n_bytes for line in choice.table if line.bits_per_byte is not None}
+    whole = sum(chunk.n_bytes for chunk in session.calibration_data.texts.selection)
+    assert min(read) < whole / 2
+    (best,) = (line for line in choice.table if line.side == "output" and line.chosen)
+    assert best.n_bytes == max(read)
+    assert choice.methods[1] == best.method
+
+
+def test_where_nothing_can_be_measured_the_default_is_taken_and_the_table_says_why(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(tiny_source, tiny_donor, tiny_text, budget=1, calibrate=[])
+    session = slow_session(asked, monkeypatch, 50.0)
+    choice = choose(session, asked.init, ())
+    assert re.search(r"to measure the candidates would take about \d+ s, and \d+ s", choice.why)
+    (line,) = choice.table
+    assert line.chosen
+    assert line.method == "/".join(choice.methods)
+    assert line.bits_per_byte is None
+
+
+def test_a_method_that_runs_the_source_too_long_is_left_out(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = recipe(tiny_source, tiny_donor, tiny_text, budget=10, calibrate=[]).model_dump()
+    asked = Recipe.parse({**fields, "tokenizer": str(tiny_donor), "donor": None})
+    session = slow_session(asked, monkeypatch, 15.0)
+    choice = choose(session, asked.init, ())
+    assert "left out, for the time they take: hidden-residual, about" in choice.why
+    assert "hidden-residual" not in choice.methods
 
 
 def test_the_same_recipe_chooses_the_same_rows(

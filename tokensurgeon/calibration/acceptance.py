@@ -10,7 +10,9 @@ from typing import Any
 from tokensurgeon.calibration.contract import Candidate, Stage, StageRecord
 from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.paired_figures import standard_error
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.progress import Clock
 
 LEAST_GAIN = 1e-3
 """Bits per byte that a stage must win on the selection text to be kept: what 40 kB of text tell
@@ -18,6 +20,9 @@ from nothing."""
 MOST_RISE = 1e-3
 """Bits per byte that a stage which changes shared rows may cost on text of another domain: what a
 short text cannot tell from nothing."""
+SURE, UNSURE = 2.0, 1.0
+"""Standard errors, over chunks of a text that was cut to the time: a gain below the first could be
+chance; a rise on other text below the second is not told from nothing."""
 
 Measured = Callable[[Matrices], float]
 
@@ -34,12 +39,16 @@ class Acceptance:
         Bits per byte on text of another domain, where there is some.
     least_gain, most_rise : float
         Bits per byte.
+    cut : bool
+        Whether time left little text. Then a gain counts where it is beyond two standard errors of
+        the differences between chunks, and a rise on other text within one of them does not.
     """
 
     selection: Measured
     other: Measured | None = None
     least_gain: float = LEAST_GAIN
     most_rise: float = MOST_RISE
+    cut: bool = False
 
     @classmethod
     def of(cls, data: CalibrationData) -> Acceptance:
@@ -48,7 +57,22 @@ class Acceptance:
         return cls(
             lambda matrices: data.score(matrices, texts.selection),
             (lambda matrices: data.score(matrices, texts.other)) if texts.other else None,
+            cut=texts.cut,
         )
+
+    def needed(self, before: float, after: float) -> float:
+        """Return the gain that two figures on the selection text must show."""
+        return SURE * standard_error(before, after) if self.cut else self.least_gain
+
+    def allowed(self, bound: float, other: float) -> float:
+        """Return the rise that two figures on other text may show."""
+        error = standard_error(bound, other) if self.cut else 0.0
+        return max(self.most_rise, UNSURE * error)
+
+    def wins(self, before: float, after: float) -> bool:
+        """Whether a candidate wins enough on the selection text."""
+        gain = before - after
+        return gain >= self.needed(before, after) and (gain > 0 or not self.cut)
 
 
 @dataclass(frozen=True)
@@ -108,16 +132,21 @@ def run_stage(
 
     A candidate is accepted if it wins enough on the selection text and, where the stage changes
     rows that both tokenizers have, does not lose on text of another domain; else the next best is
-    asked, then parts of what the best would change.
+    asked, then parts of what the best would change. Once `data.end` leaves less than another
+    candidate would take, no further one is asked for.
     """
     start, forward = time.perf_counter(), data.forward_tokens
     steps, matrices = data.gradient_steps, standing.matrices
     measure, before = acceptance.selection, standing.bits
     ranked: list[tuple[float, Candidate]] = []
     proposals, best, reason = stage.propose(data, matrices), None, None
+    trains = stage.cost(data.sizes).seconds > 0
     try:
         while True:
+            asked = data.end.left()
             candidate = proposals.send(best)
+            if trains:  # the next one is there already, and need only be looked at
+                asked = data.end.left()
             objective = stage.own_objective()
             if objective is not None and not ranked:
                 measure, before = objective, objective(matrices)
@@ -130,14 +159,20 @@ def run_stage(
             ranked.append((figure, candidate))
             ranked.sort(key=lambda pair: pair[0])
             del ranked[stage.kept_candidates :]  # memory holds so many, no more
+            left = data.end.left()
+            if left < asked - left:  # the next takes as long as this one
+                proposals.close()
+                break
     except StopIteration as end:
         reason = end.value
     bits = stage.own_objective() is None
     asks_other = stage.changes_shared and bits and acceptance.other is not None
     bound = standing.other_at_start if stage.bounded_by_start else standing.other
     if ranked:
-        chosen = acceptance if bits else replace(acceptance, selection=measure)
-        verdict = decide(matrices, before, ranked, bound if asks_other else None, stage, chosen)
+        chosen = acceptance if bits else replace(acceptance, selection=measure, cut=False)
+        verdict = decide(
+            matrices, before, ranked, bound if asks_other else None, stage, chosen, data.end
+        )
     else:
         verdict = Verdict(None, reason or "no gain: nothing that can be measured", {})
     after, kept = standing, verdict.kept
@@ -155,15 +190,20 @@ def run_stage(
         kept=kept is not None,
         why=verdict.why,
         settings=verdict.settings,
-        before=standing.bits,
-        after=after.bits if kept is not None else verdict.after if bits else standing.bits,
-        other_before=standing.other if kept is not None or asks_other else None,
-        other_after=other_after,
+        before=float(standing.bits),
+        after=_plain(after.bits if kept is not None else verdict.after if bits else standing.bits),
+        other_before=_plain(standing.other if kept is not None or asks_other else None),
+        other_after=_plain(other_after),
         seconds=round(time.perf_counter() - start, 3),
         forward_tokens=data.forward_tokens - forward,
         gradient_steps=data.gradient_steps - steps,
     )
     return after, record
+
+
+def _plain(figure: float | None) -> float | None:
+    """Return a figure without its chunks."""
+    return None if figure is None else float(figure)
 
 
 def decide(
@@ -173,6 +213,7 @@ def decide(
     bound: float | None,
     stage: Stage,
     acceptance: Acceptance,
+    clock: Clock | None = None,
 ) -> Verdict:
     """Return which candidate passes: it wins enough, and on other text does not rise over `bound`.
 
@@ -189,17 +230,19 @@ def decide(
     stage : Stage
     acceptance : Acceptance
         Its `selection` is the objective.
+    clock : Clock, optional
+        Once it is over, parts of the change are not tried.
     """
     best, candidate = ranked[0]
-    gain = f"{before - best:.4f} gained, {acceptance.least_gain:g} are needed"
+    gain = f"{before - best:.4f} gained, {acceptance.needed(before, best):.3g} are needed"
     worse = f"{best - before:.3f} bits per byte worse"
     why = f"no gain on the selection text: {worse if best > before else gain}"
     not_kept = Verdict(None, why, candidate.settings, best)
-    for figure, candidate in _worth_asking(matrices, before, ranked, stage, acceptance):
+    for figure, candidate in _worth_asking(matrices, before, ranked, stage, acceptance, clock):
         gain, other = stage.describe(before, figure), None
         if bound is not None and acceptance.other is not None:
             other = acceptance.other(candidate.matrices)
-            if not other - bound <= acceptance.most_rise:
+            if not other - bound <= acceptance.allowed(bound, other):
                 if not_kept.other_after is None:
                     why = f"loses on other text ({other - bound:+.3f}), {gain}"
                     not_kept = replace(not_kept, why=why, other_after=other)
@@ -214,13 +257,16 @@ def _worth_asking(
     ranked: list[tuple[float, Candidate]],
     stage: Stage,
     acceptance: Acceptance,
+    clock: Clock | None,
 ) -> Iterator[tuple[float, Candidate]]:
     """Yield the candidates that win enough, then the best with smaller parts of its change."""
-    enough = [pair for pair in ranked if before - pair[0] >= acceptance.least_gain]
+    enough = [pair for pair in ranked if acceptance.wins(before, pair[0])]
     yield from enough
     for share in stage.parts if enough else ():
+        if clock is not None and clock.over:
+            return
         best = enough[0][1]
         smaller = matrices.towards(best.matrices, share)
         figure = acceptance.selection(smaller)
-        if before - figure >= acceptance.least_gain:
+        if acceptance.wins(before, figure):
             yield figure, Candidate.of({**best.settings, "of_the_change": share}, smaller)

@@ -7,14 +7,15 @@ believes its language to be, and the report says so.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
 from tokensurgeon.text.encoding import encode_chunks, prefix_of
 from tokensurgeon.vocabulary import Vocabulary
@@ -34,8 +35,40 @@ MOST_HELD = 0.05
 """Share of a large text that this may take from healing, for the chunks to choose by."""
 GENERATED = 60_000
 """Bytes that the source writes where nobody gives text: a minute for a small model."""
-AT_ONCE = 32
-"""Texts written side by side, in one batch."""
+AT_ONCE, FEW_AT_ONCE = 32, 8
+"""Texts written side by side, in one batch; few where the time ends the writing, so that these are
+long enough to be text."""
+FEWEST_CHUNKS = 16
+"""Of a text that was cut to the time: differences between rows are told from chance by them."""
+
+
+@dataclass(frozen=True)
+class TextBounds:
+    """How much text there is to be at most.
+
+    Attributes
+    ----------
+    fit, more : int
+        Bytes to fit to, and to draw besides.
+    selection, other : int
+        Bytes to choose by, and of text of another domain.
+    seconds_to_write : float
+        That the source may take to write what is not given.
+    slow : bool
+        Whether this time will end the writing.
+    """
+
+    fit: int
+    more: int = 0
+    selection: int = MOST_SELECTION
+    other: int = field(default_factory=lambda: MOST_OTHER)
+    seconds_to_write: float = math.inf
+    slow: bool = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether time leaves less text to judge by than would be taken."""
+        return self.selection < MOST_SELECTION
 
 
 @dataclass(frozen=True)
@@ -54,6 +87,9 @@ class CalibrationTexts:
         Whether `fit` and `selection` were written by the source.
     generated_other : bool
         Whether `other` was.
+    cut : bool
+        Whether time left less text to choose by than is taken elsewhere: differences on it are
+        then held against chance, chunk by chunk.
     """
 
     fit: tuple[Chunk, ...]
@@ -63,6 +99,7 @@ class CalibrationTexts:
     documents: tuple[str, ...]
     generated: bool
     generated_other: bool
+    cut: bool = False
 
     @property
     def n_bytes(self) -> int:
@@ -78,8 +115,7 @@ def split_texts(
     texts: Sequence[str],
     other: Sequence[str] = (),
     *,
-    max_bytes: int,
-    more_bytes: int = 0,
+    bounds: TextBounds,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> CalibrationTexts:
@@ -94,10 +130,7 @@ def split_texts(
         The user's calibration documents; none lets the source write some.
     other : sequence of str
         Documents of another domain; none lets the source write some.
-    max_bytes : int
-        Most bytes of text to fit to.
-    more_bytes : int
-        Most bytes to draw besides.
+    bounds : TextBounds
     seed : int
         Of the parting and of what is generated.
     progress : callable(done, total, what)
@@ -110,9 +143,13 @@ def split_texts(
     generated = not texts
     written: list[str] = []
     if generated or not other:
-        wanted = (GENERATED if generated else 0) + (0 if other else MOST_OTHER)
-        written = generate_texts(model, source, wanted, seed=seed, progress=progress)
-    documents = list(texts) or written[: round(len(written) * GENERATED / (GENERATED + MOST_OTHER))]
+        wanted = (GENERATED if generated else 0) + (0 if other else bounds.other)
+        clock = Clock(bounds.seconds_to_write)
+        written = generate_texts(
+            model, source, wanted, seed=seed, clock=clock, few=bounds.slow, progress=progress
+        )
+    share = GENERATED / (GENERATED + bounds.other)
+    documents = list(texts) or written[: round(len(written) * share)]
     aside = list(other) or written[len(documents) if generated else 0 :]
     if not generated:
         documents = separable(documents)
@@ -120,8 +157,8 @@ def split_texts(
     order = rng.permutation(len(documents))
     spent = np.cumsum([len(documents[i].encode("utf-8")) for i in order])
     whole = int(spent[-1]) if len(spent) else 0
-    total = min(whole, max_bytes + MOST_SELECTION)
-    room = min(MOST_SELECTION, int(total * SELECTION_SHARE))
+    total = whole if bounds.cut else min(whole, bounds.fit + bounds.selection)
+    room = min(bounds.selection, int(total * SELECTION_SHARE))
     held = max(room, min(MOST_HELD * whole, DRAWN_FROM * room))
     n_selection = int(np.searchsorted(spent, held)) + 1
     chosen, free = (
@@ -129,12 +166,13 @@ def split_texts(
     )
     size = _chunk_size(model, source, target, documents)
 
-    def cut(texts: Sequence[str], most: int) -> tuple[Chunk, ...]:
+    def cut(texts: Sequence[str], most: int, size: int = size) -> tuple[Chunk, ...]:
         chunks = _first(_drawn(texts, size, most, rng), SPARE * most)
         return tuple(_first(_usable(model, source, target, chunks), most))
 
-    drawn, selection = cut(free, max_bytes + more_bytes), cut(chosen, room)
-    fit = tuple(_first(drawn, max_bytes)) if drawn else ()
+    short = min(size, _short(min(room, bounds.other))) if bounds.cut else size
+    drawn, selection = cut(free, bounds.fit + bounds.more), cut(chosen, room, short)
+    fit = tuple(_first(drawn, bounds.fit)) if drawn else ()
     if not fit or not selection:
         raise CalibrationError(
             f"{total:,} bytes of calibration text leave nothing to fit to and to choose by: "
@@ -144,10 +182,11 @@ def split_texts(
         fit,
         drawn[len(fit) :],
         selection,
-        cut(aside, MOST_OTHER),
+        cut(aside, bounds.other, short),
         free,
         generated,
         generated_other=not other,
+        cut=bounds.cut,
     )
 
 
@@ -157,23 +196,29 @@ def generate_texts(
     n_bytes: int,
     *,
     seed: int = 0,
+    clock: Clock | None = None,
+    few: bool = False,
     progress: Progress = no_progress,
 ) -> list[str]:
     """Let a model write about `n_bytes` from its start token; seeded.
 
-    Returns fewer where the model keeps writing nothing, and none where it has no start token.
+    Returns less where the clock ends it, or the model keeps writing nothing; none where it has no
+    start token. With `few`, fewer texts are written side by side.
     """
     prefix = prefix_of(vocabulary)
     if not prefix:
         return []
     length = min(256, (model.max_positions or 256) - len(prefix))
     stop = [i for i in (vocabulary.eos_id,) if i is not None]
+    clock, n = clock or Clock(), FEW_AT_ONCE if few else AT_ONCE
     texts: list[str] = []
     written = empty = 0
-    while written < n_bytes and empty < 3:
+    while written < n_bytes and empty < 3 and not clock.over:
         samples = [
             vocabulary.decode([i for i in ids if i not in stop])
-            for ids in model.generate(prefix, length, seed + len(texts), n=AT_ONCE, stop=stop)
+            for ids in model.generate(
+                prefix, length, seed + len(texts), n=n, stop=stop, until=lambda: clock.over
+            )
         ]
         samples = [text for text in samples if text.strip()]
         empty = 0 if samples else empty + 1
@@ -181,6 +226,11 @@ def generate_texts(
         written += sum(len(text.encode("utf-8")) for text in samples)
         progress(min(written, n_bytes), n_bytes, "the source writes text")
     return texts
+
+
+def _short(n_bytes: int) -> int:
+    """Return the longest chunk length that gives a text so many chunks that chance is seen."""
+    return next((size for size in CHUNK_SIZES if size * FEWEST_CHUNKS <= n_bytes), CHUNK_SIZES[-1])
 
 
 def _chunk_size(

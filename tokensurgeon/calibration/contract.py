@@ -14,6 +14,7 @@ from typing import Any
 
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.models.pace import Pace
 
 PARTS = (0.75, 0.5, 0.25)
 """Shares of a change that are tried where the whole of it costs too much on other text. What a
@@ -65,15 +66,23 @@ class Cost:
         Runs over the selection text and other text to measure candidates.
     seconds : float
         The time of its own that it was given, as a training is; 0 for the others.
+    scored : int
+        States at which the whole target vocabulary is scored to make the candidates.
     """
 
     forward_tokens: int = 0
     passes: int = 1
     seconds: float = 0.0
+    scored: int = 0
 
     def total_tokens(self, sizes: TextSizes) -> int:
         """Return all tokens that are run through the body, measuring included."""
         return self.forward_tokens + self.passes * (sizes.selection + sizes.other)
+
+    def work_seconds(self, pace: Pace, sizes: TextSizes) -> float:
+        """Return what all this takes at the pace of a model, its own time left out."""
+        scored = self.scored + self.passes * (sizes.selection + sizes.other)
+        return pace.seconds(self.total_tokens(sizes), scored, sizes.n_rows)
 
 
 class Stage(ABC):
@@ -128,6 +137,13 @@ class Stage(ABC):
     def cost(self, sizes: TextSizes) -> Cost:
         """Return what the stage takes at most on texts of these sizes."""
         return Cost(self.fit_passes * sizes.fit, self.validation_passes)
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """Return what the stage takes until its first candidate is measured.
+
+        It is begun where this fits into what is left of the time.
+        """
+        return self.cost(sizes)
 
     def own_objective(self) -> Callable[[Matrices], float] | None:
         """Return what must fall for a candidate to be accepted; None for bits per byte.

@@ -6,7 +6,6 @@ the input rows stay, and how the chunks are encoded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,28 +17,23 @@ from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.calibration_texts import CalibrationTexts, split_texts
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.occurrences import Occurrences, find_occurrences, source_logprob
+from tokensurgeon.calibration.paired_figures import BitsPerByte
+from tokensurgeon.calibration.text_sizes import (
+    MOST_BYTES,
+    MOST_CONTEXT_TOKENS,
+    AffordedText,
+    text_bounds,
+)
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.evaluation.scoring import score
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.models.final_states import FinalStates
+from tokensurgeon.models.pace import NO_TIME, Pace
+from tokensurgeon.progress import Clock
 from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.encoding import encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
-
-MOST_BYTES = 500_000
-"""Of text that stages are fitted to; training reads all that there is."""
-MORE_BYTES = 1_500_000
-"""Of text besides, for `refit`: it has the most parameters and reads the text once."""
-SHARE_OF_MORE = 0.2
-"""Of the time, that a run through it may take."""
-MOST_CONTEXT_TOKENS = 1 << 19
-"""Run to read new tokens in contexts of the source's choice; fewer where time is short."""
-PASSES = 20
-"""Runs through the text to be expected of all stages together, their acceptance included."""
-SHARE_OF_CONTEXTS = 0.25
-"""Of the time, where it is short."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,8 @@ class TextSizes:
         Tokens of the tokenizer that cuts finer.
     contexts : int
         Most tokens that are run to read new tokens in sampled contexts.
+    n_rows : int
+        Of the target's output matrix.
     """
 
     fit: int
@@ -59,6 +55,7 @@ class TextSizes:
     selection: int = 0
     other: int = 0
     contexts: int = MOST_CONTEXT_TOKENS
+    n_rows: int = 0
 
 
 @dataclass
@@ -80,6 +77,10 @@ class CalibrationData:
         Most tokens that are run to read new tokens in sampled contexts.
     forward_tokens, gradient_steps : int
         Tokens run through the body, and steps of training, so far.
+    pace : Pace
+        Of the model.
+    clock, end : Clock
+        Until when the stage that runs may train, and until when its candidates may be looked at.
     """
 
     model: LanguageModel
@@ -90,6 +91,9 @@ class CalibrationData:
     context_tokens: int = MOST_CONTEXT_TOKENS
     forward_tokens: int = 0
     gradient_steps: int = 0
+    pace: Pace = NO_TIME
+    clock: Clock = field(default_factory=Clock)
+    end: Clock = field(default_factory=Clock)
     _layers: dict[int, Float32] = field(default_factory=dict, init=False, repr=False)
     _positions: dict[int, tuple[tuple[Chunk, ...], BytePositions]] = field(
         default_factory=dict, init=False, repr=False
@@ -127,6 +131,7 @@ class CalibrationData:
             selection=self.positions(self.texts.selection).n_states,
             other=self.positions(self.texts.other).n_states,
             contexts=self.context_tokens,
+            n_rows=len(self.context.target.token_bytes),
         )
 
     @cached_property
@@ -181,8 +186,9 @@ class CalibrationData:
 
     @cached_property
     def _validation_states(self) -> FinalStates:
-        # Of both texts, under the rows as they are and under a candidate's.
-        return FinalStates(self.model, n_kept=4)
+        # Of both texts, under the rows as they are and under a candidate's; while methods are
+        # chosen, of parts of one text.
+        return FinalStates(self.model, n_kept=6)
 
     def next_tokens(self, matrices: Matrices, *, more: bool = False) -> tuple[Float32, Ids]:
         """Return the patched model's final states, and the token that follows each on the text.
@@ -212,7 +218,7 @@ class CalibrationData:
         """Return the source's body with these rows."""
         return self.model.patched(matrices.input, matrices.output, matrices.bias)
 
-    def score(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> float:
+    def score(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> BitsPerByte:
         """Return bits per byte of a patched model on chunks that the target spells.
 
         Other output rows under the same input rows cost a matrix product, and no forward pass.
@@ -230,15 +236,18 @@ class CalibrationData:
         nll = self.head(matrices).nll(states, positions.ids[known])
         if not np.isfinite(nll).all():
             raise EvaluationError("the rows give losses that are not finite")
-        n_bytes = int((positions.ends - positions.starts)[known].sum())
-        return bits_per_byte(float(nll.sum()), n_bytes)
+        chunk_ends = np.cumsum([chunk.n_bytes + 1 for chunk in chunks])
+        chunk_of = np.searchsorted(chunk_ends, positions.starts[known], side="right")
+        n_bytes = (positions.ends - positions.starts)[known]
+        nats: Float64 = np.bincount(chunk_of, nll, len(chunks)).astype(np.float64)
+        return BitsPerByte.of(nats, np.bincount(chunk_of, n_bytes, len(chunks)).astype(np.int64))
 
-    def score_model(self, model: LanguageModel, chunks: tuple[Chunk, ...]) -> float:
+    def score_model(self, model: LanguageModel, chunks: tuple[Chunk, ...]) -> BitsPerByte:
         """Return bits per byte of the source itself, or of a model with the target's vocabulary."""
         own = self.context.source if model is self.model else self.context.target
         scores = score(model, own, chunks)
         self.forward_tokens += int(scores.n_tokens.sum())
-        return bits_per_byte(float(scores.nll.sum()), int(scores.n_bytes.sum()))
+        return BitsPerByte.of(scores.nll, scores.n_bytes)
 
     @cached_property
     def logsumexp(self) -> Float64:
@@ -267,6 +276,7 @@ def read_calibration_data(
     other: Sequence[str] = (),
     max_bytes: int = MOST_BYTES,
     seconds: float = float("inf"),
+    pace: Pace = NO_TIME,
 ) -> CalibrationData:
     """Part the texts, and take as much of them as time and memory allow.
 
@@ -284,8 +294,10 @@ def read_calibration_data(
     max_bytes : int
         Most bytes of text to fit to.
     seconds : float
-        What all stages together may take: the pace of the model is measured on the selection
-        text, and the texts to fit to are cut to what it allows. Figures then depend on the clock.
+        What choice and calibration together may take: texts are cut to what the pace allows.
+        Figures then depend on the clock.
+    pace : Pace
+        Of the model.
 
     Raises
     ------
@@ -298,28 +310,17 @@ def read_calibration_data(
         context.target,
         context.texts,
         other,
-        max_bytes=max_bytes,
-        more_bytes=MORE_BYTES,
+        bounds=text_bounds(context, pace, seconds, other=bool(other), max_bytes=max_bytes),
         seed=context.seed,
         progress=context.progress,
     )
-    data = CalibrationData(model, context, texts, new, shared)
-    start = time.perf_counter()
-    data.score_model(model, texts.selection)
-    took = time.perf_counter() - start
-    pace = sum(chunk.n_bytes for chunk in texts.selection) / took
-    data.context_tokens = int(
-        min(MOST_CONTEXT_TOKENS, SHARE_OF_CONTEXTS * seconds * data.forward_tokens / took)
-    )
-    # A state every second byte is more than most tokenizers have; three sets of states at once
-    # of what all stages read, and one of what one does.
-    room = context.memory_budget / (4 * model.width * 3) * 2
-    allowed = min(pace * seconds / PASSES, room)
+    data = CalibrationData(model, context, texts, new, shared, pace=pace)
     used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
-    n_fit = max(1, int(np.searchsorted(used, allowed)))
-    more = np.cumsum([chunk.n_bytes for chunk in texts.more])
-    whole = n_fit == len(used)
-    spare = min(pace * seconds * SHARE_OF_MORE, 3 * (room - used[n_fit - 1])) if whole else 0
-    n_more = int(np.searchsorted(more, spare))
+    tokens_a_byte = data.positions(texts.fit).n_states / used[-1]
+    afforded = AffordedText.of(pace, seconds, tokens_a_byte, model.width, context.memory_budget)
+    data.context_tokens = afforded.contexts
+    n_fit = max(1, int(np.searchsorted(used, afforded.fit)))
+    spare = afforded.more(used[n_fit - 1]) if n_fit == len(used) else 0.0
+    n_more = int(np.searchsorted(np.cumsum([chunk.n_bytes for chunk in texts.more]), spare))
     data.texts = replace(texts, fit=texts.fit[:n_fit], more=texts.more[:n_more])
     return data

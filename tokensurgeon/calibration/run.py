@@ -1,16 +1,21 @@
-"""A calibration: stages in turn, each on what the last left; gone on with where it was left."""
+"""A calibration: stages in turn, each on what the last left; gone on with where it was left.
+
+A deadline bounds all of it: a stage that does not fit into what is left is not begun, one that is
+under way asks for no further candidate, and a training gets what is left for it.
+"""
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
-from tokensurgeon.calibration.contract import Stage, StageRecord
+from tokensurgeon.calibration.contract import Cost, Stage, StageRecord
 from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.calibration.stage_plans import Plan
+from tokensurgeon.progress import Clock, Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def calibrate(
     start: Matrices | Calibrated,
     stages: Sequence[Stage],
     *,
-    seconds: float = float("inf"),
+    clock: Clock | None = None,
     acceptance: Acceptance | None = None,
     progress: Progress = no_progress,
 ) -> Calibrated:
@@ -54,31 +59,35 @@ def calibrate(
     start : Matrices or Calibrated
         The rows to start from, not changed; or an earlier calibration to go on with.
     stages : sequence of Stage
-    seconds : float
-        No stage is begun once this much time is spent. Stages that have a time of their own, such
-        as a training, are, and their time does not count.
+    clock : Clock, optional
+        Until when all of it is to be done; without one there is no end.
     acceptance : Acceptance, optional
         What decides over candidates; by default the texts of `data`.
     progress : callable(done, total, what)
     """
+    clock = clock or Clock()
     acceptance = acceptance or Acceptance.of(data)
+    plans = [Plan.of(stage, data) for stage in stages]
     if isinstance(start, Matrices):
-        start = Calibrated(Standing.of(acceptance, start))
-    done, left = start, seconds
-    for number, stage in enumerate(stages):
+        look = Cost().work_seconds(data.pace, data.sizes)
+        able = any(plan.least + look < clock.left() for plan in plans)
+        start = Calibrated(Standing.of(acceptance, start) if able else Standing(start, math.nan))
+    done = start
+    for number, (stage, plan) in enumerate(zip(stages, plans, strict=True)):
         progress(number, len(stages), f"calibrating: {stage.name}")
         if stage.after_training and done.before_training is None:
             done = replace(done, before_training=done)
-        own_time = stage.cost(data.sizes).seconds > 0
-        if left <= 0 and not own_time:
-            why = f"not tried: the budget of {seconds / 60:.3g} minutes is spent"
-            record = StageRecord(stage.name, False, why, before=done.standing.bits)
+        room = plan.room(clock.left(), plans[number + 1 :])
+        if room < plan.least or math.isnan(done.standing.bits):
+            why = f"not tried: it needs about {plan.least:.0f} s, {max(0.0, room):.0f} s are left"
+            before = None if math.isnan(done.standing.bits) else float(done.standing.bits)
+            record = StageRecord(stage.name, False, why, before=before)
             done = replace(done, records=(*done.records, record))
             continue
-        since = time.perf_counter()
+        data.end = clock.within(room)
+        data.clock = clock.within(plan.training(room)) if plan.own else data.end
         standing, record = run_stage(data, done.standing, stage, acceptance)
         done = replace(done, standing=standing, records=(*done.records, record))
-        if not own_time:
-            left -= time.perf_counter() - since
+    data.clock = data.end = Clock()
     progress(len(stages), len(stages), "calibrating")
     return done

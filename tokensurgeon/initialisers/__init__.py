@@ -2,6 +2,7 @@
 
 from tokensurgeon.initialisers.check import check_initialiser
 from tokensurgeon.initialisers.contract import (
+    Computes,
     DonorRows,
     InitContext,
     Initialiser,
@@ -30,6 +31,7 @@ from tokensurgeon.initialisers.registry import (
 )
 
 __all__ = [
+    "Computes",
     "DonorRows",
     "InitContext",
     "Initialiser",

@@ -63,6 +63,7 @@ class DonorRows:
     ----------
     input, output : float32 (n_target, donor_width)
         Row i belongs to target id i. Rows the donor lacks, and rows that are not finite, are 0.
+        One array twice where the donor is tied.
     known : bool (n_target,)
         Where both rows are the donor's own, finite and not all zero.
     """
@@ -70,6 +71,11 @@ class DonorRows:
     input: Float32
     output: Float32
     known: Mask
+
+    @property
+    def tied(self) -> bool:
+        """Whether both sides are one array."""
+        return self.input is self.output
 
 
 @dataclass(frozen=True)
@@ -275,6 +281,14 @@ class RunsSource(Protocol):
         0 where the source cannot be run (`context.states` is None). Feeds the estimate of
         ``--dry-run``.
         """
+
+
+@runtime_checkable
+class Computes(Protocol):
+    """An initialiser whose arithmetic takes long on real vocabularies, and knows how long."""
+
+    def operations(self, context: InitContext) -> float:
+        """Return its floating-point operations, about, as they would be in float32."""
 
 
 @runtime_checkable

@@ -25,6 +25,8 @@ LONGEST_PROBE = 32
 """Tokens of a stretch of text: enough for a state to be in the midst of something."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Penalties to choose from, in units of the states' mean square, a decade apart."""
+MOST_PROBES = 1024
+"""Sequences whose states are looked at, where there is time for them."""
 STEPS = 200
 """Of the fit, at most; it is convex and mostly ends before."""
 
@@ -83,7 +85,7 @@ def mean_input_row(context: InitContext) -> Float32:
     return mean_row(context.input_rows, context.anchors)
 
 
-def suppressed_output_row(context: InitContext, n_probes: int = 1024) -> SuppressedRow:
+def suppressed_output_row(context: InitContext, n_probes: int = MOST_PROBES) -> SuppressedRow:
     """Return an output row that takes next to no probability at any hidden state.
 
     With forward passes it is the row q that minimises the loss it causes: the mean over probe

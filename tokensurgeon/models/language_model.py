@@ -205,11 +205,13 @@ class LanguageModel:
         stop: Collection[int] = (),
         temperature: float = 1.0,
         top_k: int | None = None,
+        until: Callable[[], bool] | None = None,
     ) -> list[list[int]]:
         """Sample `n` continuations of `prefix`; the prefix is not part of what is returned.
 
         A continuation ends with the first id of `stop`, which is kept, or after `max_new_tokens`,
-        or where the model has no further position. Temperature 0 takes the likeliest id.
+        or where the model has no further position, or once `until`, asked after each token, says
+        so. Temperature 0 takes the likeliest id.
         """
         self._check([prefix], None)
         if not len(prefix):
@@ -217,7 +219,7 @@ class LanguageModel:
         if self.max_positions is not None:
             max_new_tokens = min(max_new_tokens, self.max_positions - len(prefix))
         batch = self._tensor([prefix] * n)
-        return sample(self.model, batch, max_new_tokens, seed, stop, temperature, top_k)
+        return sample(self.model, batch, max_new_tokens, seed, stop, temperature, top_k, until)
 
     def patched(
         self, input_rows: Float32, output_rows: Float32, output_bias: Float32 | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def sample(
     stop: Collection[int],
     temperature: float,
     top_k: int | None,
+    until: Callable[[], bool] | None = None,
 ) -> list[list[int]]:
     """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
 
@@ -45,7 +46,7 @@ def sample(
                 if running[row]:
                     samples[row].append(token)
                     running[row] = token not in stop
-            if not any(running):
+            if not any(running) or (until is not None and until()):
                 break
             step = chosen.to(batch.device)
     return samples

@@ -12,6 +12,7 @@ from tokensurgeon.report.surgery_report import (
     RowAudit,
     RowCounts,
     SideReport,
+    StepFact,
     SurgeryReport,
     TokenFact,
     TokenizerFacts,
@@ -21,6 +22,7 @@ from tokensurgeon.report.surgery_report import (
 
 __all__ = [
     "ChoiceFact",
+    "StepFact",
     "DonorFacts",
     "HeavyFact",
     "ModelFacts",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from tokensurgeon.report import words
 from tokensurgeon.report.surgery_report import ChoiceFact, SurgeryReport
 
-CHOICE_HEADINGS = ("side", "method", "error on hidden tokens", "bits per byte", "chosen")
+CHOICE_HEADINGS = (
+    "side",
+    "method",
+    "error on hidden tokens",
+    "bits per byte",
+    "on bytes",
+    "chosen",
+)
+STEP_HEADINGS = ("step", "takes about", "fits")
 STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")
 
 
@@ -21,9 +29,18 @@ def choice_rows(report: SurgeryReport) -> list[tuple[str, ...]]:
             line.method,
             words.number(line.rebuilt, 3),
             words.number(line.bits_per_byte, 4),
+            "–" if line.n_bytes is None else f"{line.n_bytes:,}",
             "yes" if line.chosen else "",
         )
         for line in sorted(report.choice, key=key)
+    ]
+
+
+def step_rows(report: SurgeryReport) -> list[tuple[str, str, str]]:
+    """Return one line per step of a dry run."""
+    return [
+        (step.step, words.seconds(step.seconds), "yes" if step.fits else "no")
+        for step in report.steps
     ]
 
 

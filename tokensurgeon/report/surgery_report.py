@@ -176,15 +176,24 @@ class ChoiceFact(_Model):
     """A method that `auto` tried: one line of the table that the choice was made from.
 
     `side` is ``input``, ``output`` or ``both``. `rebuilt` is the error on hidden tokens relative to
-    the mean row's, `bits_per_byte` is measured on the selection text, the other side as in the rows
-    chosen until then; either is None where it was not tried.
+    the mean row's, `bits_per_byte` is measured on `n_bytes` of the selection text, the other side
+    as in the rows chosen until then; either is None where it was not tried.
     """
 
     side: str
     method: str
     rebuilt: float | None = None
     bits_per_byte: float | None = None
+    n_bytes: int | None = None
     chosen: bool = False
+
+
+class StepFact(_Model):
+    """A step of a surgery on a dry run: what it would take, and whether the budget has room."""
+
+    step: str
+    seconds: float
+    fits: bool = True
 
 
 class UntieFacts(_Model):
@@ -253,6 +262,9 @@ class SurgeryReport(_Model):
     """sha256 of the checkpoint's manifest; None where nothing was written, or not yet."""
     dry_run: bool = False
     estimate: dict[str, float] | None = None
+    """Of a dry run: ``seconds``, ``memory_bytes`` at the peak, ``output_bytes``."""
+    steps: tuple[StepFact, ...] = ()
+    """Of a dry run: what each step would take, in their order."""
     """Of a dry run: ``{"seconds": …, "memory_bytes": …, "output_bytes": …}``, what is known."""
 
     def sides(self, both: str) -> list[tuple[str, SideReport]]:

@@ -23,6 +23,11 @@ def print_report(console: Console, report: SurgeryReport) -> None:
     """Print what was done, the table of figures, and every warning."""
     for label, text in facts(report):
         console.print(f"[bold]{label:8}[/bold]", text, sep="", markup=True, soft_wrap=True)
+    if report.steps:
+        table = figures_table(*decisions.STEP_HEADINGS)
+        for row in decisions.step_rows(report):
+            table.add_row(*row)
+        console.print(table)
     figures = words.figures(report)
     if figures:
         console.print()

@@ -17,6 +17,7 @@ from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.initialisers.numerics.clip import clip_rows
 from tokensurgeon.models import LanguageModel, load_model
+from tokensurgeon.progress import Clock
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.requirements import can_run
 from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, RECALIBRATED
@@ -81,7 +82,11 @@ class CalibratedRows:
         names = [record.stage for record in late]
         drafts = Draft.name in names
         stages = find_stages([name for name in names if name != Draft.name], session.inputs.tied)
-        return _run(session, replace(self, done=early), _in_order(session, stages, minutes, drafts))
+        records = early.records if early else ()
+        spent = self.start.seconds + self.seconds + sum(record.seconds for record in records)
+        clock = session.clock(minutes).keeping(spent)
+        ordered = _in_order(session, stages, minutes, drafts)
+        return _run(session, replace(self, done=early), ordered, clock)
 
 
 def calibrate_rows(
@@ -89,6 +94,7 @@ def calibrate_rows(
     rows: PatchedRows,
     names: Sequence[str] | None,
     heal: float = 0.0,
+    clock: Clock | None = None,
 ) -> CalibratedRows:
     """Calibrate the rows of an initialiser; `rows` is not changed.
 
@@ -101,6 +107,9 @@ def calibrate_rows(
         empty sequence none.
     heal : float
         Minutes of training, before the stages that come after one; 0 trains nothing.
+    clock : Clock, optional
+        Until when all of it is to be done; by default one that starts now, with the budget and the
+        minutes.
 
     Raises
     ------
@@ -115,7 +124,15 @@ def calibrate_rows(
     if heal:
         session.require_forward("healing", trains=True)
     drafts = session.recipe.for_draft is not None and bool(stages)
-    return _run(session, CalibratedRows(rows), _in_order(session, stages, heal, drafts))
+    ordered = _in_order(session, stages, heal, drafts)
+    return _run(session, CalibratedRows(rows), ordered, clock or session.clock(heal))
+
+
+def planned_stages(session: Session, names: Sequence[str] | None, heal: float) -> list[Stage]:
+    """Return the stages that `calibrate_rows` would try, in their order."""
+    stages = find_stages(names, session.inputs.tied)
+    drafts = session.recipe.for_draft is not None and bool(stages)
+    return _in_order(session, stages, heal, drafts)
 
 
 def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) -> list[Stage]:
@@ -130,7 +147,9 @@ def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) 
     return ordered
 
 
-def _run(session: Session, rows: CalibratedRows, stages: list[Stage]) -> CalibratedRows:
+def _run(
+    session: Session, rows: CalibratedRows, stages: list[Stage], clock: Clock
+) -> CalibratedRows:
     """Run stages on what a calibration left, or on the start."""
     since, forward = time.perf_counter(), session.forward_tokens
     before = rows.done.records if rows.done else ()
@@ -138,7 +157,7 @@ def _run(session: Session, rows: CalibratedRows, stages: list[Stage]) -> Calibra
         session.calibration_data,
         rows.done or rows.start.matrices,
         stages,
-        seconds=60 * session.recipe.budget,
+        clock=clock,
         progress=session.progress,
     )
     new = done.records[len(before) :]

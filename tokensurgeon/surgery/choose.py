@@ -1,8 +1,9 @@
 """``auto``: measure what could make the rows of a pair, and take what loses least.
 
 Candidates first rebuild hidden tokens, which shortlists them and gives the weights of a sum of
-several; the shortlist is then measured on the selection text. The table of the choice goes into
-the report.
+several; the shortlist is then measured on the selection text: on all of it where the time allows,
+else in a race. A candidate that takes too long is left out, and where not even a race fits, the
+pair's plain default is taken. The table of the choice, and why, go into the report.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Float64
-from tokensurgeon.calibration import CalibrationData
+from tokensurgeon.arrays import Float64
+from tokensurgeon.calibration import CalibrationData, Matrices
+from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import CalibrationError, InitialiserError
 from tokensurgeon.initialisers.contract import InitContext, Initialiser, NewRows, SideRows
@@ -28,30 +30,27 @@ from tokensurgeon.initialisers.hidden_tokens import (
     rebuild,
     stack,
 )
+from tokensurgeon.progress import Clock
 from tokensurgeon.recipe import InitSpec
 from tokensurgeon.report import ChoiceFact
 from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
-from tokensurgeon.surgery.chosen_methods import AUTO, build_initialiser, default_methods
-from tokensurgeon.surgery.inputs import Inputs
+from tokensurgeon.surgery.candidates import (
+    NETWORK,
+    SHARE_OF_REBUILT,
+    SHORTLIST,
+    Afforded,
+    most_measured,
+    seconds_to_choose,
+)
+from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE
+from tokensurgeon.surgery.race import Race, parts_of
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.text.chunks import Chunk
 
 STACK = "stack"
 STACKED = 5
 """Most methods that are added up."""
-SHORTLIST = 3
-"""Candidates of a side that are measured on text, besides the pair's plain default."""
-
-INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
-OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
-TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
-DONOR = ("omp", "tokenadapt", "anchors")
-"""Tried besides, on every side, where there is a donor."""
-NETWORK = "hypernetwork"
-"""Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
-trained for the text, so it always goes to the text, and both its sides together."""
-SETTINGS: dict[str, dict[str, Any]] = {"anchors": {"combiner": "ridge"}}
-"""Of candidates whose own default is not the one to try; a recipe's settings win."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def choose(
     spec: InitSpec,
     stages: Sequence[str] | None = None,
     heal: float = 0.0,
+    clock: Clock | None = None,
 ) -> Choice:
     """Choose the initialisers of both sides, and calibrate their rows.
 
@@ -104,10 +104,13 @@ def choose(
         Settings of the candidates.
     stages, heal
         See `tokensurgeon.surgery.calibrate.calibrate_rows`.
+    clock : Clock, optional
+        Until when all of it is to be done; by default one that starts now, with the budget and the
+        minutes.
     """
     inputs = session.inputs
     if session.recipe.budget == 0 or not (session.runs_source and session.context.n_missing):
-        name = "omp" if inputs.donor is not None else "ridge-composer"
+        name = "omp" if inputs.donor is not None else PURE
         plain = (name, name)
         why = "no token is missing" if session.recipe.budget else "no time is given for a choice"
         if inputs.checkpoint.layout.kind != CAUSAL:
@@ -117,9 +120,10 @@ def choose(
         line = ChoiceFact(side="both", method="/".join(plain), chosen=True)
         rows = patch_rows(session, plain, spec)
         return Choice(CalibratedRows(rows), plain, (line,), why)
+    clock = clock or session.clock(heal)
     start, forward = time.perf_counter(), session.forward_tokens
     steps = session.gradient_steps
-    trial = _Trial(session, spec)
+    trial = _Trial(session, spec, clock)
     choice = trial.run()
     rows = replace(
         choice.rows.start,
@@ -129,90 +133,120 @@ def choose(
     )
     if trial.data is None:
         return replace(choice, rows=CalibratedRows(rows))
-    return replace(choice, rows=calibrate_rows(session, rows, stages, heal))
+    return replace(choice, rows=calibrate_rows(session, rows, stages, heal, clock))
 
 
-def candidates(inputs: Inputs, spec: InitSpec) -> dict[str, Initialiser]:
-    """Return the methods that are tried on a pair, by name, with the settings that a recipe has."""
-    sides = _names_by_side(inputs, spec)
-    names = tuple(dict.fromkeys(name for side in sides.values() for name in side))
-    own = {name: {**SETTINGS.get(name, {}), **spec.settings.get(name, {})} for name in names}
-    settings = spec.model_copy(update={"settings": {**spec.settings, **own}})
-    return {name: build_initialiser(name, settings, names) for name in names}
+@dataclass(frozen=True)
+class _Entrant:
+    """A pair of methods in the race, with its rows."""
 
-
-def most_measured(inputs: Inputs) -> int:
-    """Return how many pairs of methods are measured on text at most."""
-    # The shortlist, the sum of several, the default and the plain mean; the output side twice.
-    return (SHORTLIST + 3) * (1 if inputs.tied else 3)
-
-
-def _names_by_side(inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
-    more = DONOR if inputs.donor is not None else ()
-    if NETWORK in spec.settings:
-        more = (*more, NETWORK)
-    if inputs.tied:
-        return {"output": (*TIED, *more)}
-    return {"input": (*INPUT, *more), "output": (*OUTPUT, *more)}
+    pair: tuple[str, str]
+    matrices: Matrices
 
 
 class _Trial:
     """The steps of one choice; holds the answers of the candidates."""
 
-    def __init__(self, session: Session, spec: InitSpec) -> None:
+    def __init__(self, session: Session, spec: InitSpec, clock: Clock) -> None:
         self.session, self.spec = session, spec
-        self.default = default_methods(session.inputs)
         self.context = session.context
         self.answers: dict[str, NewRows] = {}
         self.seen: dict[str, frozenset[str]] = {}
         self.table: dict[tuple[str, str], ChoiceFact] = {}
         self.stacks: dict[str, dict[str, tuple[float, ...]]] = {}
         self.figures: dict[tuple[str, str], float] = {}
+        self._rebuilt: dict[str, Initialiser | None] = {}
         self.data: CalibrationData | None = None
-        self._measured_input: tuple[str, Float32] | None = None
-        self.sides = _names_by_side(session.inputs, spec)
-        self.candidates = candidates(session.inputs, spec)
+        budget = session.recipe.budget
+        self._clock, self._seconds_to_choose = clock, seconds_to_choose(budget)
+        self.afforded = Afforded.of(session.inputs, spec, self.context, session.pace, budget)
+        self.candidates, self.default = self.afforded.methods, self.afforded.default
+        most = SHARE_OF_REBUILT * self._seconds_to_choose
+        self.unranked = {name for name, takes in self.afforded.seconds.items() if takes > most}
+        self.unranked.add(NETWORK)
+        self.sides = self.afforded.sides(session.inputs, spec)
 
     def run(self) -> Choice:
         """Shortlist, measure, choose."""
-        rows = self.rows(*self.default)
         try:
             self.data = self.session.calibration_data
         except CalibrationError as error:
+            rows = self.rows(*self.default)
             line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
             rows = replace(rows, notes=(*rows.notes, f"nothing was chosen or calibrated: {error}"))
             return Choice(CalibratedRows(rows), self.default, (line,), str(error))
+        clock = self._clock.within(self._seconds_to_choose)
+        for name in self.default:
+            self._answer(name)
+        _ = self.session.suppressed_row  # made once, for all of them
+        start = clock.left()
+        rows = self.rows(*self.default)
+        making = start - clock.left()
+        chunks = self.data.texts.selection
+        n_tried = most_measured(self.sides)
+        whole, first = self._seconds(chunks), self._seconds(parts_of(chunks)[0])
+        if n_tried * (making + first) > clock.left():
+            return self._untried(rows, n_tried * (making + first), clock)
+        fits = n_tried * (making + whole) <= clock.left()
+        parts = [chunks] if fits else parts_of(chunks)
+        race: Race[_Entrant] = Race(parts, self._score)
         hidden = hide(self.context)
         shortlists = {
             side: self._shortlist(side, names, hidden) for side, names in self.sides.items()
         }
-        for side in ("output", "input", "output"):
-            if side in shortlists:
-                self._measure_all(side, shortlists[side])
+        order = [side for side in ("output", "input", "output") if side in shortlists]
+        left = sum(len(shortlists[side]) for side in order)
+        for side in order:
+            for name in shortlists[side]:
+                self._measure(race, side, name, clock.within(clock.left() / left))
+                left -= 1
         if NETWORK in self.candidates and not self.session.inputs.tied:
-            pair = (NETWORK, NETWORK)
-            if pair not in self.figures:
-                self.figures[pair] = self._measure(pair)
-            line = ChoiceFact(
-                side="both",
-                method="/".join(pair),
-                bits_per_byte=self.figures[pair],
-                chosen=self._best() == pair,
-            )
-            self.table["both", line.method] = line
-        best = self._best()
+            self._measure(race, "both", NETWORK, clock)
+        return self._chosen(race, hidden, fits)
+
+    def _seconds(self, chunks: Sequence[Chunk]) -> float:
+        """Return what one look at some chunks takes."""
+        assert self.data is not None
+        n_bytes = sum(chunk.n_bytes for chunk in self.data.texts.selection)
+        tokens = self.data.sizes.selection * sum(chunk.n_bytes for chunk in chunks) / n_bytes
+        return self.data.pace.seconds(tokens, tokens, self.data.sizes.n_rows)
+
+    def _untried(self, rows: PatchedRows, seconds: float, clock: Clock) -> Choice:
+        """Return the plain default, with why nothing was measured."""
+        line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
+        why = (
+            f"to measure the candidates would take about {seconds:.0f} s, and "
+            f"{max(0.0, clock.left()):.0f} s of the budget are left for the choice"
+            f"{self._without()}"
+        )
+        return Choice(CalibratedRows(rows), self.default, (line,), why)
+
+    def _without(self) -> str:
+        """Say which candidates were left out."""
+        names = self.afforded.left_out
+        return f"; left out, for the time they take: {', '.join(names)}" if names else ""
+
+    def _chosen(self, race: Race[_Entrant], hidden: Hidden | None, fits: bool) -> Choice:
+        """Return the winner of the race, with the table."""
+        assert self.data is not None
+        best = race.best.pair if race.best is not None else self.default
+        if race.figure is not None:
+            for side, name in zip(("input", "output"), best, strict=True):
+                if (side, name) in self.table:
+                    self._note(side, name, race.figure)
         texts = self.data.texts
         n_bytes = sum(chunk.n_bytes for chunk in texts.selection)
         whose = "text that the source wrote" if texts.generated else "the calibration text"
         why = f"bits per byte on {n_bytes:,} bytes of {whose}"
+        if not fits:
+            why = f"bits per byte on up to {n_bytes:,} bytes of {whose}, in a race"
         if hidden is not None:
             why += f"; {len(hidden.source_ids):,} hidden tokens shortlisted the candidates"
+        why += self._without()
+        both = "/".join(best)
+        chosen = {"input": best[0], "output": best[1], "both": both}
         table = tuple(
-            line
-            if line.side == "both"
-            else line.model_copy(
-                update={"chosen": line.method == best[0 if line.side == "input" else 1]}
-            )
+            line.model_copy(update={"chosen": line.method == chosen[line.side]})
             for line in self.table.values()
         )
         return Choice(CalibratedRows(self.rows(*best)), best, table, why)
@@ -254,15 +288,15 @@ class _Trial:
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
         default = self.default[0 if side == "input" else 1]
-        last = [NETWORK] if NETWORK in names else []
-        names = tuple(name for name in names if name != NETWORK)
+        last = [name for name in names if name in self.unranked]
+        names = tuple(name for name in names if name not in self.unranked)
         if hidden is None:
             return [*names, *last]
         metric = None
         if side == "output" and self.data is not None:
             states = self.data.source_states().astype(np.float64)
             metric = states.T @ states / len(states)
-        able = {name: self.candidates[name] for name in names}
+        able = {name: made for name in names if (made := self._on_hidden(name, hidden))}
         ranked = rebuild(hidden, able, side, metric)
         for rebuilt in ranked:
             self.table[side, rebuilt.method] = ChoiceFact(
@@ -273,7 +307,16 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # Both were good everywhere so far; hidden tokens must not hide them.
-        return list(dict.fromkeys([*short, default, "subword-mean", *last]))
+        return list(dict.fromkeys([*short, default, PLAIN, *last]))
+
+    def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
+        """Return a candidate's answer for the hidden tokens; both sides are asked for once."""
+        if name not in self._rebuilt:
+            try:
+                self._rebuilt[name] = _Answered(self.candidates[name](hidden.context))
+            except InitialiserError:
+                self._rebuilt[name] = None
+        return self._rebuilt[name]
 
     def _stack(
         self, side: str, ranked: list[Rebuilt], hidden: Hidden, metric: Float64 | None
@@ -290,31 +333,33 @@ class _Trial:
         self.table[side, name] = ChoiceFact(side=side, method=name)
         return name
 
-    def _best(self) -> tuple[str, str]:
-        return min(self.figures, key=lambda pair: self.figures[pair], default=self.default)
+    def _measure(self, race: Race[_Entrant], side: str, name: str, clock: Clock) -> None:
+        """Let a side's candidate race, the other side as in the best pair so far."""
+        best = race.best.pair if race.best is not None else self.default
+        pair = (name, best[1]) if side == "input" else (best[0], name)
+        if self.session.inputs.tied or side == "both":
+            pair = (name, name)
+        if pair not in self.figures:
+            if clock.over and race.best is not None:
+                return
+            self.session.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
+            try:
+                matrices = self.rows(*pair).matrices
+            except InitialiserError:
+                return
+            if race.best is not None and race.best.pair[0] == pair[0] and not matrices.tied:
+                # The same rows as one array: final states are kept for as long as it is that array.
+                matrices = replace(matrices, input=race.best.matrices.input)
+            self.figures[pair] = race.enter(_Entrant(pair, matrices), clock)
+        self._note(side, name if side != "both" else "/".join(pair), self.figures[pair])
 
-    def _measure_all(self, side: str, names: list[str]) -> None:
-        """Measure a side's candidates, the other side as in the best pair so far."""
-        best = self._best()
-        for name in names:
-            pair = (name, best[1]) if side == "input" else (best[0], name)
-            if self.session.inputs.tied:
-                pair = (name, name)
-            if pair not in self.figures:
-                try:
-                    self.figures[pair] = self._measure(pair)
-                except InitialiserError:
-                    continue
-            line = self.table.get((side, name), ChoiceFact(side=side, method=name))
-            self.table[side, name] = line.model_copy(update={"bits_per_byte": self.figures[pair]})
+    def _note(self, side: str, name: str, figure: float) -> None:
+        line = self.table.get((side, name), ChoiceFact(side=side, method=name))
+        n_bytes = int(figure.n_bytes.sum()) if isinstance(figure, BitsPerByte) else None
+        self.table[side, name] = line.model_copy(
+            update={"bits_per_byte": float(figure), "n_bytes": n_bytes}
+        )
 
-    def _measure(self, pair: tuple[str, str]) -> float:
+    def _score(self, entrant: _Entrant, chunks: tuple[Chunk, ...]) -> BitsPerByte:
         assert self.data is not None
-        matrices = self.rows(*pair).matrices
-        measured = self._measured_input
-        if measured is not None and measured[0] == pair[0] and not matrices.tied:
-            # The same rows as one array: final states are kept for as long as it is that array.
-            matrices = replace(matrices, input=measured[1])
-        self._measured_input = pair[0], matrices.input
-        self.session.progress(len(self.figures), len(self.figures) + 4, "choosing methods")
-        return self.data.score(matrices, self.data.texts.selection)
+        return self.data.score(entrant.matrices, chunks)

@@ -17,6 +17,12 @@ AUTO = "auto"
 """The method that measures others and takes the best; not an initialiser itself."""
 
 
+PLAIN = "subword-mean"
+"""The method that needs nothing and takes no time."""
+PURE = "ridge-composer"
+"""The best without a donor and without a forward pass."""
+
+
 def wants_auto(spec: InitSpec) -> bool:
     """Say whether a recipe leaves the choice of methods to us.
 

@@ -1,132 +1,246 @@
-"""What a surgery would take: time and memory, before any row is computed."""
+"""What a surgery would take, step by step: time and memory, before any row is computed.
+
+The model's pace is measured on a few hundred tokens. Each step says how many tokens it runs and
+scores; what the budget leaves no time for is said not to fit.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tokensurgeon.arrays import ITEM_BYTES
-from tokensurgeon.calibration import TextSizes, find_stages
-from tokensurgeon.calibration.calibration_texts import GENERATED, MOST_OTHER, MOST_SELECTION
-from tokensurgeon.calibration.data import MORE_BYTES, MOST_BYTES
-from tokensurgeon.initialisers.contract import Initialiser, RunsSource, TakesTime
-from tokensurgeon.initialisers.hidden_tokens import MOST_HIDDEN
-from tokensurgeon.surgery.choose import candidates, most_measured
+from tokensurgeon.calibration import TextSizes
+from tokensurgeon.calibration.calibration_texts import TextBounds
+from tokensurgeon.calibration.stage_plans import Plan
+from tokensurgeon.calibration.text_sizes import (
+    BYTES_PER_TOKEN,
+    AffordedText,
+    bytes_to_write,
+    text_bounds,
+)
+from tokensurgeon.initialisers.contract import Initialiser, RunsSource
+from tokensurgeon.models.pace import NO_TIME
+from tokensurgeon.report import StepFact
+from tokensurgeon.surgery.calibrate import planned_stages
+from tokensurgeon.surgery.candidates import (
+    SHARE_OF_REBUILT,
+    Afforded,
+    most_measured,
+    seconds_of,
+    seconds_to_choose,
+)
 from tokensurgeon.surgery.chosen_methods import Methods, build_initialiser
-from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.race import FIRST_BYTES
+from tokensurgeon.surgery.session import TOKENS_PER_PROBE, Session, n_probes
 
-PROBE_TOKENS = 2_048
-"""Of the forward pass that is timed: some seconds at most, even for a model of billions."""
-BYTES_PER_TOKEN = 3
-"""Of text; so few err towards more tokens."""
-FLOPS = 2e9
-"""A second, on the donor's rows: modest, so that the answer errs towards too long."""
-FLOPS_PER_PRODUCT = 2.0 * 8
-"""Of matching pursuit, for each donor number and missing token: a product, some eight times."""
+PROBED_BYTES = 20_000
+"""Of the calibration text, on which the bytes of a token are counted."""
+LEAST_SHARE = 0.5
+"""Of a stage's most: stages end early as soon as a candidate is no better than the last, and of
+those that make several, about half are made."""
+PROCESS_BYTES, TOKEN_BYTES = 400_000_000, 1_700
+"""Of memory: Python, torch and transformers; and a token of either vocabulary, its spelling in both
+tokenizers. Measured with 512 and 128,002 tokens."""
+COPIES, CALIBRATED_COPIES = 3, 6
+"""Of the patched matrices in memory together: the best, a candidate and the model's; in a
+calibration two candidates more, and sums in float64."""
+WORK_BYTES = 500_000_000
+"""Of methods and forward passes: features, blocks of logits, and what the allocator keeps."""
 
 
-def estimate(session: Session, methods: Methods) -> dict[str, float]:
-    """Return ``seconds``, ``memory_bytes`` and ``output_bytes`` of the surgery.
+@dataclass(frozen=True)
+class Estimate:
+    """What a surgery would take.
 
-    The forward passes dominate, so their rate is measured on a few sequences of the source and
-    scaled to the tokens that the methods, the calibration and the evaluation say they will run;
-    calibration ends with its budget, and healing takes the minutes it is given. Rows are counted
-    from their shapes.
+    Attributes
+    ----------
+    seconds, memory_bytes, output_bytes : float
+        In all, at the peak, and on disk.
+    steps : tuple of StepFact
+        In their order.
     """
-    inputs, recipe = session.inputs, session.recipe
-    checkpoint, donor = inputs.checkpoint, inputs.donor
-    layout = checkpoint.layout
-    sides = 1 if inputs.tied else 2
-    row_bytes = 4 * layout.width
-    memory = 1.0 * sides * row_bytes * (layout.n_rows + 2 * inputs.n_rows)
-    if donor is not None:
-        memory += donor.input.nbytes + donor.output.nbytes
-    value = ITEM_BYTES[checkpoint.dtype]
-    model_bytes = checkpoint.n_bytes * 4 / value
-    seconds = sum(session.timings.seconds.values())
-    initialisers = _initialisers(session, methods)
-    tokens = _method_tokens(session, initialisers, methods.automatic) + _evaluation_tokens(session)
-    calibration = _calibration_tokens(session, methods)
-    if tokens or calibration:
-        memory += model_bytes
-        rate = _tokens_per_second(session)
-        seconds += tokens / rate + min(calibration / rate, 60 * recipe.budget)
-    seconds += sum(
-        one.seconds(session.context) for one in initialisers if isinstance(one, TakesTime)
+
+    seconds: float
+    memory_bytes: float
+    output_bytes: float
+    steps: tuple[StepFact, ...]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """The figures by name, without the steps."""
+        return {
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes,
+            "output_bytes": self.output_bytes,
+        }
+
+
+def estimate(session: Session, methods: Methods) -> Estimate:
+    """Return what the surgery would take."""
+    plan = _Steps(session, methods)
+    steps = tuple(plan.all())
+    return Estimate(
+        seconds=sum(step.seconds for step in steps if step.fits),
+        memory_bytes=_memory(session, session.model_loaded, calibrates=bool(plan.stages)),
+        output_bytes=_output_bytes(session),
+        steps=steps,
     )
-    if recipe.heal:
-        # The rows, their gradients and two moments of each.
-        memory += model_bytes + 4.0 * sides * row_bytes * inputs.n_rows
-        seconds += 60 * recipe.heal
-    if donor is not None and any(one.name == "omp" for one in initialisers):
-        products = len(inputs.pieces) * inputs.alignment.shared.size * donor.input.shape[1]
-        seconds += FLOPS_PER_PRODUCT * products * sides / FLOPS
-    before = layout.n_rows * (1 if layout.tied else 2)
-    output = checkpoint.n_bytes + (inputs.n_rows * sides - before) * layout.width * value
-    return {"seconds": seconds, "memory_bytes": memory, "output_bytes": float(output)}
 
 
-def _initialisers(session: Session, methods: Methods) -> list[Initialiser]:
-    """Return what will make rows, each once; the baselines only where they are measured."""
-    spec, inputs = session.recipe.init, session.inputs
-    if methods.automatic:
-        chosen = list(candidates(inputs, spec).values()) if session.recipe.budget else []
-    elif methods.initialiser is not None:
+class _Steps:
+    """The steps of a surgery, and what each takes at the pace of the model."""
+
+    def __init__(self, session: Session, methods: Methods) -> None:
+        self.session, self.recipe, self.methods = session, session.recipe, methods
+        names = self.recipe.calibrate if self.recipe.calibrate or methods.automatic else ()
+        calibrates = bool(self.recipe.budget) and session.runs_source
+        self.stages = planned_stages(session, names if calibrates else (), self.recipe.heal)
+        self.chooses = methods.automatic and calibrates and session.context.n_missing > 0
+        self.evaluates = bool(self.recipe.text.evaluation) and session.runs_here
+        self.initialisers = _initialisers(session, methods, self.chooses)
+        runs = any(isinstance(one, RunsSource) for one in self.initialisers) and session.runs_source
+        timed = self.stages or self.chooses or self.evaluates or runs
+        self.pace = session.pace if timed else NO_TIME
+
+    def all(self) -> Iterator[StepFact]:
+        """Yield every step, those that do not fit too."""
+        yield StepFact(step="read and align", seconds=sum(self.session.timings.seconds.values()))
+        left = 60 * (self.recipe.budget + self.recipe.heal)
+        if not self.chooses:
+            takes = [seconds_of(one, self.session.context, self.pace) for one in self.initialisers]
+            yield StepFact(step="initialise", seconds=sum(takes))
+        if self.chooses or self.stages:
+            yield from self._within_budget(left)
+        if self.evaluates:
+            yield StepFact(step="evaluate", seconds=self._evaluation())
+
+    def _within_budget(self, left: float) -> Iterator[StepFact]:
+        """Yield the steps that share the budget and the minutes of healing."""
+        session, seconds = self.session, 60 * self.recipe.budget
+        bounds = text_bounds(
+            session.context, self.pace, seconds, other=bool(self.recipe.text.other)
+        )
+        a_byte = self._tokens_a_byte()
+        to_write = bytes_to_write(session.context, bounds, bool(self.recipe.text.other))
+        writing = min(bounds.seconds_to_write, self.pace.seconds(to_write * a_byte))
+        probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, self.recipe.budget))
+        yield StepFact(step="probe the model", seconds=probing)
+        yield StepFact(step="the source writes text", seconds=writing)
+        sizes = self._sizes(seconds, a_byte, bounds)
+        left -= probing + writing
+        if self.chooses:
+            step = self._choice(sizes, a_byte, seconds_to_choose(self.recipe.budget))
+            left -= step.seconds
+            yield step
+        look = sizes.selection + sizes.other
+        start = self.pace.seconds(look, look, sizes.n_rows)
+        left -= start
+        yield StepFact(step="measure the start", seconds=start)
+        plans = [Plan.at(stage, sizes, self.pace) for stage in self.stages]
+        for number, plan in enumerate(plans):
+            room = plan.room(left, plans[number + 1 :])
+            fits = room >= plan.least
+            expected = max(plan.least, LEAST_SHARE * plan.work) + plan.own
+            takes = min(expected, max(room, 0.0)) if fits else plan.least
+            yield StepFact(step=plan.stage, seconds=takes, fits=fits)
+            left -= takes if fits else 0.0
+
+    def _tokens_a_byte(self) -> float:
+        """Return the tokens of a byte of the text, in the tokenizer that cuts finer."""
+        texts = self.session.calibration_texts
+        text = "\n".join(texts)[:PROBED_BYTES] if texts else ""
+        if not text:
+            return 1 / BYTES_PER_TOKEN
+        alignment = self.session.alignment
+        counts = [len(v.encode(text)) for v in (alignment.source, alignment.target)]
+        return max(counts) / len(text.encode())
+
+    def _sizes(self, seconds: float, a_byte: float, bounds: TextBounds) -> TextSizes:
+        """Return the tokens of each text."""
+        session = self.session
+        context = session.context
+        width = session.inputs.checkpoint.hidden_width
+        afforded = AffordedText.of(self.pace, seconds, a_byte, width, context.memory_budget)
+        given = sum(len(text.encode()) for text in context.texts)
+        given = given or bytes_to_write(context, text_bounds(context, NO_TIME, 0, other=True), True)
+        fitted = min(given, bounds.fit, afforded.fit)
+        spare = afforded.more(fitted) if fitted == min(given, bounds.fit) else 0.0
+        return TextSizes(
+            fit=round(fitted * a_byte),
+            more=round(max(0.0, min(given - fitted, bounds.more, spare)) * a_byte),
+            selection=round(bounds.selection * a_byte),
+            other=round(bounds.other * a_byte),
+            contexts=afforded.contexts,
+            n_rows=session.inputs.n_rows,
+        )
+
+    def _choice(self, sizes: TextSizes, a_byte: float, share: float) -> StepFact:
+        """Return the choice, and whether measuring fits into its share of the budget."""
+        session, context = self.session, self.session.context
+        afforded = Afforded.of(
+            session.inputs, self.recipe.init, context, self.pace, self.recipe.budget
+        )
+        default = sum(afforded.seconds[name] for name in dict.fromkeys(afforded.default))
+        n_tried = most_measured(afforded.sides(session.inputs, self.recipe.init))
+        first = FIRST_BYTES * a_byte
+        if n_tried * self.pace.seconds(first, first, sizes.n_rows) > share:
+            return StepFact(step="choose methods", seconds=default, fits=False)
+        making = sum(
+            takes * (2 if takes <= SHARE_OF_REBUILT * share else 1)
+            for name, takes in afforded.seconds.items()
+            if name in afforded.methods
+        )
+        looks = n_tried * self.pace.seconds(sizes.selection, sizes.selection, sizes.n_rows)
+        whole = self.pace.seconds(sizes.fit) + making + looks
+        return StepFact(step="choose methods", seconds=min(whole, share))
+
+    def _evaluation(self) -> float:
+        """Return what measuring takes: source, result, baselines, the tied twin of an untied."""
+        recipe, inputs = self.recipe, self.session.inputs
+        models = 2 + len(recipe.baselines) + inputs.untied
+        tokens = recipe.text.max_bytes / BYTES_PER_TOKEN
+        return models * self.pace.seconds(tokens, tokens, inputs.n_rows)
+
+
+def _initialisers(session: Session, methods: Methods, chooses: bool) -> Sequence[Initialiser]:
+    """Return what makes rows where nothing is chosen; the baselines where they are measured."""
+    spec = session.recipe.init
+    chosen: list[Initialiser] = []
+    if methods.initialiser is not None:
         chosen = [methods.initialiser]
-    else:
+    elif not methods.automatic:
         names = dict.fromkeys(methods.names)
         chosen = [build_initialiser(name, spec, methods.names) for name in names]
-    if session.recipe.text.evaluation:
+    if session.recipe.text.evaluation and not chooses:
         chosen += [build_initialiser(name, spec, ()) for name in session.recipe.baselines]
     return chosen
 
 
-def _method_tokens(session: Session, initialisers: Sequence[Initialiser], automatic: bool) -> float:
-    """Count the tokens that methods run; where they are chosen, hidden tokens are rebuilt too."""
-    tokens = sum(
-        one.forward_tokens(session.context) for one in initialisers if isinstance(one, RunsSource)
-    )
-    n_missing = len(session.inputs.pieces)
-    return tokens * (1 + MOST_HIDDEN / n_missing) if automatic and n_missing else tokens
+def _memory(session: Session, runs: bool, calibrates: bool) -> float:
+    """Return the bytes at the peak: process, tokenizers, rows, donor, model."""
+    inputs, recipe = session.inputs, session.recipe
+    checkpoint, donor, layout = inputs.checkpoint, inputs.donor, inputs.checkpoint.layout
+    n_tokens = len(inputs.alignment.source.token_bytes) + len(inputs.alignment.target.token_bytes)
+    memory = float(PROCESS_BYTES + TOKEN_BYTES * n_tokens)
+    sides = 1 if inputs.tied else 2
+    matrices = 4.0 * sides * layout.width * inputs.n_rows
+    memory += 4.0 * sides * layout.width * layout.n_rows
+    memory += (CALIBRATED_COPIES if calibrates else COPIES) * matrices
+    if donor is not None:
+        memory += donor.input.nbytes + (0 if donor.tied else donor.output.nbytes)
+    model_bytes = checkpoint.n_bytes * 4 / ITEM_BYTES[checkpoint.dtype]
+    if runs:
+        memory += model_bytes + WORK_BYTES
+    if recipe.heal:
+        # The rows, their gradients and two moments of each.
+        memory += model_bytes + 4.0 * matrices
+    return memory
 
 
-def _evaluation_tokens(session: Session) -> int:
-    """Count the tokens of measuring: source, result, baselines, and the tied twin of an untied."""
-    recipe = session.recipe
-    if not recipe.text.evaluation:
-        return 0
-    models = 2 + len(recipe.baselines) + session.inputs.untied
-    return models * recipe.text.max_bytes // BYTES_PER_TOKEN
-
-
-def _calibration_tokens(session: Session, methods: Methods) -> int:
-    """Count the tokens that choice and calibration will run, were there no budget."""
-    recipe = session.recipe
-    names = recipe.calibrate if recipe.calibrate or methods.automatic else ()
-    stages = find_stages(names, session.inputs.tied)
-    if not recipe.budget or not (stages or methods.automatic):
-        return 0
-    given = sum(len(text.encode()) for text in session.calibration_texts)
-    written = (0 if given else GENERATED) + (0 if recipe.text.other else MOST_OTHER)
-    sizes = TextSizes(
-        fit=min(given or GENERATED, MOST_BYTES) // BYTES_PER_TOKEN,
-        more=min(max(0, given - MOST_BYTES), MORE_BYTES) // BYTES_PER_TOKEN,
-        selection=MOST_SELECTION // BYTES_PER_TOKEN,
-        other=MOST_OTHER // BYTES_PER_TOKEN,
-    )
-    tokens = written // BYTES_PER_TOKEN
-    tokens += sum(stage.cost(sizes).total_tokens(sizes) for stage in stages)
-    if methods.automatic:
-        tokens += sizes.fit + most_measured(session.inputs) * sizes.selection
-    return tokens
-
-
-def _tokens_per_second(session: Session) -> float:
-    model = session.model
-    length = min(128, (session.inputs.checkpoint.max_positions or 128) - 1)
-    token = int(session.context.anchors.argmax())
-    sequences = [[token] * length for _ in range(max(1, PROBE_TOKENS // length))]
-    model.states(sequences[:1], model.n_layers)  # the first pass also allocates
-    start = time.perf_counter()
-    model.states(sequences, model.n_layers)
-    return len(sequences) * length / (time.perf_counter() - start)
+def _output_bytes(session: Session) -> float:
+    inputs = session.inputs
+    checkpoint, layout = inputs.checkpoint, inputs.checkpoint.layout
+    sides, before = 1 if inputs.tied else 2, layout.n_rows * (1 if layout.tied else 2)
+    more = (inputs.n_rows * sides - before) * layout.width * ITEM_BYTES[checkpoint.dtype]
+    return float(checkpoint.n_bytes + more)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.alignment import Alignment, Match, align
-from tokensurgeon.arrays import Ids
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.checkpoint import Checkpoint, DonorFiles, read_donor_rows
 from tokensurgeon.checkpoint.draft_target import big_rows, role_warnings
 from tokensurgeon.errors import OutputExistsError
@@ -163,8 +163,8 @@ def _by_target_id(
     n_donor, width = donor.input.shape
     ids = _donor_ids(vocabulary, target, same)
     present = (ids >= 0) & (ids < n_donor)
-    sides = []
-    for rows in (donor.input, donor.output):
+    sides: list[Float32] = []
+    for rows in (donor.input,) if donor.input is donor.output else (donor.input, donor.output):
         side = np.zeros((target.n_rows, width), dtype=np.float32)
         side[present] = rows[ids[present]]
         sides.append(side)
@@ -187,7 +187,7 @@ def _by_target_id(
         "same_tokenizer": same,
         "known_missing": int(known[missing].sum()),
     }
-    return DonorRows(input=sides[0], output=sides[1], known=known), facts, notes
+    return DonorRows(input=sides[0], output=sides[-1], known=known), facts, notes
 
 
 def _donor_ids(vocabulary: Vocabulary, target: Vocabulary, same: bool) -> Ids:

@@ -33,6 +33,7 @@ from tokensurgeon.report import (
     UntieFacts,
 )
 from tokensurgeon.surgery.choose import Choice
+from tokensurgeon.surgery.estimate import Estimate
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.measure import TIED_ENTRY
 from tokensurgeon.surgery.row_origins import INITIALISED, ORIGINS, copied_rows, row_origins
@@ -53,7 +54,7 @@ def make_report(
     methods: tuple[str, str],
     compared: Sequence[tuple[str, PatchedRows]] = (),
     evaluation: Evaluation | None = None,
-    dry_run: dict[str, float] | None = None,
+    dry_run: Estimate | None = None,
     choice: Choice | None = None,
 ) -> SurgeryReport:
     """Return the report; what the writer changes is filled in later.
@@ -66,7 +67,7 @@ def make_report(
     compared : sequence of (name, PatchedRows)
         The patched rows first, then what is measured beside them; empty on a dry run.
     evaluation : Evaluation or None
-    dry_run : dict or None
+    dry_run : Estimate or None
         The estimate of a dry run.
     choice : Choice or None
         What `auto` chose.
@@ -135,7 +136,8 @@ def make_report(
         peak_memory=peak_memory(),
         warnings=tuple(session.warnings),
         dry_run=dry_run is not None,
-        estimate=dry_run,
+        estimate=dry_run.totals if dry_run is not None else None,
+        steps=dry_run.steps if dry_run is not None else (),
     )
 
 

@@ -21,11 +21,13 @@ from tokensurgeon.checkpoint.trained_rows import looks_trained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
 from tokensurgeon.initialisers.contract import InitContext
+from tokensurgeon.initialisers.fallback_rows import MOST_PROBES
 from tokensurgeon.initialisers.watched import WatchedContext
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.device_map import main_device
+from tokensurgeon.models.pace import Pace, measure_pace
 from tokensurgeon.models.source_states import SourceStates
-from tokensurgeon.progress import Progress, Timings, no_progress
+from tokensurgeon.progress import Clock, Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
@@ -36,8 +38,18 @@ from tokensurgeon.vocabulary import Kind, Vocabulary
 
 T = TypeVar("T")
 
-DATA_SHARE = 30
-"""Seconds of calibration text to read for each minute of the budget: half of it is for fitting."""
+SHARE_OF_PROBES = 0.02
+"""Of the budget, for the states that show which output row nothing prefers."""
+TOKENS_PER_PROBE = 11
+"""Half of the probes are one to three tokens long, half are some seventeen of a text."""
+FEWEST_PROBES = 64
+"""As many say in which direction states lie."""
+
+
+def n_probes(pace: Pace, budget: float) -> int:
+    """Return how many sequences to probe a model of some pace with, in a budget in minutes."""
+    afforded = SHARE_OF_PROBES * 60 * budget * pace.body / TOKENS_PER_PROBE
+    return int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
 
 
 class Part(Generic[T]):
@@ -182,6 +194,20 @@ class Session:
         """The source's forward pass; it counts the tokens that were run through it."""
         return SourceStates(self.inputs.checkpoint, lambda: self.model)
 
+    @part()
+    def pace(self) -> Pace:
+        """How fast the source runs here, measured on a few hundred tokens."""
+        return measure_pace(self.model)
+
+    def clock(self, heal: float = 0.0) -> Clock:
+        """Return a clock that starts now, for choice, calibration and so many minutes of healing.
+
+        The model is loaded first: what the disk takes is not the budget's.
+        """
+        if self.runs_source:
+            _ = self.model
+        return Clock(60 * (self.recipe.budget + heal))
+
     @part("texts")
     def calibration_texts(self) -> tuple[str, ...]:
         """The calibration documents."""
@@ -248,7 +274,9 @@ class Session:
     @part("pair", "seed", "untie", "texts")
     def suppressed_row(self) -> SuppressedRow:
         """The output row of ids that nothing may emit, computed once for all methods."""
-        return suppressed_output_row(self.context)
+        if not (self.recipe.budget and self.runs_source):
+            return suppressed_output_row(self.context)
+        return suppressed_output_row(self.context, n_probes(self.pace, self.recipe.budget))
 
     @part("pair", "seed", "untie", "texts")
     def calibration_data(self) -> CalibrationData:
@@ -271,7 +299,8 @@ class Session:
             # Controls such as EOS are in no text, so a text is no reason to move them.
             shared=np.flatnonzero((origin[: len(text)] == COPIED) & text),
             other=_documents(self.recipe.text.other),
-            seconds=DATA_SHARE * self.recipe.budget,
+            seconds=60 * self.recipe.budget,
+            pace=self.pace,
         )
 
     @property

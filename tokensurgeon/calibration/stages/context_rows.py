@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
-from tokensurgeon.calibration.contract import Candidate, Candidates, Stage
-from tokensurgeon.calibration.data import CalibrationData
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 
 DAMPING = 4.0
@@ -60,6 +60,10 @@ class ContextRows(Stage):
     adapts_to_text = True
     needs_two_matrices = True
     validation_passes = 3 + len(Stage.parts)
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """One look."""
+        return Cost()
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield α = 0.25, 0.5 and 1."""

@@ -128,7 +128,11 @@ class Readout(Stage):
 
     def cost(self, sizes: TextSizes) -> Cost:
         """The source's states on the text, and its reading of new tokens in contexts."""
-        return Cost(sizes.fit + sizes.contexts)
+        return Cost(sizes.fit + 2 * sizes.contexts)
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """The source's states alone."""
+        return Cost(sizes.fit)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression
+from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression, scored_states
 
 
 class Refit(Stage):
@@ -41,4 +41,11 @@ class Refit(Stage):
 
     def cost(self, sizes: TextSizes) -> Cost:
         """A pass of the patched model over all the text that was drawn."""
-        return Cost(sizes.fit + sizes.more)
+        return self._rounds(len(RIDGES), sizes)
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """The pass, and one round."""
+        return self._rounds(1, sizes)
+
+    def _rounds(self, n: int, sizes: TextSizes) -> Cost:
+        return Cost(sizes.fit + sizes.more, scored=n * scored_states(sizes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids, blocks
+from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import whitener
 from tokensurgeon.models.head import LOGITS_AT_ONCE, OutputHead
@@ -44,6 +45,15 @@ TRIED_ON = 4_000
 """States on which the length of a step is chosen: four lengths cost less than the round."""
 TOKENS_AT_ONCE = 128
 """Whose systems are solved together: larger batches gain nothing on two cores."""
+
+
+def scored_states(sizes: TextSizes) -> int:
+    """Return at how many states a round scores the vocabulary, about.
+
+    Expectations cost twice what scores alone do; steps are tried on some states.
+    """
+    n = sizes.fit + sizes.more
+    return 2 * min(n, MOST_LOGITS // max(1, sizes.n_rows)) + len(STEPS) * min(n, TRIED_ON)
 
 
 @dataclass(frozen=True)

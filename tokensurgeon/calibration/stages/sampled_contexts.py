@@ -101,7 +101,8 @@ def _windows(data: CalibrationData) -> list[tuple[int, ...]]:
     """Return the source's ids between two common boundaries, at evenly spaced ones."""
     source, target = data.source_positions, data.target_positions
     common = np.intersect1d(source.boundaries, target.boundaries)
-    ends = common[:: max(1, -(-len(common) // MOST_WINDOWS))]
+    most = min(MOST_WINDOWS, max(1, data.context_tokens // WINDOW))  # as many tokens, at most
+    ends = common[:: max(1, -(-len(common) // most))]
     begins = common[np.searchsorted(common, ends - WINDOW)]
     # There is a gap after each chunk: a window must not reach over it.
     begins = np.maximum(begins, _chunk_starts(data, ends))

@@ -6,12 +6,14 @@ output rows, `unigram` makes the mean prediction of each token its frequency.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, blocks
 from tokensurgeon.calibration.byte_positions import common_states, state_at
-from tokensurgeon.calibration.contract import Candidate, Candidates, Stage
-from tokensurgeon.calibration.data import CalibrationData
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 
@@ -45,6 +47,10 @@ class Match(Stage):
     def __init__(self, shared: bool = False) -> None:
         self.name = "match-shared" if shared else "match"
         self.changes_shared = self.adapts_to_text = shared
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """A pass of either model over the text, and one look."""
+        return Cost(2 * sizes.fit, 1)
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield a round with δ = 1, and up to four with δ = 2, at either depth."""
@@ -153,6 +159,10 @@ class Unigram(Stage):
             if rounds != 2:
                 yield Candidate.of({"rounds": rounds}, matrices)
         return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A pass over the text, and its vocabulary scored at some states in each round."""
+        return replace(super().cost(sizes), scored=3 * min(sizes.fit, MOST_STATES))
 
 
 def expected_counts(data: CalibrationData, matrices: Matrices, states: Float32) -> Float64:

@@ -19,7 +19,7 @@ from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.trainer import State, Trainer
 from tokensurgeon.errors import UsageError
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary
 
 Selection = Callable[[LanguageModel], float]
@@ -90,6 +90,7 @@ def train_rows(
     tokens_per_step: int = TOKENS_PER_STEP,
     seed: int = 0,
     selection: Selection | None = None,
+    until: Clock | None = None,
     progress: Progress = no_progress,
 ) -> Trained:
     """Train rows by cross-entropy, the body frozen.
@@ -124,6 +125,8 @@ def train_rows(
         Bits per byte on text that is not trained on. The best rows it saw are returned. Where it
         rises, training goes on from the best rows with a quarter of the rate, and after the third
         time it ends. Without it, the last rows.
+    until : Clock, optional
+        Ends the training too, in wall-clock time.
     progress : callable(done, total, what)
 
     Raises
@@ -153,7 +156,7 @@ def train_rows(
         validation.validate(0)
         for batch in text.passes(np.random.default_rng(seed), tokens_per_step):
             done = clock.share(n_tokens)
-            if done >= 1:
+            if done >= 1 or (until is not None and until.over):
                 break
             if validation.due(done) and validation.validate(n_tokens):
                 if validation.n_cuts == MOST_CUTS:

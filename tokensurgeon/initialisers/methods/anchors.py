@@ -75,6 +75,17 @@ class AnchorMethod:
         """Return how many tokens it runs through the source: those of the space."""
         return self.spec.forward_tokens(context)
 
+    def operations(self, context: InitContext) -> float:
+        """Return the products of missing tokens with anchors, or of a ridge's dimensions."""
+        if self.share == 0.0:
+            return 0.0
+        donor, in_donor = context.donor, self.spec.resolved_space(context) == "donor"
+        dim = donor.output.shape[1] if donor is not None and in_donor else self.dim
+        n_anchors = context.alignment.shared.size if in_donor else context.n_source
+        sides = 2 if in_donor and donor is not None and not (context.tied or donor.tied) else 1
+        with_each = 2.0 * dim if self.combiner == "ridge" else 1.0 * context.n_missing
+        return 2.0 * n_anchors * dim * with_each * sides
+
     def __call__(self, context: InitContext) -> NewRows:
         """Return weights over source rows, or dense rows where nearly all anchors count.
 
@@ -84,7 +95,9 @@ class AnchorMethod:
         if context.tied:
             (side,) = self._sides(context, "output", context.output_rows)
             return NewRows(input=side, output=side)
-        if self.spec.resolved_space(context) == "donor":
+        donor = context.donor
+        own = self.spec.resolved_space(context) == "donor" and donor is not None and not donor.tied
+        if own:
             (first,) = self._sides(context, "input", context.input_rows)
             (second,) = self._sides(context, "output", context.output_rows)
         else:

@@ -12,6 +12,9 @@ from tokensurgeon.initialisers.numerics.clip import longest_norm, shortened
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import both_sides
 
+_FLOAT64 = 2.0
+"""Times as long as in float32."""
+
 
 @initialiser("ridge-composer")
 @dataclass(frozen=True)
@@ -70,3 +73,12 @@ class RidgeComposer:
             return SideRows(dense=shortened(values, limit))
 
         return both_sides(context, make)
+
+    def operations(self, context: InitContext) -> float:
+        """Return the products of the features with themselves, in float64, on each side."""
+        from tokensurgeon.initialisers.numerics.composer import MOST_ROWS
+
+        n = min(int(context.anchors.sum()), MOST_ROWS) * (1 + self.cuts)
+        sides = 1 if context.tied or context.input_rows is context.output_rows else 2
+        n_features = 3 * context.width
+        return _FLOAT64 * 2.0 * n * n_features**2 * sides

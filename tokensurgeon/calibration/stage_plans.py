@@ -1,0 +1,75 @@
+"""What a stage of a calibration is expected to take, known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokensurgeon.calibration.contract import Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.models.pace import Pace
+
+LEAST_TRAINING = 0.5
+"""Share of the time left that a training keeps, whatever is to come after it, and of its room that
+it trains, however many candidates there are to look at: it was asked for by name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is expected to take.
+
+    Attributes
+    ----------
+    stage : str
+    work : float
+        Seconds of computing, at most.
+    least : float
+        Of these, before the stage has anything to show.
+    own : float
+        Seconds that it was given, as a training is.
+    """
+
+    stage: str
+    work: float
+    least: float
+    own: float = 0.0
+
+    @classmethod
+    def of(cls, stage: Stage, data: CalibrationData) -> Plan:
+        """Return what a stage is expected to take on some data."""
+        return cls.at(stage, data.sizes, data.pace)
+
+    @classmethod
+    def at(cls, stage: Stage, sizes: TextSizes, pace: Pace) -> Plan:
+        """Return the same on texts that need not be there yet."""
+        cost = stage.cost(sizes)
+        if cost.seconds:
+            # Its looks at the text on the way are in its own time.
+            one, all_of_it = (
+                Cost(passes=min(cost.passes, n)).work_seconds(pace, sizes)
+                for n in (1, stage.kept_candidates)
+            )
+            return cls(stage.name, all_of_it, one, cost.seconds)
+        least = stage.least(sizes).work_seconds(pace, sizes)
+        return cls(stage.name, cost.work_seconds(pace, sizes), least)
+
+    @property
+    def seconds(self) -> float:
+        """All that it takes at most."""
+        return self.work + self.own
+
+    def room(self, left: float, later: Sequence[Plan]) -> float:
+        """Return the seconds of those left that the stage may take.
+
+        Later ones are left what they need to begin, and the time that they were given. One that
+        only computes takes what it needs to begin itself in any case, but no given time; a training
+        keeps half of what is left.
+        """
+        begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
+        if self.own:
+            return max(left - begin - given, LEAST_TRAINING * left)
+        return max(left - begin - given, min(self.least, left - given))
+
+    def training(self, room: float) -> float:
+        """Return the seconds of its room that a training may train; the rest is for looking."""
+        return room - max(self.least, min(self.work, LEAST_TRAINING * room))
