@@ -18,6 +18,9 @@ from tokensurgeon.calibration.calibration_texts import CalibrationTexts, split_t
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.occurrences import Occurrences, find_occurrences, source_logprob
 from tokensurgeon.calibration.paired_figures import BitsPerByte
+from tokensurgeon.calibration.teacher.implied import Implied
+from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.calibration.text_sizes import (
     MOST_BYTES,
     MOST_CONTEXT_TOKENS,
@@ -28,6 +31,7 @@ from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import score
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.models import LanguageModel, OutputHead
+from tokensurgeon.models.faster import faster
 from tokensurgeon.models.final_states import FinalStates
 from tokensurgeon.models.pace import NO_TIME, Pace
 from tokensurgeon.progress import Clock
@@ -105,6 +109,24 @@ class CalibrationData:
         return np.union1d(self.new, self.shared)
 
     @cached_property
+    def fast(self) -> LanguageModel:
+        """The source, in bfloat16 where the processor gains by it: for what is fitted to."""
+        return faster(self.model)
+
+    @cached_property
+    def spellings(self) -> Spellings:
+        """How the target spells the source's tokens."""
+        return Spellings(self.context.source, self.context.target)
+
+    @cached_property
+    def implied(self) -> Implied:
+        """What the source implies of the target's tokens on the text that stages are fitted to."""
+        teacher = Teacher(self.fast, self.spellings)
+        implied = teacher.read(self.texts.fit)
+        self.forward_tokens += teacher.n_tokens
+        return implied
+
+    @cached_property
     def source_positions(self) -> BytePositions:
         """The source's tokens on the text that stages are fitted to."""
         return _positions(self.context.source, self.texts.fit)
@@ -159,7 +181,7 @@ class CalibrationData:
         if wanted not in self._layers:
             for early in set(self._layers) - {self.model.n_layers}:
                 del self._layers[early]
-            self._layers[wanted] = self.states(self.model, self.source_positions.sequences, wanted)
+            self._layers[wanted] = self.states(self.fast, self.source_positions.sequences, wanted)
         return self._layers[wanted]
 
     def target_states(self, matrices: Matrices, layer: int | None = None) -> Float32:
@@ -182,7 +204,7 @@ class CalibrationData:
 
     @cached_property
     def _fitted_states(self) -> FinalStates:
-        return FinalStates(self.model, n_kept=2)
+        return FinalStates(self.fast, n_kept=2)
 
     @cached_property
     def _validation_states(self) -> FinalStates:

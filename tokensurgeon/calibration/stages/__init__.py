@@ -10,12 +10,15 @@ from functools import partial
 
 from tokensurgeon.calibration.contract import Stage
 from tokensurgeon.calibration.stages.context_rows import ContextRows
+from tokensurgeon.calibration.stages.marginal import Marginal
 from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
+from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.refit import Refit
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
 from tokensurgeon.errors import UnknownNameError, UsageError
 
 STAGES: dict[str, Callable[[], Stage]] = {
+    "quiet": Quiet,
     "context-rows": ContextRows,
     "match": Match,
     "match-shared": partial(Match, shared=True),
@@ -25,6 +28,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "fold": Fold,
     "unigram": Unigram,
     "unigram-shared": partial(Unigram, shared=True),
+    "marginal": Marginal,
     "refit": Refit,
 }
 """Every closed-form stage, in the order in which they are tried."""

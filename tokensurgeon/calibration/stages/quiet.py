@@ -1,0 +1,71 @@
+"""Quieten new rows: together they draw as much mass as new tokens have of the text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.stages.directions import even_direction, shifted
+
+MOST_STATES = 2_000
+"""That the mass is measured on, evenly spaced: known to some per cent, as is the share of new
+tokens in a text."""
+MOST_ROUNDS = 6
+"""A shift is exact for one row; where tied rows are input rows too, states follow it."""
+CLOSE = 0.05
+"""Nats to which a round may still move the rows for it to be the last."""
+LEAST_SEEN = 0.5
+"""Occurrences that new tokens count for where the text shows none, so that the shift is finite."""
+
+
+class Quiet(Stage):
+    """u_t ← u_t − c·b for all new rows, c such that their mean mass is their share of the text.
+
+    One number is fitted, so a thousand tokens of text are enough. Means of pieces draw much more
+    than the tokens that they stand for: 88,690 of them took 36 % of SmolLM2-135M's mass.
+    """
+
+    name = "quiet"
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield the whole shift, and half of it."""
+        chunks = data.texts.fit
+        positions = data.positions(chunks)
+        known = np.flatnonzero(positions.before >= 0)
+        few = known[:: max(1, len(known) // MOST_STATES)]
+        follow = np.isin(positions.ids[few], data.new)
+        if not len(data.new) or not len(few):
+            return "no gain: there are no new rows"
+        goal = max(float(follow.sum()), LEAST_SEEN) / len(few)
+        states = data.final_states(matrices, chunks)[positions.before[few]]
+        direction, total, moved = even_direction(states), 0.0, matrices
+        for _ in range(MOST_ROUNDS):
+            mass = _mass_of(data, moved, states)
+            amount = float(np.log(goal / (1 - goal)) - np.log(mass / (1 - mass)))
+            total += amount
+            amounts = np.full(len(data.new), total)
+            moved = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
+            if abs(amount) < CLOSE:
+                break
+        for share in (1.0, 0.5):
+            amounts = np.full(len(data.new), share * total)
+            rows = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
+            yield Candidate.of({"nats": round(share * total, 3)}, rows)
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A run over the text that is fitted to, which later stages find there."""
+        return Cost(sizes.fit, passes=2, scored=MOST_ROUNDS * min(MOST_STATES, sizes.fit))
+
+
+def _mass_of(data: CalibrationData, matrices: Matrices, states: np.ndarray) -> float:
+    """Return the mean probability of all new tokens together."""
+    import torch
+
+    new, head, total = torch.from_numpy(data.new), data.head(matrices), 0.0
+    for part in head.blocks(len(states)):
+        p = head.log_softmax(states[part]).exp_()
+        total += float(p[:, new.to(p.device)].sum())
+    return float(np.clip(total / len(states), 1e-9, 1 - 1e-9))

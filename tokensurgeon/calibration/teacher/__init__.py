@@ -1,0 +1,1 @@
+"""The source as teacher: what its next-token distribution says of the target's next token."""
