@@ -249,10 +249,9 @@ def _converged(
     late: Sequence[Stage],
 ) -> tuple[LanguageModel, Calibrated, Training]:
     """Train rows, and try the stages that come after; all of it decided by the text set aside."""
-    start = patched_model(session, rows)
 
     def model(matrices: Matrices) -> LanguageModel:
-        return start.patched(matrices.input, matrices.output, matrices.bias)
+        return session.model.patched(matrices.input, matrices.output, matrices.bias, matrices.body)
 
     def figure(matrices: Matrices) -> float:
         return validate(model(matrices))
