@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.world import N_ROWS, body_update, make_model, plan_of
+from tests.world import N_ROWS, body_update, plan_of
 from tokensurgeon.checkpoint import BodyUpdate, Checkpoint, PatchPlan, recheck, write_checkpoint
 from tokensurgeon.checkpoint.body_update import as_stored, changeable_weights
 from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError

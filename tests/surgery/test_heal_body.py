@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from tokensurgeon.calibration import STAGES, CalibrationData, Matrices, Stage
 from tokensurgeon.calibration.contract import Candidate, Candidates
 from tokensurgeon.checkpoint import BodyUpdate, Checkpoint, recheck
 from tokensurgeon.checkpoint.body_update import changeable_weights
-from tokensurgeon.errors import CheckpointError, UsageError
+from tokensurgeon.errors import CalibrationError, CheckpointError, UsageError
 from tokensurgeon.models import load_model
 from tokensurgeon.patches import apply_patch, export_patch
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.report.card import model_card
+from tokensurgeon.report.plot import write_plot
 from tokensurgeon.report.terminal import comparison_table, facts
 from tokensurgeon.studies.compare import compare
 from tokensurgeon.surgery import SurgeryResult
@@ -55,7 +57,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> type[ChangeBody]:
 
 def operate(source: Path, world: Path, out: Path | None, **recipe: Any) -> SurgeryResult:
     text = {"calibration": [str(world / "calibration.jsonl")]}
-    settings = {"heal_body": True, "calibrate": ("change-body",), "init": MEAN} | recipe
+    settings: dict[str, Any] = {"heal_body": True, "calibrate": ("change-body",), "init": MEAN}
+    settings |= recipe
     return transplant(source=source, tokenizer=world / "target", output=out, text=text, **settings)
 
 
@@ -152,7 +155,29 @@ def test_healing_after_it_keeps_the_body(
     assert done.rows.body.names == stage.update.names
 
 
-def test_without_it_no_stage_may_change_the_body_and_nothing_is_said(
+def test_a_change_that_loses_on_other_text_is_not_kept_whatever_the_stage_says(
+    checkpoints: Callable[..., Path], texts: Path, stage: type[ChangeBody],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    source = checkpoints("llama", False)
+    stage.update = body_update(source)
+    monkeypatch.setattr(stage, "changes_shared", False)
+    monkeypatch.setattr(stage, "own_objective", lambda self: None)
+    monkeypatch.setattr(CalibrationData, "score", figure_of_bodies)
+    done = operate(source, texts, None)
+    (record,) = done.report.stages
+    assert done.rows.body is None
+    assert record.why.startswith("loses on other text (+1.000)")
+    assert record.after == 1.0
+
+
+def figure_of_bodies(data: CalibrationData, matrices: Matrices, chunks: Any) -> float:
+    """Say that a changed body wins on the selection text and loses on the other."""
+    changed = matrices.body is not None
+    return 2.0 + changed if chunks is data.texts.other else 2.0 - changed
+
+
+def test_without_it_the_body_is_the_source_s_and_nothing_is_said(
     checkpoints: Callable[..., Path], texts: Path
 ) -> None:
     result = operate(
@@ -165,8 +190,16 @@ def test_without_it_no_stage_may_change_the_body_and_nothing_is_said(
     assert "No other weight was changed" in model_card(result.report)
 
 
-def test_a_comparison_has_a_column_where_a_body_changed(
+def test_a_stage_that_changes_the_body_unasked_is_refused(
     checkpoints: Callable[..., Path], texts: Path, stage: type[ChangeBody]
+) -> None:
+    stage.update = body_update(checkpoints("llama", False))
+    with pytest.raises(CalibrationError, match=r"changes model\.layers\.0.*add --heal-body"):
+        operate(checkpoints("llama", False), texts, None, heal_body=False)
+
+
+def test_a_comparison_has_a_column_where_a_body_changed(
+    checkpoints: Callable[..., Path], texts: Path, stage: type[ChangeBody], tmp_path: Path
 ) -> None:
     from rich.console import Console
 
@@ -184,11 +217,15 @@ def test_a_comparison_has_a_column_where_a_body_changed(
     numbers = {row["method"]: row["body_numbers"] for row in table.rows}
     n = stage.update.n_numbers
     assert numbers == {"source": 0, "subword-mean": 0, "subword-mean+calibration": n}
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(comparison_table(table.rows, 140))
     shown = console.export_text()
     assert "body" in shown
     assert shown.count("changed") == 1
+    data = table.to_dict()
+    page = tmp_path / "page.html"
+    write_plot(page, data)
+    assert "<th>body</th>" in page.read_text()
     plain = [row | {"body_numbers": 0} for row in table.rows]
     console.print(comparison_table(plain, 140))
     assert "body" not in console.export_text()
