@@ -72,6 +72,8 @@ def _between(one: BodyUpdate | None, two: BodyUpdate | None, share: float) -> Bo
     """Return the change of the body that lies `share` of the way from one to another."""
     if one is two:
         return one
-    if one is None or two is None:
-        return two.scaled(share) if two is not None else one and one.scaled(1 - share)
+    if one is None:
+        return None if two is None else two.scaled(share)
+    if two is None:
+        return one.scaled(1 - share)
     return one.scaled(1 - share).plus(two.scaled(share))

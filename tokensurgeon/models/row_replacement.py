@@ -69,7 +69,7 @@ def replace_body(model: Any, update: BodyUpdate) -> None:
             )
         old = module.weight
         new = torch.from_numpy(update.merged(name, to_float32(old)))
-        module.weight = torch.nn.Parameter(new.to(old.device, old.dtype), requires_grad=False)
+        _swap(model, old, torch.nn.Parameter(new.to(old.device, old.dtype), requires_grad=False))
 
 
 def output_bias_of(model: Any) -> torch.Tensor | None:

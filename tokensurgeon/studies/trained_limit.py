@@ -142,7 +142,8 @@ def trained_limit(
         raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
     if not recipe.text.evaluation:
         raise UsageError("a trained limit needs a text to measure on: give --text FILE")
-    whole = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    frozen = recipe.model_copy(update={"output": None, "heal_body": False})
+    whole = prepare(frozen, progress or no_progress)
     whole.require_forward("a trained limit", trains=True)
     texts = evaluation_texts(whole)
     fitted, set_aside = _parted(whole.calibration_texts, recipe.seed)

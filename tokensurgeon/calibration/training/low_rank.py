@@ -112,7 +112,10 @@ class LowRank:
             factor.grad = None
 
     def update(self) -> BodyUpdate:
-        """Return the update as it stands, a copy."""
+        """Return the update of the given model's weights as it stands, a copy.
+
+        Where that model had a changed body already, add this to that change (`BodyUpdate.plus`).
+        """
         return BodyUpdate(
             {
                 name: (to_float32(a).copy(), to_float32(b).copy())
