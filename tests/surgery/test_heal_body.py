@@ -178,16 +178,22 @@ def figure_of_bodies(data: CalibrationData, matrices: Matrices, chunks: Any) -> 
 
 
 def test_without_it_the_body_is_the_source_s_and_nothing_is_said(
-    checkpoints: Callable[..., Path], texts: Path
+    checkpoints: Callable[..., Path], texts: Path, tmp_path: Path
 ) -> None:
-    result = operate(
-        checkpoints("llama", False), texts, None, heal_body=False, calibrate=("unigram",)
-    )
-    assert result.rows is not None
+    source, out = checkpoints("llama", False), tmp_path / "out"
+    result = operate(source, texts, out, heal_body=False, calibrate=("unigram",))
     assert result.rows.body is None
     assert result.report.body.changed is False
     assert "body" not in dict(facts(result.report))
     assert "No other weight was changed" in model_card(result.report)
+    assert "body" not in json.loads((out / "manifest.json").read_text())
+    assert not (out / "surgery/body_update.safetensors").exists()
+    before, after = Checkpoint.open(source), Checkpoint.open(out)
+    body = set(before.tensors.where) - set(before.layout.names)
+    assert len(body) > 20
+    for key in body:
+        whole = (b"".join(one.tensors.file_of(key).chunks(key)) for one in (before, after))
+        assert next(whole) == next(whole)
 
 
 def test_a_stage_that_changes_the_body_unasked_is_refused(
