@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tokensurgeon.checkpoint import Checkpoint, PatchPlan, round_rows
+from tokensurgeon.checkpoint import BodyUpdate, Checkpoint, PatchPlan, round_rows
+from tokensurgeon.checkpoint.body_update import changeable_weights
 from tokensurgeon.vocabulary import Vocabulary
 
 SENTENCES = (
@@ -201,3 +202,14 @@ def plan_of(
 def permuted_plan(folder: Path, target: Vocabulary, permutation: np.ndarray) -> PatchPlan:
     """Plan the source's own vocabulary with other ids."""
     return plan_of(Checkpoint.open(folder), target, np.argsort(permutation))
+
+
+def body_update(folder: Path, rank: int = 2, scale: float = 0.3, seed: int = 11) -> BodyUpdate:
+    """Return a random update of every weight of a model's body that can be changed."""
+    checkpoint, rng = Checkpoint.open(folder), np.random.default_rng(seed)
+    factors = {}
+    for name, key in changeable_weights(checkpoint).items():
+        n_out, n_in = checkpoint.tensors.info(key).shape
+        a, b = rng.normal(size=(n_out, rank)), rng.normal(size=(rank, n_in))
+        factors[name] = (scale * a).astype(np.float32), b.astype(np.float32) / n_in**0.5
+    return BodyUpdate(factors)

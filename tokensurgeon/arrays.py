@@ -7,9 +7,13 @@ One name, one meaning, in every room. Shapes in docstrings come from one glossar
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
 
 Float32 = npt.NDArray[np.float32]
 """Rows of vocabulary matrices and hidden states."""
@@ -37,3 +41,9 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     size = max(1, size)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def to_float32(tensor: torch.Tensor) -> Float32:
+    """Return the values of a tensor on any device; they may share its memory."""
+    values: Float32 = tensor.detach().float().cpu().numpy()
+    return values

@@ -4,9 +4,10 @@ A row of the patched checkpoint is a sum of source rows (most are one, copied) p
 not all of it, a remainder: what calibration changed, hidden states, floor rows. The file holds the
 sums as sparse weights and the remainders that are not nothing, with the tokenizer's files. Applied
 to a fine-tune, the sums are taken of *its* rows and the remainders added; applied to the source
-itself, the rows are those of the surgery, bit for bit.
+itself, the rows are those of the surgery, bit for bit. Where the surgery changed the body, the file
+holds the factors of that change, which are merged into the fine-tune's weights.
 
-No row of the model itself is in the file, unless it is a remainder.
+No row or weight of the model itself is in the file, unless it is a remainder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import align
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.checkpoint import Checkpoint, PatchPlan, round_rows, write_checkpoint
+from tokensurgeon.checkpoint import (
+    BodyUpdate,
+    Checkpoint,
+    PatchPlan,
+    round_rows,
+    write_checkpoint,
+)
 from tokensurgeon.checkpoint.files import read_json
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.checkpoint.manifest import NAME as MANIFEST
@@ -30,11 +37,12 @@ from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.models.reload import reload_check
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
-from tokensurgeon.surgery.row_records import npz_bytes
+from tokensurgeon.surgery.row_records import BODY_RECORD, body_bytes, npz_bytes, read_body
 from tokensurgeon.vocabulary import load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
-FORMAT = "tokensurgeon patch 1"
+FORMAT, WITH_BODY = "tokensurgeon patch 1", "tokensurgeon patch 2"
+"""What a file says of itself; a release that knows no changes of the body refuses the second."""
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -44,6 +52,7 @@ FILES = (
 )
 RECORDS = ("new_token_ids.json", "surgery/tokens.json")
 SIDES = ("input", "output")
+BODY = "body:"
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Exported:
         Of the file.
     rows, copied, remainders : int
         Rows of both sides (once where tied): in all, copied, and with a remainder.
+    body_tensors : int
+        Weights of the body that it changes.
     """
 
     path: Path
@@ -64,6 +75,7 @@ class Exported:
     rows: int
     copied: int
     remainders: int
+    body_tensors: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,12 +184,15 @@ def export_patch(
     if bias is not None and source_bias is not None:
         last = _Side.read(tensors, SIDES[0 if tied else 1], before.layout.n_rows)
         tensors["bias.remainder"] = bias - last.weights @ source_bias
+    body = read_body(patched)
+    if body is not None:
+        tensors |= {f"{BODY}{name}": factor for name, factor in body.to_arrays().items()}
     alignment = align(load_vocabulary(before.path), load_vocabulary(patched), dict(recipe.map))
     for name in (*FILES, *RECORDS):
         if (patched / name).is_file():
             tensors[f"file:{name}"] = np.frombuffer((patched / name).read_bytes(), np.uint8)
     facts = {
-        "format": FORMAT,
+        "format": FORMAT if body is None else WITH_BODY,
         "source_vocabulary": alignment.source.fingerprint,
         "source_rows": before.layout.n_rows,
         "source_tied": before.layout.tied,
@@ -194,7 +209,8 @@ def export_patch(
     temporary.write_bytes(data)
     temporary.replace(output)
     progress(3, 3, "written")
-    return Exported(output, len(data), n_rows, n_copied, n_remainders)
+    n_body = 0 if body is None else len(body.names)
+    return Exported(output, len(data), n_rows, n_copied, n_remainders, n_body)
 
 
 def apply_patch(
@@ -254,6 +270,7 @@ def apply_patch(
     bias, source_bias = None, before.output_bias()
     if source_bias is not None:
         bias = np.asarray(sides[-1].weights @ source_bias + tensors["bias.remainder"], np.float32)
+    body = _body(tensors)
     progress(2, 3, "writing")
     with tempfile.TemporaryDirectory() as scratch:
         for name, data in tensors.items():
@@ -270,10 +287,13 @@ def apply_patch(
             untie=layout.tied and not facts["tied"],
             id_map={int(old): new for old, new in facts["id_map"].items()},
             chat_template=facts["chat_template"],
+            body=body,
         )
         records = {name: tensors[f"file:{name}"].tobytes() for name in RECORDS}
         for name, side in zip(SIDES, sides, strict=False):
             records[f"surgery/{name}_weights.npz"] = npz_bytes(side.weights)
+        if body is not None:
+            records[BODY_RECORD] = body_bytes(body)
         write_checkpoint(
             plan,
             output,
@@ -286,6 +306,12 @@ def apply_patch(
         )
     progress(3, 3, "written")
     return output
+
+
+def _body(tensors: dict[str, Any]) -> BodyUpdate | None:
+    """Return the change of the body that a patch file holds, if any."""
+    factors = {key.removeprefix(BODY): of for key, of in tensors.items() if key.startswith(BODY)}
+    return BodyUpdate.from_arrays(factors) if factors else None
 
 
 def _take_apart(
@@ -336,6 +362,6 @@ def _read(patch: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(
             f"{patch} is no patch file; export one with 'patch export'"
         ) from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise CheckpointError(f"{patch} is no patch file of this version ({FORMAT})")
+    if not isinstance(facts, dict) or facts.get("format") not in (FORMAT, WITH_BODY):
+        raise CheckpointError(f"{patch} is no patch file of this version ({WITH_BODY})")
     return facts, tensors

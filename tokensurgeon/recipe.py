@@ -144,6 +144,9 @@ class Recipe(_Model):
     where methods are named; an empty list calibrates nothing."""
     heal: float = Field(default=0.0, ge=0)
     """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""
+    heal_body: bool = False
+    """Let calibration change some linear weights of the body too, by an update of low rank that is
+    merged into them: the result is one plain checkpoint. It takes its time of the budget."""
     budget: float = Field(default=10.0, ge=0)
     """Minutes that the choice of methods and their calibration may take, and with `heal` all three
     together; what does not fit is made smaller or left out. 0 runs no forward pass of the model

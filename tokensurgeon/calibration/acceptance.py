@@ -11,7 +11,7 @@ from tokensurgeon.calibration.contract import Candidate, Stage, StageRecord
 from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.paired_figures import standard_error
-from tokensurgeon.errors import EvaluationError
+from tokensurgeon.errors import CalibrationError, EvaluationError
 from tokensurgeon.progress import Clock
 
 LEAST_GAIN = 1e-3
@@ -131,16 +131,21 @@ def run_stage(
     """Let a stage propose, measure its candidates, and keep the best that is accepted.
 
     A candidate is accepted if it wins enough on the selection text and, where the stage changes
-    rows that both tokenizers have, does not lose on text of another domain; else the next best is
-    asked, then parts of what the best would change. Once `data.end` leaves less than another
-    candidate would take, no further one is asked for.
+    rows that both tokenizers have, or the body, does not lose on text of another domain; else the
+    next best is asked, then parts of what the best would change. Once `data.end` leaves less than
+    another candidate would take, no further one is asked for.
+
+    Raises
+    ------
+    CalibrationError
+        If a candidate changes weights of the body that it may not.
     """
     start, forward = time.perf_counter(), data.forward_tokens
     steps, matrices = data.gradient_steps, standing.matrices
     measure, before = acceptance.selection, standing.bits
     ranked: list[tuple[float, Candidate]] = []
     proposals, best, reason = stage.propose(data, matrices), None, None
-    trains = stage.cost(data.sizes).seconds > 0
+    trains, changes_body = stage.cost(data.sizes).seconds > 0, False
     try:
         while True:
             asked = data.end.left()
@@ -150,8 +155,10 @@ def run_stage(
             objective = stage.own_objective()
             if objective is not None and not ranked:
                 measure, before = objective, objective(matrices)
+            proposed = candidate.matrices
+            changes_body |= _changes_body(data, stage, matrices, proposed)
             try:
-                figure = measure(candidate.matrices)
+                figure = measure(proposed)
             except EvaluationError:  # rows that are not finite, or so large that losses are not
                 best = False
                 continue
@@ -166,7 +173,7 @@ def run_stage(
     except StopIteration as end:
         reason = end.value
     bits = stage.own_objective() is None
-    asks_other = stage.changes_shared and bits and acceptance.other is not None
+    asks_other = (stage.changes_shared or changes_body) and bits and acceptance.other is not None
     bound = standing.other_at_start if stage.bounded_by_start else standing.other
     if ranked:
         chosen = acceptance if bits else replace(acceptance, selection=measure, cut=False)
@@ -199,6 +206,19 @@ def run_stage(
         gradient_steps=data.gradient_steps - steps,
     )
     return after, record
+
+
+def _changes_body(data: CalibrationData, stage: Stage, before: Matrices, after: Matrices) -> bool:
+    """Whether a candidate changes the body; refused where it may not."""
+    if after.body is before.body:
+        return False
+    for name in after.body.names if after.body is not None else ():
+        if name not in data.body_weights:
+            raise CalibrationError(
+                f"the stage '{stage.name}' changes {name}, which it may not: add --heal-body, or "
+                "leave the stage out"
+            )
+    return True
 
 
 def _plain(figure: float | None) -> float | None:

@@ -93,7 +93,8 @@ class Stage(ABC):
     name : str
         As in recipes and reports.
     changes_shared : bool
-        Whether rows that both tokenizers have may change: then other text is asked too.
+        Whether rows that both tokenizers have, or the body, may change: then other text is asked
+        too.
     needs_two_matrices : bool
         Whether it makes the two sides differ, which a tied checkpoint cannot hold.
     after_training : bool

@@ -83,6 +83,8 @@ class CalibrationData:
         Tokens run through the body, and steps of training, so far.
     pace : Pace
         Of the model.
+    body_weights : frozenset of str
+        Names of the body's linear weights that a stage may change; none unless that was asked for.
     clock, end : Clock
         Until when the stage that runs may train, and until when its candidates may be looked at.
     """
@@ -96,6 +98,7 @@ class CalibrationData:
     forward_tokens: int = 0
     gradient_steps: int = 0
     pace: Pace = NO_TIME
+    body_weights: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=Clock)
     end: Clock = field(default_factory=Clock)
     _layers: dict[int, Float32] = field(default_factory=dict, init=False, repr=False)
@@ -193,12 +196,13 @@ class CalibrationData:
     def final_states(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> Float32:
         """Return the patched model's final states on chunks, float32 (n_states, width).
 
-        They depend on the input rows alone, and are kept for as long as these stay.
+        They depend on the input rows and the body alone, and are kept for as long as these stay.
         """
         fitted = chunks is self.texts.fit or chunks is self.texts.more
         cache = self._fitted_states if fitted else self._validation_states
         before = cache.n_tokens
-        states = cache.of(matrices.input, self.positions(chunks).sequences, key=id(chunks))
+        sequences = self.positions(chunks).sequences
+        states = cache.of(matrices.input, sequences, key=id(chunks), body=matrices.body)
         self.forward_tokens += cache.n_tokens - before
         return states
 
@@ -237,8 +241,8 @@ class CalibrationData:
         return model.all_states(sequences, layer)
 
     def patched(self, matrices: Matrices) -> LanguageModel:
-        """Return the source's body with these rows."""
-        return self.model.patched(matrices.input, matrices.output, matrices.bias)
+        """Return the source with these rows and this change of its body."""
+        return self.model.patched(matrices.input, matrices.output, matrices.bias, matrices.body)
 
     def score(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> BitsPerByte:
         """Return bits per byte of a patched model on chunks that the target spells.
@@ -299,6 +303,7 @@ def read_calibration_data(
     max_bytes: int = MOST_BYTES,
     seconds: float = float("inf"),
     pace: Pace = NO_TIME,
+    body_weights: frozenset[str] = frozenset(),
 ) -> CalibrationData:
     """Part the texts, and take as much of them as time and memory allow.
 
@@ -320,6 +325,8 @@ def read_calibration_data(
         Figures then depend on the clock.
     pace : Pace
         Of the model.
+    body_weights : frozenset of str
+        See `CalibrationData`.
 
     Raises
     ------
@@ -336,7 +343,7 @@ def read_calibration_data(
         seed=context.seed,
         progress=context.progress,
     )
-    data = CalibrationData(model, context, texts, new, shared, pace=pace)
+    data = CalibrationData(model, context, texts, new, shared, pace=pace, body_weights=body_weights)
     used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
     tokens_a_byte = data.positions(texts.fit).n_states / used[-1]
     afforded = AffordedText.of(pace, seconds, tokens_a_byte, model.width, context.memory_budget)

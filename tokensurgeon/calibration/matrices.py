@@ -1,4 +1,4 @@
-"""The vocabulary rows of a patched model while they are calibrated."""
+"""The vocabulary rows of a patched model, and a change of its body, while they are calibrated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64
+from tokensurgeon.checkpoint import BodyUpdate
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,14 @@ class Matrices:
         One array, twice, where the checkpoint is tied.
     bias : float32 (n_rows,) or None
         The output bias.
+    body : BodyUpdate or None
+        What is added to weights of the source's body.
     """
 
     input: Float32
     output: Float32
     bias: Float32 | None = None
+    body: BodyUpdate | None = None
 
     @property
     def tied(self) -> bool:
@@ -39,11 +43,16 @@ class Matrices:
     ) -> Matrices:
         """Return the matrices with another output side, which is both sides where tied."""
         output = np.asarray(rows, dtype=np.float32)
-        return Matrices(
-            output if self.tied else self.input,
-            output,
-            self.bias if bias is None else np.asarray(bias, dtype=np.float32),
+        return replace(
+            self,
+            input=output if self.tied else self.input,
+            output=output,
+            bias=self.bias if bias is None else np.asarray(bias, dtype=np.float32),
         )
+
+    def with_body(self, body: BodyUpdate | None) -> Matrices:
+        """Return the matrices with another change of the body, in the place of this one."""
+        return replace(self, body=body)
 
     def towards(self, other: Matrices, share: float) -> Matrices:
         """Return the matrices that lie `share` of the way to others of the same shape."""
@@ -55,4 +64,16 @@ class Matrices:
         bias = self.bias
         if bias is not None and other.bias is not None:
             bias = between(bias, other.bias)
-        return Matrices(output if self.tied else between(self.input, other.input), output, bias)
+        rows = output if self.tied else between(self.input, other.input)
+        return Matrices(rows, output, bias, _between(self.body, other.body, share))
+
+
+def _between(one: BodyUpdate | None, two: BodyUpdate | None, share: float) -> BodyUpdate | None:
+    """Return the change of the body that lies `share` of the way from one to another."""
+    if one is two:
+        return one
+    if one is None:
+        return None if two is None else two.scaled(share)
+    if two is None:
+        return one.scaled(1 - share)
+    return one.scaled(1 - share).plus(two.scaled(share))

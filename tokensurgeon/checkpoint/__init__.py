@@ -5,6 +5,7 @@ Nothing here imports torch or transformers at the top level; functions do when t
 
 from __future__ import annotations
 
+from tokensurgeon.checkpoint.body_update import BodyUpdate
 from tokensurgeon.checkpoint.checkpoint import Checkpoint, round_rows
 from tokensurgeon.checkpoint.donor import DonorFiles, read_donor_rows
 from tokensurgeon.checkpoint.layout import Layout
@@ -14,6 +15,7 @@ from tokensurgeon.checkpoint.recheck import Recheck, recheck
 from tokensurgeon.checkpoint.write import WriteResult, write_checkpoint
 
 __all__ = [
+    "BodyUpdate",
     "Checkpoint",
     "DonorFiles",
     "Layout",

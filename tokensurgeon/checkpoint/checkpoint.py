@@ -148,17 +148,17 @@ class Checkpoint:
 
         Rows that are not finite are returned as they are; the writer refuses them.
         """
-        return self._read((self.layout.input_names or self.layout.output_names)[0])
+        return self.read((self.layout.input_names or self.layout.output_names)[0])
 
     def output_rows(self) -> Float32:
         """Return the output rows, float32 (n_rows, width); equal to the input rows when tied."""
-        return self._read((self.layout.output_names or self.layout.input_names)[0])
+        return self.read((self.layout.output_names or self.layout.input_names)[0])
 
     def output_bias(self) -> Float32 | None:
         """Return the output bias, float32 (n_rows,), or None where the model has none."""
         if not self.layout.bias_names:
             return None
-        return self._read(self.layout.bias_names[0][0]).reshape(-1)
+        return self.read(self.layout.bias_names[0][0]).reshape(-1)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,7 +171,8 @@ class Checkpoint:
                 digest.update(chunk)
         return digest.hexdigest()
 
-    def _read(self, name: str) -> Float32:
+    def read(self, name: str) -> Float32:
+        """Return a tensor of the files as float32 (n, values of each), n along its first axis."""
         file = self.tensors.file_of(name)
         info = file.tensors[name]
         raw = file.raw_rows(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make_manifest(folder: Path, *, source: str, recipe: str, seed: int) -> dict[str, Any]:
-    """Describe a finished folder; `source` is the fingerprint of the checkpoint patched."""
+def make_manifest(
+    folder: Path, *, source: str, recipe: str, seed: int, body: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe a finished folder.
+
+    `source` is the fingerprint of the checkpoint patched, `body` says which of the body's weights
+    were changed and how; where none was, the manifest has no such key.
+    """
     files = {
         path.relative_to(folder).as_posix(): {
             "sha256": sha256_of(path), "bytes": path.stat().st_size,
@@ -38,6 +45,7 @@ def make_manifest(folder: Path, *, source: str, recipe: str, seed: int) -> dict[
         "seed": seed,
         "versions": {name: _version(name) for name in _PACKAGES},
         "recipe": recipe,
+        **({} if body is None else {"body": dict(body)}),
         "files": files,
     }
 

@@ -1,5 +1,7 @@
 """The patched weight files: untouched bytes copied, vocabulary rows streamed in the file's dtype.
 
+Weights of the body are untouched, but for those that an update of it is merged into.
+
 Order, names and metadata of the source's headers are kept, so a patch that changes nothing gives
 the same file. Shards without vocabulary tensors are hard-linked, or copied to another file system.
 """
@@ -43,10 +45,10 @@ def write_tensors(plan: PatchPlan, folder: Path) -> None:
     Raises
     ------
     UnsafeCheckpointError
-        If a row to be written is not finite, unless copied rows may be.
+        If a row to be written is not finite, unless copied rows may be, or a merged weight.
     """
     tensors = plan.checkpoint.tensors
-    replaced = _replacements(plan)
+    replaced, merged = _replacements(plan), plan.body_keys
     added = {key: new for key, new in replaced.items() if key not in tensors.where}
     for name, file in tensors.files.items():
         own = {
@@ -54,8 +56,8 @@ def write_tensors(plan: PatchPlan, folder: Path) -> None:
             for key, new in replaced.items()
             if tensors.where[new.origin if key in added else key] == name
         }
-        if own:
-            _write_file(plan, file, own, folder / name)
+        if own or not merged.keys().isdisjoint(file.tensors):
+            _write_file(plan, file, own, merged, folder / name)
         else:
             try:
                 os.link(file.path.resolve(), folder / name)
@@ -90,9 +92,16 @@ def _replacements(plan: PatchPlan) -> dict[str, _Replacement]:
 
 
 def _write_file(
-    plan: PatchPlan, file: TensorFile, replaced: dict[str, _Replacement], path: Path
+    plan: PatchPlan,
+    file: TensorFile,
+    replaced: dict[str, _Replacement],
+    merged: dict[str, str],
+    path: Path,
 ) -> None:
-    """Write one weight file with some tensors replaced, and new ones after their origin."""
+    """Write one weight file with some tensors replaced, and new ones after their origin.
+
+    `merged` names the update's weight of a file key.
+    """
     order: list[str] = []
     for info in file.in_data_order():
         order.append(info.name)
@@ -114,6 +123,8 @@ def _write_file(
         for name in order:
             if name in replaced:
                 _write_rows(plan, file, name, replaced[name], target)
+            elif name in merged:
+                _write_merged(plan, name, merged[name], target)
             else:
                 for chunk in file.chunks(name):
                     target.write(chunk)
@@ -170,6 +181,20 @@ def _write_rows(
                 + ("allow it with --allow-nonfinite" if is_copy[at] else "its method failed")
             )
         target.write(raw.tobytes())
+
+
+def _write_merged(plan: PatchPlan, key: str, name: str, target: BinaryIO) -> None:
+    """Write a weight of the body with its change, in the file's dtype."""
+    assert plan.body is not None
+    raw = rows_to_raw(
+        plan.body.merged(name, plan.checkpoint.read(key)), plan.checkpoint.tensors.info(key).dtype
+    )
+    if not np.isfinite(rows_to_float32(raw, plan.checkpoint.tensors.info(key).dtype)).all():
+        raise UnsafeCheckpointError(
+            f"{key} is not finite once the update of the body is merged into it: leave out "
+            "--heal-body"
+        )
+    target.write(raw.tobytes())
 
 
 def _write_index(plan: PatchPlan, added: dict[str, _Replacement], folder: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.checkpoint.body_update import BodyUpdate, stored_keys
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.vocabulary import Vocabulary
@@ -38,6 +39,8 @@ class PatchPlan:
         ``"source"``, ``"target"``, the path of a file, or None for no template.
     allow_nonfinite : bool
         Whether copied rows may hold NaN or Inf.
+    body : BodyUpdate or None
+        What is merged into weights of the body; the others are copied byte for byte.
     """
 
     checkpoint: Checkpoint
@@ -51,6 +54,7 @@ class PatchPlan:
     id_map: Mapping[int, int | None] = field(default_factory=dict)
     chat_template: str | None = "source"
     allow_nonfinite: bool = False
+    body: BodyUpdate | None = None
 
     @property
     def n_new(self) -> int:
@@ -62,8 +66,15 @@ class PatchPlan:
         """Whether the result has one matrix for both sides."""
         return self.checkpoint.layout.tied and not self.untie
 
+    @property
+    def body_keys(self) -> dict[str, str]:
+        """File keys of the body's weights that change, with their names in the update."""
+        if self.body is None:
+            return {}
+        return {key: name for name, key in stored_keys(self.checkpoint, self.body).items()}
+
     def check(self) -> None:
-        """Check shapes and ids before anything is written.
+        """Check shapes, ids and names before anything is written.
 
         Raises
         ------
@@ -107,3 +118,4 @@ class PatchPlan:
             raise CheckpointError(
                 "the sides differ but the checkpoint is tied: give equal rows, or untie it"
             )
+        _ = self.body_keys  # refuses an update that does not fit

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
-from tokensurgeon.checkpoint.files import find_folder
+from tokensurgeon.checkpoint.files import find_folder, read_json
 from tokensurgeon.checkpoint.ids import ROLE_OF_KEY, named_ids
 from tokensurgeon.checkpoint.manifest import NAME, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
@@ -63,7 +63,8 @@ def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
 
     The files are held against the manifest. The ids of the tokenizer and of both configurations
     have to be below the number of rows, the roles of the configurations have to be the tokenizer's,
-    all values of the rows finite, and AutoTokenizer's ids those of tokenizer.json.
+    all values of the rows finite, and AutoTokenizer's ids those of tokenizer.json. Weights of the
+    body that the manifest says were changed have to be there, and finite.
 
     Raises
     ------
@@ -91,6 +92,10 @@ def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
     result.note("ids", list(_wrong_ids(checkpoint, vocabulary)), f"all below {n_rows:,}")
     progress(3, len(STEPS), "rows")
     result.note("rows", list(_not_finite(checkpoint)), "all finite")
+    body = read_json(folder, NAME).get("body") if (folder / NAME).exists() else None
+    if isinstance(body, dict):
+        names = list(map(str, body.get("tensors", ())))
+        result.note("body", list(_wrong_weights(checkpoint, names)), _changed(body, names))
     progress(4, len(STEPS), "AutoTokenizer")
     differs = check_autotokenizer(folder, vocabulary, hard_texts())
     result.note("AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
@@ -128,3 +133,15 @@ def _not_finite(checkpoint: Checkpoint) -> Iterator[str]:
         bad = np.flatnonzero(~np.isfinite(read()).all(axis=1))
         if len(bad):
             yield f"{len(bad):,} {side} rows hold NaN or Inf, the first is row {int(bad[0])}"
+
+
+def _changed(body: dict[str, Any], names: list[str]) -> str:
+    return f"{len(names):,} weights changed by an update of rank {body.get('rank')}, all finite"
+
+
+def _wrong_weights(checkpoint: Checkpoint, names: list[str]) -> Iterator[str]:
+    for name in names:
+        if name not in checkpoint.tensors.where:
+            yield f"the manifest says that {name} was changed, and there is no such tensor"
+        elif not np.isfinite(checkpoint.read(name)).all():
+            yield f"{name}, which was changed, holds NaN or Inf"

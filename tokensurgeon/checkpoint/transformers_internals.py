@@ -159,6 +159,16 @@ def module_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
 
     Keys that it would not load keep some name that the model does not have.
     """
+    return {key: name for key, (name, _) in _renamed(model, keys).items()}
+
+
+def unconverted_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
+    """Return `module_names` of the keys that are loaded as they are: not fused, split or turned."""
+    return {key: name for key, (name, how) in _renamed(model, keys).items() if how is None}
+
+
+def _renamed(model: nn.Module, keys: Iterable[str]) -> dict[str, tuple[str, str | None]]:
+    """Return the parameter of each file key, and the pattern of what converts it, if anything."""
     known = dict(model.state_dict())
     prefix = str(getattr(model, "base_model_prefix", "") or "")
     try:
@@ -169,11 +179,11 @@ def module_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
         converters = [t for t in transforms if isinstance(t, WeightConverter)]
         renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
         return {
-            key: rename_source_key(key, renamings, converters, prefix or None, known)[0]
+            key: rename_source_key(key, renamings, converters, prefix or None, known)
             for key in keys
         }
     except (ImportError, TypeError, AttributeError):
-        return {key: plain_name(key, prefix, known) for key in keys}
+        return {key: (plain_name(key, prefix, known), None) for key in keys}
 
 
 def plain_name(key: str, prefix: str, known: dict[str, Any]) -> str:

@@ -132,12 +132,20 @@ def write_checkpoint(
         _write_extra(folder, extra_files or {})
         fingerprint = plan.checkpoint.fingerprint
         manifest = manifests.make_manifest(
-            folder, source=fingerprint, recipe=recipe_yaml, seed=seed
+            folder, source=fingerprint, recipe=recipe_yaml, seed=seed, body=_body_facts(plan)
         )
         text = json_bytes(manifest)
         (folder / manifests.NAME).write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()
     return WriteResult(output, manifest, digest, remapped.changes, tuple(warnings))
+
+
+def _body_facts(plan: PatchPlan) -> dict[str, Any] | None:
+    """Say which weights of the body an update was merged into, by their file keys."""
+    if plan.body is None:
+        return None
+    tensors = sorted(plan.body_keys)
+    return {"rank": plan.body.rank, "numbers": plan.body.n_numbers, "tensors": tensors}
 
 
 def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:

@@ -15,7 +15,7 @@ from tokensurgeon.recipe import Recipe
 @click.command(short_help="Several methods on one pair, in one table.")
 @takes_recipe(
     "tokenizer", "digits", "donor", "init.settings", "text.evaluation", "text.calibration",
-    "text.other", "calibrate", "budget", "untie", "map", "device", "dtype", "seed",
+    "text.other", "calibrate", "heal_body", "budget", "untie", "map", "device", "dtype", "seed",
     "trust_remote_code", "allow_seen_text",
 )  # fmt: skip
 @console.option(

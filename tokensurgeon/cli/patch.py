@@ -24,7 +24,8 @@ def export(patched: str, output: str, as_json: bool, **settings: Any) -> None:
     """Write the surgery that made DIR as one file.
 
     It holds how each row is a sum of source rows, what is left of rows that are no such sum, and
-    the tokenizer; no row of the model that the sums can give.
+    the tokenizer; no row of the model that the sums can give. Where --heal-body changed the body,
+    it holds the factors of that change, too.
     """
     from tokensurgeon.patches import export_patch
 
@@ -34,10 +35,11 @@ def export(patched: str, output: str, as_json: bool, **settings: Any) -> None:
         console.write_json({**vars(exported), "path": str(exported.path)})
         return
     rows, copied, remainders = exported.rows, exported.copied, exported.remainders
+    weights = f"{exported.body_tensors:,} weights of the body are changed"
     click.echo(
         f"{exported.path}: {exported.n_bytes:,} bytes; of {rows:,} rows {copied:,} are copied, "
         f"{rows - copied - remainders:,} are sums of source rows alone, and {remainders:,} have a "
-        "remainder"
+        f"remainder{f'; {weights}' if exported.body_tensors else ''}"
     )
 
 

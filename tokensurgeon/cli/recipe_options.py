@@ -192,6 +192,7 @@ _option(
     parse=parse_stages,
 )
 _option("heal", "--heal MINUTES", type=click.FloatRange(min=0))
+_option("heal_body", "--heal-body")
 _option(
     "budget",
     "--budget MINUTES",

@@ -1,4 +1,4 @@
-"""Final states of a text, kept for as long as the input rows stay.
+"""Final states of a text, kept for as long as the input rows and the body stay.
 
 What the output matrix is given depends on the body, the text and the input rows. So other output
 rows are scored by a matrix product over states that are there already (`OutputHead`), not by a
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from tokensurgeon.arrays import Float32
+from tokensurgeon.checkpoint import BodyUpdate
 from tokensurgeon.models.language_model import LanguageModel
 
 
@@ -33,9 +34,15 @@ class FinalStates:
         self.model = model
         self.n_kept = n_kept
         self.n_tokens = 0
-        self._kept: list[tuple[Float32, Hashable, Float32]] = []
+        self._kept: list[tuple[Float32, BodyUpdate | None, Hashable, Float32]] = []
 
-    def of(self, input_rows: Float32, sequences: Sequence[Sequence[int]], key: Hashable) -> Float32:
+    def of(
+        self,
+        input_rows: Float32,
+        sequences: Sequence[Sequence[int]],
+        key: Hashable,
+        body: BodyUpdate | None = None,
+    ) -> Float32:
         """Return what the output rows see at every position of some sequences, one after another.
 
         Parameters
@@ -45,19 +52,21 @@ class FinalStates:
         sequences : sequence of ids
         key
             Names the sequences: equal keys, equal sequences.
+        body : BodyUpdate or None
+            Of the model's body; known again as the same object.
 
         Returns
         -------
         float32 (n_tokens, width)
             Kept and given out again: not to be changed.
         """
-        for i, (rows, text, states) in enumerate(self._kept):
-            if rows is input_rows and text == key:
+        for i, (rows, update, text, states) in enumerate(self._kept):
+            if rows is input_rows and update is body and text == key:
                 self._kept.append(self._kept.pop(i))
                 return states
         del self._kept[: max(0, len(self._kept) + 1 - self.n_kept)]  # before memory is taken
-        body = self.model.with_input_rows(input_rows)
-        states = body.all_states(sequences, body.n_layers)
+        model = self.model.with_input_rows(input_rows, body)
+        states = model.all_states(sequences, model.n_layers)
         self.n_tokens += len(states)
-        self._kept.append((input_rows, key, states))
+        self._kept.append((input_rows, body, key, states))
         return states

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks, to_float32
+from tokensurgeon.checkpoint import BodyUpdate
 from tokensurgeon.checkpoint.checkpoint import max_positions
 from tokensurgeon.checkpoint.embeddings import CAUSAL, position_offset
 from tokensurgeon.errors import CheckpointError, EvaluationError
@@ -21,7 +22,7 @@ from tokensurgeon.models.batches import TOKENS_PER_BATCH, batches_of_one_length,
 from tokensurgeon.models.device_map import offloaded_weights
 from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, OutputHead, shape_logits
-from tokensurgeon.models.row_replacement import output_bias_of, replace_rows
+from tokensurgeon.models.row_replacement import output_bias_of, replace_body, replace_rows
 from tokensurgeon.models.sampling import sample
 
 if TYPE_CHECKING:
@@ -222,7 +223,11 @@ class LanguageModel:
         return sample(self.model, batch, max_new_tokens, seed, stop, temperature, top_k, until)
 
     def patched(
-        self, input_rows: Float32, output_rows: Float32, output_bias: Float32 | None = None
+        self,
+        input_rows: Float32,
+        output_rows: Float32,
+        output_bias: Float32 | None = None,
+        body: BodyUpdate | None = None,
     ) -> LanguageModel:
         """Return another model with this body and these rows; this one is not touched.
 
@@ -232,11 +237,13 @@ class LanguageModel:
             Rounded to the checkpoint's dtype by the caller (see `checkpoint.round_rows`).
         output_bias : float32 (n_new,) or None
             Needed where the model has an output bias.
+        body : BodyUpdate or None
+            Changes weights of the body, which are then not shared with this model.
 
         Raises
         ------
         CheckpointError
-            If the shapes do not fit, or the bias is missing or too much.
+            If shapes or names do not fit, or the bias is missing or too much.
         """
         has_bias = output_bias_of(self.model) is not None
         if has_bias != (output_bias is not None):
@@ -264,12 +271,14 @@ class LanguageModel:
         outputs = inputs if output_rows is input_rows else parameter(output_rows)
         bias = None if output_bias is None else parameter(output_bias)
         replace_rows(model, inputs, outputs, bias)
+        if body is not None:
+            replace_body(model, body)
         return type(self)(model, logit_scale=self.logit_scale, softcap=self.softcap)
 
-    def with_input_rows(self, input_rows: Float32) -> LanguageModel:
-        """Return another model with this body and these input rows, for its states alone."""
+    def with_input_rows(self, input_rows: Float32, body: BodyUpdate | None = None) -> LanguageModel:
+        """Return another model with these input rows (see `patched`), for its states alone."""
         bias = None if output_bias_of(self.model) is None else np.zeros(len(input_rows), np.float32)
-        return self.patched(input_rows, input_rows, bias)
+        return self.patched(input_rows, input_rows, bias, body)
 
     @property
     def head(self) -> OutputHead:
@@ -284,13 +293,9 @@ class LanguageModel:
         if outer is None:
             raise EvaluationError(f"{type(self.model).__name__} has no output rows")
 
-        def numbers(tensor: torch.Tensor) -> Float32:
-            values: Float32 = tensor.detach().float().cpu().numpy()
-            return values
-
         return OutputHead(
-            numbers(outer.weight),
-            None if bias is None else numbers(bias),
+            to_float32(outer.weight),
+            None if bias is None else to_float32(bias),
             self.logit_scale,
             self.softcap,
             self.device,
@@ -310,7 +315,8 @@ class LanguageModel:
         return bool(torch.allclose(plain, logits, rtol=1e-5, atol=1e-5))
 
     @cached_property
-    def _blocks(self) -> Any:
+    def layers(self) -> Any:
+        """The blocks, in order: the modules between rows and last norm."""
         import torch
 
         for module in self.model.modules():
@@ -354,7 +360,7 @@ class LanguageModel:
         import torch
 
         last = layer == self.n_layers
-        module = self.model.get_output_embeddings() if last else self._blocks[layer]
+        module = self.model.get_output_embeddings() if last else self.layers[layer]
         what = f"layer {layer} of {type(self.model).__name__}"
         with torch.inference_mode():
             states = states_before(module, lambda: self._forward(batch, positions), what)

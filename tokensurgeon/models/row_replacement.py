@@ -1,10 +1,16 @@
-"""A model in memory is given other vocabulary matrices, under every name that they have."""
+"""A model in memory is given other vocabulary matrices, under every name that they have.
+
+Weights of its body are changed in the same way: by other tensors, never in place.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokensurgeon.arrays import to_float32
+from tokensurgeon.checkpoint.body_update import BodyUpdate
 from tokensurgeon.checkpoint.embeddings import FINAL_BIAS
+from tokensurgeon.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +46,30 @@ def _swap(model: Any, old: Any, new: Any) -> None:
                 if isinstance(module, nn.Embedding):
                     module.num_embeddings = len(new)
                     module.padding_idx = None  # of the old vocabulary; it matters to gradients only
+
+
+def replace_body(model: Any, update: BodyUpdate) -> None:
+    """Give a model the merged weights of an update, as tensors of their own; it is changed.
+
+    Raises
+    ------
+    CheckpointError
+        If the model has no such linear weight, or one of another shape.
+    """
+    import torch
+
+    for name in update.names:
+        try:
+            module = model.get_submodule(name.removesuffix(".weight"))
+        except AttributeError:
+            module = None
+        if not isinstance(module, torch.nn.Linear) or not name.endswith(".weight"):
+            raise CheckpointError(
+                f"the update changes {name}, and {type(model).__name__} has no such linear weight"
+            )
+        old = module.weight
+        new = torch.from_numpy(update.merged(name, to_float32(old)))
+        _swap(model, old, torch.nn.Parameter(new.to(old.device, old.dtype), requires_grad=False))
 
 
 def output_bias_of(model: Any) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokensurgeon.report.card import model_card
 from tokensurgeon.report.surgery_report import (
+    BodyFacts,
     ChoiceFact,
     DonorFacts,
     HeavyFact,
@@ -21,6 +22,7 @@ from tokensurgeon.report.surgery_report import (
 )
 
 __all__ = [
+    "BodyFacts",
     "ChoiceFact",
     "StepFact",
     "DonorFacts",

@@ -40,6 +40,7 @@ def model_card(report: SurgeryReport) -> str:
         spans=span_tables.rows(entries),
         number=words.number,
         untying=words.untying(report),
+        body=words.body(report),
         choice=decisions.choice_rows(report),
         choice_headings=decisions.CHOICE_HEADINGS,
         stages=decisions.stage_rows(report),

@@ -102,6 +102,7 @@ def page(comparison: Mapping[str, Any]) -> str:
         after_steps=words.after_steps_heading(comparison["facts"]),
         closed=any(figure.closed is not None for figure in measured),
         adapted=any(figure.gap_adapted is not None for figure in measured),
+        body=any(figure.body_numbers for figure in measured),
         text=comparison["evaluation"]["text"],
         protocol=comparison["evaluation"]["protocol"],
         best=best,

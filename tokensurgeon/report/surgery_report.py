@@ -207,6 +207,19 @@ class UntieFacts(_Model):
     tied_entry: str
 
 
+class BodyFacts(_Model):
+    """Whether calibration changed weights of the body, by an update of low rank merged into them.
+
+    `rank` is the largest of its products, `tensors` counts the weights that were changed,
+    `numbers` those of the update's factors.
+    """
+
+    changed: bool = False
+    rank: int = 0
+    tensors: int = 0
+    numbers: int = 0
+
+
 class SurgeryReport(_Model):
     """A whole surgery."""
 
@@ -230,6 +243,8 @@ class SurgeryReport(_Model):
     """What calibration tried, in order, and what each stage bought."""
     generated: bool = False
     """Whether the text of the calibration was written by the source."""
+    body: BodyFacts = BodyFacts()
+    """Whether other weights than vocabulary rows were changed."""
     untied: UntieFacts | None = None
     """Where a tied source was given two matrices."""
     input: SideReport

@@ -68,6 +68,9 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
         lines.append(("donor", f"{donor.path} (width {donor.width:,}; {rows})"))
     for name, one in report.sides("rows"):
         lines.append((name, side(one, report.rows.total, report.dry_run)))
+    body = words.body(report)
+    if body is not None:
+        lines.append(("body", body.removeprefix("body ")))
     untying = words.untying(report)
     if untying is not None:
         lines.append(("untied", untying))
@@ -144,6 +147,8 @@ def comparison_table(
     if any(figure.gap_adapted is not None for figure in measured):
         adapted = (words.number(figure.gap_adapted, 4, sign=True) for figure in measured)
         columns["gap, adapted"] = tuple(adapted)
+    if any(figure.body_numbers for figure in measured):
+        columns["body"] = tuple("changed" if figure.body_numbers else "" for figure in measured)
     seconds = tuple(words.number(figure.seconds, 1) for figure in measured)
     longest = max(len(figure.name) for figure in measured)
     if after_steps is not None and width - _taken(columns) < NARROWEST_NAME:

@@ -37,6 +37,7 @@ class Figure:
     text_bytes: int = 0
     forward_tokens: int = 0
     gradient_steps: int = 0
+    body_numbers: int = 0
     seconds: float | None = None
     seed_range: tuple[float, float] | None = None
     error: str | None = None
@@ -89,7 +90,7 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
         known |= {"gap": difference["estimate"], "interval": bounds}
     for key in ("interval", "seed_range"):
         known[key] = tuple(map(float, known[key])) if known[key] else None
-    for key in ("text_bytes", "forward_tokens", "gradient_steps", "lost"):
+    for key in ("text_bytes", "forward_tokens", "gradient_steps", "body_numbers", "lost"):
         known[key] = int(known[key] or 0)
     return Figure(**known)
 
@@ -193,6 +194,15 @@ def untying(report: SurgeryReport) -> str | None:
         return f"{costs}; what it buys was not measured"
     buys = f"{tied - patched:.4f} bits per byte less than" if tied > patched else "nothing over"
     return f"{costs} and buys {buys} {report.untied.tied_entry} ({tied:.4f})"
+
+
+def body(report: SurgeryReport) -> str | None:
+    """Say how the body was changed; None where it is the source's."""
+    facts = report.body
+    if not facts.changed:
+        return None
+    tensors, numbers = count(facts.tensors, "tensor"), count(facts.numbers, "number")
+    return f"body changed: yes (rank {facts.rank}, {tensors}, {numbers})"
 
 
 def methods(report: SurgeryReport) -> str:

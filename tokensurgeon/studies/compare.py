@@ -41,7 +41,7 @@ from tokensurgeon.studies.compared_methods import (
 from tokensurgeon.studies.comparison_state import SOURCE, ComparisonState
 from tokensurgeon.studies.further_training import FurtherTraining
 from tokensurgeon.studies.gap_closed import PLAIN, KnownLimit, close_gaps
-from tokensurgeon.surgery.calibrate import CalibratedRows
+from tokensurgeon.surgery.calibrate import CalibratedRows, check_heal_body
 from tokensurgeon.surgery.chosen_methods import default_methods
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import prepare
@@ -61,8 +61,9 @@ class Comparison:
         after further training, where that is asked), gap (to the source), interval (95 %, of the
         gap), closed (share of the recoverable gap, where the trained limit is given), gap_adapted
         (to the source after the same calibration, where that is known), perplexity_ratio,
-        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, seconds, seed_range
-        (bits per byte at the best and the worst seed, of what is random), error.
+        bytes_per_token, donor, text_bytes, forward_tokens, gradient_steps, body_numbers (of the
+        update that changed the body, 0 where it is the source's), seconds, seed_range (bits per
+        byte at the best and the worst seed, of what is random), error.
     evaluation : Evaluation
         All of the figures, with their breakdown.
     facts : dict
@@ -163,6 +164,8 @@ def compare(
     further = further or FurtherTraining()
     key = order_by(choose_by, further)
     session = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    if recipe.heal_body:
+        check_heal_body(session)
     after = AfterSteps(session, further) if further.steps else None
     texts = evaluation_texts(session)
     protocol = _fix_protocol(session, texts)
@@ -259,6 +262,7 @@ class _Run:
         row["donor"] = patched.used_donor
         row["forward_tokens"] = patched.forward_tokens
         row["gradient_steps"] = patched.gradient_steps
+        row["body_numbers"] = 0 if patched.body is None else patched.body.n_numbers
         if patched.used_text:
             row["text_bytes"] = sum(len(text.encode()) for text in session.calibration_texts)
         measured: dict[str, Any] = {
@@ -355,6 +359,7 @@ def _row(name: str, result: EntryResult | None, after_steps: float | None = None
         "text_bytes": 0,
         "forward_tokens": 0,
         "gradient_steps": 0,
+        "body_numbers": 0,
         "seconds": None,
         "seed_range": None,
         "error": None,

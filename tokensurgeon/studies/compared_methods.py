@@ -187,4 +187,7 @@ def rows_hash(rows: PatchedRows) -> str:
         digest.update(told.tobytes())
         for part in blocks(len(told), 8192):
             digest.update(side.rows[part][told[part]].tobytes())
+    for name, factor in sorted((rows.body.to_arrays() if rows.body else {}).items()):
+        digest.update(name.encode())
+        digest.update(factor.tobytes())
     return digest.hexdigest()

@@ -30,7 +30,8 @@ SOURCE = "source"
 
 ELSEWHERE = {
     "source", "tokenizer", "donor", "output", "init", "text", "baselines", "force", "memory_gib",
-    "trust_remote_code", "allow_autotokenizer_mismatch", "calibrate", "heal", "budget",
+    "trust_remote_code", "allow_autotokenizer_mismatch", "calibrate", "heal", "heal_body",
+    "budget",
 }  # fmt: skip
 """Keys of a recipe that decide no figure, or that are put into the hash by what they name."""
 
@@ -150,6 +151,7 @@ class ComparisonState:
             "other": text_hash(documents),
             "calibrate": recipe.calibrate,
             "budget": recipe.budget,
+            "heal_body": recipe.heal_body,
             "fitting": fitting_hash(),
         }
 

@@ -142,7 +142,8 @@ def trained_limit(
         raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
     if not recipe.text.evaluation:
         raise UsageError("a trained limit needs a text to measure on: give --text FILE")
-    whole = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
+    frozen = recipe.model_copy(update={"output": None, "heal_body": False})
+    whole = prepare(frozen, progress or no_progress)
     whole.require_forward("a trained limit", trains=True)
     texts = evaluation_texts(whole)
     fitted, set_aside = _parted(whole.calibration_texts, recipe.seed)
@@ -249,10 +250,9 @@ def _converged(
     late: Sequence[Stage],
 ) -> tuple[LanguageModel, Calibrated, Training]:
     """Train rows, and try the stages that come after; all of it decided by the text set aside."""
-    start = patched_model(session, rows)
 
     def model(matrices: Matrices) -> LanguageModel:
-        return start.patched(matrices.input, matrices.output, matrices.bias)
+        return session.model.patched(matrices.input, matrices.output, matrices.bias, matrices.body)
 
     def figure(matrices: Matrices) -> float:
         return validate(model(matrices))

@@ -13,8 +13,9 @@ from tokensurgeon.calibration import Calibrated, Stage, calibrate, find_stages
 from tokensurgeon.calibration.stages.draft import Draft
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.checkpoint import Checkpoint, round_rows
+from tokensurgeon.checkpoint.body_update import as_stored, changeable_weights
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.errors import CalibrationError
+from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.initialisers.numerics.clip import clip_rows
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Clock
@@ -70,6 +71,7 @@ class CalibratedRows:
             gradient_steps=start.gradient_steps + sum(record.gradient_steps for record in records),
             calibration_bytes=texts.n_bytes,
             generated=texts.generated,
+            body=matrices.body and as_stored(session.inputs.checkpoint, matrices.body),
         )
 
     def healed(self, session: Session, minutes: float) -> CalibratedRows:
@@ -126,6 +128,26 @@ def calibrate_rows(
     drafts = session.recipe.for_draft is not None and bool(stages)
     ordered = _in_order(session, stages, heal, drafts)
     return _run(session, CalibratedRows(rows), ordered, clock or session.clock(heal))
+
+
+def check_heal_body(session: Session) -> None:
+    """Refuse a change of the body where none can be made.
+
+    Raises
+    ------
+    UsageError
+        If there is no budget, the source cannot be trained through here, or its files hold no
+        weight that a change can be merged into.
+    """
+    recipe, checkpoint = session.recipe, session.inputs.checkpoint
+    if not recipe.budget:
+        raise UsageError("--heal-body trains within the budget, which is 0 minutes: raise --budget")
+    session.require_forward("--heal-body", trains=True)
+    if not changeable_weights(checkpoint):
+        raise UsageError(
+            f"--heal-body changes linear weights, and {checkpoint.layout.family} stores none in "
+            "the form that it loads them in: leave it out"
+        )
 
 
 def planned_stages(session: Session, names: Sequence[str] | None, heal: float) -> list[Stage]:

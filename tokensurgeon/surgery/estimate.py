@@ -235,6 +235,8 @@ def _memory(session: Session, runs: bool, calibrates: bool) -> float:
     if recipe.heal:
         # The rows, their gradients and two moments of each.
         memory += model_bytes + 4.0 * matrices
+    if recipe.heal_body:
+        memory += model_bytes  # of a candidate: its changed weights, at most all
     return memory
 
 

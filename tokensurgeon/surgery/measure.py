@@ -77,8 +77,8 @@ def evaluation_texts(session: Session) -> list[str]:
 
 
 def patched_model(session: Session, rows: PatchedRows) -> LanguageModel:
-    """Return the source's body with the patched rows."""
-    model = session.model.patched(rows.input.rows, rows.output.rows, rows.output_bias)
+    """Return the source with the patched rows, and with its body as they have it."""
+    model = session.model.patched(rows.input.rows, rows.output.rows, rows.output_bias, rows.body)
     if isinstance(model, EncoderDecoderModel) and model.decoder_start is not None:
         model.decoder_start = id_map(session.alignment).get(model.decoder_start)
     return model

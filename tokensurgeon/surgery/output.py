@@ -55,6 +55,7 @@ def _write_checkpoint(
         id_map=id_map(inputs.alignment),
         chat_template=recipe.chat_template,
         allow_nonfinite=recipe.allow_nonfinite,
+        body=rows.body,
     )
     completed: list[SurgeryReport] = []
 
@@ -75,7 +76,8 @@ def _write_checkpoint(
         }
 
     on_one_device = recipe.device != AUTO_DEVICE_MAP
-    runs = on_one_device and fits(inputs.checkpoint, recipe.dtype, copies=2)
+    copies = 2 if rows.body is None else 3  # the source, its changed body, and what was written
+    runs = on_one_device and fits(inputs.checkpoint, recipe.dtype, copies=copies)
     if not runs:
         why = "is larger than memory" if on_one_device else "lies on several devices"
         note = f"the source {why}: the result was checked by its headers, not run"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokensurgeon.arrays import ITEM_BYTES, Float32
+from tokensurgeon.checkpoint import BodyUpdate
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.inspection.row_audit import (
     heavy_rows,
@@ -20,6 +21,7 @@ from tokensurgeon.inspection.row_audit import (
 from tokensurgeon.models.head import OutputHead
 from tokensurgeon.progress import peak_memory
 from tokensurgeon.report import (
+    BodyFacts,
     DonorFacts,
     HeavyFact,
     ModelFacts,
@@ -119,6 +121,7 @@ def make_report(
         choice_why=choice.why if choice else None,
         stages=rows.stages if rows else (),
         generated=rows.generated if rows else False,
+        body=_body_facts(rows.body if rows else None),
         untied=_untie_facts(inputs),
         input=output
         if inputs.tied
@@ -143,6 +146,14 @@ def make_report(
 
 def _n_tokens(vocabulary: Vocabulary) -> int:
     return sum(spelling is not None for spelling in vocabulary.spellings)
+
+
+def _body_facts(update: BodyUpdate | None) -> BodyFacts:
+    if update is None:
+        return BodyFacts()
+    return BodyFacts(
+        changed=True, rank=update.rank, tensors=len(update.names), numbers=update.n_numbers
+    )
 
 
 def _untie_facts(inputs: Inputs) -> UntieFacts | None:

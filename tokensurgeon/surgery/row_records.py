@@ -7,6 +7,9 @@
     Spellings of both vocabularies, and per target id its match, source id, pieces and origin,
     and `rest`: the share of its row's norm that the weights do not say (the mean row, hidden
     states, a fallback row).
+``surgery/body_update.safetensors``
+    The factors of what was merged into weights of the body, ``A:NAME`` (out, rank) and ``B:NAME``
+    (rank, in); only where the body was changed.
 ``new_token_ids.json``
     The ids whose rows are new: what to train first.
 """
@@ -15,15 +18,20 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
 from tokensurgeon.arrays import Float32
+from tokensurgeon.checkpoint import BodyUpdate
+from tokensurgeon.errors import CheckpointError
 from tokensurgeon.surgery.row_origins import CONTROL, INITIALISED, ORIGINS, UNSPELLABLE
 from tokensurgeon.surgery.rows import PatchedRows, Side
 from tokensurgeon.surgery.session import Session
+
+BODY_RECORD = "surgery/body_update.safetensors"
 
 
 def record_files(session: Session, rows: PatchedRows) -> dict[str, bytes | str]:
@@ -35,7 +43,38 @@ def record_files(session: Session, rows: PatchedRows) -> dict[str, bytes | str]:
     }
     if not rows.tied:
         files["surgery/output_weights.npz"] = npz_bytes(rows.output.weights)
+    if rows.body is not None:
+        files[BODY_RECORD] = body_bytes(rows.body)
     return files
+
+
+def body_bytes(update: BodyUpdate) -> bytes:
+    """Return an update of the body as the bytes of its record."""
+    from safetensors.numpy import save
+
+    return save(update.to_arrays())
+
+
+def read_body(folder: Path) -> BodyUpdate | None:
+    """Return the update that was merged into a written checkpoint's body; None where none was.
+
+    Raises
+    ------
+    CheckpointError
+        If its record cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / BODY_RECORD
+    if not path.is_file():
+        return None
+    try:
+        return BodyUpdate.from_arrays(load_file(path))
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as the change of a body; transplant again"
+        ) from error
 
 
 def npz_bytes(weights: sp.csr_array) -> bytes:

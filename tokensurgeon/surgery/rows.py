@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import Matrices, StageRecord
-from tokensurgeon.checkpoint import round_rows
+from tokensurgeon.checkpoint import BodyUpdate, round_rows
 from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers import build, mean_row
 from tokensurgeon.initialisers.contract import (
@@ -77,6 +77,7 @@ class Side:
 class PatchedRows:
     """Both sides (one object twice when tied), the output bias, and what they took.
 
+    `body` is merged into weights of the source's body, rounded as its files are.
     `forward_tokens` ran through the source's body; `used_donor` and `used_text` say what the
     methods looked at, found out by watching them. `stages` are the calibration's records,
     `calibration_bytes` the text it looked at, of which `generated` says that the source wrote it.
@@ -94,6 +95,7 @@ class PatchedRows:
     gradient_steps: int = 0
     calibration_bytes: int = 0
     generated: bool = False
+    body: BodyUpdate | None = None
 
     @property
     def tied(self) -> bool:
@@ -103,7 +105,7 @@ class PatchedRows:
     @property
     def matrices(self) -> Matrices:
         """What calibration works on."""
-        return Matrices(self.input.rows, self.output.rows, self.output_bias)
+        return Matrices(self.input.rows, self.output.rows, self.output_bias, self.body)
 
 
 def patch_rows(

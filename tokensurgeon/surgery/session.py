@@ -16,6 +16,7 @@ import numpy as np
 from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import CalibrationData, read_calibration_data
+from tokensurgeon.checkpoint.body_update import changeable_weights
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.trained_rows import looks_trained
 from tokensurgeon.errors import CheckpointError
@@ -301,6 +302,9 @@ class Session:
             other=_documents(self.recipe.text.other),
             seconds=60 * self.recipe.budget,
             pace=self.pace,
+            body_weights=frozenset(
+                changeable_weights(inputs.checkpoint) if self.recipe.heal_body else ()
+            ),
         )
 
     @property

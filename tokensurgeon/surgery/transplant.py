@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.alignment import Alignment
+from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Evaluation
 from tokensurgeon.initialisers import load_plugin
 from tokensurgeon.initialisers.contract import Initialiser
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.report import SurgeryReport
-from tokensurgeon.surgery.calibrate import calibrate_rows, clipped
+from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body, clipped
 from tokensurgeon.surgery.choose import Choice, choose
 from tokensurgeon.surgery.chosen_methods import Methods, check_settings, plan_methods
 from tokensurgeon.surgery.estimate import estimate
@@ -106,7 +107,7 @@ def transplant(
     if dry_run:
         report = make_report(session, methods=methods.names, dry_run=estimate(session, methods))
         return SurgeryResult(report, None, session.alignment, None, None)
-    _check_forward_passes(session)
+    _check_forward_passes(session, methods)
     texts = evaluation_texts(session) if recipe.text.evaluation else []
     rows, choice = _make_rows(session, methods)
     compared = with_baselines(session, rows) if texts else [("patched", rows)]
@@ -127,7 +128,7 @@ def _recipe(recipe: Recipe | None, fields: dict[str, Any]) -> Recipe:
     return Recipe.parse({**given, **fields}, where="transplant()")
 
 
-def _check_forward_passes(session: Session) -> None:
+def _check_forward_passes(session: Session, methods: Methods) -> None:
     """Refuse what runs a source that cannot be run, before anything is computed."""
     recipe = session.recipe
     if recipe.text.evaluation:
@@ -136,6 +137,14 @@ def _check_forward_passes(session: Session) -> None:
         session.require_forward("--calibrate")
     if recipe.heal:
         session.require_forward("--heal", trains=True)
+    if recipe.heal_body:
+        check_heal_body(session)
+        tries_all = methods.automatic and recipe.calibrate is None
+        if not (tries_all or recipe.calibrate or recipe.heal):
+            raise UsageError(
+                "--heal-body is part of calibration, and none is asked for: give --calibrate, or "
+                "leave out --init"
+            )
 
 
 def _make_rows(session: Session, methods: Methods) -> tuple[PatchedRows, Choice | None]:

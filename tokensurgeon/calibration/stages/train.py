@@ -70,7 +70,7 @@ class Heal(Stage):
         data.forward_tokens += trained.n_tokens
         data.gradient_steps += trained.n_steps
         settings = {"minutes": self.minutes, "tokens": trained.n_tokens}
-        yield from _on_the_way(matrices, trained.matrices, settings)
+        yield from _on_the_way(matrices, trained.matrices.with_body(matrices.body), settings)
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
@@ -174,7 +174,7 @@ class TrainToConvergence(Stage):
             rounds.append(trained)
             if not trained.history:
                 break
-            rows = trained.matrices
+            rows = trained.matrices.with_body(matrices.body)
             history += [(seen + n, value) for n, value in trained.history[number > 0 :]]
             before, best = trained.history[0][1], min(value for _, value in trained.history)
             if before - best < LEAST_FALL * before:

@@ -1,1 +1,1 @@
-"""Training of vocabulary rows by gradients, the body frozen."""
+"""Training by gradients: of vocabulary rows, the body frozen, and of a change of the body."""

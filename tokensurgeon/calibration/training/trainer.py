@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.arrays import Float32, Ids, Mask
+from tokensurgeon.arrays import Float32, Ids, Mask, to_float32
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.steps import TrainedRows
 from tokensurgeon.models import LanguageModel
@@ -174,5 +174,4 @@ class Trainer:
 
 def _numbers(tensor: torch.Tensor) -> Float32:
     """Return a float32 copy."""
-    values: Float32 = tensor.detach().float().cpu().numpy().copy()
-    return values
+    return to_float32(tensor).copy()
