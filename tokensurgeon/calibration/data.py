@@ -198,8 +198,8 @@ class CalibrationData:
 
         They depend on the input rows and the body alone, and are kept for as long as these stay.
         """
-        fitted = chunks is self.texts.fit or chunks is self.texts.more
-        cache = self._fitted_states if fitted else self._validation_states
+        judged = chunks is self.texts.selection or chunks is self.texts.other
+        cache = self._validation_states if judged else self._fitted_states
         before = cache.n_tokens
         sequences = self.positions(chunks).sequences
         states = cache.of(matrices.input, sequences, key=id(chunks), body=matrices.body)
@@ -223,15 +223,16 @@ class CalibrationData:
         before are left out. With `more`, of all the text that was drawn.
         """
         chunks = [self.texts.fit, self.texts.more] if more and self.texts.more else [self.texts.fit]
-        states, tokens = [], []
-        for part in chunks:
-            positions = self.positions(part)
-            known = np.flatnonzero(positions.before >= 0)
-            states.append(self.final_states(matrices, part)[positions.before[known]])
-            tokens.append(positions.ids[known])
-        if len(states) == 1:
-            return states[0], tokens[0]
-        return np.concatenate(states), np.concatenate(tokens)
+        parts = [self.before_tokens(matrices, part) for part in chunks]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([one for one, _ in parts]), np.concatenate([two for _, two in parts])
+
+    def before_tokens(self, matrices: Matrices, chunks: tuple[Chunk, ...]) -> tuple[Float32, Ids]:
+        """Return the same on some chunks."""
+        positions = self.positions(chunks)
+        known = np.flatnonzero(positions.before >= 0)
+        return self.final_states(matrices, chunks)[positions.before[known]], positions.ids[known]
 
     def states(
         self, model: LanguageModel, sequences: Sequence[Sequence[int]], layer: int

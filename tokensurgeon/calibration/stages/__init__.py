@@ -10,6 +10,7 @@ from functools import partial
 
 from tokensurgeon.calibration.contract import Stage
 from tokensurgeon.calibration.stages.context_rows import ContextRows
+from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.marginal import Marginal
 from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
 from tokensurgeon.calibration.stages.quiet import Quiet
@@ -29,6 +30,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "unigram": Unigram,
     "unigram-shared": partial(Unigram, shared=True),
     "marginal": Marginal,
+    "distil": Distil,
     "refit": Refit,
 }
 """Every closed-form stage, in the order in which they are tried."""

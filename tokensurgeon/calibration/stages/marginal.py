@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokensurgeon.arrays import Ids
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression, scored_states
+from tokensurgeon.calibration.stages.regression import (
+    MOST_LOGITS,
+    RIDGES,
+    Follows,
+    Regression,
+    scored_states,
+)
+from tokensurgeon.calibration.stages.states import expected_counts
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
 
+LEAST_COUNT = 0.1
+"""Occurrences that the source implies of a token, or the model expects, over the whole text, for
+its row to take part: the others would hardly move, and they are nine tenths of a vocabulary."""
+EXPECTED_ON = 512
+"""States on which the model's expectation is looked at."""
 COUNT_OF_MAIN = 4.0
 """Occurrences of the token that leads a group, beside those in the text, when the group's mass is
 divided where the text does not go on with it: a member the text never shows gets nothing."""
@@ -43,6 +55,7 @@ class Marginal(Stage):
             states[used],
             Follows(index, follows.tokens, follows.weights),
             data.new_and_shared,
+            active=_active(data, matrices, states[used], follows),
         )
         for rounds, ridge in enumerate(RIDGES, 1):
             settings = {"rounds": rounds, "ridge": ridge}
@@ -60,6 +73,19 @@ class Marginal(Stage):
 
     def _rounds(self, n: int, sizes: TextSizes) -> Cost:
         return Cost(2 * sizes.fit, scored=n * scored_states(sizes) + sizes.fit)
+
+
+def _active(
+    data: CalibrationData, matrices: Matrices, states: Float32, follows: Follows
+) -> Ids | None:
+    """Return the rows that take part; None for all, where there are few."""
+    n_rows = len(matrices.output)
+    if len(states) * n_rows <= MOST_LOGITS // 4:
+        return None
+    counts = np.bincount(follows.tokens, follows.weights, minlength=n_rows)
+    few = np.ascontiguousarray(states[:: max(1, len(states) // EXPECTED_ON)])
+    expected = expected_counts(data, matrices, few) * (len(states) / len(few))
+    return np.flatnonzero(counts + expected > LEAST_COUNT)
 
 
 def follows_of(implied: Implied, before: Ids, spellings: Spellings) -> Follows:

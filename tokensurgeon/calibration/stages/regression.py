@@ -82,18 +82,29 @@ class Follows:
         chosen = self.states % step == 0
         return Follows(self.states[chosen] // step, self.tokens[chosen], self.weights[chosen])
 
+    def among(self, active: Ids) -> Follows:
+        """Return the same with tokens numbered among some, ascending; all others become one more.
+
+        Parameters
+        ----------
+        active : int64 (n,)
+        """
+        place = np.minimum(np.searchsorted(active, self.tokens), len(active) - 1)
+        inside = active[place] == self.tokens
+        return Follows(self.states, np.where(inside, place, len(active)), self.weights)
+
     def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
         """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
         import torch
 
-        total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
+        total = torch.zeros((n_rows + 1, flat.shape[1]), device=flat.device)
         for part in blocks(len(self.states), max(1, LOGITS_AT_ONCE // flat.shape[1])):
             state, token, weight = (
                 torch.from_numpy(array[part]).to(flat.device)
                 for array in (self.states, self.tokens, self.weights)
             )
             total.index_add_(0, token, flat[state] * weight[:, None])
-        return total
+        return total[:n_rows]  # without what `among` left outside
 
 
 class Regression:
@@ -111,22 +122,40 @@ class Regression:
         What comes after each.
     ids : int64
         Rows that may change.
+    active : int64, optional
+        Ascending; rows outside it stay, and their share of the mass is worked out once: a round
+        then costs what these rows cost. All rows if None.
     """
 
     def __init__(
-        self, head: OutputHead, matrices: Matrices, states: Float32, follows: Follows, ids: Ids
+        self,
+        head: OutputHead,
+        matrices: Matrices,
+        states: Float32,
+        follows: Follows,
+        ids: Ids,
+        active: Ids | None = None,
     ) -> None:
         import torch
 
+        self._whole, self._active, rest = matrices, active, None
+        if active is not None:
+            rest = _rest(head, matrices, states, active)
+            follows = follows.among(active)
+            ids = np.flatnonzero(np.isin(active, ids))
+            rows = matrices.output[active]
+            bias = None if matrices.bias is None else matrices.bias[active]
+            matrices = Matrices(rows, rows, bias)
         self.matrices, self.ids, self._head = matrices, ids, head
         device, n_rows = head.device, len(matrices.output)
         self._whiten = torch.from_numpy(whitener(states).astype(np.float32)).to(device)
         self._thin = thin = max(1, -(-len(states) * n_rows // MOST_LOGITS))
         self._states, after = np.ascontiguousarray(states[::thin]), follows.thinned(thin)
+        self._rest = None if rest is None else rest[::thin]
         self._flat = torch.from_numpy(self._states).to(device) @ self._whiten
         self._observed = after.sums(self._flat, n_rows) * thin
         if thin > 1:
-            counts = np.bincount(after.tokens, after.weights, minlength=n_rows)
+            counts = np.bincount(after.tokens, after.weights, minlength=n_rows)[:n_rows]
             rare = torch.from_numpy(counts < OFTEN).to(device)
             whole = follows.sums(torch.from_numpy(states), n_rows).to(device) @ self._whiten
             self._observed = torch.where(rare[:, None], whole, self._observed)
@@ -134,6 +163,7 @@ class Regression:
         self._moved = torch.zeros_like(self._observed)
         few = max(1, len(states) // TRIED_ON)
         self._tried_on = np.ascontiguousarray(states[::few]), follows.thinned(few)
+        self._rest_of_tried = None if rest is None else rest[::few]
 
     def advance(self, ridge: float) -> Matrices:
         """Do one round, and return the matrices after it.
@@ -146,7 +176,7 @@ class Regression:
         import torch
 
         head = self._head.with_rows(self.matrices.output, self.matrices.bias)
-        expected = _expect(head, self._states, self._flat)
+        expected = _expect(head, self._states, self._flat, self._rest)
         gap = torch.sub(self._observed, expected.states, alpha=self._thin)
         gap.sub_(self._moved, alpha=ridge)
         ids = torch.from_numpy(self.ids).to(gap.device)
@@ -156,7 +186,11 @@ class Regression:
         direction = (step @ self._whiten.T / self._head.scale).cpu().numpy()
         length, self.matrices = self._best_step(direction)
         self._moved += length * step
-        return self.matrices
+        if self._active is None:
+            return self.matrices
+        rows = self._whole.output.copy()
+        rows[self._active] = self.matrices.output
+        return self._whole.with_output(rows)
 
     def _best_step(self, direction: Float32) -> tuple[float, Matrices]:
         """Return how long a step along `direction` serves some states best, and where it leads."""
@@ -167,7 +201,7 @@ class Regression:
             loss = 0.0
             head = self._head.with_rows(moved.output, moved.bias)
             for part in head.blocks(len(states)):
-                scores = head.log_softmax(states[part]).cpu().numpy()
+                scores = _log_probs(head, states, part, self._rest_of_tried).cpu().numpy()
                 first, last = np.searchsorted(after.states, (part.start, part.stop))
                 at, token = after.states[first:last] - part.start, after.tokens[first:last]
                 loss -= float(scores[at, token] @ after.weights[first:last])
@@ -200,14 +234,49 @@ class _Expected:
     starts: torch.Tensor
 
 
-def _expect(head: OutputHead, states: Float32, flat: torch.Tensor) -> _Expected:
+def _rest(head: OutputHead, matrices: Matrices, states: Float32, active: Ids) -> Float32:
+    """Return the logsumexp of the logits of all other rows at each state, float32 (n_states,)."""
+    import torch
+
+    whole = head.with_rows(matrices.output, matrices.bias)
+    others = torch.ones(len(matrices.output), dtype=torch.bool)
+    others[torch.from_numpy(active)] = False
+    sums = np.empty(len(states), dtype=np.float32)
+    for part in whole.blocks(len(states)):
+        logits = whole.logits(states[part])[:, others.to(head.device)]
+        sums[part] = logits.logsumexp(1).cpu().numpy()
+    return sums
+
+
+def _log_probs(
+    head: OutputHead, states: Float32, part: slice, rest: Float32 | None
+) -> torch.Tensor:
+    """Return log-probabilities at some states; with `rest`, a column more for all other rows.
+
+    The last column is that of a token with a logit of 0: rows that stay differ from it by a
+    constant.
+    """
+    import torch
+
+    if rest is None:
+        return head.log_softmax(states[part])
+    logits = head.logits(states[part])
+    logits = torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
+    outside = torch.from_numpy(rest[part]).to(logits.device)
+    logits -= torch.logaddexp(logits[:, :-1].logsumexp(1), outside)[:, None]
+    return logits
+
+
+def _expect(
+    head: OutputHead, states: Float32, flat: torch.Tensor, rest: Float32 | None
+) -> _Expected:
     import torch
 
     n_rows = len(head.rows)
     sums, mass = torch.zeros((n_rows, flat.shape[1]), device=flat.device), None
     likely, tokens, shares = [], [], []
     for part in head.blocks(len(states)):
-        p = head.log_softmax(states[part]).exp_()
+        p = _log_probs(head, states, part, rest)[:, :n_rows].exp_()
         sums.addmm_(p.T, flat[part])
         mass = p.sum(0) if mass is None else mass + p.sum(0)
         where = (p > LEAST_SHARE).nonzero()

@@ -1,0 +1,80 @@
+"""Distil: train rows, and where wanted the body, on what the source implies."""
+
+from __future__ import annotations
+
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.training.distillation import distil
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.chunks import CHUNK_SIZES
+from tokensurgeon.text.encoding import fitting_chunks
+
+MOST_TOKENS = 300_000
+"""Read at most; on two cores a model of 135M parameters reads a third of it in ten minutes."""
+PASSES = 4
+"""What a token costs, in tokens of a forward pass: the source's, the patched model's, the way back,
+and what the heads and the distributions take."""
+RANK = 16
+"""Of the body's update: a few million numbers in a model of 135M parameters."""
+SHARE_OF_BLOCKS = 0.25
+"""Of the blocks, the first and the last each, whose weights the update may change: where text of
+other tokens enters, and where the next token is formed."""
+
+
+class Distil(Stage):
+    """Train new and shared rows on the source's implied distributions; no label plays a part.
+
+    Parameters
+    ----------
+    seconds : float
+        For the training.
+    seed : int
+    progress : callable(done, total, what)
+    """
+
+    name = "distil"
+    changes_shared = True
+
+    def __init__(
+        self, seconds: float = float("inf"), seed: int = 0, progress: Progress = no_progress
+    ) -> None:
+        self.seconds, self.seed, self._progress = seconds, seed, progress
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield where the training led."""
+        if not data.model.plain_head:
+            return "no gain: the model's logits are no plain product"
+        chunks, _, fits = fitting_chunks(
+            data.context.target,
+            data.texts.documents,
+            data.model.max_positions,
+            longest=CHUNK_SIZES[0],
+        )
+        usable = [chunk for chunk, fit in zip(chunks, fits.tolist(), strict=True) if fit]
+        blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
+        teacher = Teacher(data.fast, data.spellings)
+        done = distil(
+            data.fast,
+            teacher,
+            usable,
+            matrices,
+            data.new_and_shared,
+            clock=data.clock.within(self.seconds),
+            max_tokens=MOST_TOKENS,
+            low_rank=(RANK, blocks, blocks) if data.body_weights else None,
+            allowed=data.body_weights,
+            seed=self.seed,
+            progress=self._progress,
+        )
+        data.forward_tokens += done.n_tokens + teacher.n_tokens
+        data.gradient_steps += done.n_steps
+        if not done.n_steps:
+            return "no gain: no time, or no text, for a step"
+        yield Candidate.of({"tokens": done.n_tokens, "steps": done.n_steps}, done.matrices)
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """The seconds, and one look at the text."""
+        return Cost(passes=1, seconds=self.seconds)

@@ -1,0 +1,346 @@
+"""The training of vocabulary rows, and where wanted of the body, on what the source implies.
+
+The teacher is the source: at every target position that has one, its own implied distribution
+(`tokensurgeon.calibration.teacher`). There are no labels, so nothing is learnt of the text but
+where its tokens stand. Chunks whose tokens the two tokenizers cut differently come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokensurgeon.arrays import Ids, Mask, blocks
+from tokensurgeon.calibration.byte_positions import BytePositions
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.teacher.cells import CellGradients, SampledRows, cell_gradients
+from tokensurgeon.calibration.teacher.lessons import Lesson, Teacher
+from tokensurgeon.calibration.training.low_rank import LowRank
+from tokensurgeon.calibration.training.steps import RowAdam
+from tokensurgeon.models import LanguageModel
+from tokensurgeon.models.early_exit import states_before
+from tokensurgeon.models.head import LOSS_LOGITS
+from tokensurgeon.progress import Clock, Progress, no_progress
+from tokensurgeon.text.chunks import Chunk
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNKS_PER_STEP = 4
+"""Of up to 1,024 bytes: some thousand tokens, as many as a step of healing has."""
+RATE_BY_WIDTH, HIGHEST_RATE = 12.0, 0.1
+"""The rate is the first over the width, at most the second, in units of the rows' root mean square:
+twice what healing by labels bears, for a whole distribution is less noisy than one label."""
+BODY_RATE = 1e-3
+"""Of the factors of a low-rank update, usual for adapters of that kind."""
+WARM_UP_STEPS = 10
+"""In which the rates rise: Adam's moments are then known."""
+LIKELY, OTHERS = 4_000, 4_000
+"""Rows that are scored in each step besides those that its distributions name: the likeliest, and
+some of the others. Both together cost a tenth of a vocabulary of 128,000."""
+RENEWED = 20
+"""Steps after which the likeliest rows are looked for anew."""
+LOOKED_AT = 256
+"""States that they are looked for on."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a distillation gave.
+
+    Attributes
+    ----------
+    matrices : Matrices
+    n_steps, n_tokens : int
+        Of the patched model; the source ran as many again.
+    losses : tuple of float
+        Nats a position, of each step.
+    """
+
+    matrices: Matrices
+    n_steps: int
+    n_tokens: int
+    losses: tuple[float, ...]
+
+
+def distil(
+    model: LanguageModel,
+    teacher: Teacher,
+    chunks: Sequence[Chunk],
+    matrices: Matrices,
+    ids: Ids,
+    *,
+    clock: Clock,
+    max_tokens: int | None = None,
+    low_rank: tuple[int, int, int] | None = None,
+    allowed: frozenset[str] = frozenset(),
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Distilled:
+    """Train rows by the divergence from what the source implies.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The source, or a faster copy; not changed.
+    teacher : Teacher
+    chunks : sequence of Chunk
+        Each is read once at most.
+    matrices : Matrices
+        The rows to start from; not changed.
+    ids : int64
+        Rows that may change.
+    clock : Clock
+        Ends the training; rates fall to zero until then.
+    max_tokens : int, optional
+        Ends it too. Where this binds, and not the clock, the same seed gives the same rows.
+    low_rank : (rank, first, last), optional
+        Trains a low-rank update of that many first and last blocks too.
+    allowed : frozenset of str
+        Weights that it may change.
+    seed : int
+        Of the order of chunks, and of the rows that are scored.
+    progress : callable(done, total, what)
+    """
+    student = _Student(model, matrices, ids, teacher, seed, low_rank, allowed)
+    losses: list[float] = []
+    n_tokens, seconds = 0, max(clock.left(), 1e-9)
+    try:
+        for batch in _batches(teacher, chunks, seed):
+            done = 1 - clock.left() / seconds if np.isfinite(seconds) else 0.0
+            if max_tokens is not None:
+                done = max(done, n_tokens / max_tokens)
+            if done >= 1:
+                break
+            lesson = teacher.lesson(batch)
+            rising = min(1.0, (len(losses) + 1) / WARM_UP_STEPS)
+            losses.append(student.step(lesson, rising * (1 - done)))
+            n_tokens += lesson.target.n_states
+            progress(int(1000 * done), 1000, "distilling")
+    finally:
+        student.detach()
+    progress(1000, 1000, "distilling")
+    return Distilled(student.result(), len(losses), n_tokens, tuple(losses))
+
+
+def _batches(teacher: Teacher, chunks: Sequence[Chunk], seed: int) -> Iterator[list[Chunk]]:
+    """Yield chunks in an order in which those with many tokens cut differently tend to come first.
+
+    A random order in which a chunk with twice the share is twice as likely to be next.
+    """
+    spellings = teacher.spellings
+    shares = []
+    for chunk in chunks:
+        ends = [
+            set(vocabulary.encode_with_bytes(chunk.text).ends)
+            for vocabulary in (spellings.source, spellings.target)
+        ]
+        differ = len(ends[0] ^ ends[1])
+        shares.append((1 + differ) / max(1, len(ends[0] | ends[1])))
+    draws = np.random.default_rng(seed).exponential(size=len(chunks)) / np.maximum(shares, 1e-9)
+    order = np.argsort(draws, kind="stable").tolist()
+    for start in range(0, len(order), CHUNKS_PER_STEP):
+        yield [chunks[i] for i in order[start : start + CHUNKS_PER_STEP]]
+
+
+class _Student:
+    """The patched model while its rows are trained."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        matrices: Matrices,
+        ids: Ids,
+        teacher: Teacher,
+        seed: int,
+        low_rank: tuple[int, int, int] | None,
+        allowed: frozenset[str],
+    ) -> None:
+        import torch
+
+        self._start = matrices
+        self.model = model.patched(
+            matrices.input, matrices.output, matrices.bias, body=matrices.body
+        )
+        self._inner: Any = self.model.model.get_input_embeddings()
+        self._outer: Any = self.model.model.get_output_embeddings()
+        self._inner.sparse = True
+        self._device = self._inner.weight.device
+        self._input = torch.from_numpy(matrices.input.copy()).to(self._device)
+        self._output = self._input
+        if not matrices.tied:
+            self._output = torch.from_numpy(matrices.output.copy()).to(self._device)
+        self._bias = None
+        if matrices.bias is not None:
+            self._bias = torch.from_numpy(matrices.bias.copy()).to(self._device)
+        self._steps = RowAdam(self._input), RowAdam(self._output)
+        self._scales = tuple(
+            float(side.pow(2).mean().sqrt()) for side in (self._input, self._output)
+        )
+        self._may_change = np.zeros(len(matrices.input), dtype=np.bool_)
+        self._may_change[ids] = True
+        self._group, self._rng = teacher.spellings.group, np.random.default_rng(seed)
+        self._likely: Ids = np.zeros(0, dtype=np.int64)
+        self._n_steps, self._rate = 0, min(RATE_BY_WIDTH / model.width, HIGHEST_RATE)
+        self._low_rank = None
+        if low_rank is not None:
+            rank, first, last = low_rank
+            self._low_rank = LowRank(
+                self.model, rank, first=first, last=last, allowed=allowed, seed=seed
+            )
+
+    def step(self, lesson: Lesson, share: float) -> float:
+        """Take a step at a share of the rates; return the loss in nats a position."""
+        import torch
+
+        implied, target = lesson.implied, lesson.target
+        if not len(implied.positions):
+            return 0.0
+        batch, real = _padded(target)
+        on_device = torch.from_numpy(batch).to(self._device)
+        self._write(torch.from_numpy(np.unique(batch)).to(self._device))
+        self._inner.weight.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                states = states_before(
+                    self._outer,
+                    lambda: self.model.model(input_ids=on_device, use_cache=False),
+                    f"the output matrix of {type(self.model.model).__name__}",
+                )
+                flat = states[torch.from_numpy(real).to(self._device)]
+                loss = self._backward(flat, target, lesson, share)
+            gradient = self._inner.weight.grad
+        finally:
+            self._inner.weight.requires_grad_(False)
+            self._inner.weight.grad = None
+        if gradient is not None and self._start.tied is False:
+            self._move(0, *_rows_of(gradient), share)
+        elif gradient is not None:
+            self._tied_input = _rows_of(gradient)
+        self._move_output(share)
+        if self._low_rank is not None:
+            self._low_rank.step(BODY_RATE * share)
+        self._n_steps += 1
+        return loss
+
+    def _backward(
+        self, flat: torch.Tensor, target: BytePositions, lesson: Lesson, share: float
+    ) -> float:
+        """Take the gradients; those of output rows are kept for `_move_output`."""
+        import torch
+
+        implied = lesson.implied
+        before = torch.from_numpy(target.before[implied.positions]).to(self._device)
+        given = flat.detach()[before]
+        if self._n_steps % RENEWED == 0:
+            self._likely = self._likeliest(given)
+        sampled = SampledRows.draw(
+            implied,
+            target.ids[implied.positions],
+            self._likely,
+            self._group,
+            OTHERS,
+            self._rng,
+        )
+        ids = sampled.ids.to(self._device)
+        found: CellGradients = cell_gradients(
+            given,
+            self._output[ids].to(given.dtype),
+            sampled,
+            implied.ids,
+            implied.masses,
+            bias=None if self._bias is None else self._bias[ids],
+            scale=self.model.logit_scale,
+            softcap=self.model.softcap,
+        )
+        n = len(implied.positions)
+        back = torch.zeros(flat.shape, dtype=torch.float32, device=self._device)
+        back.index_add_(0, before, found.states / n)
+        flat.backward(back.to(flat.dtype))  # type: ignore[no-untyped-call]
+        self._of_output = ids, found.rows / n
+        if self._bias is not None:
+            changed = self._changeable(ids)
+            self._bias[ids[changed]] -= self._rate * share * (found.bias / n)[changed]
+        return found.loss / n
+
+    def _move_output(self, share: float) -> None:
+        import torch
+
+        ids, gradient = self._of_output
+        if self._start.tied:
+            touched, rows = self._tied_input
+            both = torch.cat([ids, touched]).unique()  # type: ignore[no-untyped-call]
+            place = torch.full((len(self._output),), -1, device=self._device)
+            place[both] = torch.arange(len(both), device=self._device)
+            total = torch.zeros((len(both), gradient.shape[1]), device=self._device)
+            total.index_add_(0, place[ids], gradient)
+            total.index_add_(0, place[touched], rows)
+            ids, gradient = both, total
+        self._move(1, ids, gradient, share)
+
+    def _move(self, side: int, ids: torch.Tensor, gradient: torch.Tensor, share: float) -> None:
+        changed = self._changeable(ids)
+        rate = self._rate * share * self._scales[side]
+        self._steps[side].step(ids[changed], gradient[changed], rate)
+
+    def _changeable(self, ids: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self._may_change[ids.cpu().numpy()]).to(self._device)
+
+    def _likeliest(self, states: torch.Tensor) -> Ids:
+        """Return the rows that have most of the mass at some states."""
+        import torch
+
+        few = states[:: max(1, len(states) // LOOKED_AT)]
+        mass = torch.zeros(len(self._output), device=self._device)
+        rows = self._output.to(few.dtype)
+        for part in blocks(len(few), LOSS_LOGITS // len(rows)):
+            logits = (few[part] @ rows.T).float()
+            if self._bias is not None:
+                logits += self._bias
+            mass += logits.mul_(self.model.logit_scale).softmax(1).sum(0)
+        likely: Ids = mass.topk(min(LIKELY, len(mass))).indices.cpu().numpy()
+        return likely
+
+    def _write(self, ids: torch.Tensor) -> None:
+        """Bring some input rows to the model."""
+        self._inner.weight.data[ids] = self._input[ids].to(self._inner.weight.dtype)
+
+    def result(self) -> Matrices:
+        """Return a copy of the rows, and the body's change."""
+        rows = self._input.cpu().numpy().copy()
+        output = rows if self._start.tied else self._output.cpu().numpy().copy()
+        bias = None if self._bias is None else self._bias.cpu().numpy().copy()
+        matrices = Matrices(rows, output, bias, body=self._start.body)
+        if self._low_rank is None:
+            return matrices
+        update = self._low_rank.update()
+        return matrices.with_body(update if matrices.body is None else matrices.body.plus(update))
+
+    def detach(self) -> None:
+        """Take the hooks off the model."""
+        if self._low_rank is not None:
+            self._low_rank.detach()
+
+
+def _padded(positions: BytePositions) -> tuple[Ids, Mask]:
+    """Return the sequences, padded on the right, and where they are real."""
+    longest = max(map(len, positions.sequences))
+    ids = np.zeros((len(positions.sequences), longest), dtype=np.int64)
+    real = np.zeros(ids.shape, dtype=np.bool_)
+    for row, sequence in enumerate(positions.sequences):
+        ids[row, : len(sequence)] = sequence
+        # Not an id of its own: a row that the text does not have must not be touched.
+        ids[row, len(sequence) :] = sequence[-1]
+        real[row, : len(sequence)] = True
+    return ids, real
+
+
+def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids of a sparse gradient, and their rows in float32."""
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values().float()
