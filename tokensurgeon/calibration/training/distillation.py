@@ -112,7 +112,7 @@ def distil(
         for batch in _batches(teacher, chunks, seed):
             done = 1 - clock.left() / seconds if np.isfinite(seconds) else 0.0
             if max_tokens is not None:
-                done = max(done, n_tokens / max_tokens)
+                done = max(done, n_tokens / max_tokens if max_tokens else 1.0)
             if done >= 1:
                 break
             lesson = teacher.lesson(batch)
