@@ -49,6 +49,8 @@ class Quiet(Stage):
             moved = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
             if abs(amount) < CLOSE:
                 break
+            if moved.tied:
+                states, _ = data.before_tokens(moved, chunks)
         for share in (1.0, 0.5):
             amounts = np.full(len(data.new), share * total)
             rows = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
@@ -56,9 +58,9 @@ class Quiet(Stage):
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
-        """A run over some of the text, and the mass after each round."""
+        """A run over some of the text, again after each round where rows are tied, and the mass."""
         few = min(2 * MOST_STATES, sizes.fit)
-        return Cost(few, passes=2, scored=MOST_ROUNDS * few)
+        return Cost(MOST_ROUNDS * few, passes=2, scored=MOST_ROUNDS * few)
 
 
 def _few(data: CalibrationData) -> tuple[Chunk, ...]:
