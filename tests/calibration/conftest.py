@@ -25,15 +25,32 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def same(tiny_source: Path) -> CalibrationData:
-    """Calibration data whose target is the source's own vocabulary: every right answer is known."""
-    session = prepare(Recipe(source=str(tiny_source), tokenizer=str(tiny_source)))
+def same_of(folder: Path) -> CalibrationData:
+    """Return calibration data whose target is a source's own vocabulary."""
+    session = prepare(Recipe(source=str(folder), tokenizer=str(folder)))
     context = dataclasses.replace(session.context, texts=tuple(TEXTS))
     everything = session.alignment.shared
     return read_calibration_data(
         session.model, context, new=everything[:0], shared=everything, max_bytes=6000
     )
+
+
+def pair_of(source: Path, target: Path, text: Path) -> tuple[CalibrationData, Matrices]:
+    """Return calibration data of two vocabularies, and the rows of subword-mean."""
+    recipe = {
+        "source": str(source),
+        "tokenizer": str(target),
+        "text": {"calibration": [str(text)]},
+    }
+    session = prepare(Recipe.parse(recipe))
+    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
+    return session.calibration_data, rows.matrices
+
+
+@pytest.fixture(scope="module")
+def same(tiny_source: Path) -> CalibrationData:
+    """Calibration data whose target is the source's own vocabulary: every right answer is known."""
+    return same_of(tiny_source)
 
 
 @pytest.fixture
@@ -44,9 +61,4 @@ def own(same: CalibrationData) -> Matrices:
 @pytest.fixture(scope="module")
 def pair(tiny_source: Path, tiny_donor: Path, text_file: Path) -> tuple[CalibrationData, Matrices]:
     """Calibration data of two vocabularies, and the rows of subword-mean."""
-    text = {"calibration": [str(text_file)]}
-    session = prepare(
-        Recipe.parse({"source": str(tiny_source), "tokenizer": str(tiny_donor), "text": text})
-    )
-    rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
-    return session.calibration_data, rows.matrices
+    return pair_of(tiny_source, tiny_donor, text_file)
