@@ -40,7 +40,7 @@ class Distil(Stage):
     def __init__(
         self, seconds: float = float("inf"), seed: int = 0, progress: Progress = no_progress
     ) -> None:
-        self.seconds, self.seed, self._progress = seconds, seed, progress
+        self.seconds, self.seed, self.progress = seconds, seed, progress
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield where the training led."""
@@ -66,7 +66,7 @@ class Distil(Stage):
             low_rank=(RANK, blocks, blocks) if data.body_weights else None,
             allowed=data.body_weights,
             seed=self.seed,
-            progress=self._progress,
+            progress=self.progress,
         )
         data.forward_tokens += done.n_tokens + teacher.n_tokens
         data.gradient_steps += done.n_steps
