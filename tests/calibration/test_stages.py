@@ -31,7 +31,9 @@ from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
 from tokensurgeon.calibration.calibration_texts import TextBounds, generate_texts, split_texts
 from tokensurgeon.calibration.contract import Candidates
+from tokensurgeon.calibration.stages import OF_LARGE, OF_SMALL
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
+from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram, expected_counts
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
@@ -271,12 +273,21 @@ def test_no_stage_begins_after_the_budget(same: CalibrationData, own: Matrices) 
 
 
 def test_stages_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: context-rows"):
+    with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: quiet"):
         find_stages(["foldd"], False)
     with pytest.raises(UsageError, match="'fold' makes the input and the output rows differ"):
         find_stages(["fold"], True)
     assert "fold" not in [stage.name for stage in find_stages(None, tied=True)]
-    assert [stage.name for stage in find_stages(None, tied=False)] == list(STAGES)
+    assert [stage.name for stage in find_stages(list(STAGES), tied=False)] == list(STAGES)
+
+
+@pytest.mark.parametrize(("large", "names"), [(False, OF_SMALL), (True, OF_LARGE)])
+def test_the_size_of_the_model_decides_over_the_stages(large: bool, names: tuple[str, ...]) -> None:
+    assert [stage.name for stage in find_stages(None, tied=False, large=large)] == list(names)
+    tied = find_stages(None, tied=True, large=large)
+    assert tied
+    assert not any(stage.needs_two_matrices for stage in tied)
+    assert set(OF_SMALL) | set(OF_LARGE) == set(STAGES)
 
 
 def test_a_stage_has_its_older_name_too() -> None:
@@ -400,12 +411,14 @@ def test_calibrated_rows_say_what_was_done(
     )
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
     assert calibrate_rows(session, rows, ()).to_rows(session) is rows
-    found = calibrate_rows(session, rows, None).to_rows(session)
+    found = calibrate_rows(session, rows, list(STAGES)).to_rows(session)
     assert [record.stage for record in found.stages] == list(STAGES)
     assert found.used_text
     assert not found.generated
     assert found.forward_tokens > 0
-    assert found.gradient_steps == 0
+    steps = {record.stage: record.gradient_steps for record in found.stages}
+    assert found.gradient_steps == steps.pop("distil") > 0
+    assert not any(steps.values())
     for before, after in ((rows.input, found.input), (rows.output, found.output)):
         changed = (before.rows != after.rows).any(axis=1)
         assert (after.copied[changed] == -1).all()
@@ -450,6 +463,10 @@ def test_a_stage_runs_no_more_tokens_than_it_said(
     data = dataclasses.replace(pair[0], forward_tokens=0)
     (stage,) = find_stages([name], False)
     said = stage.cost(data.sizes).total_tokens(data.sizes)
+    if stage.cost(data.sizes).seconds:
+        # A training has said its time instead; without any, it runs what it said besides.
+        assert isinstance(stage, Distil)
+        stage.seconds = 0.0
     start = Standing.of(Acceptance.of(data), pair[1])
     before = data.forward_tokens
     run_stage(data, start, stage, Acceptance.of(data))
