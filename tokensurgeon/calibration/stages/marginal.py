@@ -18,7 +18,6 @@ from tokensurgeon.calibration.stages.regression import (
 from tokensurgeon.calibration.stages.states import expected_counts
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
-from tokensurgeon.vocabulary import Kind
 
 LEAST_COUNT = 0.1
 """Occurrences that the source implies of a token, or the model expects, over the whole text, for
@@ -55,7 +54,7 @@ class Marginal(Stage):
             matrices,
             states[used],
             Follows(index, follows.tokens, follows.weights),
-            _said_of(data),
+            data.new_and_shared,
             active=_active(data, matrices, states[used], follows),
         )
         for rounds, ridge in enumerate(RIDGES, 1):
@@ -74,12 +73,6 @@ class Marginal(Stage):
 
     def _rounds(self, n: int, sizes: TextSizes) -> Cost:
         return Cost(2 * sizes.fit, scored=n * scored_states(sizes) + sizes.fit)
-
-
-def _said_of(data: CalibrationData) -> Ids:
-    """Return the ids that may change, less controls: the source's mass on them is left out."""
-    ids = data.new_and_shared
-    return ids[data.context.target.kinds[ids] == Kind.ORDINARY]
 
 
 def _active(
