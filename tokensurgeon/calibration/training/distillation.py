@@ -176,7 +176,7 @@ class _Student:
         self._bias = None
         if matrices.bias is not None:
             self._bias = torch.from_numpy(matrices.bias.copy()).to(self._device)
-        self._steps = RowAdam(self._input), RowAdam(self._output)
+        self._steps = RowAdam(self._input, even=True), RowAdam(self._output, even=True)
         self._scales = tuple(
             float(side.pow(2).mean().sqrt()) for side in (self._input, self._output)
         )

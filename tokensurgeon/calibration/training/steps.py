@@ -29,12 +29,21 @@ class RowAdam:
     rows : float32 (n_rows, width) or (n_rows,)
         Changed in place.
     betas : tuple of float
+    even : bool
+        Gradients count by how large they are beside those of the other rows: a row with next to
+        none hardly moves, where Adam alone would move it as far as any.
     """
 
-    def __init__(self, rows: torch.Tensor, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+    def __init__(
+        self,
+        rows: torch.Tensor,
+        betas: tuple[float, float] = (0.9, 0.98),
+        *,
+        even: bool = False,
+    ) -> None:
         import torch
 
-        self.rows, self.betas = rows, betas
+        self.rows, self.betas, self.even = rows, betas, even
         self._first, self._second = torch.zeros_like(rows), torch.zeros_like(rows)
         self._uses = torch.zeros((len(rows), *[1] * (rows.ndim - 1)), device=rows.device)
 
@@ -46,8 +55,11 @@ class RowAdam:
         mean = self._first[ids].mul_(first).add_(gradient, alpha=1 - first)
         square = self._second[ids].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         self._first[ids], self._second[ids] = mean, square
+        square = square / (1 - second**uses)
+        if self.even:
+            square += square.mean()
         # The bound under the root keeps a row still whose gradient was zero all along.
-        root = (square / (1 - second**uses)).sqrt_().add_(1e-20)
+        root = square.sqrt_().add_(1e-20)
         self.rows[ids] -= rate * (mean / (1 - first**uses)) / root
 
 
