@@ -140,7 +140,7 @@ class Recipe(_Model):
     """Methods to measure beside the result, where there is text to measure on."""
     calibrate: tuple[str, ...] | None = None
     """Calibration stages in their order, each kept only where it helps on text that no stage was
-    fitted to. None tries all that need no gradient where `auto` chooses the methods, and none
+    fitted to. None tries those for a model of this size where `auto` chooses the methods, and none
     where methods are named; an empty list calibrates nothing."""
     heal: float = Field(default=0.0, ge=0)
     """Minutes of training of the vocabulary rows, the body frozen, after the other stages."""

@@ -232,10 +232,26 @@ def test_masses_are_no_more_than_one(sizes: tuple[int, int]) -> None:
         total = found.masses.sum(1, dtype=np.float64)
         assert total.max() < 1 + 1e-4
         assert (np.diff(found.positions) > 0).all()
-        if settings:
+        if settings:  # nothing is left out
             np.testing.assert_allclose(total, 1, atol=1e-4)
         else:
             assert total.min() < 0.99
+
+
+def test_nothing_is_said_before_the_first_token_of_a_chunk_without_a_prefix() -> None:
+    source, target = (vocabulary_from_tokenizer(byte_level_bpe(size), {}) for size in (320, 300))
+    assert source.start_id is target.start_id is None
+    texts = SENTENCES[:3]
+    log_probs = distributions(source, positions(source, texts).n_states)
+    implied, one, other = imply(source, target, texts, log_probs)
+    firsts = np.flatnonzero(other.before < 0)
+    assert len(firsts) == len(one.sequences)
+    assert not np.isin(firsts, implied.positions).any()
+    # Inside the first source token nothing is known either, and everything is after it.
+    after = one.ends[one.before < 0]
+    start = other.starts - np.repeat(other.starts[firsts], np.diff([*firsts, len(other.ids)]))
+    length = np.repeat(after - other.starts[firsts], np.diff([*firsts, len(other.ids)]))
+    assert np.array_equal(implied.positions, np.flatnonzero(start >= length))
 
 
 # --- the divergence and its gradients ---

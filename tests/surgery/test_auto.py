@@ -12,13 +12,16 @@ import pytest
 from tokensurgeon import Recipe, transplant
 from tokensurgeon.calibration import CalibrationData, Matrices, StageRecord
 from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
+from tokensurgeon.calibration.stages import OF_LARGE
 from tokensurgeon.calibration.stages import train as module
+from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.models.pace import Pace
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import prepare
+from tokensurgeon.surgery.calibrate import planned_stages
 from tokensurgeon.surgery.choose import choose
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.surgery.session import Session
@@ -64,6 +67,26 @@ def test_stages_are_reported_with_what_they_bought(report: SurgeryReport) -> Non
     assert "## What calibration bought" in card
     assert all(f"| {stage.stage} |" in card for stage in report.stages)
     assert "nothing was trained" in card
+
+
+@pytest.mark.parametrize("calibrate", [None, ["distil"]])
+def test_the_source_teaches_a_large_model(
+    tiny_source: Path,
+    tiny_donor: Path,
+    tiny_text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calibrate: list[str] | None,
+) -> None:
+    monkeypatch.setattr("tokensurgeon.surgery.calibrate.LARGE", 0)
+    given = recipe(tiny_source, tiny_donor, tiny_text, calibrate=calibrate, seed=3)
+    for stage in planned_stages(prepare(given), given.calibrate, 0.0):
+        if isinstance(stage, Distil):
+            assert 0 < stage.seconds <= 0.6 * 60 * given.budget
+            assert stage.seed == 3
+    found = transplant(given).report
+    assert [stage.stage for stage in found.stages] == (calibrate or list(OF_LARGE))
+    (trained,) = (stage for stage in found.stages if stage.stage == "distil")
+    assert trained.gradient_steps > 0
 
 
 def test_without_text_the_source_writes_some(tiny_source: Path, tiny_donor: Path) -> None:
