@@ -257,6 +257,20 @@ def test_adam_moves_the_rows_it_is_told_and_by_the_rate_at_first() -> None:
     assert torch.equal(rows[2], before[2])
 
 
+def test_even_steps_leave_a_row_that_has_next_to_no_gradient() -> None:
+    gradient = torch.tensor([[1.0, -1.0, 1.0], [1e-4, -1e-4, 1e-4]])
+    moved = {}
+    for even in (False, True):
+        rows = torch.zeros(2, 3)
+        adam = RowAdam(rows, even=even)
+        for _ in range(5):
+            adam.step(torch.tensor([0, 1]), gradient, 0.01)
+        moved[even] = rows.norm(dim=1)
+    torch.testing.assert_close(moved[False][0], moved[False][1])
+    assert moved[True][1] < 1e-3 * moved[True][0]
+    assert moved[True][0] > 0.5 * moved[False][0]
+
+
 def test_rows_that_no_text_shows_move_with_the_others(
     model: LanguageModel, vocabulary: Vocabulary, heal: Heal
 ) -> None:
