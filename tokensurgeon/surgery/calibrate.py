@@ -173,9 +173,9 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     checkpoint, recipe = session.inputs.checkpoint, session.recipe
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
-    n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
     for stage in stages:
         if isinstance(stage, Distil):
+            n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
             takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
             stage.seconds = min(DISTIL_SHARE * 60 * recipe.budget, takes)
             stage.seed, stage.progress = recipe.seed, session.progress

@@ -29,11 +29,12 @@ from tokensurgeon.text.chunks import Chunk
 if TYPE_CHECKING:
     import torch
 
-CHUNKS_PER_STEP = 4
-"""Of up to 1,024 bytes: some thousand tokens, as many as a step of healing has."""
-RATE_BY_WIDTH, HIGHEST_RATE = 12.0, 0.1
-"""The rate is the first over the width, at most the second, in units of the rows' root mean square:
-twice what healing by labels bears, for a whole distribution is less noisy than one label."""
+CHUNKS_PER_STEP = 2
+"""Of up to 1,024 bytes. Steps of one chunk end worse, at any rate that was tried."""
+RATE_BY_WIDTH, HIGHEST_RATE = 30.0, 0.1
+"""The rate is the first over the width, at most the second, in units of the rows' root mean square.
+On SmolLM2-135M (width 576) and Llama-3's tokens, two minutes after `quiet`: 30 wins 0.028 bits per
+byte on held-out articles; 90 loses 0.06 on the selection text."""
 BODY_RATE = 1e-3
 """Of the factors of a low-rank update, usual for adapters of that kind."""
 WARM_UP_STEPS = 10
