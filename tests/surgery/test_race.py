@@ -52,6 +52,14 @@ def test_what_is_nearly_as_good_reads_on() -> None:
     assert race.best in (100.0, 100.9)
 
 
+def test_chance_on_part_of_the_text_does_not_beat_the_order() -> None:
+    world = World(noise=6.0)
+    figures = [world.score(one, parts_of(CHUNKS)[0]) for one in (100.0, 99.9)]
+    assert 0 < figures[0] - figures[1] < standard_error(*figures)  # ahead, by less than chance
+    assert world.race([100.0, 99.9], seconds=0.0).best == 100.0
+    assert World(noise=0.01).race([100.0, 99.9], seconds=0.0).best == 99.9
+
+
 def test_nothing_is_read_twice() -> None:
     world = World(noise=6.0)
     race = world.race([100.0, 101.0, 102.0, 100.5])

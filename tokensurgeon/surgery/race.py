@@ -2,7 +2,8 @@
 
 The text is read in parts, each as long as all before it. A challenger is compared with the best so
 far on the same chunks, pair by pair, and drops out once its mean difference is beyond two standard
-errors, or once the time for it is spent; then whoever is better so far is ahead.
+errors, or once the time for it is spent. Entrants come in the order of what is known of them
+beforehand, so one that has not read the whole text is ahead only if it is so by more than chance.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ class Race(Generic[Entrant]):
         return abs(figure - best) > SURE * standard_error(figure, best)
 
     def _leads(self, figure: BitsPerByte, read: int) -> bool:
-        return figure < self._same_parts(read)
+        """Whether an entrant is ahead; on part of the text by more than chance."""
+        best = self._same_parts(read)
+        chance = 0.0 if read == len(self.parts) else standard_error(figure, best)
+        return figure < best - chance
 
 
 def _with(known: BitsPerByte | None, further: BitsPerByte) -> BitsPerByte:
