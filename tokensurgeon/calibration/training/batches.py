@@ -97,15 +97,20 @@ class TrainingText:
 
     def padded(self, batch: Sequence[int]) -> tuple[Ids, Mask]:
         """Return the ids of a batch, padded on the right, and where they are real."""
-        longest = max(len(self.sequences[i]) for i in batch)
-        ids = np.empty((len(batch), longest), dtype=np.int64)
-        real = np.zeros((len(batch), longest), dtype=np.bool_)
-        for row, i in enumerate(batch):
-            ids[row, : len(self.sequences[i])] = self.sequences[i]
-            # Not an id of its own: a row that the text does not have must not be touched.
-            ids[row, len(self.sequences[i]) :] = self.sequences[i][-1]
-            real[row, : len(self.sequences[i])] = True
-        return ids, real
+        return padded([self.sequences[i] for i in batch])
+
+
+def padded(sequences: Sequence[Sequence[int] | Ids]) -> tuple[Ids, Mask]:
+    """Return ids of sequences, padded on the right, and where they are real."""
+    longest = max(map(len, sequences))
+    ids = np.empty((len(sequences), longest), dtype=np.int64)
+    real = np.zeros(ids.shape, dtype=np.bool_)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        # Not an id of its own: a row that the text does not have must not be touched.
+        ids[row, len(sequence) :] = sequence[-1]
+        real[row, : len(sequence)] = True
+    return ids, real
 
 
 def _with_prefix(encoded: Encoded, number: int) -> Ids:

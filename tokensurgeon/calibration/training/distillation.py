@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokensurgeon.arrays import Ids, Mask, blocks
-from tokensurgeon.calibration.byte_positions import BytePositions
+from tokensurgeon.arrays import Ids, blocks
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.teacher.cells import CellGradients, SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.lessons import Lesson, Teacher
+from tokensurgeon.calibration.training.batches import padded
 from tokensurgeon.calibration.training.low_rank import LowRank
 from tokensurgeon.calibration.training.steps import RowAdam
 from tokensurgeon.models import LanguageModel
@@ -198,10 +198,10 @@ class _Student:
         """Take a step at a share of the rates; return the loss in nats a position."""
         import torch
 
-        implied, target = lesson.implied, lesson.target
+        implied = lesson.implied
         if not len(implied.positions):
             return 0.0
-        batch, real = _padded(target)
+        batch, real = padded(lesson.target.sequences)
         on_device = torch.from_numpy(batch).to(self._device)
         self._write(torch.from_numpy(np.unique(batch)).to(self._device))
         self._inner.weight.requires_grad_(True)
@@ -213,42 +213,50 @@ class _Student:
                     f"the output matrix of {type(self.model.model).__name__}",
                 )
                 flat = states[torch.from_numpy(real).to(self._device)]
-                loss = self._backward(flat, target, lesson, share)
-            gradient = self._inner.weight.grad
+                ids, found = self._backward(flat, lesson)
+            to_input = _rows_of(self._inner.weight.grad)
         finally:
             self._inner.weight.requires_grad_(False)
             self._inner.weight.grad = None
-        if gradient is not None and self._start.tied is False:
-            self._move(0, *_rows_of(gradient), share)
-        elif gradient is not None:
-            self._tied_input = _rows_of(gradient)
-        self._move_output(share)
+        n = len(implied.positions)
+        to_output = ids, found.rows / n
+        if self._start.tied:
+            self._move(1, *_summed(to_output, to_input), share)
+        else:
+            self._move(0, *to_input, share)
+            self._move(1, *to_output, share)
+        if self._bias is not None:
+            changed = self._changeable(ids)
+            self._bias[ids[changed]] -= self._rate * share * (found.bias / n)[changed]
         if self._low_rank is not None:
             self._low_rank.step(BODY_RATE * share)
         self._n_steps += 1
-        return loss
+        return found.loss / n
 
-    def _backward(
-        self, flat: torch.Tensor, target: BytePositions, lesson: Lesson, share: float
-    ) -> float:
-        """Take the gradients; those of output rows are kept for `_move_output`."""
+    def _backward(self, flat: torch.Tensor, lesson: Lesson) -> tuple[torch.Tensor, CellGradients]:
+        """Take the gradients of the mean loss; return those of the rows that were scored, summed.
+
+        Parameters
+        ----------
+        flat : (n_states, width)
+            The final states, with their graph.
+        lesson : Lesson
+
+        Returns
+        -------
+        ids of the rows, and their gradients
+        """
         import torch
 
-        implied = lesson.implied
+        implied, target = lesson.implied, lesson.target
         before = torch.from_numpy(target.before[implied.positions]).to(self._device)
         given = flat.detach()[before]
         if self._n_steps % RENEWED == 0:
             self._likely = self._likeliest(given)
-        sampled = SampledRows.draw(
-            implied,
-            target.ids[implied.positions],
-            self._likely,
-            self._group,
-            OTHERS,
-            self._rng,
-        )
+        wanted = target.ids[implied.positions]
+        sampled = SampledRows.draw(implied, wanted, self._likely, self._group, OTHERS, self._rng)
         ids = sampled.ids.to(self._device)
-        found: CellGradients = cell_gradients(
+        found = cell_gradients(
             given,
             self._output[ids].to(given.dtype),
             sampled,
@@ -258,30 +266,10 @@ class _Student:
             scale=self.model.logit_scale,
             softcap=self.model.softcap,
         )
-        n = len(implied.positions)
         back = torch.zeros(flat.shape, dtype=torch.float32, device=self._device)
-        back.index_add_(0, before, found.states / n)
+        back.index_add_(0, before, found.states / len(implied.positions))
         flat.backward(back.to(flat.dtype))  # type: ignore[no-untyped-call]
-        self._of_output = ids, found.rows / n
-        if self._bias is not None:
-            changed = self._changeable(ids)
-            self._bias[ids[changed]] -= self._rate * share * (found.bias / n)[changed]
-        return found.loss / n
-
-    def _move_output(self, share: float) -> None:
-        import torch
-
-        ids, gradient = self._of_output
-        if self._start.tied:
-            touched, rows = self._tied_input
-            both = torch.cat([ids, touched]).unique()  # type: ignore[no-untyped-call]
-            place = torch.full((len(self._output),), -1, device=self._device)
-            place[both] = torch.arange(len(both), device=self._device)
-            total = torch.zeros((len(both), gradient.shape[1]), device=self._device)
-            total.index_add_(0, place[ids], gradient)
-            total.index_add_(0, place[touched], rows)
-            ids, gradient = both, total
-        self._move(1, ids, gradient, share)
+        return ids, found
 
     def _move(self, side: int, ids: torch.Tensor, gradient: torch.Tensor, share: float) -> None:
         changed = self._changeable(ids)
@@ -329,20 +317,20 @@ class _Student:
             self._low_rank.detach()
 
 
-def _padded(positions: BytePositions) -> tuple[Ids, Mask]:
-    """Return the sequences, padded on the right, and where they are real."""
-    longest = max(map(len, positions.sequences))
-    ids = np.zeros((len(positions.sequences), longest), dtype=np.int64)
-    real = np.zeros(ids.shape, dtype=np.bool_)
-    for row, sequence in enumerate(positions.sequences):
-        ids[row, : len(sequence)] = sequence
-        # Not an id of its own: a row that the text does not have must not be touched.
-        ids[row, len(sequence) :] = sequence[-1]
-        real[row, : len(sequence)] = True
-    return ids, real
-
-
 def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the ids of a sparse gradient, and their rows in float32."""
     gradient = gradient.coalesce()
     return gradient.indices()[0], gradient.values().float()
+
+
+def _summed(
+    one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids of both, each once, and the sums of their rows."""
+    import torch
+
+    ids, place = torch.cat([one[0], other[0]]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    rows = torch.cat([one[1], other[1]])
+    return ids, torch.zeros((len(ids), rows.shape[1]), device=rows.device).index_add_(
+        0, place, rows
+    )
