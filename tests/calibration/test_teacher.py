@@ -57,7 +57,7 @@ def pair(source: Path, tiny_donor: Path, text_file: Path) -> tuple[CalibrationDa
 def letters(*merges: str) -> Vocabulary:
     """Return a byte-level BPE of `<s>`, the letters a to d and merges of two tokens, in order."""
     tokens = ["<s>", *"abcd", *(merge.replace(" ", "") for merge in merges)]
-    pairs = [tuple(merge.split()) for merge in merges]
+    pairs = [(merge.split()[0], merge.split()[1]) for merge in merges]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, pairs)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -179,7 +179,7 @@ def test_longer_tokens_have_the_product_along_the_chain() -> None:
     seen = set()
     for row, start in enumerate(other.starts.tolist()):
         true = first_tokens(target, last[start], table)
-        found = whole(implied, row, target.n_rows)
+        found = whole(implied, int(row), target.n_rows)
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
         ahead = texts[0][start:]
         own = {token for kind, token in found if kind == "token"}
@@ -216,7 +216,7 @@ def test_a_token_across_borders_is_conditioned_on_the_source_s_chain() -> None:
         p = log_probs[one.after[number]].exp()
         both = float(p[of["bc"]] + p[of["bd"]])
         (row,) = np.flatnonzero(implied.positions == position)
-        found = whole(implied, row, target.n_rows)
+        found = whole(implied, int(row), target.n_rows)
         wanted = {("token", ids[x]): float(p[of[f"b{x}"]]) / both for x in "cd"}
         assert found == pytest.approx(wanted, abs=1e-6)
 

@@ -118,6 +118,7 @@ def test_parts_add_up_to_either_models_loss(source, texts, tmp_path):
 def test_rows_are_scored_on_the_states_of_the_source_at_the_same_byte(source, bytes_alone, short):
     """Against the logits of single passes over what precedes each byte, one token at a time."""
     model, other = source.model, on_source(source, bytes_alone)
+    assert isinstance(other.model, LanguageModel)
     expected, n_bytes = dict.fromkeys((ONE, FIRST), 0.0), 0
     for text in short[:2]:
         data, n_bytes = text.encode(), n_bytes + len(text.encode())
