@@ -28,15 +28,11 @@ class Lesson:
 
     Attributes
     ----------
-    source, target : BytePositions
-    states : float32 (n_source_states, width)
-        Of the source, final ones.
+    target : BytePositions
     implied : Implied
     """
 
-    source: BytePositions
     target: BytePositions
-    states: Float32
     implied: Implied
 
 
@@ -69,7 +65,7 @@ class Teacher:
         states = self.model.all_states(source.sequences, self.model.n_layers)
         self.n_tokens += len(states)
         implied = self._implied.of(source, target, log_probs(self.model, states))
-        return Lesson(source, target, states, implied)
+        return Lesson(target, implied)
 
     def read(self, chunks: Sequence[Chunk]) -> Implied:
         """Return what the source implies on many chunks, positions counted over all of them."""
