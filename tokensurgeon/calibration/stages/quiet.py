@@ -33,7 +33,7 @@ class Quiet(Stage):
     name = "quiet"
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
-        """Yield the whole shift, and half of it."""
+        """Yield the whole shift, and half of it where that does not help."""
         if not len(data.new):
             return "no gain: there are no new rows"
         chunks = _few(data)
@@ -54,7 +54,8 @@ class Quiet(Stage):
         for share in (1.0, 0.5):
             amounts = np.full(len(data.new), share * total)
             rows = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
-            yield Candidate.of({"nats": round(share * total, 3)}, rows)
+            if (yield Candidate.of({"nats": round(share * total, 3)}, rows)) is not False:
+                break
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:

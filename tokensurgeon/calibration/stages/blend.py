@@ -1,0 +1,230 @@
+"""Rules that write all new rows anew from their pieces: few numbers, fitted to or judged on text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Float64, Ids, Mask
+from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.row_rules import RuleData, fit_rule
+from tokensurgeon.calibration.stages.directions import even_direction, shifted
+from tokensurgeon.initialisers.numerics.piece_weights import piece_weights
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_TOKENS = 12_000
+"""Of the text that is read: some eight hundred of them are new on the vocabularies measured."""
+MOST_PRODUCTS = 1 << 28
+"""Logits of new tokens that are kept, in float16: 512 MiB."""
+SHARE_NEW = 0.5
+"""Of the states kept, those that a new token follows, where there are so many."""
+MIXED = ("kept", "first", "last")
+"""The rows that are mixed: as they are, and of the first and of the last piece."""
+BIASES = (
+    "one",
+    "rank",
+    "pieces",
+    "bytes",
+    "space",
+    "capital",
+    "digits",
+    "digits_rank",
+    "signs",
+    "not_ascii",
+)
+"""What is known of a token besides. `rank` is the log of its id, which in a trained vocabulary
+falls with how frequent the token is."""
+MIXED_DEVIATION, BIAS_DEVIATION = 0.5, 2.0
+"""How far coefficients are expected from leaving the rows as they are, in shares and in nats."""
+LAST, OTHERS = 1.3, 0.4
+"""Of the last piece's input row, and of the mean of the others."""
+
+
+class Lean(Stage):
+    """e_t ← 1.3·E[s_k] + 0.4·mean(E[s_1] … E[s_{k−1}]) for new tokens of several pieces.
+
+    A state behind a word is, for the most part, the state behind its last piece; and one row that
+    stands where several stood must be longer than each.
+    """
+
+    name = "lean"
+    needs_two_matrices = True
+    validation_passes = 2
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield the new rows, and what is half of the way to them where they do not help."""
+        ids, pieces = _all_pieces(data)
+        several = np.array([len(row) > 1 for row in pieces], dtype=np.bool_)
+        if not several.any():
+            return "no gain: no new token is written with several pieces"
+        ids, pieces = ids[several], [row for row in pieces if len(row) > 1]
+        rows = data.context.input_rows
+        leaning = piece_weights(pieces, len(rows), _leaning) @ rows
+        for share in (1.0, 0.5):
+            changed = matrices.input.copy()
+            changed[ids] += np.float32(share) * (leaning - changed[ids])
+            settings = {"last": LAST, "others": OTHERS, "share": share}
+            if (yield Candidate.of(settings, matrices.with_input(changed))) is not False:
+                break
+        return None
+
+
+def _leaning(count: int) -> Float64:
+    """Return weights of `count` pieces: of the last, and one that the others share."""
+    return np.append(np.full(count - 1, OTHERS / (count - 1)), LAST)
+
+
+class Blend(Stage):
+    """u_t ← a₀·u_t + a₁·U[s_1] + a₂·U[s_k] + (c·f(t))·b for all new rows.
+
+    f says what is known of a token: its id and length, how many pieces it has, what it is written
+    with (`BIASES`); b is the direction along which every state reads one. The thirteen numbers make
+    a page of the text likeliest, by Newton steps. Where rows are tied, the a stay as they are.
+    """
+
+    name = "blend"
+
+    def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
+        """Yield the rows that the fitted rule writes."""
+        if not data.model.plain_head:
+            return "no gain: the model's logits are no plain product"
+        ids, pieces = _all_pieces(data)
+        share = MOST_TOKENS / max(1, data.target_positions.n_states)
+        fit = data.texts.fit
+        states, tokens = data.before_tokens(matrices, fit[: math.ceil(share * len(fit))])
+        if not np.isin(tokens, ids).any():
+            return "no gain: the text shows no new token"
+        known = _known_rows(data, matrices, ids, pieces)
+        features, direction = _features(data, ids, pieces), even_direction(states)
+        kept, weights = _sample(np.isin(tokens, ids), len(known) * len(ids))
+        states, tokens = states[kept], tokens[kept]
+        even = states @ direction.astype(np.float32)
+        if matrices.bias is not None:  # then a shift goes there, and is the same everywhere
+            even = np.ones_like(even)
+        where = np.full(len(matrices.output), -1)
+        where[ids] = np.arange(len(ids))
+        read = RuleData(
+            _products(data, known, states),
+            features,
+            even,
+            _logsumexp_of_others(data, matrices, states, ids),
+            where[tokens],
+            weights,
+        )
+        mixed = len(known)
+        start = np.r_[1.0, np.zeros(mixed - 1 + len(BIASES))]
+        free = 0.0 if matrices.tied else MIXED_DEVIATION
+        deviation = np.r_[np.full(mixed, free), np.full(len(BIASES), BIAS_DEVIATION)]
+        names = [*MIXED[:mixed], *BIASES]
+        theta = fit_rule(read, start, deviation)
+        rows, bias = matrices.output.copy(), None
+        rows[ids] = sum(a * of_known for a, (of_known, _) in zip(theta, known, strict=False))
+        if matrices.bias is not None:
+            bias = matrices.bias.copy()
+            bias[ids] = sum(a * of_known for a, (_, of_known) in zip(theta, known, strict=False))
+        amounts = features.astype(np.float64) @ theta[mixed:]
+        mixture, scale = matrices.with_output(rows, bias), data.model.logit_scale
+        yield Candidate.of(
+            {name: round(float(x), 3) for name, x in zip(names, theta, strict=True)},
+            shifted(mixture, ids, amounts, direction, scale),
+        )
+        return None
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """A run over some of the text; its states are scored, and again in a few rounds."""
+        few = min(MOST_TOKENS, sizes.fit)
+        kept = min(few, MOST_PRODUCTS // (len(MIXED) * max(1, sizes.n_rows)))
+        return Cost(few, passes=2, scored=10 * kept)
+
+
+def _all_pieces(data: CalibrationData) -> tuple[Ids, list[tuple[int, ...]]]:
+    """Return the new tokens that are written with pieces, and these."""
+    context = data.context
+    new = np.isin(context.missing, data.new)
+    return context.missing[new], [p for p, n in zip(context.pieces, new, strict=True) if n]
+
+
+def _known_rows(
+    data: CalibrationData, matrices: Matrices, ids: Ids, pieces: list[tuple[int, ...]]
+) -> list[tuple[Float32, Float32 | None]]:
+    """Return the rows that are mixed, and their biases."""
+    context = data.context
+    kept = matrices.output[ids], None if matrices.bias is None else matrices.bias[ids]
+    if matrices.tied:
+        return [kept]
+    ends = [np.array([row[end] for row in pieces]) for end in (0, -1)]
+    bias = context.output_bias
+    return [kept, *[(context.output_rows[e], None if bias is None else bias[e]) for e in ends]]
+
+
+def _features(data: CalibrationData, ids: Ids, pieces: list[tuple[int, ...]]) -> Float32:
+    """Return what biases are made of, in the order of `BIASES`, float32 (n, n_features)."""
+    table = np.empty((len(ids), len(BIASES)))
+    for row, (token, spelled) in enumerate(zip(ids.tolist(), pieces, strict=True)):
+        text = (data.context.target.token_bytes[token] or b"").decode("utf-8", "replace")
+        word, rank = text.strip(), math.log(1 + token)
+        table[row] = (
+            1,
+            rank,
+            len(spelled) - 2,
+            math.log(max(1, len(text))),
+            text[:1] == " ",
+            word[:1].isupper(),
+            word.isdigit(),
+            rank * word.isdigit(),
+            not any(map(str.isalnum, word)),
+            not text.isascii(),
+        )
+    digits = table[:, BIASES.index("digits")] > 0
+    for name, of in (("rank", slice(None)), ("bytes", slice(None)), ("digits_rank", digits)):
+        column = table[:, BIASES.index(name)]
+        if len(column[of]):
+            column[of] -= column[of].mean()
+    return table.astype(np.float32)
+
+
+def _sample(new: Mask, n_products: int) -> tuple[Ids, Float64]:
+    """Return which states are kept, ascending, and for how many tokens each stands.
+
+    Of those that a new token follows and of the others, as many as memory and `SHARE_NEW` allow,
+    at even distances.
+    """
+    most = max(2, MOST_PRODUCTS // max(1, n_products))
+    parts, weights = [], np.zeros(len(new))
+    two, one = np.flatnonzero(~new), np.flatnonzero(new)
+    n_one = min(len(one), max(1, int(SHARE_NEW * most)))
+    for at, n in ((one, n_one), (two, min(len(two), most - n_one))):
+        parts.append(at[np.linspace(0, len(at) - 1, n).astype(np.int64)] if n else at[:0])
+        weights[parts[-1]] = len(at) / max(1, n)
+    kept = np.sort(np.concatenate(parts))
+    return kept, weights[kept]
+
+
+def _products(
+    data: CalibrationData, known: list[tuple[Float32, Float32 | None]], states: Float32
+) -> torch.Tensor:
+    """Return logits under each of the known rows, float16 (n_known, n_states, n_new)."""
+    import torch
+
+    n_new = len(known[0][0])
+    products = torch.empty(len(known), len(states), n_new, dtype=torch.float16)
+    for k, (rows, bias) in enumerate(known):
+        head = data.source_head.with_rows(np.ascontiguousarray(rows), bias)
+        for part in head.blocks(len(states)):
+            products[k, part] = head.logits(states[part])
+    return products.to(data.context.device)
+
+
+def _logsumexp_of_others(
+    data: CalibrationData, matrices: Matrices, states: Float32, ids: Ids
+) -> Float64:
+    """Return the logsumexp of the logits of all but some tokens, float64 (n_states,)."""
+    others = np.setdiff1d(np.arange(len(matrices.output)), ids)
+    bias = None if matrices.bias is None else matrices.bias[others]
+    return data.source_head.with_rows(matrices.output[others], bias).logsumexp(states)
