@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,8 @@ BIASES = (
 falls with how frequent the token is."""
 MIXED_DEVIATION, BIAS_DEVIATION = 0.5, 2.0
 """How far coefficients are expected from leaving the rows as they are, in shares and in nats."""
+Known = tuple[Float32, Float32 | None]
+"""Rows of the new tokens, and their biases where there are any."""
 LAST, OTHERS = 1.3, 0.4
 """Of the last piece's input row, and of the mean of the others."""
 
@@ -70,7 +72,7 @@ class Lean(Stage):
             changed = matrices.input.copy()
             changed[ids] += np.float32(share) * (leaning - changed[ids])
             settings = {"last": LAST, "others": OTHERS, "share": share}
-            if (yield Candidate.of(settings, matrices.with_input(changed))) is not False:
+            if (yield Candidate.of(settings, matrices.with_input(changed))):
                 break
         return None
 
@@ -85,7 +87,8 @@ class Blend(Stage):
 
     f says what is known of a token: its id and length, how many pieces it has, what it is written
     with (`BIASES`); b is the direction along which every state reads one. The thirteen numbers make
-    a page of the text likeliest, by Newton steps. Where rows are tied, the a stay as they are.
+    a page of the text likeliest, by Newton steps. Where rows are tied, the mixture that is best for
+    the output side need not be so for the other: the rule with a = (1, 0, 0) is tried too.
     """
 
     name = "blend"
@@ -98,49 +101,33 @@ class Blend(Stage):
         share = MOST_TOKENS / max(1, data.target_positions.n_states)
         fit = data.texts.fit
         states, tokens = data.before_tokens(matrices, fit[: math.ceil(share * len(fit))])
-        if not np.isin(tokens, ids).any():
+        new = np.isin(tokens, ids)
+        if not new.any():
             return "no gain: the text shows no new token"
         known = _known_rows(data, matrices, ids, pieces)
         features, direction = _features(data, ids, pieces), even_direction(states)
-        kept, weights = _sample(np.isin(tokens, ids), len(known) * len(ids))
-        states, tokens = states[kept], tokens[kept]
-        even = states @ direction.astype(np.float32)
-        if matrices.bias is not None:  # then a shift goes there, and is the same everywhere
-            even = np.ones_like(even)
-        where = np.full(len(matrices.output), -1)
-        where[ids] = np.arange(len(ids))
-        read = RuleData(
-            _products(data, known, states),
-            features,
-            even,
-            _logsumexp_of_others(data, matrices, states, ids),
-            where[tokens],
-            weights,
-        )
+        kept, weights = _sample(new, len(known) * len(ids))
+        read = _read(data, matrices, known, ids, states[kept], tokens[kept], direction)
+        rule = RuleData(features=features, weights=weights, **read)
         mixed = len(known)
         start = np.r_[1.0, np.zeros(mixed - 1 + len(BIASES))]
-        free = 0.0 if matrices.tied else MIXED_DEVIATION
-        deviation = np.r_[np.full(mixed, free), np.full(len(BIASES), BIAS_DEVIATION)]
-        names = [*MIXED[:mixed], *BIASES]
-        theta = fit_rule(read, start, deviation)
-        rows, bias = matrices.output.copy(), None
-        rows[ids] = sum(a * of_known for a, (of_known, _) in zip(theta, known, strict=False))
-        if matrices.bias is not None:
-            bias = matrices.bias.copy()
-            bias[ids] = sum(a * of_known for a, (_, of_known) in zip(theta, known, strict=False))
-        amounts = features.astype(np.float64) @ theta[mixed:]
-        mixture, scale = matrices.with_output(rows, bias), data.model.logit_scale
-        yield Candidate.of(
-            {name: round(float(x), 3) for name, x in zip(names, theta, strict=True)},
-            shifted(mixture, ids, amounts, direction, scale),
-        )
+        for free in (0.0, MIXED_DEVIATION) if matrices.tied else (MIXED_DEVIATION,):
+            deviation = np.r_[np.full(mixed, free), np.full(len(BIASES), BIAS_DEVIATION)]
+            theta = fit_rule(rule, start, deviation)
+            mixture = _mixture(matrices, ids, theta[:mixed], known)
+            amounts = features.astype(np.float64) @ theta[mixed:]
+            named = zip((*MIXED, *BIASES), theta, strict=True)
+            yield Candidate.of(
+                {name: round(float(x), 3) for name, x in named},
+                shifted(mixture, ids, amounts, direction, data.model.logit_scale),
+            )
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
         """A run over some of the text; its states are scored, and again in a few rounds."""
         few = min(MOST_TOKENS, sizes.fit)
         kept = min(few, MOST_PRODUCTS // (len(MIXED) * max(1, sizes.n_rows)))
-        return Cost(few, passes=2, scored=10 * kept)
+        return Cost(few, passes=2, scored=6 * kept)
 
 
 def _all_pieces(data: CalibrationData) -> tuple[Ids, list[tuple[int, ...]]]:
@@ -152,12 +139,10 @@ def _all_pieces(data: CalibrationData) -> tuple[Ids, list[tuple[int, ...]]]:
 
 def _known_rows(
     data: CalibrationData, matrices: Matrices, ids: Ids, pieces: list[tuple[int, ...]]
-) -> list[tuple[Float32, Float32 | None]]:
-    """Return the rows that are mixed, and their biases."""
+) -> list[Known]:
+    """Return what is mixed, in the order of `MIXED`."""
     context = data.context
     kept = matrices.output[ids], None if matrices.bias is None else matrices.bias[ids]
-    if matrices.tied:
-        return [kept]
     ends = [np.array([row[end] for row in pieces]) for end in (0, -1)]
     bias = context.output_bias
     return [kept, *[(context.output_rows[e], None if bias is None else bias[e]) for e in ends]]
@@ -206,25 +191,53 @@ def _sample(new: Mask, n_products: int) -> tuple[Ids, Float64]:
     return kept, weights[kept]
 
 
-def _products(
-    data: CalibrationData, known: list[tuple[Float32, Float32 | None]], states: Float32
-) -> torch.Tensor:
+def _read(
+    data: CalibrationData,
+    matrices: Matrices,
+    known: list[Known],
+    ids: Ids,
+    states: Float32,
+    tokens: Ids,
+    direction: Float64,
+) -> dict[str, Any]:
+    """Return what `RuleData` holds of some states and the tokens that follow them."""
+    even = states @ direction.astype(np.float32)
+    if matrices.bias is not None:  # then a shift goes there, and is the same everywhere
+        even = np.ones_like(even)
+    where = np.full(len(matrices.output), -1)
+    where[ids] = np.arange(len(ids))
+    others = np.flatnonzero(where < 0)
+    bias = None if matrices.bias is None else matrices.bias[others]
+    rest = data.source_head.with_rows(matrices.output[others], bias)
+    return {
+        "products": _products(data, known, states),
+        "even": even,
+        "others": rest.logsumexp(states),
+        "label": where[tokens],
+    }
+
+
+def _products(data: CalibrationData, known: list[Known], states: Float32) -> torch.Tensor:
     """Return logits under each of the known rows, float16 (n_known, n_states, n_new)."""
     import torch
 
-    n_new = len(known[0][0])
-    products = torch.empty(len(known), len(states), n_new, dtype=torch.float16)
+    shape = len(known), len(states), len(known[0][0])
+    products = torch.empty(shape, dtype=torch.float16, device=data.context.device)
     for k, (rows, bias) in enumerate(known):
-        head = data.source_head.with_rows(np.ascontiguousarray(rows), bias)
+        head = data.source_head.with_rows(rows, bias)
         for part in head.blocks(len(states)):
-            products[k, part] = head.logits(states[part])
-    return products.to(data.context.device)
+            products[k, part] = head.logits(states[part]).half()
+    return products
 
 
-def _logsumexp_of_others(
-    data: CalibrationData, matrices: Matrices, states: Float32, ids: Ids
-) -> Float64:
-    """Return the logsumexp of the logits of all but some tokens, float64 (n_states,)."""
-    others = np.setdiff1d(np.arange(len(matrices.output)), ids)
-    bias = None if matrices.bias is None else matrices.bias[others]
-    return data.source_head.with_rows(matrices.output[others], bias).logsumexp(states)
+def _mixture(matrices: Matrices, ids: Ids, shares: Float64, known: list[Known]) -> Matrices:
+    """Return the matrices with a mixture of known rows, and of their biases, as some rows."""
+    output = matrices.output.copy()
+    output[ids] = sum(share * rows for share, (rows, _) in zip(shares, known, strict=True))
+    if matrices.bias is None:
+        return matrices.with_output(output)
+    bias = matrices.bias.copy()
+    bias[ids] = sum(
+        share * own for share, (_, own) in zip(shares, known, strict=True) if own is not None
+    )
+    return matrices.with_output(output, bias)

@@ -54,7 +54,7 @@ class Quiet(Stage):
         for share in (1.0, 0.5):
             amounts = np.full(len(data.new), share * total)
             rows = shifted(matrices, data.new, amounts, direction, data.model.logit_scale)
-            if (yield Candidate.of({"nats": round(share * total, 3)}, rows)) is not False:
+            if (yield Candidate.of({"nats": round(share * total, 3)}, rows)):
                 break
         return None
 
