@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ START, WIDE = np.array([1.0, 0.0, 0.0, 0.0]), np.full(4, 1e6)
 def test_the_fit_is_where_a_general_minimiser_ends() -> None:
     data = planted()
     theta = fit_rule(data, START, WIDE)
-    found = minimize(lambda x: loss_of(data, x), START, method="BFGS").x
+    found = minimize(partial(loss_of, data), START, method="BFGS").x
     np.testing.assert_allclose(theta, found, atol=2e-3)
     np.testing.assert_allclose(theta, PLANTED, atol=0.3)  # 800 labels tell no better
 
@@ -70,9 +71,11 @@ def test_a_coefficient_without_deviation_is_held_and_a_narrow_one_hardly_moves()
 
 def test_a_state_that_counts_twice_is_as_good_as_two() -> None:
     data = planted()
-    twice = [np.concatenate([one, one[:200]]) for one in (data.even, data.others, data.label)]
-    products = torch.cat([data.products, data.products[:, :200]], 1)
-    longer = RuleData(products, data.features, *twice, np.ones(1000))
+    again = np.r_[np.arange(800), np.arange(200)]
+    even, others, label = data.even[again], data.others[again], data.label[again]
+    longer = RuleData(
+        data.products[:, again], data.features, even, others, label, np.ones(len(again))
+    )
     weights = np.where(np.arange(800) < 200, 2.0, 1.0)
     weighed = dataclasses.replace(data, weights=weights)
     one, two = (fit_rule(each, START, np.ones(4)) for each in (longer, weighed))

@@ -84,7 +84,7 @@ def fit_rule(data: RuleData, start: Float64, deviation: Float64) -> Float64:
         if won < CLOSE:
             break
         hessian = hessian * np.outer(deviation, deviation) + pull
-        step = -np.linalg.solve(hessian, deviation * gradient + pull @ now)
+        step = -np.asarray(np.linalg.solve(hessian, deviation * gradient + pull @ now))
     return start + deviation * best
 
 

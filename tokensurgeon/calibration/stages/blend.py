@@ -1,9 +1,9 @@
-"""Rules that write all new rows anew from their pieces: few numbers, fitted to or judged on text."""
+"""Rules of few numbers that write all new rows anew from their pieces."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.row_rules import RuleData, fit_rule
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 from tokensurgeon.initialisers.numerics.piece_weights import piece_weights
-
-if TYPE_CHECKING:
-    import torch
 
 MOST_TOKENS = 12_000
 """Of the text that is read: some eight hundred of them are new on the vocabularies measured."""
@@ -42,8 +39,6 @@ BIASES = (
 falls with how frequent the token is."""
 MIXED_DEVIATION, BIAS_DEVIATION = 0.5, 2.0
 """How far coefficients are expected from leaving the rows as they are, in shares and in nats."""
-Known = tuple[Float32, Float32 | None]
-"""Rows of the new tokens, and their biases where there are any."""
 LAST, OTHERS = 1.3, 0.4
 """Of the last piece's input row, and of the mean of the others."""
 
@@ -97,29 +92,23 @@ class Blend(Stage):
         """Yield the rows that the fitted rule writes."""
         if not data.model.plain_head:
             return "no gain: the model's logits are no plain product"
-        ids, pieces = _all_pieces(data)
+        known, fit = _Known.of(data, matrices), data.texts.fit
         share = MOST_TOKENS / max(1, data.target_positions.n_states)
-        fit = data.texts.fit
         states, tokens = data.before_tokens(matrices, fit[: math.ceil(share * len(fit))])
-        new = np.isin(tokens, ids)
+        new = np.isin(tokens, known.ids)
         if not new.any():
             return "no gain: the text shows no new token"
-        known = _known_rows(data, matrices, ids, pieces)
-        features, direction = _features(data, ids, pieces), even_direction(states)
-        kept, weights = _sample(new, len(known) * len(ids))
-        read = _read(data, matrices, known, ids, states[kept], tokens[kept], direction)
-        rule = RuleData(features=features, weights=weights, **read)
-        mixed = len(known)
-        start = np.r_[1.0, np.zeros(mixed - 1 + len(BIASES))]
+        direction = even_direction(states)
+        kept, weights = _sample(new, len(MIXED) * len(known.ids))
+        rule = _read(data, matrices, known, states[kept], tokens[kept], weights, direction)
+        start = np.r_[1.0, np.zeros(len(MIXED) - 1 + len(BIASES))]
         for free in (0.0, MIXED_DEVIATION) if matrices.tied else (MIXED_DEVIATION,):
-            deviation = np.r_[np.full(mixed, free), np.full(len(BIASES), BIAS_DEVIATION)]
+            deviation = np.r_[np.full(len(MIXED), free), np.full(len(BIASES), BIAS_DEVIATION)]
             theta = fit_rule(rule, start, deviation)
-            mixture = _mixture(matrices, ids, theta[:mixed], known)
-            amounts = features.astype(np.float64) @ theta[mixed:]
             named = zip((*MIXED, *BIASES), theta, strict=True)
             yield Candidate.of(
                 {name: round(float(x), 3) for name, x in named},
-                shifted(mixture, ids, amounts, direction, data.model.logit_scale),
+                known.written(matrices, theta, direction, data.model.logit_scale),
             )
         return None
 
@@ -137,15 +126,42 @@ def _all_pieces(data: CalibrationData) -> tuple[Ids, list[tuple[int, ...]]]:
     return context.missing[new], [p for p, n in zip(context.pieces, new, strict=True) if n]
 
 
-def _known_rows(
-    data: CalibrationData, matrices: Matrices, ids: Ids, pieces: list[tuple[int, ...]]
-) -> list[Known]:
-    """Return what is mixed, in the order of `MIXED`."""
-    context = data.context
-    kept = matrices.output[ids], None if matrices.bias is None else matrices.bias[ids]
-    ends = [np.array([row[end] for row in pieces]) for end in (0, -1)]
-    bias = context.output_bias
-    return [kept, *[(context.output_rows[e], None if bias is None else bias[e]) for e in ends]]
+@dataclass(frozen=True)
+class _Known:
+    """What the rule knows of the new tokens that it writes.
+
+    `rows` and `biases` are in the order of `MIXED`; without an output bias `biases` is empty.
+    """
+
+    ids: Ids
+    features: Float32
+    rows: list[Float32]
+    biases: list[Float32]
+
+    @classmethod
+    def of(cls, data: CalibrationData, matrices: Matrices) -> _Known:
+        """Read it off the rows as they are, and the source's."""
+        ids, pieces = _all_pieces(data)
+        ends = [np.array([row[end] for row in pieces], dtype=np.int64) for end in (0, -1)]
+        rows = [matrices.output[ids], *(data.context.output_rows[end] for end in ends)]
+        biases, source = [], data.context.output_bias
+        if matrices.bias is not None and source is not None:
+            biases = [matrices.bias[ids], *(source[end] for end in ends)]
+        return cls(ids, _features(data, ids, pieces), rows, biases)
+
+    def written(
+        self, matrices: Matrices, theta: Float64, direction: Float64, scale: float
+    ) -> Matrices:
+        """Return the matrices with the new rows as the rule writes them."""
+        mixed = theta[: len(self.rows)]
+        output, bias = matrices.output.copy(), None
+        output[self.ids] = sum(a * rows for a, rows in zip(mixed, self.rows, strict=True))
+        if matrices.bias is not None:
+            bias = matrices.bias.copy()
+            bias[self.ids] = sum(a * own for a, own in zip(mixed, self.biases, strict=True))
+        amounts = self.features.astype(np.float64) @ theta[len(mixed) :]
+        mixture = matrices.with_output(output, bias)
+        return shifted(mixture, self.ids, amounts, direction, scale)
 
 
 def _features(data: CalibrationData, ids: Ids, pieces: list[tuple[int, ...]]) -> Float32:
@@ -194,50 +210,27 @@ def _sample(new: Mask, n_products: int) -> tuple[Ids, Float64]:
 def _read(
     data: CalibrationData,
     matrices: Matrices,
-    known: list[Known],
-    ids: Ids,
+    known: _Known,
     states: Float32,
     tokens: Ids,
+    weights: Float64,
     direction: Float64,
-) -> dict[str, Any]:
-    """Return what `RuleData` holds of some states and the tokens that follow them."""
+) -> RuleData:
+    """Return what the rule reads at some states, and which tokens follow them."""
+    import torch
+
+    shape = len(known.rows), len(states), len(known.ids)
+    products = torch.empty(shape, dtype=torch.float16, device=data.context.device)
+    for k, rows in enumerate(known.rows):
+        head = data.source_head.with_rows(rows, known.biases[k] if known.biases else None)
+        for part in head.blocks(len(states)):
+            products[k, part] = head.logits(states[part]).half()
     even = states @ direction.astype(np.float32)
     if matrices.bias is not None:  # then a shift goes there, and is the same everywhere
         even = np.ones_like(even)
     where = np.full(len(matrices.output), -1)
-    where[ids] = np.arange(len(ids))
+    where[known.ids] = np.arange(len(known.ids))
     others = np.flatnonzero(where < 0)
     bias = None if matrices.bias is None else matrices.bias[others]
-    rest = data.source_head.with_rows(matrices.output[others], bias)
-    return {
-        "products": _products(data, known, states),
-        "even": even,
-        "others": rest.logsumexp(states),
-        "label": where[tokens],
-    }
-
-
-def _products(data: CalibrationData, known: list[Known], states: Float32) -> torch.Tensor:
-    """Return logits under each of the known rows, float16 (n_known, n_states, n_new)."""
-    import torch
-
-    shape = len(known), len(states), len(known[0][0])
-    products = torch.empty(shape, dtype=torch.float16, device=data.context.device)
-    for k, (rows, bias) in enumerate(known):
-        head = data.source_head.with_rows(rows, bias)
-        for part in head.blocks(len(states)):
-            products[k, part] = head.logits(states[part]).half()
-    return products
-
-
-def _mixture(matrices: Matrices, ids: Ids, shares: Float64, known: list[Known]) -> Matrices:
-    """Return the matrices with a mixture of known rows, and of their biases, as some rows."""
-    output = matrices.output.copy()
-    output[ids] = sum(share * rows for share, (rows, _) in zip(shares, known, strict=True))
-    if matrices.bias is None:
-        return matrices.with_output(output)
-    bias = matrices.bias.copy()
-    bias[ids] = sum(
-        share * own for share, (_, own) in zip(shares, known, strict=True) if own is not None
-    )
-    return matrices.with_output(output, bias)
+    rest = data.source_head.with_rows(matrices.output[others], bias).logsumexp(states)
+    return RuleData(products, known.features, even, rest, where[tokens], weights)
