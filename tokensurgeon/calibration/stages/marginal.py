@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import (
-    MOST_LOGITS,
-    RIDGES,
-    Follows,
-    Regression,
-    scored_states,
-)
+from tokensurgeon.calibration.stages.regression import MOST_LOGITS, Follows, Regression
+from tokensurgeon.calibration.stages.rounds import RegressionStage
 from tokensurgeon.calibration.stages.states import expected_counts
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
@@ -29,7 +24,7 @@ COUNT_OF_MAIN = 4.0
 divided where the text does not go on with it: a member the text never shows gets nothing."""
 
 
-class Marginal(Stage):
+class Marginal(RegressionStage):
     """U ← argmin of Σ KL(Q ‖ softmax(U·h)) + λ/2·‖U − U₀‖²_G over positions of a text.
 
     Q is the source's own distribution of the target's next token there
@@ -57,22 +52,16 @@ class Marginal(Stage):
             data.new_and_shared,
             active=_active(data, matrices, states[used], follows),
         )
-        for rounds, ridge in enumerate(RIDGES, 1):
-            settings = {"rounds": rounds, "ridge": ridge}
-            if (yield Candidate.of(settings, regression.advance(ridge))) is False:
-                break
+        yield from self.rounds(regression)
         return None
 
-    def cost(self, sizes: TextSizes) -> Cost:
-        """The source's reading of the text, the patched model's, and all rounds."""
-        return self._rounds(len(RIDGES), sizes)
+    def read_tokens(self, sizes: TextSizes) -> int:
+        """The source's reading of the text, and the patched model's."""
+        return 2 * sizes.fit
 
-    def least(self, sizes: TextSizes) -> Cost:
-        """The readings, and one round."""
-        return self._rounds(1, sizes)
-
-    def _rounds(self, n: int, sizes: TextSizes) -> Cost:
-        return Cost(2 * sizes.fit, scored=n * scored_states(sizes) + sizes.fit)
+    def scored_once(self, sizes: TextSizes) -> int:
+        """The source's distributions."""
+        return sizes.fit
 
 
 def _active(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression, scored_states
+from tokensurgeon.calibration.stages.regression import Follows, Regression
+from tokensurgeon.calibration.stages.rounds import RegressionStage
 
 
-class Refit(Stage):
+class Refit(RegressionStage):
     """U ← argmax of the text's log-likelihood − λ/2·‖U − U₀‖²_G, for one λ after another.
 
     For each token t, with h the patched model's state before a token and p its probability of t,
@@ -31,21 +32,10 @@ class Refit(Stage):
         follows, head = Follows.of_text(tokens), data.head(matrices)
         for which, ids in (("all", data.new_and_shared), ("new", data.new)):
             regression = Regression(head, matrices, states, follows, ids)
-            for rounds, ridge in enumerate(RIDGES, 1):
-                settings = {"rows": which, "rounds": rounds, "ridge": ridge}
-                if (yield Candidate.of(settings, regression.advance(ridge))) is False:
-                    break
-            if rounds > 1:
+            if (yield from self.rounds(regression, rows=which)) > 1:
                 break
         return None
 
-    def cost(self, sizes: TextSizes) -> Cost:
+    def read_tokens(self, sizes: TextSizes) -> int:
         """A pass of the patched model over all the text that was drawn."""
-        return self._rounds(len(RIDGES), sizes)
-
-    def least(self, sizes: TextSizes) -> Cost:
-        """The pass, and one round."""
-        return self._rounds(1, sizes)
-
-    def _rounds(self, n: int, sizes: TextSizes) -> Cost:
-        return Cost(sizes.fit + sizes.more, scored=n * scored_states(sizes))
+        return sizes.fit + sizes.more

@@ -22,7 +22,7 @@ from tokensurgeon.calibration.training.low_rank import LowRank
 from tokensurgeon.calibration.training.steps import RowAdam
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
-from tokensurgeon.models.head import LOSS_LOGITS
+from tokensurgeon.models.head import LOSS_LOGITS, shape_logits
 from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
 
@@ -292,7 +292,9 @@ class _Student:
             logits = (few[part] @ rows.T).float()
             if self._bias is not None:
                 logits += self._bias
-            mass += logits.mul_(self.model.logit_scale).softmax(1).sum(0)
+            mass += (
+                shape_logits(logits, self.model.logit_scale, self.model.softcap).softmax(1).sum(0)
+            )
         likely: Ids = mass.topk(min(LIKELY, len(mass))).indices.cpu().numpy()
         return likely
 
