@@ -31,6 +31,7 @@ from tokensurgeon.checkpoint import (
     write_checkpoint,
 )
 from tokensurgeon.checkpoint import write as writer
+from tokensurgeon.checkpoint.verify import check_autotokenizer
 from tokensurgeon.errors import (
     CheckpointError,
     OutputExistsError,
@@ -470,3 +471,18 @@ def test_copies_that_the_model_does_not_load_are_patched_too(
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"layers\.2\.embed_tokens.* is not understood"):
         Checkpoint.open(folder)
+
+
+def test_a_marker_that_the_file_does_not_call_special_is_no_difference(tmp_path: Path) -> None:
+    folder = make_tokenizer(tmp_path / "target")
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    marker = {**stored["added_tokens"][0], "id": N_TOKENS, "content": "<|user|>", "special": False}
+    stored["added_tokens"].append(marker)
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    vocabulary = load_vocabulary(folder)
+    text = "a cat <|user|> a hat"
+    loaded = AutoTokenizer.from_pretrained(folder)
+    theirs = loaded(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert N_TOKENS in theirs
+    assert N_TOKENS not in vocabulary.encode(text)
+    assert check_autotokenizer(folder, vocabulary, [*TEXTS, text]) is None

@@ -12,7 +12,7 @@ from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.checkpoint.manifest import verify_manifest
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.recheck import Recheck, recheck
-from tokensurgeon.checkpoint.write import WriteResult, write_checkpoint
+from tokensurgeon.checkpoint.write import WriteResult, check_tokenizer, write_checkpoint
 
 __all__ = [
     "BodyUpdate",
@@ -27,4 +27,5 @@ __all__ = [
     "round_rows",
     "verify_manifest",
     "write_checkpoint",
+    "check_tokenizer",
 ]

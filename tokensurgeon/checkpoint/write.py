@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -118,11 +119,7 @@ def write_checkpoint(
                 "the flag of tying stays, for it scales the logits of this family; releases of "
                 "transformers before 5 then overwrite the output rows with the input rows"
             )
-        difference = check_autotokenizer(folder, plan.target, probe_texts)
-        if difference is not None:
-            if not allow_autotokenizer_mismatch:
-                raise TokenizerError(difference)
-            warnings.append(difference)
+        warnings += _differences(folder, plan, probe_texts, allow_autotokenizer_mismatch)
         if check is None:
             check_headers(folder, plan)
         else:
@@ -138,6 +135,36 @@ def write_checkpoint(
         (folder / manifests.NAME).write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()
     return WriteResult(output, manifest, digest, remapped.changes, tuple(warnings))
+
+
+def check_tokenizer(plan: PatchPlan, probe_texts: Sequence[str], *, allow: bool) -> None:
+    """Try how AutoTokenizer will read what would be written; the plan's rows are not looked at.
+
+    A surgery of an hour ends with the same check: whoever asks first loses nothing.
+
+    Raises
+    ------
+    TokenizerError, CheckpointError
+        If it disagrees with the target and that is not allowed, or a file cannot be made.
+    """
+    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as name:
+        folder = Path(name)
+        _write_configs(plan, folder)
+        for file, data in tokenizer_files(plan)[0].items():
+            (folder / file).write_bytes(data)
+        _differences(folder, plan, probe_texts, allow)
+
+
+def _differences(
+    folder: Path, plan: PatchPlan, probe_texts: Sequence[str], allow: bool
+) -> list[str]:
+    """Return what AutoTokenizer reads otherwise, as a warning; an error if it is not allowed."""
+    difference = check_autotokenizer(folder, plan.target, probe_texts)
+    if difference is None:
+        return []
+    if not allow:
+        raise TokenizerError(difference)
+    return [difference]
 
 
 def _body_facts(plan: PatchPlan) -> dict[str, Any] | None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.checkpoint import PatchPlan, write_checkpoint
+import numpy as np
+
+from tokensurgeon.checkpoint import PatchPlan, check_tokenizer, write_checkpoint
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import fits
@@ -39,22 +41,57 @@ def write_output(
         return _write_checkpoint(session, rows, report, Path(recipe.output))
 
 
+def check_loads(session: Session) -> None:
+    """Refuse a tokenizer that AutoTokenizer would read otherwise, before anything is computed.
+
+    Raises
+    ------
+    TokenizerError, CheckpointError
+    """
+    recipe, inputs = session.recipe, session.inputs
+    if recipe.output is None:
+        return
+    shape = inputs.n_rows, inputs.checkpoint.layout.width
+    nothing, none = np.broadcast_to(np.float32(0), shape), np.full(inputs.n_rows, -1)
+    plan = _plan(
+        session,
+        input_rows=nothing,
+        output_rows=nothing,
+        copied_input=none,
+        copied_output=none,
+    )
+    check_tokenizer(plan, _probe_texts(session), allow=recipe.allow_autotokenizer_mismatch)
+
+
+def _probe_texts(session: Session) -> list[str]:
+    return [*hard_texts(), *session.calibration_texts[:8]]
+
+
+def _plan(session: Session, **rows: Any) -> PatchPlan:
+    """Return what becomes of the checkpoint, with these rows."""
+    recipe, inputs = session.recipe, session.inputs
+    return PatchPlan(
+        checkpoint=inputs.checkpoint,
+        target=inputs.alignment.target,
+        untie=inputs.untied,
+        id_map=id_map(inputs.alignment),
+        chat_template=recipe.chat_template,
+        allow_nonfinite=recipe.allow_nonfinite,
+        **rows,
+    )
+
+
 def _write_checkpoint(
     session: Session, rows: PatchedRows, report: SurgeryReport, output: Path
 ) -> tuple[SurgeryReport, Path]:
     recipe, inputs = session.recipe, session.inputs
-    plan = PatchPlan(
-        checkpoint=inputs.checkpoint,
-        target=inputs.alignment.target,
+    plan = _plan(
+        session,
         input_rows=rows.input.rows,
         output_rows=rows.output.rows,
         output_bias=rows.output_bias,
         copied_input=rows.input.copied,
         copied_output=rows.output.copied,
-        untie=inputs.untied,
-        id_map=id_map(inputs.alignment),
-        chat_template=recipe.chat_template,
-        allow_nonfinite=recipe.allow_nonfinite,
         body=rows.body,
     )
     completed: list[SurgeryReport] = []
@@ -88,7 +125,7 @@ def _write_checkpoint(
         force=recipe.force,
         extra_files=extra_files,
         recipe_yaml=recipe.to_yaml(),
-        probe_texts=[*hard_texts(), *session.calibration_texts[:8]],
+        probe_texts=_probe_texts(session),
         allow_autotokenizer_mismatch=recipe.allow_autotokenizer_mismatch,
         check=reload_check(plan, patched_model(session, rows)) if runs else None,
         seed=recipe.seed,

@@ -21,7 +21,7 @@ from tokensurgeon.surgery.choose import Choice, choose
 from tokensurgeon.surgery.chosen_methods import Methods, check_settings, plan_methods
 from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.measure import evaluation_texts, measure, with_baselines
-from tokensurgeon.surgery.output import write_output
+from tokensurgeon.surgery.output import check_loads, write_output
 from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
@@ -104,6 +104,7 @@ def transplant(
     started = time.perf_counter()
     session = prepare(recipe, progress or no_progress)
     methods = plan_methods(session, initialiser)
+    check_loads(session)
     if dry_run:
         report = make_report(session, methods=methods.names, dry_run=estimate(session, methods))
         return SurgeryResult(report, None, session.alignment, None, None)
