@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tokensurgeon import InitContext, NewRows, Recipe, SideRows, compare, transplant
 from tokensurgeon.checkpoint import verify_manifest
-from tokensurgeon.errors import UsageError
+from tokensurgeon.errors import TokenizerError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.models.load import load_model
 from tokensurgeon.report import SurgeryReport
@@ -313,3 +314,25 @@ def test_untrained_blocks_are_no_anchors() -> None:
     hashes = row_hashes(rows)
     assert np.unique(hashes).size == 8999
     assert hashes[100] == hashes[8999]
+
+
+def test_a_tokenizer_that_would_be_read_otherwise_is_refused_before_the_work(
+    model_of: Checkpoints, tmp_path: Path
+) -> None:
+    target = shutil.copytree(model_of("qwen2"), tmp_path / "target")
+    stored = json.loads((target / "tokenizer.json").read_text())
+    regex = {**stored["pre_tokenizer"], "use_regex": False}
+    digits = {"type": "Digits", "individual_digits": True}
+    stored["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, regex]}
+    (target / "tokenizer.json").write_text(json.dumps(stored))
+    fields: dict[str, Any] = {
+        "source": str(model_of("qwen2")),
+        "tokenizer": str(target),
+        "dry_run": True,  # ends before any row is computed
+    }
+    output = tmp_path / "out"
+    with pytest.raises(TokenizerError, match="AutoTokenizer loads"):
+        transplant(**fields, output=str(output))
+    transplant(**fields, output=str(output), allow_autotokenizer_mismatch=True)
+    transplant(**fields)  # nothing is written, so nothing is asked
+    assert not output.exists()
