@@ -139,19 +139,24 @@ def test_what_is_fitted_to_grows_with_time() -> None:
     assert long.more(long.fit) > long.fit
 
 
-def test_a_gain_on_little_text_is_held_against_chance() -> None:
+def test_on_little_text_any_gain_counts_and_a_rise_elsewhere_only_beyond_chance() -> None:
     n_bytes, rng = np.full(40, 100), np.random.default_rng(0)
     hard = rng.normal(100, 20, size=40)
     start = BitsPerByte.of(hard, n_bytes)
     noise = rng.normal(0, 5, size=40)
-    chance = BitsPerByte.of(hard - 0.2 + noise - noise.mean(), n_bytes)
-    sure = BitsPerByte.of(hard - 0.2 + rng.normal(0, 0.1, size=40), n_bytes)
     whole, cut = Acceptance(lambda _: 0.0), Acceptance(lambda _: 0.0, cut=True)
-    assert start - chance >= whole.least_gain
-    assert start - sure >= whole.least_gain
-    assert [whole.wins(start, chance), whole.wins(start, sure)] == [True, True]
-    assert [cut.wins(start, chance), cut.wins(start, sure)] == [False, True]
-    assert not cut.wins(start, start)
+    little = BitsPerByte.of(hard - 0.02 + noise - noise.mean(), n_bytes)
+    assert 0 < start - little < whole.least_gain
+    assert [whole.wins(start, little), cut.wins(start, little)] == [False, True]
+    for acceptance in (whole, cut):
+        assert not acceptance.wins(start, start)
+        assert not acceptance.wins(little, start)
+    chance = BitsPerByte.of(hard + 0.2 + noise - noise.mean(), n_bytes)
+    sure = BitsPerByte.of(hard + 0.2 + rng.normal(0, 0.1, size=40), n_bytes)
+    assert min(chance - start, sure - start) > whole.most_rise
+    for after, allowed in ((chance, True), (sure, False)):
+        assert (after - start <= cut.allowed(start, after)) == allowed
+        assert not after - start <= whole.allowed(start, after)
 
 
 def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
