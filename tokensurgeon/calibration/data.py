@@ -6,6 +6,7 @@ the input rows stay, and how the chunks are encoded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -146,6 +147,18 @@ class CalibrationData:
             known = chunks, _positions(self.context.target, chunks)
             self._positions[id(chunks)] = known
         return known[1]
+
+    def part_of_fit(self, most_states: int) -> tuple[Chunk, ...]:
+        """Return the first chunks that stages are fitted to: about so many tokens, at least one."""
+        share = most_states / max(1, self.target_positions.n_states)
+        return self.texts.fit[: max(1, math.ceil(share * len(self.texts.fit)))]
+
+    @cached_property
+    def new_pieces(self) -> tuple[Ids, list[tuple[int, ...]]]:
+        """The new tokens that are written with source tokens, ascending, and these."""
+        context = self.context
+        new = np.isin(context.missing, self.new)
+        return context.missing[new], [p for p, n in zip(context.pieces, new, strict=True) if n]
 
     @cached_property
     def sizes(self) -> TextSizes:

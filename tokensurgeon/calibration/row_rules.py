@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.models.head import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,6 @@ MOST_ROUNDS = 20
 """Newton steps; five or six end at `CLOSE`."""
 CLOSE = 1e-5
 """Nats a token; a step that wins less is the last."""
-LOGITS_AT_ONCE = 1 << 24
-"""Logits of new tokens held in float32 at once, per mixture."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +70,20 @@ def fit_rule(data: RuleData, start: Float64, deviation: Float64) -> Float64:
     -------
     float64 (n_mixtures + n_features,)
     """
-    pull = np.diag(np.full(len(start), 1 / float(data.weights.sum())))
+    pull = 1 / float(data.weights.sum())
     best, step, lowest = np.zeros_like(start), np.zeros_like(start), np.inf  # in deviations
     for _ in range(MOST_ROUNDS):
         now = best + step
         loss, gradient, hessian = _moments(data, start + deviation * now)
-        loss += float(now @ pull @ now) / 2
+        loss += pull * float(now @ now) / 2
         if not loss < lowest:
             step = step / 2
             continue
         won, best, lowest = lowest - loss, now, loss
         if won < CLOSE:
             break
-        hessian = hessian * np.outer(deviation, deviation) + pull
-        step = -np.asarray(np.linalg.solve(hessian, deviation * gradient + pull @ now))
+        hessian = hessian * np.outer(deviation, deviation) + pull * np.eye(len(now))
+        step = -np.asarray(np.linalg.solve(hessian, deviation * gradient + pull * now))
     return start + deviation * best
 
 

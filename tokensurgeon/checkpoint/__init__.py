@@ -22,10 +22,10 @@ __all__ = [
     "PatchPlan",
     "Recheck",
     "WriteResult",
+    "check_tokenizer",
     "read_donor_rows",
     "recheck",
     "round_rows",
     "verify_manifest",
     "write_checkpoint",
-    "check_tokenizer",
 ]

@@ -106,9 +106,7 @@ def write_checkpoint(
     with staged(output, force=force) as folder:
         write_tensors(plan, folder)
         remapped = _write_configs(plan, folder)
-        files, notes = tokenizer_files(plan)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
+        notes = _write_tokenizer(plan, folder)
         source = plan.checkpoint.path
         for path in sorted(path for pattern in _COPIED for path in source.glob(pattern)):
             if path.is_file():
@@ -150,8 +148,7 @@ def check_tokenizer(plan: PatchPlan, probe_texts: Sequence[str], *, allow: bool)
     with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as name:
         folder = Path(name)
         _write_configs(plan, folder)
-        for file, data in tokenizer_files(plan)[0].items():
-            (folder / file).write_bytes(data)
+        _write_tokenizer(plan, folder)
         _differences(folder, plan, probe_texts, allow)
 
 
@@ -203,6 +200,14 @@ def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
         else:
             (folder / name).write_bytes(json_bytes(new))
     return remapped
+
+
+def _write_tokenizer(plan: PatchPlan, folder: Path) -> list[str]:
+    """Write the tokenizer's files; return warnings."""
+    files, warnings = tokenizer_files(plan)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return warnings
 
 
 def _write_extra(folder: Path, files: Extra) -> None:

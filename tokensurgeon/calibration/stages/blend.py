@@ -56,7 +56,7 @@ class Lean(Stage):
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield the new rows, and what is half of the way to them where they do not help."""
-        ids, pieces = _all_pieces(data)
+        ids, pieces = data.new_pieces
         several = np.array([len(row) > 1 for row in pieces], dtype=np.bool_)
         if not several.any():
             return "no gain: no new token is written with several pieces"
@@ -92,9 +92,8 @@ class Blend(Stage):
         """Yield the rows that the fitted rule writes."""
         if not data.model.plain_head:
             return "no gain: the model's logits are no plain product"
-        known, fit = _Known.of(data, matrices), data.texts.fit
-        share = MOST_TOKENS / max(1, data.target_positions.n_states)
-        states, tokens = data.before_tokens(matrices, fit[: math.ceil(share * len(fit))])
+        known = _Known.of(data, matrices)
+        states, tokens = data.before_tokens(matrices, data.part_of_fit(MOST_TOKENS))
         new = np.isin(tokens, known.ids)
         if not new.any():
             return "no gain: the text shows no new token"
@@ -119,13 +118,6 @@ class Blend(Stage):
         return Cost(few, passes=2, scored=6 * kept)
 
 
-def _all_pieces(data: CalibrationData) -> tuple[Ids, list[tuple[int, ...]]]:
-    """Return the new tokens that are written with pieces, and these."""
-    context = data.context
-    new = np.isin(context.missing, data.new)
-    return context.missing[new], [p for p, n in zip(context.pieces, new, strict=True) if n]
-
-
 @dataclass(frozen=True)
 class _Known:
     """What the rule knows of the new tokens that it writes.
@@ -141,7 +133,7 @@ class _Known:
     @classmethod
     def of(cls, data: CalibrationData, matrices: Matrices) -> _Known:
         """Read it off the rows as they are, and the source's."""
-        ids, pieces = _all_pieces(data)
+        ids, pieces = data.new_pieces
         ends = [np.array([row[end] for row in pieces], dtype=np.int64) for end in (0, -1)]
         rows = [matrices.output[ids], *(data.context.output_rows[end] for end in ends)]
         biases, source = [], data.context.output_bias

@@ -68,8 +68,7 @@ class Prior(Stage):
         n_token = np.bincount(seen.tokens, minlength=n_rows).astype(np.float64)
         n_first = np.bincount(seen.first, minlength=context.n_source).astype(np.float64)
         log_unigram = _log_unigram(data.source_positions.ids, context.n_source)
-        of_new = np.isin(context.missing, data.new)
-        pieces = [p for p, wanted in zip(context.pieces, of_new, strict=True) if wanted]
+        _, pieces = data.new_pieces
         first = np.array([p[0] for p in pieces], dtype=np.int64)
         rest = np.array([log_unigram[list(p[1:])].sum() for p in pieces])
         guess = np.exp(np.maximum(rest, np.log(MIN_SHARE)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tokensurgeon.arrays import Float32
@@ -11,7 +9,6 @@ from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
-from tokensurgeon.text.chunks import Chunk
 
 MOST_STATES = 1_000
 """That the mass is measured on: the share of new tokens in a text is not known better either."""
@@ -36,7 +33,7 @@ class Quiet(Stage):
         """Yield the whole shift, and half of it where that does not help."""
         if not len(data.new):
             return "no gain: there are no new rows"
-        chunks = _few(data)
+        chunks = data.part_of_fit(MOST_STATES)
         states, tokens = data.before_tokens(matrices, chunks)
         follow = np.isin(tokens, data.new)
         goal = max(float(follow.sum()), LEAST_SEEN) / max(1, len(tokens))
@@ -62,12 +59,6 @@ class Quiet(Stage):
         """A run over some of the text, again after each round where rows are tied, and the mass."""
         few = min(2 * MOST_STATES, sizes.fit)
         return Cost(MOST_ROUNDS * few, passes=2, scored=MOST_ROUNDS * few)
-
-
-def _few(data: CalibrationData) -> tuple[Chunk, ...]:
-    """Return as many chunks of the text as the mass is measured on."""
-    share = MOST_STATES / max(1, data.target_positions.n_states)
-    return data.texts.fit[: max(1, math.ceil(share * len(data.texts.fit)))]
 
 
 def _mass_of(data: CalibrationData, matrices: Matrices, states: Float32) -> float:

@@ -292,9 +292,8 @@ class _Student:
             logits = (few[part] @ rows.T).float()
             if self._bias is not None:
                 logits += self._bias
-            mass += (
-                shape_logits(logits, self.model.logit_scale, self.model.softcap).softmax(1).sum(0)
-            )
+            logits = shape_logits(logits, self.model.logit_scale, self.model.softcap)
+            mass += logits.softmax(1).sum(0)
         likely: Ids = mass.topk(min(LIKELY, len(mass))).indices.cpu().numpy()
         return likely
 
