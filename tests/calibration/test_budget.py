@@ -164,6 +164,9 @@ def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
     assert plan.room(100, later) == 50
     assert plan.room(300, later) == 220
     assert later[0].room(100, [plan]) == 40  # of which it needs 80: it is not begun
+    yielding = Plan("distil", 0, 0, own=60, yields=30)
+    assert later[0].room(100, [yielding]) == 70  # still less than the 80
+    assert later[0].room(120, [yielding]) == 80
     cheap, dear = Plan("shrunk", 10, 5), Plan("match", 300, 30)
     assert dear.room(100, [cheap, cheap]) == 90
     assert dear.room(32, [cheap, cheap]) == 30

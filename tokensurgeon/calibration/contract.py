@@ -108,6 +108,9 @@ class Stage(ABC):
         How many of the best candidates are tried on other text.
     bounded_by_start : bool
         Whether other text may cost what it cost before all stages, and not only before this one.
+    yields : float
+        Share of the time that it is given, as a training is, which stages before it may take to
+        begin; 0 where a user asked for so many minutes.
     fit_passes, validation_passes : int
         For `cost`: runs over the text that is fitted to, and to measure candidates; one where only
         output rows change, for final states are kept.
@@ -121,6 +124,7 @@ class Stage(ABC):
     parts: tuple[float, ...] = PARTS
     kept_candidates: int = 2
     bounded_by_start: bool = False
+    yields: float = 0.0
     fit_passes: int = 0
     validation_passes: int = 1
 

@@ -40,6 +40,10 @@ from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.encoding import encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
 
+MEAN_OVER = 2_000
+"""States over which the source's mean prediction is taken: it is to say which of its tokens are
+used, and the counts in the documents say that of the frequent ones."""
+
 
 @dataclass(frozen=True)
 class TextSizes:
@@ -129,6 +133,27 @@ class CalibrationData:
         implied = teacher.read(self.texts.fit)
         self.forward_tokens += teacher.n_tokens
         return implied
+
+    @cached_property
+    def source_mean(self) -> Float64:
+        """How likely the source finds each of its tokens at the mean position, float64 (n_source,).
+
+        Half of it is how often the token stands in the calibration documents, where there are any,
+        and half what the source predicts at some states of the text.
+        """
+        states = self.source_states()
+        states = np.ascontiguousarray(states[:: max(1, len(states) // MEAN_OVER)])
+        mean = self.source_head.expected_counts(states) / len(states)
+        counts = self.context.source_counts
+        if counts is None or not counts.sum():
+            return mean
+        return np.asarray((mean + counts[: len(mean)] / counts.sum()) / 2)
+
+    @cached_property
+    def parted_mass(self) -> float:
+        """Probability, at the mean position, of the source's tokens that the target parts."""
+        parted = [len(one) > 1 for one in self.spellings.spelled]
+        return float(self.source_mean[np.array(parted)].sum())
 
     @cached_property
     def source_positions(self) -> BytePositions:

@@ -27,12 +27,15 @@ class Plan:
         Of these, before the stage has anything to show.
     own : float
         Seconds that it was given, as a training is.
+    yields : float
+        Of these, what stages before it may take to begin.
     """
 
     stage: str
     work: float
     least: float
     own: float = 0.0
+    yields: float = 0.0
 
     @classmethod
     def of(cls, stage: Stage, data: CalibrationData) -> Plan:
@@ -49,7 +52,8 @@ class Plan:
                 Cost(passes=min(cost.passes, n)).work_seconds(pace, sizes)
                 for n in (1, stage.kept_candidates)
             )
-            return cls(stage.name, all_of_it, one, cost.seconds)
+            yields = stage.yields * cost.seconds
+            return cls(stage.name, all_of_it, one, cost.seconds, yields)
         least = stage.least(sizes).work_seconds(pace, sizes)
         return cls(stage.name, cost.work_seconds(pace, sizes), least)
 
@@ -62,13 +66,14 @@ class Plan:
         """Return the seconds of those left that the stage may take.
 
         Later ones are left what they need to begin, and the time that they were given. One that
-        only computes takes what it needs to begin itself in any case, but no given time; a training
-        keeps half of what is left.
+        only computes takes what it needs to begin itself in any case, but of given time only what
+        is yielded; a training keeps half of what is left.
         """
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
         if self.own:
             return max(left - begin - given, LEAST_TRAINING * left)
-        return max(left - begin - given, min(self.least, left - given))
+        firm = given - sum(plan.yields for plan in later)
+        return max(left - begin - given, min(self.least, left - firm))
 
     def training(self, room: float) -> float:
         """Return the seconds of its room that a training may train; the rest is for looking."""

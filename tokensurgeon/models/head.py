@@ -90,6 +90,13 @@ class OutputHead:
             sums[part] = self.logits(states[part]).logsumexp(1).cpu().numpy()
         return sums
 
+    def expected_counts(self, states: Float32) -> Float64:
+        """Return the sum over states of each token's probability, float64 (n_rows,)."""
+        total = np.zeros(len(self.rows))
+        for part in self.blocks(len(states)):
+            total += self.log_softmax(states[part]).exp_().sum(0).double().cpu().numpy()
+        return total
+
     def logits_of(self, states: Float32, tokens: Ids) -> Float64:
         """Return the final logit of one token at each state, float64 (n_states,)."""
         raw = np.einsum("ij,ij->i", states, self.rows[tokens]).astype(np.float64)

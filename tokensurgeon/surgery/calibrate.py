@@ -31,7 +31,7 @@ from tokensurgeon.surgery.session import Session
 LARGE = 50_000_000
 """Weights of a model from which the source teaches by default: of the models that figures are known
 of, the largest small one has 27 million and the smallest large one 135 million."""
-DISTIL_SHARE = 0.45
+DISTIL_SHARE = 0.5
 """Of the budget that `distil` is given: choice, the stages before it and the looks at the text
 take the rest."""
 DISTIL_OVERHEAD = 1.5e-3

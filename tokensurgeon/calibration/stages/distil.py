@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES
@@ -16,6 +19,10 @@ MOST_TOKENS = 300_000
 PASSES = 4
 """What a token costs, in tokens of a forward pass: the source's, the patched model's, the way back,
 and what the heads and the distributions take."""
+LEAST_PARTED = 0.02
+"""See `CalibrationData.parted_mass`; from which the lessons are on text full of such words."""
+PARTED_TIMES = 8
+"""Times that it is made from the text, with other words each time: more than there is time for."""
 RANK = 16
 """Of the body's update: a few million numbers in a model of 135M parameters."""
 SHARE_OF_BLOCKS = 0.25
@@ -36,6 +43,7 @@ class Distil(Stage):
 
     name = "distil"
     changes_shared = True
+    yields = 0.5
 
     def __init__(
         self, seconds: float = float("inf"), seed: int = 0, progress: Progress = no_progress
@@ -48,7 +56,7 @@ class Distil(Stage):
             return "no gain: the model's logits are no plain product"
         chunks, _, fits = fitting_chunks(
             data.context.target,
-            data.texts.documents,
+            _documents(data, self.seed),
             data.model.max_positions,
             longest=CHUNK_SIZES[0],
         )
@@ -78,3 +86,20 @@ class Distil(Stage):
     def cost(self, sizes: TextSizes) -> Cost:
         """The seconds, and one look at the text."""
         return Cost(passes=1, seconds=self.seconds)
+
+
+def _documents(data: CalibrationData, seed: int) -> Sequence[str]:
+    """Return what is read: the documents, or words that the target parts in their place."""
+    if data.parted_mass < LEAST_PARTED:
+        return data.texts.documents
+    return list(
+        parted_texts(
+            data.spellings,
+            data.source_head,
+            data.source_positions,
+            data.source_states(),
+            data.source_mean,
+            n=PARTED_TIMES,
+            seed=seed,
+        )
+    )

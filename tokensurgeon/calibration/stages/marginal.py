@@ -10,7 +10,6 @@ from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.regression import MOST_LOGITS, Follows, Regression
 from tokensurgeon.calibration.stages.rounds import RegressionStage
-from tokensurgeon.calibration.stages.states import expected_counts
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
 
@@ -73,7 +72,7 @@ def _active(
         return None
     counts = np.bincount(follows.tokens, follows.weights, minlength=n_rows)
     few = np.ascontiguousarray(states[:: max(1, len(states) // EXPECTED_ON)])
-    expected = expected_counts(data, matrices, few) * (len(states) / len(few))
+    expected = data.head(matrices).expected_counts(few) * (len(states) / len(few))
     return np.flatnonzero(counts + expected > LEAST_COUNT)
 
 

@@ -153,7 +153,8 @@ class Unigram(Stage):
         direction = even_direction(states)
         thinned = np.ascontiguousarray(states[:: max(1, len(states) // MOST_STATES)])
         for rounds in (1, 2, 3):
-            expected = expected_counts(data, matrices, thinned) * (len(states) / len(thinned))
+            expected = data.head(matrices).expected_counts(thinned)
+            expected *= len(states) / len(thinned)
             amounts = np.log((counts + PRIOR_COUNT) / (expected + PRIOR_COUNT))
             matrices = shifted(matrices, ids, amounts[ids], direction, data.model.logit_scale)
             if rounds != 2:
@@ -163,11 +164,3 @@ class Unigram(Stage):
     def cost(self, sizes: TextSizes) -> Cost:
         """A pass over the text, and its vocabulary scored at some states in each round."""
         return replace(super().cost(sizes), scored=3 * min(sizes.fit, MOST_STATES))
-
-
-def expected_counts(data: CalibrationData, matrices: Matrices, states: Float32) -> Float64:
-    """Return the sum over states of each token's probability, float64 (n_rows,)."""
-    total, head = np.zeros(len(matrices.output)), data.head(matrices)
-    for part in head.blocks(len(states)):
-        total += head.log_softmax(states[part]).exp_().sum(0).double().cpu().numpy()
-    return total

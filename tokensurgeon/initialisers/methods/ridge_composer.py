@@ -12,8 +12,9 @@ from tokensurgeon.initialisers.numerics.clip import longest_norm, shortened
 from tokensurgeon.initialisers.registry import initialiser
 from tokensurgeon.initialisers.sides import both_sides
 
-_FLOAT64 = 2.0
-"""Times as long as in float32."""
+_BESIDES = 3.0
+"""Times as long as its products alone, with the spelling, the features and the solves: 21 s against
+6 onto SmolLM2's tokens from Gemma's, 20 against 5 from SmolLM2's to Llama-3's."""
 
 
 @initialiser("ridge-composer")
@@ -75,10 +76,10 @@ class RidgeComposer:
         return both_sides(context, make)
 
     def operations(self, context: InitContext) -> float:
-        """Return the products of the features with themselves, in float64, on each side."""
+        """Return the products of the features with themselves and the rows, on each side."""
         from tokensurgeon.initialisers.numerics.composer import MOST_ROWS
 
         n = min(int(context.anchors.sum()), MOST_ROWS) * (1 + self.cuts)
         sides = 1 if context.tied or context.input_rows is context.output_rows else 2
         n_features = 3 * context.width
-        return _FLOAT64 * 2.0 * n * n_features**2 * sides
+        return _BESIDES * 2.0 * n * n_features * (n_features + context.width) * sides

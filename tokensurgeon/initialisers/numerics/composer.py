@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from tokensurgeon.arrays import Float32, Ids, Mask, blocks
@@ -141,7 +142,7 @@ class Features:
         chosen = [self._spellings[i] for i in index.tolist()]
         n_source = len(self._whitened)
         parts = [
-            np.asarray(piece_weights(chosen, n_source, weigh) @ self._whitened, np.float32)
+            _weighed(piece_weights(chosen, n_source, weigh), self._whitened)
             for weigh in (first_weights, mean_weights, last_weights)
         ]
         counts = np.array([min(len(row), LONGEST_COUNT) for row in chosen], dtype=np.int64)
@@ -157,8 +158,13 @@ class _BeyondTheMean:
 
     def __getitem__(self, index: Ids) -> Float32:
         chosen = [self._spellings[i] for i in index.tolist()]
-        pieces = piece_weights(chosen, len(self._rows)) @ self._rows
-        return np.asarray(self._rows[self._owners[index]] - pieces, dtype=np.float32)
+        pieces = _weighed(piece_weights(chosen, len(self._rows)), self._rows)
+        return np.asarray(self._rows[self._owners[index]] - pieces)
+
+
+def _weighed(weights: sp.csr_array, rows: Float32) -> Float32:
+    """Return weighted sums of rows, which are not copied: in float32, as they are."""
+    return np.asarray(weights.astype(np.float32) @ rows)
 
 
 def finite(rows: Float32) -> Float32:

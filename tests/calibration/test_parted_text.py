@@ -1,0 +1,70 @@
+"""Laws of text whose words are replaced by such as the target parts."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.calibration.conftest import pair_of
+from tokensurgeon.calibration import CalibrationData
+from tokensurgeon.calibration.stages import distil
+from tokensurgeon.calibration.teacher.parted_text import parted_texts
+
+
+@pytest.fixture(scope="module")
+def parting(tiny_source: Path, tiny_donor: Path, text_file: Path) -> CalibrationData:
+    """Calibration data of a target that parts tokens of its source."""
+    return pair_of(tiny_donor, tiny_source, text_file)[0]
+
+
+def test_where_nothing_is_parted_the_documents_are_read(same: CalibrationData) -> None:
+    assert same.parted_mass == 0
+    assert distil._documents(same, 0) is same.texts.documents
+
+
+def test_the_mean_of_the_source_is_a_distribution(parting: CalibrationData) -> None:
+    mean, counts = parting.source_mean, parting.context.source_counts
+    assert counts is not None
+    np.testing.assert_allclose(mean.sum(), 1, atol=1e-6)
+    assert (mean >= counts / counts.sum() / 2).all()
+    parted = [s for s, one in enumerate(parting.spellings.spelled) if len(one) > 1]
+    np.testing.assert_allclose(parting.parted_mass, mean[parted].sum())
+
+
+def test_words_are_replaced_by_such_as_the_target_parts(parting: CalibrationData) -> None:
+    def read(seed: int) -> list[str]:
+        return list(
+            parted_texts(
+                parting.spellings,
+                parting.source_head,
+                parting.source_positions,
+                parting.source_states(),
+                parting.source_mean,
+                n=2,
+                seed=seed,
+            )
+        )
+
+    texts, source = read(0), parting.context.source
+    assert texts == read(0) != read(1)
+    assert len(texts) == 2 * len(parting.texts.fit)
+    parted = {s for s, one in enumerate(parting.spellings.spelled) if len(one) > 1}
+
+    def share(some: list[str]) -> float:
+        ids = list(itertools.chain(*(one.ids for one in source.encode_many(some))))
+        return float(np.mean([i in parted for i in ids]))
+
+    plain = [chunk.text for chunk in parting.texts.fit]
+    assert share(texts) > share(plain) + 0.02
+    same_length = [
+        (one, two)
+        for one, two in zip(plain, texts, strict=False)
+        if len(one.split(" ")) == len(two.split(" "))
+    ]
+    assert same_length
+    for one, two in same_length:  # every other word, and all between them, stays
+        kept = sum(a == b for a, b in zip(one.split(" "), two.split(" "), strict=True))
+        assert kept >= len(one.split(" ")) // 2 - 1
