@@ -11,7 +11,9 @@ import pytest
 from tests.calibration.conftest import pair_of
 from tokensurgeon.calibration import CalibrationData
 from tokensurgeon.calibration.stages import distil
+from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
+from tokensurgeon.calibration.training.distillation import CHUNKS_PER_STEP, _batches
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +22,23 @@ def parting(tiny_source: Path, tiny_donor: Path, text_file: Path) -> Calibration
     return pair_of(tiny_donor, tiny_source, text_file)[0]
 
 
-def test_where_nothing_is_parted_the_documents_are_read(same: CalibrationData) -> None:
+def test_where_nothing_is_parted_no_word_is_replaced(
+    same: CalibrationData, parting: CalibrationData
+) -> None:
     assert same.parted_mass == 0
-    assert distil._documents(same, 0) is same.texts.documents
+    assert distil._parted(same, 0) == []
+    assert distil._parted(parting, 0)
+
+
+def test_each_step_reads_ordinary_text_beside(parting: CalibrationData) -> None:
+    teacher = Teacher(parting.model, parting.spellings)
+    few, many = parting.texts.fit[:2], parting.texts.fit[2:]
+    batches = list(_batches(teacher, many, few, 0))
+    assert len(batches) == len(many)
+    assert sorted(id(one) for one, _ in batches) == sorted(map(id, many))
+    assert {id(one) for _, one in batches} == set(map(id, few))
+    plain = list(_batches(teacher, many, (), 0))
+    assert [len(batch) for batch in plain[:-1]] == [CHUNKS_PER_STEP] * (len(plain) - 1)
 
 
 def test_the_mean_of_the_source_is_a_distribution(parting: CalibrationData) -> None:

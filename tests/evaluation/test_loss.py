@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokensurgeon.evaluation import (
     score,
     scoring,
 )
+from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.text.chunks import chunk_documents
 from tokensurgeon.text.encoding import encode_chunks, prefix_of
 from tokensurgeon.vocabulary import vocabulary_from_tokenizer
@@ -50,6 +52,21 @@ def test_a_uniform_model_costs_log2_of_its_rows_per_token(source, texts):
     expected = math.log2(source.vocabulary.n_rows) * result.n_tokens / result.n_bytes
     assert result.bits_per_byte == pytest.approx(expected, rel=1e-6)
     assert result.perplexity == pytest.approx(source.vocabulary.n_rows, rel=1e-5)
+
+
+def test_a_model_under_two_names_is_measured_once(source, other, texts, monkeypatch):
+    measured, result = [], MeasuredSource.result
+
+    def counted(self, entry):
+        measured.append(entry.name)
+        return result(self, entry)
+
+    monkeypatch.setattr(MeasuredSource, "result", counted)
+    again = dataclasses.replace(other, name="again")
+    _, first, second, third = evaluate([source, other, again, without_roles(other)], texts).entries
+    assert measured == ["other", "other without BOS"]
+    assert dataclasses.replace(second, name="other") == first
+    assert third.bits_per_byte != first.bits_per_byte
 
 
 def test_one_uniform_byte_model_costs_eight_bits_under_every_tokenizer(source, other, texts):

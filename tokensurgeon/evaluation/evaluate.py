@@ -42,7 +42,8 @@ def evaluate(
     Parameters
     ----------
     entries : sequence of Entry
-        The first is the source: differences and perplexity ratios are against it.
+        The first is the source: differences and perplexity ratios are against it. A model that is
+        there under two names is measured once.
     texts : sequence of str
         Documents.
     max_bytes : int or None
@@ -77,7 +78,11 @@ def evaluate(
         kind=kind_of_all([entry.model.kind for entry in entries]),
     )
     source = MeasuredSource(protocol, entries[0], progress, lend=len(entries) > 1)
-    results = [source.own_result(), *map(source.result, entries[1:])]
+    results = [source.own_result()]
+    for i, entry in enumerate(entries[1:], 1):
+        twin = next((j for j in range(1, i) if _same(entries[j], entry)), None)
+        result = source.result(entry) if twin is None else replace(results[twin], name=entry.name)
+        results.append(result)
     for i, entry in enumerate(entries if generate else ()):
         if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
             raise EvaluationError(
@@ -88,6 +93,10 @@ def evaluate(
         )
         results[i] = replace(results[i], generation=generation)
     return protocol.table(results)
+
+
+def _same(one: Entry, two: Entry) -> bool:
+    return one.model is two.model and one.vocabulary is two.vocabulary
 
 
 def evaluate_checkpoint(

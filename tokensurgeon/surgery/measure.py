@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from tokensurgeon.arrays import Float32
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UsageError
@@ -109,13 +112,18 @@ def with_baselines(session: Session, rows: PatchedRows) -> list[tuple[str, Patch
 def measure(
     session: Session, patched: Sequence[tuple[str, PatchedRows]], texts: Sequence[str]
 ) -> Evaluation:
-    """Evaluate the source and each of the patched models on the same chunks."""
+    """Evaluate the source and each of the patched models on the same chunks.
+
+    Rows that are equal are measured once, as those of a mean of pieces are, tied or not.
+    """
     alignment = session.alignment
     entries = [Entry("source", session.model, alignment.source)]
+    models: list[tuple[PatchedRows, LanguageModel]] = []
     for name, rows in patched:
-        entries.append(
-            Entry(name, patched_model(session, rows), alignment.target, alignment=alignment)
-        )
+        model = next((model for other, model in models if _equal(rows, other)), None)
+        model = model or patched_model(session, rows)
+        models.append((rows, model))
+        entries.append(Entry(name, model, alignment.target, alignment=alignment))
     with session.timings.timed("evaluate"):
         return evaluate(
             entries,
@@ -124,3 +132,19 @@ def measure(
             seed=session.recipe.seed,
             progress=session.progress,
         )
+
+
+def _equal(one: PatchedRows, two: PatchedRows) -> bool:
+    """Whether two patches make the same model."""
+
+    def same(rows: Float32 | None, others: Float32 | None) -> bool:
+        if rows is None or others is None:
+            return rows is others
+        return np.array_equal(rows, others)
+
+    return (
+        one.body is two.body
+        and same(one.input.rows, two.input.rows)
+        and same(one.output.rows, two.output.rows)
+        and same(one.output_bias, two.output_bias)
+    )

@@ -42,9 +42,7 @@ OF_LARGE = ("quiet", "lean", "blend", "distil", "refit")
 """Tried by default on a large model: one pass over the text is dear there, and the source teaches
 more in it than the others win. On SmolLM2-135M and Gemma-3-270M the ten older stages won 0.003 and
 0.018 bits per byte together; `marginal` won 0.002 at best, in time in which `distil` wins more."""
-OF_SMALL = tuple(
-    name for name in STAGES if name == "refit" or name not in (*OF_LARGE, "marginal")
-)
+OF_SMALL = tuple(name for name in STAGES if name == "refit" or name not in (*OF_LARGE, "marginal"))
 """Tried by default on a small model, where each of them takes a second."""
 
 OLDER_NAMES = {"stand-in": "context-rows"}

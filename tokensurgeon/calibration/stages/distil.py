@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
@@ -11,7 +12,7 @@ from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.chunks import CHUNK_SIZES
+from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk
 from tokensurgeon.text.encoding import fitting_chunks
 
 MOST_TOKENS = 300_000
@@ -54,21 +55,16 @@ class Distil(Stage):
         """Yield where the training led."""
         if not data.model.plain_head:
             return "no gain: the model's logits are no plain product"
-        chunks, _, fits = fitting_chunks(
-            data.context.target,
-            _documents(data, self.seed),
-            data.model.max_positions,
-            longest=CHUNK_SIZES[0],
-        )
-        usable = [chunk for chunk, fit in zip(chunks, fits.tolist(), strict=True) if fit]
+        ordinary, parted = _usable(data, data.texts.documents), _parted(data, self.seed)
         blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
         teacher = Teacher(data.fast, data.spellings)
         done = distil(
             data.fast,
             teacher,
-            usable,
+            parted or ordinary,
             matrices,
             data.new_and_shared,
+            beside=ordinary if parted else (),
             clock=data.clock.within(self.seconds),
             max_tokens=MOST_TOKENS,
             low_rank=(RANK, blocks, blocks) if data.body_weights else None,
@@ -88,18 +84,25 @@ class Distil(Stage):
         return Cost(passes=1, seconds=self.seconds)
 
 
-def _documents(data: CalibrationData, seed: int) -> Sequence[str]:
-    """Return what is read: the documents, or words that the target parts in their place."""
-    if data.parted_mass < LEAST_PARTED:
-        return data.texts.documents
-    return list(
-        parted_texts(
-            data.spellings,
-            data.source_head,
-            data.source_positions,
-            data.source_states(),
-            data.source_mean,
-            n=PARTED_TIMES,
-            seed=seed,
-        )
+def _usable(data: CalibrationData, documents: Sequence[str]) -> list[Chunk]:
+    """Return chunks of documents that fit the model."""
+    chunks, _, fits = fitting_chunks(
+        data.context.target, documents, data.model.max_positions, longest=CHUNK_SIZES[0]
     )
+    return list(itertools.compress(chunks, fits.tolist()))
+
+
+def _parted(data: CalibrationData, seed: int) -> list[Chunk]:
+    """Return chunks whose words are replaced by such as the target parts; none where few are."""
+    if data.parted_mass < LEAST_PARTED:
+        return []
+    texts = parted_texts(
+        data.spellings,
+        data.source_head,
+        data.source_positions,
+        data.source_states(),
+        data.source_mean,
+        n=PARTED_TIMES,
+        seed=seed,
+    )
+    return _usable(data, list(texts))

@@ -75,6 +75,7 @@ def distil(
     matrices: Matrices,
     ids: Ids,
     *,
+    beside: Sequence[Chunk] = (),
     clock: Clock,
     max_tokens: int | None = None,
     low_rank: tuple[int, int, int] | None = None,
@@ -95,6 +96,8 @@ def distil(
         The rows to start from; not changed.
     ids : int64
         Rows that may change.
+    beside : sequence of Chunk
+        Ordinary text where `chunks` are none: each step reads one of these too.
     clock : Clock
         Ends the training; rates fall to zero until then.
     max_tokens : int, optional
@@ -111,7 +114,7 @@ def distil(
     losses: list[float] = []
     n_tokens, seconds = 0, max(clock.left(), 1e-9)
     try:
-        for batch in _batches(teacher, chunks, seed):
+        for batch in _batches(teacher, chunks, beside, seed):
             done = 1 - clock.left() / seconds if np.isfinite(seconds) else 0.0
             if max_tokens is not None:
                 done = max(done, n_tokens / max_tokens if max_tokens else 1.0)
@@ -128,8 +131,24 @@ def distil(
     return Distilled(student.result(), len(losses), n_tokens, tuple(losses))
 
 
-def _batches(teacher: Teacher, chunks: Sequence[Chunk], seed: int) -> Iterator[list[Chunk]]:
-    """Yield chunks in an order in which those with many tokens cut differently tend to come first.
+def _batches(
+    teacher: Teacher, chunks: Sequence[Chunk], beside: Sequence[Chunk], seed: int
+) -> Iterator[list[Chunk]]:
+    """Yield batches of chunks, of which one is ordinary text where that is given besides.
+
+    Ordinary text is gone through again and again.
+    """
+    ordered = _ordered(teacher, chunks, seed)
+    if not beside:
+        yield from (ordered[part] for part in blocks(len(ordered), CHUNKS_PER_STEP))
+        return
+    ordinary = _ordered(teacher, beside, seed)
+    for number, part in enumerate(blocks(len(ordered), CHUNKS_PER_STEP - 1)):
+        yield [*ordered[part], ordinary[number % len(ordinary)]]
+
+
+def _ordered(teacher: Teacher, chunks: Sequence[Chunk], seed: int) -> list[Chunk]:
+    """Return chunks in an order in which those with many tokens cut differently tend to come first.
 
     A random order in which a chunk with twice the share is twice as likely to be next.
     """
@@ -143,9 +162,7 @@ def _batches(teacher: Teacher, chunks: Sequence[Chunk], seed: int) -> Iterator[l
         differ = len(ends[0] ^ ends[1])
         shares.append((1 + differ) / max(1, len(ends[0] | ends[1])))
     draws = np.random.default_rng(seed).exponential(size=len(chunks)) / np.maximum(shares, 1e-9)
-    order = np.argsort(draws, kind="stable").tolist()
-    for start in range(0, len(order), CHUNKS_PER_STEP):
-        yield [chunks[i] for i in order[start : start + CHUNKS_PER_STEP]]
+    return [chunks[i] for i in np.argsort(draws, kind="stable").tolist()]
 
 
 class _Student:
