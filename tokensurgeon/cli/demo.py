@@ -14,6 +14,9 @@ from tokensurgeon.cli import console
 BASELINES = ("omp-published", "subword-mean", "mean")
 """Plain methods, beside the one that is chosen."""
 
+BUDGET = 0.5
+"""Minutes of choice and calibration: with reading and measuring, a minute on two cores."""
+
 MAX_BYTES = 60_000
 """Of evaluation text: enough for a stable order, in under a minute on two cores."""
 
@@ -49,6 +52,7 @@ def command(output: str | None, force: bool, as_json: bool) -> None:
                 evaluation=(str(data / "text" / "evaluation.jsonl"),),
                 max_bytes=MAX_BYTES,
             ),
+            budget=BUDGET,
             baselines=BASELINES,
             force=force,
         )

@@ -121,7 +121,8 @@ def measure(
     models: list[tuple[PatchedRows, LanguageModel]] = []
     for name, rows in patched:
         model = next((model for other, model in models if _equal(rows, other)), None)
-        model = model or patched_model(session, rows)
+        if model is None:
+            model = patched_model(session, rows)
         models.append((rows, model))
         entries.append(Entry(name, model, alignment.target, alignment=alignment))
     with session.timings.timed("evaluate"):

@@ -97,7 +97,7 @@ def distil(
     ids : int64
         Rows that may change.
     beside : sequence of Chunk
-        Ordinary text where `chunks` are none: each step reads one of these too.
+        Ordinary text, where `chunks` are not: each step reads one of these too.
     clock : Clock
         Ends the training; rates fall to zero until then.
     max_tokens : int, optional
