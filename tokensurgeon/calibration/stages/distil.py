@@ -80,8 +80,8 @@ class Distil(Stage):
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
-        """The seconds, and one look at the text."""
-        return Cost(passes=1, seconds=self.seconds)
+        """The seconds, of which the source's run over the text is a part, and one look at it."""
+        return Cost(sizes.fit, passes=1, seconds=self.seconds)
 
 
 def _usable(data: CalibrationData, documents: Sequence[str]) -> list[Chunk]:

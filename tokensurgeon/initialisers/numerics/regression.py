@@ -88,7 +88,7 @@ def fit_ridge(
     generator : numpy.random.Generator
         Chooses the groups to hold out.
     work : Work
-        Sums and solves are in float64, on CPU where the device has none.
+        Products and solves run in float64, on CPU where the device has none.
     """
     where = torch.device("cpu" if work.device.startswith("mps") else work.device)
     groups = np.arange(n) if groups is None else groups
@@ -140,23 +140,18 @@ class _Moments:
         """Add the examples of these numbers."""
         for block in blocks(max(1, len(index)), _BLOCK):
             part = index[block]
-            x, *ys = (
-                torch.from_numpy(np.asarray(array)).to(self._device)
-                for array in (features(part), *(rows[part] for rows in targets))
-            )
+            x, *ys = self.exact(features(part), *(rows[part] for rows in targets))
             if self._xx is None:
                 d = x.shape[1]
                 self._xx = torch.zeros(d, d, dtype=torch.float64, device=self._device)
                 self._x = torch.zeros(d, dtype=torch.float64, device=self._device)
                 self._xy = [self._xx.new_zeros(d, y.shape[1]) for y in ys]
                 self._y = [self._xx.new_zeros(y.shape[1]) for y in ys]
-            # Products of a block in what the examples are stored in, which takes half of the time
-            # that float64 does where that is float32; the blocks are summed in float64.
-            self._xx += x.T @ x
-            self._x += x.sum(dim=0, dtype=torch.float64)
+            self._xx.addmm_(x.T, x)
+            self._x += x.sum(dim=0)
             for i, y in enumerate(ys):
-                self._xy[i] += x.T @ y
-                self._y[i] += y.sum(dim=0, dtype=torch.float64)
+                self._xy[i].addmm_(x.T, y)
+                self._y[i] += y.sum(dim=0)
             self._n += len(part)
             self._progress(min(block.stop, len(index)), len(index))
 
