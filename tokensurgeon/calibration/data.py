@@ -152,8 +152,7 @@ class CalibrationData:
     @cached_property
     def parted_mass(self) -> float:
         """Probability, at the mean position, of the source's tokens that the target parts."""
-        parted = [len(one) > 1 for one in self.spellings.spelled]
-        return float(self.source_mean[np.array(parted)].sum())
+        return float(self.source_mean[self.spellings.parted].sum())
 
     @cached_property
     def source_positions(self) -> BytePositions:

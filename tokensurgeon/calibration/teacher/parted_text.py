@@ -57,11 +57,10 @@ def parted_texts(
     likely = np.sort(np.argsort(-mean, kind="stable")[:MOST_LIKELY])
     word = np.array([_is_word(one) for one in data], dtype=np.bool_)
     spaced = np.array([(one or b"")[:1] == b" " for one in data], dtype=np.bool_)
-    parted = np.array([len(one) > 1 for one in spellings.spelled], dtype=np.bool_)
     ids, chunk = positions.ids, np.cumsum(np.r_[0, positions.starts[1:] != positions.ends[:-1]])
     ends = np.r_[~word[ids[1:]] | spaced[ids[1:]] | (chunk[1:] != chunk[:-1]), True]
-    places = np.flatnonzero((positions.before >= 0) & word[ids] & ends & ~parted[ids])
-    may = word & parted
+    places = np.flatnonzero((positions.before >= 0) & word[ids] & ends & ~spellings.parted[ids])
+    may = word & spellings.parted
     drawn = _drawn(head, states[positions.before[places]], likely, may, spaced, ids[places], n, rng)
     for other in drawn:
         text, last = ids.copy(), -2

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tokensurgeon.arrays import Ids
+from tokensurgeon.arrays import Ids, Mask
 from tokensurgeon.vocabulary import Vocabulary
 
 Spelling = tuple[int, ...]
@@ -54,6 +54,11 @@ class Spellings:
         if known is None:
             known = self._runs[tokens] = _spelled(self.target, self.source.bytes_of(tokens))
         return known
+
+    @cached_property
+    def parted(self) -> Mask:
+        """Which source tokens the target has no one token for, but several, bool (n_source,)."""
+        return np.array([len(one) > 1 for one in self.spelled], dtype=np.bool_)
 
     @cached_property
     def group(self) -> Ids:
