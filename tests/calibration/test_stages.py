@@ -31,7 +31,7 @@ from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
 from tokensurgeon.calibration.calibration_texts import TextBounds, generate_texts, split_texts
 from tokensurgeon.calibration.contract import Candidates
-from tokensurgeon.calibration.stages import OF_LARGE, OF_SMALL
+from tokensurgeon.calibration.stages import BY_NAME, OF_LARGE, OF_SMALL
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
 from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
@@ -287,7 +287,7 @@ def test_the_size_of_the_model_decides_over_the_stages(large: bool, names: tuple
     tied = find_stages(None, tied=True, large=large)
     assert tied
     assert not any(stage.needs_two_matrices for stage in tied)
-    assert set(OF_SMALL) | set(OF_LARGE) | {"marginal"} == set(STAGES)
+    assert set(OF_SMALL) | set(OF_LARGE) | set(BY_NAME) == set(STAGES)
 
 
 def test_a_stage_has_its_older_name_too() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from tokensurgeon.arrays import ITEM_BYTES, Float32
 from tokensurgeon.calibration import Calibrated, Stage, calibrate, find_stages
 from tokensurgeon.calibration.calibration_texts import GENERATED
-from tokensurgeon.calibration.stages.distil import PASSES, Distil
 from tokensurgeon.calibration.stages.draft import Draft
+from tokensurgeon.calibration.stages.taught import PASSES, Taught
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.calibration.text_sizes import BYTES_PER_TOKEN
 from tokensurgeon.checkpoint import Checkpoint, round_rows
@@ -31,9 +31,9 @@ from tokensurgeon.surgery.session import Session
 LARGE = 50_000_000
 """Weights of a model from which the source teaches by default: of the models that figures are known
 of, the largest small one has 27 million and the smallest large one 135 million."""
-DISTIL_SHARE = 0.5
-"""Of the budget that `distil` is given: choice, the stages before it and the looks at the text
-take the rest."""
+TAUGHT_SHARE = 0.5
+"""Of the budget that stages which the source teaches are given, all together: choice, the stages
+before them and the looks at the text take the rest."""
 DISTIL_OVERHEAD = 1.5e-3
 """Seconds a token that working out the distributions takes besides, measured on two cores."""
 DRAFT_SECONDS = 15
@@ -173,12 +173,12 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     checkpoint, recipe = session.inputs.checkpoint, session.recipe
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
-    for stage in stages:
-        if isinstance(stage, Distil):
-            n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
-            takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
-            stage.seconds = min(DISTIL_SHARE * 60 * recipe.budget, takes)
-            stage.seed, stage.progress = recipe.seed, session.progress
+    taught = [stage for stage in stages if isinstance(stage, Taught)]
+    for stage in taught:
+        n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
+        takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
+        stage.seconds = min(TAUGHT_SHARE * 60 * recipe.budget / len(taught), takes)
+        stage.seed, stage.progress = recipe.seed, session.progress
     return stages
 
 

@@ -13,6 +13,7 @@ from tokensurgeon.calibration.stages.blend import Blend, Lean
 from tokensurgeon.calibration.stages.context_rows import ContextRows
 from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.marginal import Marginal
+from tokensurgeon.calibration.stages.matched import AttentionInfluence, TokenDistillation
 from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
 from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.refit import Refit
@@ -33,6 +34,8 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "unigram": Unigram,
     "unigram-shared": partial(Unigram, shared=True),
     "marginal": Marginal,
+    "token-distillation": TokenDistillation,
+    "attention-influence": AttentionInfluence,
     "distil": Distil,
     "refit": Refit,
 }
@@ -42,7 +45,9 @@ OF_LARGE = ("quiet", "lean", "blend", "distil", "refit")
 """Tried by default on a large model: one pass over the text is dear there, and the source teaches
 more in it than the others win. On SmolLM2-135M and Gemma-3-270M the ten older stages won 0.003 and
 0.018 bits per byte together; `marginal` won 0.002 at best, in time in which `distil` wins more."""
-OF_SMALL = tuple(name for name in STAGES if name == "refit" or name not in (*OF_LARGE, "marginal"))
+BY_NAME = ("marginal", "token-distillation", "attention-influence")
+"""Never tried unless they are named."""
+OF_SMALL = tuple(name for name in STAGES if name == "refit" or name not in (*OF_LARGE, *BY_NAME))
 """Tried by default on a small model, where each of them takes a second."""
 
 OLDER_NAMES = {"stand-in": "context-rows"}

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
-from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
-from tokensurgeon.calibration.data import CalibrationData, TextSizes
+from tokensurgeon.calibration.contract import Candidate, Candidates
+from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught, usable_chunks
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.distillation import distil
-from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk
-from tokensurgeon.text.encoding import fitting_chunks
+from tokensurgeon.text.chunks import Chunk
 
-MOST_TOKENS = 300_000
-"""Read at most; on two cores a model of 135M parameters reads a third of it in ten minutes."""
-PASSES = 4
-"""What a token costs, in tokens of a forward pass: the source's, the patched model's, the way back,
-and what the heads and the distributions take."""
 LEAST_PARTED = 0.02
 """See `CalibrationData.parted_mass`; from which the lessons are on text full of such words."""
 PARTED_TIMES = 8
@@ -31,7 +22,7 @@ SHARE_OF_BLOCKS = 0.25
 other tokens enters, and where the next token is formed."""
 
 
-class Distil(Stage):
+class Distil(Taught):
     """Train new and shared rows on the source's implied distributions; no label plays a part.
 
     Parameters
@@ -44,18 +35,12 @@ class Distil(Stage):
 
     name = "distil"
     changes_shared = True
-    yields = 0.5
-
-    def __init__(
-        self, seconds: float = float("inf"), seed: int = 0, progress: Progress = no_progress
-    ) -> None:
-        self.seconds, self.seed, self.progress = seconds, seed, progress
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield where the training led."""
         if not data.model.plain_head:
             return "no gain: the model's logits are no plain product"
-        ordinary, parted = _usable(data, data.texts.documents), _parted(data, self.seed)
+        ordinary, parted = usable_chunks(data, data.texts.documents), _parted(data, self.seed)
         blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
         teacher = Teacher(data.fast, data.spellings)
         done = distil(
@@ -75,21 +60,9 @@ class Distil(Stage):
         data.forward_tokens += done.n_tokens + teacher.n_tokens
         data.gradient_steps += done.n_steps
         if not done.n_steps:
-            return "no gain: no time, or no text, for a step"
+            return NO_STEP
         yield Candidate.of({"tokens": done.n_tokens, "steps": done.n_steps}, done.matrices)
         return None
-
-    def cost(self, sizes: TextSizes) -> Cost:
-        """The seconds, of which the source's run over the text is a part, and one look at it."""
-        return Cost(sizes.fit, passes=1, seconds=self.seconds)
-
-
-def _usable(data: CalibrationData, documents: Sequence[str]) -> list[Chunk]:
-    """Return chunks of documents that fit the model."""
-    chunks, _, fits = fitting_chunks(
-        data.context.target, documents, data.model.max_positions, longest=CHUNK_SIZES[0]
-    )
-    return list(itertools.compress(chunks, fits.tolist()))
 
 
 def _parted(data: CalibrationData, seed: int) -> list[Chunk]:
@@ -105,4 +78,4 @@ def _parted(data: CalibrationData, seed: int) -> list[Chunk]:
         n=PARTED_TIMES,
         seed=seed,
     )
-    return _usable(data, list(texts))
+    return usable_chunks(data, list(texts))

@@ -19,7 +19,7 @@ from tokensurgeon.calibration.teacher.cells import CellGradients, SampledRows, c
 from tokensurgeon.calibration.teacher.lessons import Lesson, Teacher
 from tokensurgeon.calibration.training.batches import padded
 from tokensurgeon.calibration.training.low_rank import LowRank
-from tokensurgeon.calibration.training.steps import RowAdam
+from tokensurgeon.calibration.training.steps import RowAdam, rows_of_gradient
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, shape_logits
@@ -231,7 +231,7 @@ class _Student:
                 )
                 flat = states[torch.from_numpy(real).to(self._device)]
                 ids, found = self._backward(flat, lesson)
-            to_input = _rows_of(self._inner.weight.grad)
+            to_input = rows_of_gradient(self._inner.weight.grad)
         finally:
             self._inner.weight.requires_grad_(False)
             self._inner.weight.grad = None
@@ -333,12 +333,6 @@ class _Student:
         """Take the hooks off the model."""
         if self._low_rank is not None:
             self._low_rank.detach()
-
-
-def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ids of a sparse gradient, and their rows in float32."""
-    gradient = gradient.coalesce()
-    return gradient.indices()[0], gradient.values().float()
 
 
 def _summed(

@@ -19,6 +19,12 @@ BIAS_SCALE = 1.0
 """What the learning rate of an output bias is relative to, in nats."""
 
 
+def rows_of_gradient(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids of a sparse gradient, and their rows in float32."""
+    gradient = gradient.coalesce()
+    return gradient.indices()[0], gradient.values().float()
+
+
 class RowAdam:
     """Adam on the rows of a matrix; rows that a step does not name keep still, state and all.
 
