@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 CHUNKS_PER_STEP = 2
 """Of up to 1,024 bytes. Steps of one chunk end worse, at any rate that was tried."""
-RATE_BY_WIDTH, HIGHEST_RATE = 5.0, 0.1
+RATE_BY_WIDTH, HIGHEST_RATE = 2.5, 0.1
 """The rate is the first over the width, at most the second, in units of the rows' root mean square.
-On SmolLM2-135M (width 576) and Llama-3's tokens after `blend`: at 5, 77 steps win 0.025 bits per
-byte on held-out articles and lose 0.002 on text that the source wrote; at 12, 56 steps win 0.014,
-and 130 lose 0.011 there. At 30, 153 steps lose 0.031 there, at 90 the selection text loses 0.06."""
+On SmolLM2-135M (width 576) and Llama-3's tokens after `blend`, in 120 seconds: at 2.5, 53 steps win
+0.025 bits per byte on held-out articles and 0.001 on text that the source wrote; at 5, 58 steps win
+the same and lose 0.002 there, 111 lose 0.013; at 12, 130 lose 0.011, at 30, 153 lose 0.031, and at
+90 the selection text loses 0.06."""
 BODY_RATE = 1e-3
 """Of the factors of a low-rank update, usual for adapters of that kind."""
 WARM_UP_STEPS = 10
