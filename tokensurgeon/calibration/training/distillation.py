@@ -79,6 +79,7 @@ def distil(
     beside: Sequence[Chunk] = (),
     clock: Clock,
     max_tokens: int | None = None,
+    rate_by_width: float = RATE_BY_WIDTH,
     low_rank: tuple[int, int, int] | None = None,
     allowed: frozenset[str] = frozenset(),
     seed: int = 0,
@@ -103,6 +104,8 @@ def distil(
         Ends the training; rates fall to zero until then.
     max_tokens : int, optional
         Ends it too. Where this binds, and not the clock, the same seed gives the same rows.
+    rate_by_width : float
+        Of the rows; in units of their root mean square, the rate is this over the width.
     low_rank : (rank, first, last), optional
         Trains a low-rank update of that many first and last blocks too.
     allowed : frozenset of str
@@ -111,7 +114,7 @@ def distil(
         Of the order of chunks, and of the rows that are scored.
     progress : callable(done, total, what)
     """
-    student = _Student(model, matrices, ids, teacher, seed, low_rank, allowed)
+    student = _Student(model, matrices, ids, teacher, seed, rate_by_width, low_rank, allowed)
     losses: list[float] = []
     n_tokens, seconds = 0, max(clock.left(), 1e-9)
     try:
@@ -176,6 +179,7 @@ class _Student:
         ids: Ids,
         teacher: Teacher,
         seed: int,
+        rate_by_width: float,
         low_rank: tuple[int, int, int] | None,
         allowed: frozenset[str],
     ) -> None:
@@ -204,7 +208,7 @@ class _Student:
         self._may_change[ids] = True
         self._group, self._rng = teacher.spellings.group, np.random.default_rng(seed)
         self._likely: Ids = np.zeros(0, dtype=np.int64)
-        self._n_steps, self._rate = 0, min(RATE_BY_WIDTH / model.width, HIGHEST_RATE)
+        self._n_steps, self._rate = 0, min(rate_by_width / model.width, HIGHEST_RATE)
         self._low_rank = None
         if low_rank is not None:
             rank, first, last = low_rank
