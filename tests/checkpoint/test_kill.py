@@ -18,9 +18,9 @@ import pytest
 
 from tests.world import N_ROWS, plan_of
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, verify_manifest, write_checkpoint
-from tokensurgeon.checkpoint.atomic import staged
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.models.reload import reload_check
+from tokensurgeon.outputs import staged
 from tokensurgeon.vocabulary import load_vocabulary
 
 SCRIPT = """
