@@ -71,9 +71,9 @@ def check_folder(
         output = output.resolve()
     if source is not None:
         check_apart(output, source)
-    for read in keep:
-        path = None if read is None else Path(read).expanduser()
-        if path is not None and os.path.lexists(path) and _holds(output, path):
+    for read in filter(None, keep):
+        path = Path(read).expanduser()
+        if os.path.lexists(path) and _holds(output, path):
             raise _in_each_other(output, read)
     if not os.path.lexists(output):
         _check_parent(output)
