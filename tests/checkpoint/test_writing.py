@@ -376,7 +376,7 @@ def test_force_replaces_checkpoints_and_nothing_else(
     """Another tool's checkpoint is somebody's work; so is a document beside one of ours."""
     plan, output = _identity(model_of()), tmp_path / "home"
     shutil.copytree(model_of(), output)
-    with pytest.raises(OutputExistsError, match="holds no list of ours, and config.json"):
+    with pytest.raises(OutputExistsError, match=r"holds no list of ours, and config\.json"):
         write_and_run(plan, output, force=True)
     assert sorted(p.name for p in output.iterdir()) == sorted(p.name for p in model_of().iterdir())
     shutil.rmtree(output)

@@ -122,4 +122,3 @@ def test_a_signal_in_any_phase_of_any_command(
     result = run(name, world, folder)
     assert result.status == 0, result.stderr
     assert [path.name for path in folder.glob(".*")] == []
-    print(f"{name}, {'over an old output' if existing else 'new'}: {len(phases)} phases × 4")

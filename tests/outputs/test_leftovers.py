@@ -19,6 +19,11 @@ class Stopped(BaseException):
     """As a signal."""
 
 
+def stop(error: BaseException | type[BaseException], *after: object) -> None:
+    """Raise an error after something was done."""
+    raise error
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -69,11 +74,9 @@ def test_whatever_ends_a_writer_nothing_is_left(
     (tmp_path / "a.csv").write_text("old")
     wanted = OutputError if isinstance(error, OSError) else error
     with pytest.raises(wanted), whole_file(tmp_path / "a.csv") as file:
-        file.write(b"half")
-        raise error
+        stop(error, file.write(b"half"))
     with pytest.raises(wanted), staged(tmp_path / "new" / "deep" / "out", force=False) as folder:
-        (folder / "half").touch()
-        raise error
+        stop(error, (folder / "half").touch())
     assert names(tmp_path) == ["a.csv"]
     assert (tmp_path / "a.csv").read_text() == "old"
 
@@ -91,8 +94,7 @@ def test_a_signal_in_the_midst_of_cleaning_up_does_not_end_it(
 
     monkeypatch.setattr(leftovers.shutil, "rmtree", stop_once)
     with pytest.raises(Stopped), staged(tmp_path / "out", force=False) as folder:
-        (folder / "half").touch()
-        raise RuntimeError
+        stop(RuntimeError(), (folder / "half").touch())
     assert names(tmp_path) == []
 
 
