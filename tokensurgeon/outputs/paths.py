@@ -149,9 +149,9 @@ def check_file(
     path = output_path(name)
     if path.is_dir():
         raise UsageError(f"{path} cannot be written: it is a folder; name a file in it")
+    _check_parent(path)
     if not make_parent and not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: no folder {path.parent}; make it first")
-    _check_parent(path)
     if not os.path.lexists(path):
         return path
     if not force:
