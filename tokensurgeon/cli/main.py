@@ -89,12 +89,12 @@ class Group(click.Group):
                 return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             except _Carried as error:
                 raise error.cause from None
-        with process.ended_in_order():
+        with process.ended_in_order(), process.lenient_streams():
             try:
-                process.replace_unknown_characters()
                 _refuse_empty(sys.argv[1:] if args is None else args)
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-                _end_output()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
             except (SystemExit, GeneratorExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
@@ -153,7 +153,7 @@ def _end(cause: BaseException) -> NoReturn:
     except MemoryError:
         _leave("out of memory: take a smaller --dtype or a machine with more", 1)
     except OSError as error:
-        _end_output()
+        _end_if_stdout_failed()
         _trace()
         name = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{name}", 1)
@@ -163,14 +163,14 @@ def _end(cause: BaseException) -> NoReturn:
         _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
 
 
-def _end_output() -> None:
+def _end_if_stdout_failed() -> None:
     """Leave if stdout takes no more: quietly where its reader went away."""
-    failed = process.silence_failed_streams()
-    if isinstance(failed, BrokenPipeError):
+    failure = process.stdout_failure()
+    if isinstance(failure, BrokenPipeError):
         sys.exit(process.BROKEN_PIPE)
-    if failed is not None:
+    if failure is not None:
         _leave(
-            f"stdout takes no more: {failed.strerror}; send it elsewhere: what was written to "
+            f"stdout takes no more: {failure.strerror}; send it elsewhere: what was written to "
             "files stands",
             1,
         )
@@ -192,9 +192,10 @@ def _trace() -> None:
 
 def _leave(message: str, code: int) -> NoReturn:
     """Write one line to stderr and leave."""
-    with contextlib.suppress(OSError):  # nobody reads it: the exit code must do
+    try:
         click.echo(f"tokensurgeon: error: {' '.join(message.split())}", err=True)
-    process.silence_failed_streams()
+    except OSError:  # nobody reads it: the exit code must do
+        process.silence(sys.stderr)
     sys.exit(code)
 
 

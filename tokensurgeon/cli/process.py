@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any, TextIO, cast
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command in order: what it was writing is removed first."""
@@ -65,28 +67,64 @@ def ended_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def replace_unknown_characters() -> None:
-    """Let a stream whose encoding lacks a character take a question mark for it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+class Stdout:
+    """Standard output that remembers why it took no more; all else is the stream's own.
 
-
-def silence_failed_streams() -> OSError | None:
-    """Silence a standard stream that takes no more; return why stdout does not, or None.
-
-    Python would complain of it once more when the process ends.
+    An error of a stream does not say which it is of. A character that the stream's encoding lacks
+    becomes a question mark.
     """
-    failures: list[OSError | None] = []
-    for stream in (sys.stderr, sys.stdout):
-        failures.append(None)
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take over a stream."""
+        self.failure: OSError | None = None
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write as the stream does."""
+        with self._watched():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush as the stream does."""
+        with self._watched():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
         try:
-            if stream is not None:
-                stream.flush()
+            yield
         except OSError as error:
-            failures[-1] = error
-            with contextlib.suppress(OSError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
-    return failures[-1]
+            self.failure = error
+            silence(self._stream)
+            raise
+
+
+@contextlib.contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Let standard streams lack characters, and stdout be a `Stdout`."""
+    before = sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if before is not None:  # a closed one
+        sys.stdout = cast(TextIO, Stdout(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def stdout_failure() -> OSError | None:
+    """Return why stdout takes no more, or None."""
+    return sys.stdout.failure if isinstance(sys.stdout, Stdout) else None
+
+
+def silence(stream: TextIO | None) -> None:
+    """Lead a stream that failed to nowhere: Python would complain of it when it ends."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # it has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)

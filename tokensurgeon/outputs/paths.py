@@ -71,7 +71,7 @@ def check_folder(
         output = output.resolve()
     if source is not None:
         check_apart(output, source)
-    for read in filter(None, keep):
+    for read in (one for one in keep if one is not None):
         path = Path(read).expanduser()
         if os.path.lexists(path) and _holds(output, path):
             raise _in_each_other(output, read)
