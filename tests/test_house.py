@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "arrays",
     "progress",
+    "outputs",
     "recipe",
     "vocabulary",
     "text",

@@ -12,6 +12,7 @@
     ├── AlignmentError                 two vocabularies cannot be matched as asked
     ├── CorpusError                    a text cannot be read, or is too little
     ├── CheckpointError                a checkpoint cannot be read or written
+    │   ├── OutputError                what is to be written cannot be, there
     │   ├── UnsafeCheckpointError      it could harm: pickle, escaping paths, broken headers
     │   └── UnsupportedCheckpointError a layout that we refuse rather than guess
     ├── InitialiserError               an initialiser broke its contract, or cannot work here
@@ -85,6 +86,10 @@ class CorpusError(TokensurgeonError):
 
 class CheckpointError(TokensurgeonError):
     """A checkpoint cannot be read or written."""
+
+
+class OutputError(CheckpointError):
+    """A file or folder cannot be written there: no room, no permission, or it is read."""
 
 
 class UnsafeCheckpointError(CheckpointError):

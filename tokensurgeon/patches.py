@@ -33,8 +33,10 @@ from tokensurgeon.checkpoint import (
 from tokensurgeon.checkpoint.files import read_json
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.checkpoint.manifest import NAME as MANIFEST
-from tokensurgeon.errors import CheckpointError, OutputExistsError
+from tokensurgeon.errors import CheckpointError
 from tokensurgeon.models.reload import reload_check
+from tokensurgeon.outputs import check_file, check_folder, write_whole
+from tokensurgeon.outputs.paths import check_apart, safetensors_with
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.row_records import BODY_RECORD, body_bytes, npz_bytes, read_body
@@ -136,7 +138,7 @@ def export_patch(
     source : str, Path or None
         The checkpoint it was made from; None takes the one its recipe names.
     force : bool
-        Replace an existing file.
+        Replace an existing patch; another file is never replaced.
     progress : callable(done, total, what)
 
     Raises
@@ -148,9 +150,11 @@ def export_patch(
     """
     from safetensors.numpy import save
 
-    output, patched = Path(output), Path(patched)
-    if output.exists() and not force:
-        raise OutputExistsError(f"{output} exists; give --force to replace it")
+    patched = Path(patched).expanduser()
+    output = check_file(
+        output, force=force, what="a patch", is_ours=safetensors_with("patch"), make_parent=True
+    )
+    check_apart(output, patched)
     manifest, records = _records(patched)
     recipe = Recipe.parse(_yaml(manifest["recipe"]), where=f"{patched}/{MANIFEST}")
     progress(0, 3, "reading")
@@ -205,9 +209,7 @@ def export_patch(
     tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     data = save(tensors, {"patch": json.dumps(facts, ensure_ascii=False)})
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.new")
-    temporary.write_bytes(data)
-    temporary.replace(output)
+    write_whole(output, data)
     progress(3, 3, "written")
     n_body = 0 if body is None else len(body.names)
     return Exported(output, len(data), n_rows, n_copied, n_remainders, n_body)
@@ -244,9 +246,7 @@ def apply_patch(
     OutputExistsError
         If the output is there already.
     """
-    output = Path(output)
-    if output.exists() and not force:
-        raise OutputExistsError(f"{output} exists; give --force to replace it")
+    output = check_folder(output, force=force, source=checkpoint, keep=(patch,))
     progress(0, 3, "reading")
     facts, tensors = _read(Path(patch))
     before = Checkpoint.open(checkpoint, trust_remote_code=trust_remote_code)
@@ -272,7 +272,7 @@ def apply_patch(
         bias = np.asarray(sides[-1].weights @ source_bias + tensors["bias.remainder"], np.float32)
     body = _body(tensors)
     progress(2, 3, "writing")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as scratch:
         for name, data in tensors.items():
             if name.removeprefix("file:") in FILES:
                 (Path(scratch) / name.removeprefix("file:")).write_bytes(data.tobytes())

@@ -13,18 +13,21 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tokensurgeon.errors import RecipeError
+from tokensurgeon.outputs import output_path
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _paths(cls, data: Any) -> Any:
-        """Take a `Path` wherever a recipe in Python names a file."""
+        """Take a `Path` wherever a recipe in Python names a file, and an output's ``~``."""
         if not isinstance(data, dict):
             return data
-        return {key: _as_text(value) for key, value in data.items()}
+        return {key: _named(key, _as_text(value)) for key, value in data.items()}
 
 
 class InitSpec(_Model):
@@ -174,7 +177,7 @@ class Recipe(_Model):
     seed: int = Field(default=0, ge=0)
     """Of whatever is random."""
     force: bool = False
-    """Replace an output that exists, if it is a checkpoint."""
+    """Replace an output that exists, if it is as tokensurgeon wrote it and nothing is beside it."""
     trust_remote_code: bool = False
     """Run the model code that comes with a checkpoint."""
     allow_nonfinite: bool = False
@@ -293,6 +296,15 @@ def _as_text(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return tuple(_as_text(each) for each in value)
+    return value
+
+
+def _named(key: Any, value: Any) -> Any:
+    """Return the value of a key, of an output with ``~`` expanded; a path is never empty."""
+    if key in _WRITTEN and isinstance(value, str):
+        return str(output_path(value))
+    if key in _READ and (value == "" or (isinstance(value, tuple) and "" in value)):
+        raise ValueError(f"'{key}' is empty: give a path or a name, or leave it out")
     return value
 
 

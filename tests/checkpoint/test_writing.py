@@ -337,8 +337,7 @@ def test_a_failure_at_any_step_leaves_the_output_as_it_was(
     plan = _identity(model_of())
     output = tmp_path / "out"
     if existing:
-        output.mkdir()
-        (output / "config.json").write_text("old")
+        write_checkpoint(plan, output, extra_files={"old.txt": "old"})
 
     def fail(*args: object, **options: object) -> None:
         raise error("no space left")
@@ -353,15 +352,15 @@ def test_a_failure_at_any_step_leaves_the_output_as_it_was(
         write_checkpoint(plan, output, force=existing, check=fail if step == "check" else passes)
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if existing else [])
     if existing:
-        assert (output / "config.json").read_text() == "old"
+        assert (output / "old.txt").read_text() == "old"
+        assert verify_manifest(output) == []
 
 
 def test_an_existing_output_is_replaced_by_force_only(
     model_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     plan, output = _identity(model_of()), tmp_path / "out"
-    write_checkpoint(plan, output)
-    (output / "old.txt").write_text("old")
+    write_checkpoint(plan, output, extra_files={"old.txt": "old"})
     with pytest.raises(OutputExistsError, match="--force"):
         write_checkpoint(plan, output)
     assert (output / "old.txt").exists()
@@ -374,11 +373,17 @@ def test_an_existing_output_is_replaced_by_force_only(
 def test_force_replaces_checkpoints_and_nothing_else(
     model_of: Callable[..., Path], tmp_path: Path
 ) -> None:
-    output = tmp_path / "home"
-    output.mkdir()
+    """Another tool's checkpoint is somebody's work; so is a document beside one of ours."""
+    plan, output = _identity(model_of()), tmp_path / "home"
+    shutil.copytree(model_of(), output)
+    with pytest.raises(OutputExistsError, match=r"holds no list of ours, and config\.json"):
+        write_and_run(plan, output, force=True)
+    assert sorted(p.name for p in output.iterdir()) == sorted(p.name for p in model_of().iterdir())
+    shutil.rmtree(output)
+    write_checkpoint(plan, output)
     (output / "letters.txt").write_text("dear")
-    with pytest.raises(OutputExistsError, match="no checkpoint"):
-        write_and_run(_identity(model_of()), output, force=True)
+    with pytest.raises(OutputExistsError, match=r"holds letters\.txt, which manifest\.json"):
+        write_and_run(plan, output, force=True)
     assert (output / "letters.txt").exists()
 
 

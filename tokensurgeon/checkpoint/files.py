@@ -72,6 +72,8 @@ def find_folder(path: str | Path) -> Path:
     CheckpointError
         Where there is neither a folder nor such a model.
     """
+    if not str(path).strip():
+        raise CheckpointError("the checkpoint has an empty name; give its folder or its model id")
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder

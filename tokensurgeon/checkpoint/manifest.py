@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -10,18 +9,13 @@ from typing import Any
 
 from tokensurgeon.checkpoint.files import check_inside, read_json
 from tokensurgeon.errors import CheckpointError
+from tokensurgeon.outputs.ownership import list_files, sha256_of
 
 NAME = "manifest.json"
 _PACKAGES = ("tokensurgeon", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 """Whose versions may change the bytes that are written."""
 _LOADABLE = (".safetensors", ".bin", ".json", ".jinja", ".py", ".model", ".txt")
 """Suffixes of files that a loader may pick up: one that came later is a problem."""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_manifest(
@@ -32,13 +26,6 @@ def make_manifest(
     `source` is the fingerprint of the checkpoint patched, `body` says which of the body's weights
     were changed and how; where none was, the manifest has no such key.
     """
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": sha256_of(path), "bytes": path.stat().st_size,
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() != NAME
-    }  # fmt: skip
     return {
         "schema_version": 1,
         "source": source,
@@ -46,7 +33,7 @@ def make_manifest(
         "versions": {name: _version(name) for name in _PACKAGES},
         "recipe": recipe,
         **({} if body is None else {"body": dict(body)}),
-        "files": files,
+        "files": list_files(folder, NAME),
     }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.checkpoint import manifest as manifests
 from tokensurgeon.checkpoint import transformers_internals as internals
-from tokensurgeon.checkpoint.atomic import check_output, staged
 from tokensurgeon.checkpoint.files import check_inside
 from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
 from tokensurgeon.checkpoint.patch import write_tensors
@@ -21,6 +20,7 @@ from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
+from tokensurgeon.outputs import check_folder, staged
 
 _COPIED = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
            "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
@@ -76,7 +76,8 @@ def write_checkpoint(
     output : path
         Appears by one rename when all is done.
     force : bool
-        Whether a checkpoint there is replaced.
+        Whether a checkpoint there is replaced, if it is as it was written and nothing is beside
+        it.
     extra_files : mapping, or callable(ids, warnings) that returns one
         Further files by name, such as report.json. A callable is told what the writer changed.
     recipe_yaml, seed : str, int
@@ -98,10 +99,10 @@ def write_checkpoint(
     CheckpointError
         If anything cannot be written or does not load again. Nothing is then at the output.
     """
-    output = Path(output)
     plan.check()
-    keep = () if plan.target.folder is None else (Path(plan.target.folder),)
-    check_output(output, force=force, source=plan.checkpoint.path, keep=keep)
+    output = check_folder(
+        output, force=force, source=plan.checkpoint.path, keep=(plan.target.folder,)
+    )
     _check_space(plan, output)
     with staged(output, force=force) as folder:
         write_tensors(plan, folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tokensurgeon.cli import console
 from tokensurgeon.cli.recipe_options import split_names, takes_recipe
+from tokensurgeon.outputs import write_whole
 from tokensurgeon.recipe import Recipe
 
 
@@ -91,8 +91,7 @@ def command(
     if not recipe.text.evaluation:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = () if methods is None else split_names(methods, "method", "--methods")
-    for file in (csv_file, plot):
-        console.check_writable(file, force)
+    table, picture = (console.check_writable(file, force) for file in (csv_file, plot))
 
     from tokensurgeon.report.plot import check_path, write_plot
     from tokensurgeon.report.terminal import print_comparison
@@ -100,8 +99,8 @@ def command(
     from tokensurgeon.studies.further_training import FurtherTraining
     from tokensurgeon.studies.gap_closed import KnownLimit
 
-    if plot is not None:
-        check_path(plot)
+    if picture is not None:
+        check_path(picture)
     with console.progress() as progress:
         comparison = compare(
             recipe,
@@ -111,9 +110,9 @@ def command(
             progress=progress,
             **settings,
         )
-    if csv_file is not None:
-        Path(csv_file).write_text(comparison.to_csv(), encoding="utf-8")
+    if table is not None:
+        write_whole(table, comparison.to_csv().encode("utf-8"))
     data = comparison.to_dict()
-    if plot is not None:
-        write_plot(plot, data)
+    if picture is not None:
+        write_plot(picture, data)
     console.write_result(as_json, data, print_comparison)

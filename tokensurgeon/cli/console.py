@@ -6,6 +6,8 @@ Results go to stdout; progress and logs to stderr, where they are silent unless 
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tokensurgeon.outputs import check_file
+from tokensurgeon.outputs.paths import begins_with
 from tokensurgeon.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ def option(
     """Return an option as a decorator; a default is shown in the help.
 
     `usage` is its flags and, where it takes a value, the placeholder of that; without one, and
-    without a `type`, it is a flag. `parse` turns the value into what the command is called with.
+    without a `type`, it is a flag. `parse` turns the value into what the command is called with;
+    fractions are finite: a bound that is NaN would bound nothing.
     """
     words = usage.split()
     flags = [word for word in words if word.startswith("-")]
@@ -39,11 +44,21 @@ def option(
         attributes["metavar"] = " ".join(words[len(flags) :])
     elif "type" not in attributes:
         attributes["is_flag"] = True
+    is_fraction = isinstance(attributes.get("type"), click.FloatRange | click.types.FloatParamType)
+    if parse is None and (is_fraction or attributes.get("type") is float):
+        parse = finite
     if parse is not None:
         attributes["callback"] = lambda context, parameter, value: parse(value)
     attributes.setdefault("show_default", "default" in attributes)
     names = flags if name is None else [*flags, name]
     return click.option(*names, help=text, **attributes)
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse NaN and infinity, which no range excludes."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number to count with; give a finite one")
+    return value
 
 
 AT_LEAST_1 = click.IntRange(min=1)
@@ -81,32 +96,48 @@ mismatch_option = option(
 trust_option = option("--trust-remote-code", "Run the model code that comes with a checkpoint.")
 
 
-def check_writable(file: str | None, force: bool) -> None:
-    """Refuse a file that cannot be written, before anything is measured; None is no file."""
+BEGINNINGS = (b"<!doctype html", b"\x89PNG", b"<?xml", b"method,")
+"""How pages, pictures and tables of ours begin."""
+
+
+def check_writable(file: str | None, force: bool) -> Path | None:
+    """Refuse a file that cannot be written, before anything is measured; None is no file.
+
+    With `force` a page, a picture or a table may be replaced, and no other file.
+    """
     if file is None:
-        return
-    path = Path(file)
-    if not path.parent.is_dir():
-        raise click.UsageError(f"no folder {path.parent}: make it first")
-    if path.is_dir():
-        raise click.UsageError(f"{file} is a folder: name a file in it")
-    if path.exists() and not force:
-        raise click.UsageError(f"{file} exists already: choose another or add --force")
+        return None
+    what, is_ours = "a page, a picture or a table", begins_with(*BEGINNINGS)
+    return check_file(file, force=force, what=what, is_ours=is_ours)
 
 
 def stdout() -> Console:
     """Return a console for results; 120 columns where stdout is no terminal."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the group, which ends every command alike."""
+            raise
+
+    console = Stdout(highlight=False)
+    return console if console.is_terminal else Stdout(highlight=False, width=120)
 
 
 def write_json(value: Any) -> None:
-    """Write a value to stdout as JSON; NaN and infinities become null."""
-    from tokensurgeon.report.surgery_report import finite
+    """Write a value to stdout as JSON; NaN and infinities become null.
 
-    click.echo(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
+    Characters that stdout's encoding lacks are escaped: nothing is lost.
+    """
+    from tokensurgeon.report import surgery_report
+
+    value = surgery_report.finite(value)
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    click.echo(text)
 
 
 def write_result(as_json: bool, data: Any, show: Callable[..., None], *shown: Any) -> None:

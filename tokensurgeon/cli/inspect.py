@@ -73,7 +73,7 @@ def command(
     never emits, whether it gives hard texts back. On TEXT: bytes per token, Rényi efficiency,
     tokens per word, parity over the files, unused tokens, boilerplate, speed.
     """
-    console.check_writable(html, force)
+    page = console.check_writable(html, force)
 
     from tokensurgeon.inspection import inspect_tokenizer
     from tokensurgeon.report.inspection_views import print_inspection, write_page
@@ -81,6 +81,6 @@ def command(
     settings["text_field"] = settings.pop("field")
     with console.progress() as progress:
         inspection = inspect_tokenizer(tokenizer, text, progress=progress, **settings)
-    if html is not None:
-        write_page(html, inspection)
+    if page is not None:
+        write_page(page, inspection)
     console.write_result(as_json, inspection.to_dict(), print_inspection, inspection)

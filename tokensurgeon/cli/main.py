@@ -6,6 +6,7 @@ them, and so imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import logging
@@ -13,11 +14,12 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import click
 
+from tokensurgeon.cli import process
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.version import __version__
 
@@ -83,34 +85,104 @@ class Group(click.Group):
     ) -> Any:
         """Run, and leave with the exit code that DESIGN's table of codes gives."""
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "tokensurgeon"
-            _leave(f"{error.format_message().rstrip('.')} (see '{where} --help')", 2)
-        except click.ClickException as error:
-            _leave(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            _leave("interrupted", 130)
-        except TokensurgeonError as error:
-            _leave(str(error), error.exit_code)
-        except MemoryError:
-            _leave("out of memory: take a smaller --dtype or a machine with more", 1)
-        except OSError as error:
-            _trace()
-            name = f": {error.filename}" if error.filename else ""
-            _leave(f"{error.strerror or error}{name}", 1)
-        except (SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
-            _trace()
-            hint = "run 'tokensurgeon -v …' for the traceback"
-            _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
+            try:
+                return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except _Carried as error:
+                raise error.cause from None
+        with process.ended_in_order(), process.lenient_streams():
+            try:
+                _refuse_empty(sys.argv[1:] if args is None else args)
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            except (SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
+                _end(error.cause if isinstance(error, _Carried) else error)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse as click does, but for interruptions and broken streams."""
+        with _past_click():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run as click does, but for interruptions and broken streams."""
+        with _past_click():
+            return super().invoke(ctx)
+
+
+class _Carried(Exception):
+    """Takes an error past click, which would end it in its own way."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+@contextlib.contextmanager
+def _past_click() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise _Carried(error) from error
+
+
+def _end(cause: BaseException) -> NoReturn:
+    """Turn an error into one line and an exit code."""
+    try:
+        raise cause
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "tokensurgeon"
+        _leave(f"{error.format_message().rstrip('.')} (see '{where} --help')", 2)
+    except click.ClickException as error:
+        _leave(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _leave(*process.said_of(error))
+    except TokensurgeonError as error:
+        _leave(str(error), error.exit_code)
+    except MemoryError:
+        _leave("out of memory: take a smaller --dtype or a machine with more", 1)
+    except OSError as error:
+        _end_if_stdout_failed()
+        _trace()
+        name = f": {error.filename}" if error.filename else ""
+        _leave(f"{error.strerror or error}{name}", 1)
+    except BaseException as error:  # noqa: BLE001 - a panic in tokenizers is no Exception
+        _trace()
+        hint = "run 'tokensurgeon -v …' for the traceback"
+        _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
+
+
+def _end_if_stdout_failed() -> None:
+    """Leave if stdout takes no more: quietly where its reader went away."""
+    failure = process.stdout_failure()
+    if isinstance(failure, BrokenPipeError):
+        sys.exit(process.BROKEN_PIPE)
+    if failure is not None:
+        _leave(
+            f"stdout takes no more: {failure.strerror}; send it elsewhere: what was written to "
+            "files stands",
+            1,
+        )
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Refuse an empty argument: as a path it would be the current folder."""
+    for number, word in enumerate(args, start=1):
+        option, equals, value = word.partition("=")
+        if not word or (word.startswith("--") and equals and not value):
+            which = f"the value of {option}" if word else f"argument {number}"
+            raise click.UsageError(f"{which} is empty: is a variable of the shell not set?")
 
 
 def _trace() -> None:
@@ -120,7 +192,10 @@ def _trace() -> None:
 
 def _leave(message: str, code: int) -> NoReturn:
     """Write one line to stderr and leave."""
-    click.echo(f"tokensurgeon: error: {' '.join(message.split())}", err=True)
+    try:
+        click.echo(f"tokensurgeon: error: {' '.join(message.split())}", err=True)
+    except OSError:  # nobody reads it: the exit code must do
+        process.silence(sys.stderr)
     sys.exit(code)
 
 

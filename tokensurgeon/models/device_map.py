@@ -6,6 +6,7 @@ they are what a surgery exchanges.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import shutil
 import tempfile
@@ -64,10 +65,9 @@ def main_device(device: str) -> str:
 
 def device_map_options(max_memory: dict[Any, Any] | None = None) -> dict[str, Any]:
     """Return what transformers is to be told, with a new folder for blocks that go to disk."""
-    options = {
-        "device_map": AUTO_DEVICE_MAP,
-        "offload_folder": tempfile.mkdtemp(prefix="tokensurgeon-"),
-    }
+    folder = tempfile.mkdtemp(prefix="tokensurgeon-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # where no model is made of it
+    options = {"device_map": AUTO_DEVICE_MAP, "offload_folder": folder}
     return options | ({} if max_memory is None else {"max_memory": max_memory})
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokensurgeon.outputs import write_whole
 from tokensurgeon.report import inspection_words as said
-from tokensurgeon.report.pages import fill, write_whole
+from tokensurgeon.report.pages import fill
 from tokensurgeon.report.tables import say
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import MissingExtraError, UsageError
+from tokensurgeon.outputs import write_whole
 from tokensurgeon.report import gap, span_tables, words
-from tokensurgeon.report.pages import fill, write_whole
+from tokensurgeon.report.pages import fill
 from tokensurgeon.report.words import Figure
 
 if TYPE_CHECKING:

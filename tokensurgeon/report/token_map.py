@@ -16,10 +16,12 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment, Match
 from tokensurgeon.errors import UsageError
-from tokensurgeon.report.pages import write_whole
+from tokensurgeon.outputs import check_file, write_whole
+from tokensurgeon.outputs.paths import begins_with
 
-SUFFIXES = (".jsonl", ".npz")
-"""Formats of a map, by the end of its file's name."""
+BEGINNINGS = {".jsonl": b'{"id": ', ".npz": b"PK"}
+"""How a map begins, by the end of its file's name: of lines, and of numpy's archives."""
+SUFFIXES = tuple(BEGINNINGS)
 
 
 def check_map_path(path: str | Path, force: bool = False) -> Path:
@@ -28,15 +30,13 @@ def check_map_path(path: str | Path, force: bool = False) -> Path:
     Raises
     ------
     UsageError
+        As `tokensurgeon.outputs.check_file`, and if its name ends in none of `SUFFIXES`.
     """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
+    suffix = Path(path).suffix
+    if suffix not in SUFFIXES:
         raise UsageError(f"{path}: a token map is a .jsonl or an .npz file; name one of these")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists already: choose another")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
-    return path
+    is_map = begins_with(BEGINNINGS[suffix])
+    return check_file(path, force=force, what="a token map", is_ours=is_map)
 
 
 def token_map(alignment: Alignment, pieces: Mapping[int, tuple[int, ...]]) -> sp.csr_array:

@@ -18,7 +18,7 @@ from typing import Any
 from tokensurgeon.errors import UnknownNameError, UsageError
 from tokensurgeon.evaluation import EvaluationProtocol
 from tokensurgeon.initialisers import source_files
-from tokensurgeon.report.pages import write_whole
+from tokensurgeon.outputs import output_path, write_whole
 from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import Session
@@ -63,7 +63,7 @@ class ComparisonState:
         protocol: EvaluationProtocol,
         after_steps: dict[str, Any] | None = None,
     ) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else output_path(folder)
         self._session, self._protocol = session, protocol
         self._after_steps = {} if after_steps is None else {"after_steps": after_steps}
         if self.folder is not None:

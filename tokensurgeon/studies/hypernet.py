@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokensurgeon.errors import UsageError
-from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+from tokensurgeon.initialisers.hypernetwork.network_file import FORMAT, Hypernet
+from tokensurgeon.outputs import check_file
+from tokensurgeon.outputs.paths import check_apart, safetensors_with
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.prepare import prepare
+
+IS_NETWORK = safetensors_with("format", FORMAT)
 
 
 def train_hypernet(
@@ -40,7 +44,7 @@ def train_hypernet(
     steps : tuple of two int, optional
         Steps on rows and through the model, in the place of minutes: the same on every machine.
     force : bool
-        Write over a file.
+        Write over a hypernetwork; another file is never replaced.
     progress : callable(done, total, what)
 
     Returns
@@ -56,11 +60,10 @@ def train_hypernet(
     """
     from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
 
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: name a file in a folder that exists")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists; give --force to write over it")
+    path = check_file(path, force=force, what="a hypernetwork", is_ours=IS_NETWORK)
+    partial = path.with_name(path.name + ".partial")
+    check_file(partial, force=True, what="a training's state", is_ours=IS_NETWORK)
+    check_apart(path, str(recipe.source))
     if size < 4 or size % 4 or layers < 1:
         raise UsageError(f"a network of width {size} and {layers} blocks cannot be built")
     # The source's own tokenizer: nothing is missing, and all that is wanted is read and checked.
@@ -78,7 +81,7 @@ def train_hypernet(
         layers=layers,
         steps=steps,
         model=session.model if texts else None,
-        partial=path.with_name(path.name + ".partial"),
+        partial=partial,
         card={"source": Path(str(recipe.source)).name, "text_bytes": sum(map(_n_bytes, texts))},
     )
     network = fit.run()

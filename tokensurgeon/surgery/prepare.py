@@ -7,7 +7,6 @@ loaded only when something first asks for it.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from tokensurgeon.alignment import Alignment, Match, align
 from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.checkpoint import Checkpoint, DonorFiles, read_donor_rows
 from tokensurgeon.checkpoint.draft_target import big_rows, role_warnings
-from tokensurgeon.errors import OutputExistsError
 from tokensurgeon.initialisers.contract import DonorRows
 from tokensurgeon.inspection.reach import no_longer_reached
 from tokensurgeon.models.device_map import check_device
+from tokensurgeon.outputs import check_folder
 from tokensurgeon.progress import Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.inputs import Inputs
@@ -46,8 +45,9 @@ def prepare(recipe: Recipe, progress: Progress = no_progress) -> Session:
 
 def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
     """Read source, target and donor, and align them; see `prepare`."""
-    if recipe.output is not None and Path(recipe.output).exists() and not recipe.force:
-        raise OutputExistsError(f"{recipe.output} exists already: choose another or add --force")
+    if recipe.output is not None:
+        read = (recipe.donor, recipe.for_draft, recipe.target)
+        check_folder(recipe.output, force=recipe.force, source=recipe.source, keep=read)
     check_device(recipe.device)
     trust = recipe.trust_remote_code
     with timings.timed("read"):

@@ -35,7 +35,7 @@ def train_target(
     UsageError, CorpusError, TokenizerError
         As `train_vocabulary`, `extend_vocabulary` and `prune_vocabulary` do.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as scratch:
         folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
         text: dict[str, Part] | Sequence[str]
         text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus

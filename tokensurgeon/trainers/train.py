@@ -114,7 +114,7 @@ def train_vocabulary(
         method, size, pretokenizer, digits, shape or Shape(), controls, pad_to_multiple_of, seed
     )
     if output is not None:
-        check_output(Path(output), force)
+        check_output(output, force, corpus)
     parts = as_parts(corpus)
     started = time.perf_counter()
     progress(0, 0, "counting")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,12 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
-from tokensurgeon.errors import OutputExistsError, TokenizerError
+from tokensurgeon.errors import TokenizerError
+from tokensurgeon.outputs import check_folder, staged
+from tokensurgeon.outputs.ownership import list_files
+from tokensurgeon.outputs.paths import check_apart
 from tokensurgeon.text.seen import SEEN_FILE, Seen
+from tokensurgeon.trainers.mixture import CorpusLike, Part, as_parts
 from tokensurgeon.trainers.vocabulary_card import card
 from tokensurgeon.version import __version__
 from tokensurgeon.vocabulary.hard_text import hard_texts
@@ -105,30 +107,24 @@ class TrainedVocabulary:
         Raises
         ------
         OutputExistsError
-            If it exists and `force` is false.
+            If it exists and `force` is false, or holds anything but a vocabulary of ours.
         """
-        output = Path(output)
-        check_output(output, force)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output = check_folder(output, force=force)
         files = {
             **(self.base_files or {}),
             "tokenizer.json": self._json(),
             "tokenizer_config.json": _json(self.config()),
-            "training.json": _json(self.to_dict()),
             "README.md": card(output.resolve().name, self.to_dict()),
         }
         if self.seen is not None:
             files[SEEN_FILE] = self.seen.to_text()
         if self.chat_template is not None:
             files["chat_template.jinja"] = self.chat_template
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        try:
+        with staged(output, force=force) as folder:
             for name, text in files.items():
-                (temporary / name).write_text(text, encoding="utf-8", newline="\n")
-            temporary.chmod(0o755)
-            _move(temporary, output, force)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                (folder / name).write_text(text, encoding="utf-8", newline="\n")
+            facts = self.to_dict() | {"files": list_files(folder)}
+            (folder / "training.json").write_text(_json(facts), encoding="utf-8", newline="\n")
         return replace(self, path=output)
 
 
@@ -155,40 +151,24 @@ def round_trips(tokenizer: Tokenizer) -> int:
     return len(hard_texts())
 
 
-def check_output(output: Path, force: bool) -> None:
-    """Refuse an output that exists, unless it may be replaced.
+def check_output(
+    output: str | Path, force: bool, corpus: CorpusLike = (), base: str | Path | None = None
+) -> None:
+    """Refuse an output that exists, unless it may be replaced, or in which something is read.
+
+    Nor may it lie in a folder of the corpus: a later training would take it for text.
 
     Raises
     ------
-    OutputExistsError
-        If it exists without `force`, or is not a folder of a tokenizer.
+    UsageError, OutputError
+        As `tokensurgeon.outputs.check_folder`.
     """
-    if output.exists() or output.is_symlink():
-        if not force:
-            raise OutputExistsError(f"{output} exists; give --force to replace it")
-        if not output.is_dir() or output.is_symlink():
-            raise OutputExistsError(f"{output} is no folder; remove it, or take another output")
-        if not (output / "tokenizer.json").exists() and any(output.iterdir()):
-            raise OutputExistsError(
-                f"{output} holds no tokenizer.json and is not replaced; take another output"
-            )
-
-
-def _move(temporary: Path, output: Path, force: bool) -> None:
-    """Rename a complete folder to the output; the old one comes back if that fails."""
-    if not output.exists():
-        temporary.rename(output)
-        return
-    check_output(output, force)
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent)) / "old"
-    output.rename(old)
-    try:
-        temporary.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+    parts = [part for part in as_parts(corpus).values() if isinstance(part, Part)]
+    patterns = [pattern for part in parts for pattern in part.patterns]
+    checked = check_folder(output, force=force, keep=[*patterns, base])
+    for pattern in patterns:
+        if Path(pattern).expanduser().is_dir():
+            check_apart(checked, pattern)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -59,7 +59,9 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     TokenizerError
         If there is no tokenizer, or it cannot be read, or its ids are inconsistent.
     """
-    location = Path(path)
+    if not str(path).strip():
+        raise TokenizerError("the tokenizer has an empty name; give its folder, file or model id")
+    location = Path(path).expanduser()
     if location.is_file():
         if location.suffix in SUFFIXES:
             return load_original(location, _optional_json(location.parent / CONFIG))

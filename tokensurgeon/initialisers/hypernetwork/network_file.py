@@ -15,6 +15,7 @@ from tokensurgeon.errors import InitialiserError
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.numerics.composer import FittedComposer, Whitening, finite
 from tokensurgeon.initialisers.numerics.regression import Ridge
+from tokensurgeon.outputs import write_whole
 
 FORMAT = "tokensurgeon-hypernetwork-1"
 SKETCHED = 256
@@ -90,7 +91,7 @@ class Hypernet:
 
     def save(self, path: Path, extra: Arrays | None = None) -> None:
         """Write the file, whole or not at all; `extra` arrays are a training's state."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors: Arrays = {"sketch.ids": self.sketch_ids, **(extra or {})}
         for i, (side, sketch) in enumerate(zip(self.sides, self.sketches, strict=True)):
@@ -112,13 +113,11 @@ class Hypernet:
             ],
             "card": self.card,
         }
-        part = path.with_name(path.name + ".writing")
-        save_file(
+        data = save(
             {name: np.ascontiguousarray(value) for name, value in tensors.items()},
-            part,
             metadata={"format": FORMAT, "facts": json.dumps(facts)},
         )
-        part.replace(path)
+        write_whole(path, data)
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Hypernet, Arrays]:

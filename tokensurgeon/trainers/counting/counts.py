@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import CorpusError
+from tokensurgeon.outputs import check_file, output_path, whole_file
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, Seen
 from tokensurgeon.trainers.counting.cutters import Cutter
@@ -80,10 +81,13 @@ def load_counts(
     path: str | Path | None, cutters: Mapping[str, Cutter], counted: Counted
 ) -> list[str]:
     """Fill `counted` from a file if there is one; return the hashes of the documents in it."""
-    if path is None or not Path(path).exists():
+    if path is None:
+        return []
+    path = check_file(path, force=True, make_parent=True)
+    if not path.exists():
         return []
     try:
-        saved = json.loads(Path(path).read_text("utf-8"))
+        saved = json.loads(path.read_text("utf-8"))
         same = saved["cutters"] == _names(cutters) and tuple(saved["parts"]) == counted.parts
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"{path} holds no counts; take another file") from error
@@ -103,10 +107,9 @@ def load_counts(
 
 def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counted) -> None:
     """Write the whole file, or leave the earlier one as it is."""
-    path = Path(path)
+    path = output_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         json.dump(
             {
                 "cutters": _names(cutters),
@@ -119,12 +122,9 @@ def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counte
                 "hashes": counted.document_hashes,
                 "seen": counted.seen.to_text(),
             },
-            file,
+            codecs.getwriter("utf-8")(file),
             ensure_ascii=False,
         )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _names(cutters: Mapping[str, Cutter]) -> dict[str, str]:

@@ -115,7 +115,7 @@ def extend_vocabulary(
         If the text is too little for so many tokens.
     """
     if output is not None:
-        check_output(Path(output), force)
+        check_output(output, force, corpus, base)
     original = Base.load(base)
     if original.model_type != "BPE":
         raise TokenizerError(f"{base} is a {original.model_type} model; only a BPE can be extended")

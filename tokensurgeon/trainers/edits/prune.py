@@ -57,7 +57,7 @@ def prune_vocabulary(
         If the base is of another kind, or text is spelled otherwise than before.
     """
     if output is not None:
-        check_output(Path(output), force)
+        check_output(output, force, corpus, base)
     original = Base.load(base)
     if original.model_type not in ("BPE", "Unigram", "WordPiece"):
         raise TokenizerError(f"{base} is a {original.model_type} model, which is not pruned")
