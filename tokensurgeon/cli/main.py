@@ -153,7 +153,7 @@ def _end(cause: BaseException) -> NoReturn:
     except MemoryError:
         _leave("out of memory: take a smaller --dtype or a machine with more", 1)
     except OSError as error:
-        _end_if_stdout_failed()
+        _end_if_stdout_failed(error)
         _trace()
         name = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{name}", 1)
@@ -163,10 +163,10 @@ def _end(cause: BaseException) -> NoReturn:
         _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
 
 
-def _end_if_stdout_failed() -> None:
+def _end_if_stdout_failed(error: OSError) -> None:
     """Leave if stdout takes no more: quietly where its reader went away."""
     failure = process.stdout_failure()
-    if isinstance(failure, BrokenPipeError):
+    if isinstance(failure or error, BrokenPipeError):
         sys.exit(process.BROKEN_PIPE)
     if failure is not None:
         _leave(
