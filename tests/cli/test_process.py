@@ -164,7 +164,7 @@ def test_an_empty_argument_is_no_path(tmp_path: Path, monkeypatch: pytest.Monkey
     ):
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 2
-        assert "is empty: is a variable of the shell not set?" in result.stderr
+        assert "is empty; check the variables of the shell, or leave it out" in result.stderr
         assert result.stderr.count("\n") == 1
 
 

@@ -182,7 +182,9 @@ def _refuse_empty(args: Sequence[str]) -> None:
         option, equals, value = word.partition("=")
         if not word or (word.startswith("--") and equals and not value):
             which = f"the value of {option}" if word else f"argument {number}"
-            raise click.UsageError(f"{which} is empty: is a variable of the shell not set?")
+            raise click.UsageError(
+                f"{which} is empty; check the variables of the shell, or leave it out"
+            )
 
 
 def _trace() -> None:

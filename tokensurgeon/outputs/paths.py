@@ -211,5 +211,7 @@ def _check_parent(path: Path) -> None:
         if not parent.is_dir():
             raise UsageError(f"{path} cannot be written: {parent} is no folder; give another path")
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(f"{path} cannot be written: {parent} may not be written to")
+            raise OutputError(
+                f"{path} cannot be written: {parent} may not be written to; give another"
+            )
         return
