@@ -36,9 +36,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     (tmp_path / "source" / "config.json").write_text("{}")
     (tmp_path / "source" / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
-    (tmp_path / "text.txt").write_text("text")
+    for name in ("text.txt", "notes.txt"):
+        (tmp_path / name).write_text("text")
     (tmp_path / "to-folder").symlink_to("folder")
-    (tmp_path / "to-file").symlink_to("text.txt")
+    (tmp_path / "to-file").symlink_to("notes.txt")
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
@@ -73,7 +74,7 @@ ALIKE = {
     " ": "empty name",
 }
 FOLDERS = {
-    "text.txt": "no folder, which --force does not replace",
+    "notes.txt": "no folder, which --force does not replace",
     "to-folder": "is a link",
     "to-file": "is a link",
     "dangling": "is a link",
@@ -87,7 +88,7 @@ FILES = {
     "to-file": "a link or a device",
     "dangling": "a link or a device",
     "pipe": "a link or a device",
-    "text.txt": "text.txt is not a",
+    "notes.txt": "notes.txt is not a",
     "nowhere/file": "no folder nowhere",
 }
 
@@ -138,7 +139,7 @@ def test_a_vocabulary_does_not_lie_in_its_corpus(places: Path) -> None:
         assert "lie in each other" in refused(places, words, output, *FORCED).stderr
 
 
-def test_the_folder_of_a_comparison_is_one(places: Path) -> None:
+@pytest.mark.parametrize("output", ["two\nlines", "x" * 300, "notes.txt", "dangling", "pipe"])
+def test_the_folder_of_a_comparison_is_one(places: Path, output: str) -> None:
     words = ["compare", "source", "--tokenizer", "target", "--text", "text.txt", "-o", "OUT"]
-    for output in ("two\nlines", "x" * 300):
-        refused(places, words, output)
+    refused(places, words, output)
