@@ -41,6 +41,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "to-folder").symlink_to("folder")
     (tmp_path / "to-file").symlink_to("notes.txt")
     (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "round").symlink_to("round")
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,6 +79,7 @@ FOLDERS = {
     "to-folder": "is a link",
     "to-file": "is a link",
     "dangling": "is a link",
+    "round": "is a link",
     "pipe": "no folder",
     "full": "holds no list of ours, and thesis.txt",
     ".": "holds no list of ours|lie in each other",
@@ -87,6 +89,7 @@ FILES = {
     "to-folder": "is a folder",
     "to-file": "a link or a device",
     "dangling": "a link or a device",
+    "round": "a link or a device",
     "pipe": "a link or a device",
     "notes.txt": "notes.txt is not a",
     "nowhere/file": "no folder nowhere",

@@ -88,8 +88,8 @@ def check_folder(
     return output
 
 
-def check_replaceable(folder: Path, name: Path | None = None) -> None:
-    """Refuse to replace a folder that holds anybody else's work; `name` is what it is called.
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that holds anybody else's work.
 
     Raises
     ------
@@ -97,9 +97,8 @@ def check_replaceable(folder: Path, name: Path | None = None) -> None:
     """
     reason = why_not_ours(folder)
     if reason is not None:
-        said = reason.replace(str(folder), str(name or folder))
         raise OutputExistsError(
-            f"{said}; --force replaces only what tokensurgeon wrote: move these files away, or "
+            f"{reason}; --force replaces only what tokensurgeon wrote: move these files away, or "
             "give another output"
         )
 
@@ -213,7 +212,8 @@ def safetensors_with(key: str, value: str | None = None) -> Callable[[Path], boo
 
 
 def _holds(folder: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    # Unlike Path.resolve, it takes links that go round.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _in_each_other(output: Path, read: str | Path) -> OutputError:
