@@ -168,6 +168,19 @@ def test_an_empty_argument_is_no_path(tmp_path: Path, monkeypatch: pytest.Monkey
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("value", ["x", "", "-1", "1.5"])
+def test_a_date_that_numpy_cannot_read_is_refused(
+    run_doing: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+    result = run_doing(lambda: None)
+    assert result.exit_code == 2
+    assert f"SOURCE_DATE_EPOCH is {value!r}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert run_doing(lambda: None).exit_code == 0
+
+
 def fractions() -> list[tuple[click.Command, click.Option]]:
     kinds = (click.FloatRange, click.types.FloatParamType)
     return [

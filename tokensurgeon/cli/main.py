@@ -92,6 +92,7 @@ class Group(click.Group):
         with process.ended_in_order(), process.lenient_streams():
             try:
                 _refuse_empty(sys.argv[1:] if args is None else args)
+                _check_environment()
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -173,6 +174,15 @@ def _end_if_stdout_failed(error: OSError) -> None:
             f"stdout takes no more: {failure.strerror}; send it elsewhere: what was written to "
             "files stands",
             1,
+        )
+
+
+def _check_environment() -> None:
+    """Refuse a variable on which numpy would fail when it is loaded, in words of its own."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is not None and not epoch.strip().isdecimal():
+        raise click.UsageError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, and must be seconds since 1970; correct it or unset it"
         )
 
 
