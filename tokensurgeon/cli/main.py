@@ -182,7 +182,7 @@ def _check_environment() -> None:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch is not None and not epoch.strip().isdecimal():
         raise click.UsageError(
-            f"SOURCE_DATE_EPOCH is {epoch!r}, and must be seconds since 1970; correct it or unset it"
+            f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970; correct it or unset it"
         )
 
 
