@@ -38,7 +38,8 @@ def page() -> str:
         "# Command line\n\n"
         "Written by `scripts/help_pages.py`; CI checks that it is up to date.\n\n"
         "Results go to stdout, progress and messages to stderr. Exit codes: 0 done; 1 it failed; "
-        "2 usage or recipe; 3 a bound such as `--max-rise` was exceeded; 130 interrupted.\n"
+        "2 usage or recipe; 3 a bound such as `--max-rise` was exceeded; 129, 130 and 143 ended by "
+        "SIGHUP, SIGINT or SIGTERM; 141 the reader of stdout went away.\n"
     )
     return "\n".join([head, *sections(main, "tokensurgeon", None)])
 

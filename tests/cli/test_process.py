@@ -98,17 +98,21 @@ def test_the_end_of_a_file_is_no_interruption(run_doing: Callable[..., Result]) 
     assert "the archive ends" in result.stderr
 
 
-def test_characters_that_a_terminal_lacks_are_replaced(run_doing: Callable[..., Result]) -> None:
+@pytest.mark.parametrize(
+    ("charset", "shown"), [("ascii", "R?nyi ? ??? ?\n"), ("latin-1", "Rényi ? «ß» ?\n")]
+)
+def test_characters_that_a_terminal_lacks_are_replaced(
+    run_doing: Callable[..., Result], charset: str, shown: str
+) -> None:
     from tokensurgeon.cli import console
 
     def show() -> None:
         console.stdout().print("Rényi → «ß» \udc80")
-        click.echo("größer", err=True)
+        click.echo("→ \udc80", err=True)
 
-    result = run_doing(show, charset="ascii")
+    result = run_doing(show, charset=charset)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == "R?nyi ? ??? ?\n"
-    assert result.stderr == "gr??er\n"
+    assert result.stdout_bytes == shown.encode(charset)
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "utf-8"])
@@ -160,8 +164,21 @@ def test_an_empty_argument_is_no_path(tmp_path: Path, monkeypatch: pytest.Monkey
     ):
         result = CliRunner().invoke(main, words)
         assert result.exit_code == 2
-        assert "is empty: is a variable of the shell not set?" in result.stderr
+        assert "is empty; check the variables of the shell, or leave it out" in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["x", "", "-1", "1.5"])
+def test_a_date_that_numpy_cannot_read_is_refused(
+    run_doing: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+    result = run_doing(lambda: None)
+    assert result.exit_code == 2
+    assert f"SOURCE_DATE_EPOCH is {value!r}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert run_doing(lambda: None).exit_code == 0
 
 
 def fractions() -> list[tuple[click.Command, click.Option]]:

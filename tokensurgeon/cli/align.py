@@ -41,11 +41,12 @@ def command(
     from tokensurgeon.report.tokenizer_tables import alignment_data, print_alignment
     from tokensurgeon.vocabulary import load_vocabulary
 
+    if export_map is not None:
+        check_map_path(export_map)
     alignment = align(load_vocabulary(source), load_vocabulary(target), map)
     if export_map is not None:
         from tokensurgeon.surgery.prepare import spell
 
-        check_map_path(export_map)
         write_token_map(alignment, spell(alignment, alignment.source.n_rows)[0], export_map)
     on_text = pair_on_text(alignment, texts) if texts else None
     missing = missing_examples(alignment, examples)

@@ -81,7 +81,7 @@ dtype_option = option(
 )
 seed_option = option("--seed N", "Of whatever is random.", type=COUNT, default=0)
 field_option = option("--field KEY", "The key that holds the text in JSON objects.", default="text")
-force_option = option("--force", "Replace an output that exists.")
+force_option = option("--force", "Replace an output of ours that exists, and nothing else.")
 plugin_option = option(
     "--plugin FILE",
     "A Python file that registers initialisers; may be repeated.",

@@ -92,6 +92,7 @@ class Group(click.Group):
         with process.ended_in_order(), process.lenient_streams():
             try:
                 _refuse_empty(sys.argv[1:] if args is None else args)
+                _check_environment()
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -153,7 +154,7 @@ def _end(cause: BaseException) -> NoReturn:
     except MemoryError:
         _leave("out of memory: take a smaller --dtype or a machine with more", 1)
     except OSError as error:
-        _end_if_stdout_failed()
+        _end_if_stdout_failed(error)
         _trace()
         name = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{name}", 1)
@@ -163,10 +164,10 @@ def _end(cause: BaseException) -> NoReturn:
         _leave(f"unexpected {type(error).__name__}: {error}; {hint}", 1)
 
 
-def _end_if_stdout_failed() -> None:
+def _end_if_stdout_failed(error: OSError) -> None:
     """Leave if stdout takes no more: quietly where its reader went away."""
     failure = process.stdout_failure()
-    if isinstance(failure, BrokenPipeError):
+    if isinstance(failure or error, BrokenPipeError):
         sys.exit(process.BROKEN_PIPE)
     if failure is not None:
         _leave(
@@ -176,13 +177,24 @@ def _end_if_stdout_failed() -> None:
         )
 
 
+def _check_environment() -> None:
+    """Refuse a variable on which numpy would fail when it is loaded, in words of its own."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is not None and not epoch.strip().isdecimal():
+        raise click.UsageError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970; correct it or unset it"
+        )
+
+
 def _refuse_empty(args: Sequence[str]) -> None:
     """Refuse an empty argument: as a path it would be the current folder."""
     for number, word in enumerate(args, start=1):
         option, equals, value = word.partition("=")
         if not word or (word.startswith("--") and equals and not value):
             which = f"the value of {option}" if word else f"argument {number}"
-            raise click.UsageError(f"{which} is empty: is a variable of the shell not set?")
+            raise click.UsageError(
+                f"{which} is empty; check the variables of the shell, or leave it out"
+            )
 
 
 def _trace() -> None:

@@ -98,7 +98,6 @@ class Stdout:
             yield
         except OSError as error:
             self.failure = error
-            silence(self._stream)
             raise
 
 
@@ -114,6 +113,8 @@ def lenient_streams() -> Iterator[None]:
     try:
         yield
     finally:
+        if stdout_failure() is not None:
+            silence(before)
         sys.stdout = before
 
 

@@ -76,7 +76,7 @@ def check_folder(
         if os.path.lexists(path) and _holds(output, path):
             raise _in_each_other(output, read)
     if not os.path.lexists(output):
-        _check_parent(output)
+        check_parent(output)
         return output
     if not force:
         raise OutputExistsError(f"{output} exists already: choose another or add --force")
@@ -84,12 +84,12 @@ def check_folder(
         what = "a link" if output.is_symlink() else "no folder"
         raise OutputExistsError(f"{output} is {what}, which --force does not replace: remove it")
     check_replaceable(output)
-    _check_parent(output)
+    check_parent(output)
     return output
 
 
-def check_replaceable(folder: Path, name: Path | None = None) -> None:
-    """Refuse to replace a folder that holds anybody else's work; `name` is what it is called.
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that holds anybody else's work.
 
     Raises
     ------
@@ -97,11 +97,29 @@ def check_replaceable(folder: Path, name: Path | None = None) -> None:
     """
     reason = why_not_ours(folder)
     if reason is not None:
-        said = reason.replace(str(folder), str(name or folder))
         raise OutputExistsError(
-            f"{said}; --force replaces only what tokensurgeon wrote: move these files away, or "
+            f"{reason}; --force replaces only what tokensurgeon wrote: move these files away, or "
             "give another output"
         )
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a path below a file, or in a folder where nothing may be written.
+
+    Raises
+    ------
+    UsageError, OutputError
+    """
+    for parent in path.absolute().parents:
+        if not os.path.lexists(parent):
+            continue
+        if not parent.is_dir():
+            raise UsageError(f"{path} cannot be written: {parent} is no folder; give another path")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{path} cannot be written: {parent} may not be written to; give another"
+            )
+        return
 
 
 def check_apart(output: Path, read: str | Path) -> None:
@@ -149,7 +167,7 @@ def check_file(
     path = output_path(name)
     if path.is_dir():
         raise UsageError(f"{path} cannot be written: it is a folder; name a file in it")
-    _check_parent(path)
+    check_parent(path)
     if not make_parent and not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: no folder {path.parent}; make it first")
     if not os.path.lexists(path):
@@ -194,22 +212,11 @@ def safetensors_with(key: str, value: str | None = None) -> Callable[[Path], boo
 
 
 def _holds(folder: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    # Unlike Path.resolve, it takes links that go round.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _in_each_other(output: Path, read: str | Path) -> OutputError:
     return OutputError(
         f"the output {output} and {read}, which is read, lie in each other; give another output"
     )
-
-
-def _check_parent(path: Path) -> None:
-    """Refuse a path below a file, or in a folder where nothing may be written."""
-    for parent in path.absolute().parents:
-        if not os.path.lexists(parent):
-            continue
-        if not parent.is_dir():
-            raise UsageError(f"{path} cannot be written: {parent} is no folder; give another path")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(f"{path} cannot be written: {parent} may not be written to")
-        return

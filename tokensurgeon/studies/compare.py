@@ -38,7 +38,7 @@ from tokensurgeon.studies.compared_methods import (
     rows_hash,
     suggested,
 )
-from tokensurgeon.studies.comparison_state import SOURCE, ComparisonState
+from tokensurgeon.studies.comparison_state import SOURCE, ComparisonState, check_state_folder
 from tokensurgeon.studies.further_training import FurtherTraining
 from tokensurgeon.studies.gap_closed import PLAIN, KnownLimit, close_gaps
 from tokensurgeon.surgery.calibrate import CalibratedRows, check_heal_body
@@ -155,6 +155,8 @@ def compare(
     """
     if not recipe.text.evaluation:
         raise UsageError("a comparison needs a text: give --text FILE")
+    if state is not None:
+        check_state_folder(state)
     asked = parse_methods(list(methods))
     for plugin in plugins:
         load_plugin(plugin)

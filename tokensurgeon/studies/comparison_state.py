@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,6 +20,7 @@ from tokensurgeon.errors import UnknownNameError, UsageError
 from tokensurgeon.evaluation import EvaluationProtocol
 from tokensurgeon.initialisers import source_files
 from tokensurgeon.outputs import output_path, write_whole
+from tokensurgeon.outputs.paths import check_parent
 from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import Session
@@ -63,7 +65,7 @@ class ComparisonState:
         protocol: EvaluationProtocol,
         after_steps: dict[str, Any] | None = None,
     ) -> None:
-        self.folder = None if folder is None else output_path(folder)
+        self.folder = None if folder is None else check_state_folder(folder)
         self._session, self._protocol = session, protocol
         self._after_steps = {} if after_steps is None else {"after_steps": after_steps}
         if self.folder is not None:
@@ -180,6 +182,23 @@ class ComparisonState:
         for rows in (donor.input, donor.output):
             digest.update(rows.tobytes())
         return digest.hexdigest()
+
+
+def check_state_folder(name: str | Path) -> Path:
+    """Return the folder of a comparison, or refuse it; it is not made yet.
+
+    Raises
+    ------
+    UsageError, OutputError
+        If it is a file, or nothing can be written there.
+    """
+    folder = output_path(name)
+    check_parent(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(
+            f"{folder} cannot hold what was measured: it is no folder; name another folder"
+        )
+    return folder
 
 
 def file_name(label: str) -> str:
