@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "arrays",
     "progress",
+    "recipe_yaml",
     "recipe",
     "vocabulary",
     "text",

@@ -21,7 +21,7 @@ from tokensurgeon.initialisers import source_files
 from tokensurgeon.report.pages import write_whole
 from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
-from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.session import MOST_TEXT, Session
 from tokensurgeon.text.corpus import read_documents
 
 SCHEMA = 2
@@ -145,7 +145,14 @@ class ComparisonState:
         """Return what decides how rows are fitted."""
         recipe = self._session.recipe
         other = recipe.text.other
-        documents = (document.text for document in read_documents(other)) if other else ()
+        documents = (
+            (
+                document.text
+                for document in read_documents(other, max_bytes=MOST_TEXT, allow_invalid=True)
+            )
+            if other
+            else ()
+        )
         return {
             "calibration": self._calibration,
             "other": text_hash(documents),
