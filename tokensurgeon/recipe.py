@@ -217,8 +217,8 @@ class Recipe(_Model):
         ----------
         path : str or Path
         given : collection of str
-            Keys that whoever runs it sets beside the file: only with these may it set `ASKED_TWICE`,
-            and what it says of these is not looked at where it says what to write.
+            Keys that whoever runs it sets too: of `ASKED_TWICE` the file may set these alone, and
+            where it would write is not looked at for these.
 
         Raises
         ------
@@ -304,8 +304,8 @@ def _check_written(recipe: Recipe, where: str, given: Collection[str]) -> None:
         ("export_map", recipe.export_map),
         ("tokenizer.save", spec.save if spec else None),
     ):
-        climbs = value and not os.path.isabs(value) and ".." in Path(os.path.normpath(value)).parts
-        if climbs and key not in given:
+        place = Path(os.path.normpath(value or "."))
+        if ".." in place.parts and key not in given:
             raise RecipeError(
                 f"{where}: '{key}' is {value!r}, which leaves the recipe's folder: name a place "
                 "below it, or give the whole path"

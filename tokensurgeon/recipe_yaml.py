@@ -86,9 +86,9 @@ def _line(error: yaml.MarkedYAMLError) -> int:
 
 
 class _Refused(yaml.constructor.ConstructorError):
-    """What is YAML, and in no recipe."""
+    """What is YAML, and in no recipe; `place` is the node or event that begins there."""
 
-    def __init__(self, problem: str, place: yaml.Node | yaml.Event) -> None:
+    def __init__(self, problem: str, place: Any) -> None:
         super().__init__(None, None, problem, place.start_mark)
 
 
@@ -101,20 +101,19 @@ class _Loader(yaml.SafeLoader):
         self._extents: dict[int, tuple[int, int]] = {}
         """Values and levels of each node that is whole, its aliases followed, by its identity."""
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node, and hold it against the bounds."""
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            node: yaml.Node = super().compose_node(parent, index)
-            if id(node) not in self._extents:
-                raise _Refused(f"*{event.anchor} stands inside itself; write out what it is", event)
-            return node
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._open += 1
         if self._open > DEEPEST:
             raise _Refused(f"this is more than {DEEPEST} levels deep; no recipe is", event)
         node = super().compose_node(parent, index)
         self._open -= 1
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._extents:
+                raise _Refused(f"*{event.anchor} stands inside itself; write out what it is", event)
+            return node
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
             _refuse_repeats(node)
             parts = [part for pair in node.value for part in pair]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,14 +36,17 @@ _STEP = 2_654_435_761
 """A prime near 2^32 over the golden ratio: its multiples are spread evenly, whatever the shape."""
 
 
+Signs = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$", max_length=SAMPLE // 4)]
+
+
 class Sketch(BaseModel):
     """Signs of a sample of a checkpoint's weights, as hexadecimal digits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    rows: dict[str, str] = Field(max_length=2)
+    rows: dict[Literal["input", "output"], Signs]
     """By side: ``input`` and, where the model is untied, ``output``."""
-    body: dict[str, str] = Field(max_length=MOST_TENSORS)
+    body: dict[str, Signs] = Field(max_length=MOST_TENSORS)
     """By the name of the tensor in the files."""
 
     @classmethod
@@ -88,7 +91,7 @@ def likeness(sketch: Sketch, checkpoint: Checkpoint) -> Likeness:
 
     A tensor of the body that the other lacks, or has in another size, counts as chance would.
     """
-    own = dict(_rows(checkpoint))
+    own: dict[str, str] = dict(_rows(checkpoint))
     rows = [_agreement(checkpoint, own.get(side), signs) for side, signs in sketch.rows.items()]
     body = [
         _agreement(checkpoint, _name_of(name, checkpoint.tensors.where), signs)
@@ -97,10 +100,12 @@ def likeness(sketch: Sketch, checkpoint: Checkpoint) -> Likeness:
     return Likeness(min(rows, default=0.5), float(np.median(body)) if body else 1.0)
 
 
-def _rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+def _rows(checkpoint: Checkpoint) -> list[tuple[Literal["input", "output"], str]]:
     """Return the sides, each with the tensor that holds its rows."""
     layout = checkpoint.layout
-    sides = [("input", (layout.input_names or layout.output_names)[0])]
+    sides: list[tuple[Literal["input", "output"], str]] = [
+        ("input", (layout.input_names or layout.output_names)[0])
+    ]
     if not layout.tied:
         sides.append(("output", (layout.output_names or layout.input_names)[0]))
     return sides

@@ -207,7 +207,7 @@ class Patch:
             arrays[f"{FILE}{name}"] = np.frombuffer(data, np.uint8)
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         facts = self.facts.model_dump(exclude_none=True) | {"sha256": ""}
-        facts["sha256"] = _checksum(facts, arrays)
+        facts["sha256"] = checksum(facts, arrays)
         return save(arrays, {"patch": json.dumps(facts, ensure_ascii=False)})
 
 
@@ -230,7 +230,7 @@ def read_patch(path: Path) -> Patch:
         arrays = _read_arrays(file, facts)
         if facts.version >= FORMAT:
             said = facts.model_dump(exclude_none=True) | {"sha256": ""}
-            if facts.sha256 != _checksum(said, arrays):
+            if facts.sha256 != checksum(said, arrays):
                 raise ValueError("its content is not what its checksum says")
         return _checked(facts, arrays)
     except ValueError as error:
@@ -365,7 +365,7 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
     return content
 
 
-def _checksum(facts: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def checksum(facts: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     """Return the sha256 over the facts, and over each tensor's name, shape, dtype and bytes."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):

@@ -96,8 +96,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
     ]
     if evaluation.n_replaced:
         notes.append(
-            f"{evaluation.n_replaced:,} characters of the text that was read are not UTF-8 and count "
-            "as U+FFFD"
+            f"{evaluation.n_replaced:,} characters of the text that was read are not UTF-8 and "
+            "count as U+FFFD"
         )
     if evaluation.n_too_long:
         notes.append(
