@@ -23,8 +23,6 @@ LINE_CHARACTERS = 40
 """Shorter lines (headings, braces, list marks) occur in unrelated texts."""
 MOST_LINES = 20_000
 """Bounds the file to 340 kB (17 bytes a line), however large the corpus."""
-MOST_BYTES = 2 * 17 * MOST_LINES
-"""Bytes of the file that are read: twice what it can hold."""
 MOST_SEEN = 0.1
 """Share of seen lines that is tolerated: boilerplate such as licences is in every text."""
 _ALL, _LOWEST = "all lines", "lines of lowest hash"
@@ -87,8 +85,6 @@ class Seen:
         if not path.is_file():
             return None
         try:
-            if path.stat().st_size > MOST_BYTES:
-                raise ValueError("more than it can hold")
             return cls.of_text(path.read_text("utf-8"))
         except (ValueError, OverflowError) as error:
             raise CorpusError(f"{path} holds no hashes of lines; remove it") from error
