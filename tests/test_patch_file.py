@@ -133,7 +133,7 @@ TAMPERED = {
     "no rows": array("input.copied", lambda a: a[:0]),
     "another dtype": array("input.copied", lambda a: a.astype(np.int32)),
     "another shape": array("input.copied", lambda a: a[:, None]),
-    "a scalar": array("input.copied", lambda a: a[0]),
+    "a scalar": array("input.copied", lambda a: np.array(a[0])),
     "an unknown tensor": array("output.extra", lambda a: a),
     "an unknown file": array("file:../x.py", lambda a: a.astype(np.uint8)),
     "half of a change of the body": array("body:A:x", lambda a: a[None]),
@@ -170,7 +170,9 @@ OF_NEW_ONES = ("a sketch that is none", "no sketch")
     ("how", "older"),
     [(how, old) for how in TAMPERED for old in (False, True) if not (old and how in OF_NEW_ONES)],
 )
-def test_what_was_tampered_with_is_refused_though_itschecksum_is_right(how, older, patch, tmp_path):
+def test_what_was_tampered_with_is_refused_though_its_checksum_is_right(
+    how, older, patch, tmp_path
+):
     facts, arrays = taken_apart(patch)
     assert len(arrays["input.remainder_ids"]) > 1
     TAMPERED[how](facts, arrays)
