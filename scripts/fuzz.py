@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Fuzz the readers of other people's files, led by coverage. Needs the package atheris.
 
-    python scripts/fuzz.py {header,index,tokenizer,recipe} [--seconds 600] [--folder DIR]
+    python scripts/fuzz.py READER [--seconds 600] [--folder DIR]
+
+READER is header, index, tokenizer, recipe, patch or lines.
 
 Each input must give a right answer or one of our errors, in one short line. The first that does not
 ends the run, with a traceback and the input in a file of the folder. Inputs begin with valid files,
@@ -21,14 +23,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import numpy as np
 import yaml
 
 with atheris.instrument_imports(include=["tokensurgeon"], enable_loader_override=False):
     import tokensurgeon.checkpoint.files as files
+    import tokensurgeon.patches.patch_file as patches
     import tokensurgeon.recipe as recipes
     import tokensurgeon.vocabulary.load as vocabularies
     from tokensurgeon.checkpoint.tensor_file import read_tensor_file
     from tokensurgeon.errors import TokensurgeonError
+    from tokensurgeon.text.corpus import read_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -91,7 +96,46 @@ def recipe(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
     return path, lambda: recipes.Recipe.from_yaml(path), seeds
 
 
-READERS = {each.__name__: each for each in (header, index, tokenizer, recipe)}
+def patch(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """Patch files without a checksum, which would refuse nearly all of them at once."""
+    from safetensors.numpy import save
+
+    path = folder / "a.safetensors"
+    arrays = {
+        "input.copied": np.array([0, -1, -1]),
+        "input.weights.data": np.array([1, 0.5, 0.5], np.float32),
+        "input.weights.indices": np.array([0, 0, 1], np.int32),
+        "input.weights.indptr": np.array([0, 1, 3, 3]),
+        "input.remainder_ids": np.array([2]),
+        "input.remainder": np.ones((1, 2), np.float32),
+    }
+    files = {
+        "tokenizer.json": "{}",
+        "new_token_ids.json": '{"new_token_ids": [1]}',
+        "surgery/tokens.json": '{"input": {"copied": [0, -1, -1]}}',
+    }
+    for name, text in files.items():
+        arrays[f"file:{name}"] = np.frombuffer(text.encode(), np.uint8)
+    facts = {
+        "format": "tokensurgeon patch 1", "source_vocabulary": "a", "source_rows": 2, "width": 2,
+        "source_tied": True, "tied": True, "id_map": {"0": 0}, "chat_template": "source",
+        "recipe": "source: a",
+    }  # fmt: skip
+    rows = np.ones((2, 2), np.float32)
+
+    def read() -> object:
+        return [side.rows(rows[:2], "float32") for side in patches.read_patch(path).sides]
+
+    return path, read, [save(arrays, {"patch": json.dumps(facts)})]
+
+
+def lines(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """Lines of JSON."""
+    path = folder / "a.jsonl"
+    return path, lambda: read_corpus([path]), [b'"a"\n{"text": "b", "n": [1]}', b'"\\ud83d\\ude00"']
+
+
+READERS = {each.__name__: each for each in (header, index, tokenizer, recipe, patch, lines)}
 
 
 def main() -> None:
@@ -117,7 +161,7 @@ def main() -> None:
             assert 0 < len(said) < LONGEST, said[:200]
             assert "\n" not in said.strip(), said[:200]
 
-    change = in_header if asked.reader == "header" else in_json
+    change = in_header if asked.reader in ("header", "patch") else in_json
 
     def mutate(data: bytes, longest: int, seed: int) -> bytes:
         """Damage the form of every second input, the bytes of the others."""

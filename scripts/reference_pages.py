@@ -201,6 +201,10 @@ def recipe_page() -> Iterator[str]:
         "the file's folder. The same keys are keyword arguments of `tokensurgeon.transplant` and",
         "`tokensurgeon.Recipe`. [Examples](../../recipes)",
         "",
+        "What a file reads may lie anywhere; what it writes may not climb out of its folder by",
+        "`..`. `force` and `trust_remote_code` need the option on the command line too. Each key",
+        "may stand once, and aliases may not multiply without end.",
+        "",
         *keys(Recipe),
     )
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import resource
 import struct
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.world import make_model, make_tokenizer
-from tokensurgeon import Recipe
-from tokensurgeon.checkpoint import Checkpoint
+from tests.world import SENTENCES, make_model, make_tokenizer
+from tokensurgeon import Recipe, transplant
+from tokensurgeon.checkpoint import Checkpoint, verify_manifest
 from tokensurgeon.errors import TokensurgeonError
+from tokensurgeon.patches import export_patch
+from tokensurgeon.patches.patch_file import checksum, read_patch
+from tokensurgeon.recipe_yaml import read_yaml
+from tokensurgeon.report.records import read_weights, unreadable
+from tokensurgeon.text.corpus import read_corpus
 from tokensurgeon.vocabulary import load_vocabulary
 
 FEW, MANY = 120, 1000
 MESSAGE = 600
 """Characters: an error is a line, not the file."""
+MOST_SECONDS, MOST_KILOBYTES = 20, 1 << 19
+"""Processor time, and growth of the process: a hundred times what any of these files needs."""
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +91,17 @@ def torn(data: bytes, rng: random.Random) -> bytes:
 
 
 def answer(what: Callable[[], object]) -> None:
-    """Run; an error must be ours, in one short line."""
+    """Run; an error must be ours, in one short line, and take little time and memory."""
+    seconds, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         what()
     except TokensurgeonError as error:
         said = str(error)
     else:
+        said = None
+    assert time.process_time() - seconds < MOST_SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_KILOBYTES
+    if said is None:
         return
     assert "\n" not in said.strip()
     assert 0 < len(said) < MESSAGE
@@ -158,6 +175,123 @@ RECIPE = {
     "map": {"<pad>": "</s>"},
     "heal": 1.0,
 }
+
+
+NAMES = [
+    "manifest.json", "report.json", "surgery/tokens.json", "config.json", "generation_config.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def patched(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("patched")
+    target = make_tokenizer(root / "target", 300, texts=SENTENCES[::-1])
+    init = {"input": "subword-mean", "output": "subword-mean"}
+    transplant(source=folder, tokenizer=target, output=root / "out", init=init)
+    return root / "out"
+
+
+@pytest.mark.parametrize("n", sizes(FEW // 2))
+def test_damaged_manifests_reports_and_records(patched: Path, n: int) -> None:
+    """What a manifest says of files is held against them; what is written in them is no danger."""
+
+    def look() -> None:
+        try:
+            verify_manifest(patched)
+        finally:
+            unreadable(patched)
+
+    fuzz(n, [patched / name for name in NAMES if (patched / name).is_file()], in_json, look)
+    weights = sorted((patched / "surgery").glob("*.npz"))
+    fuzz(n // 4, weights, torn, lambda: [read_weights(path) for path in weights])
+
+
+def in_patch(data: bytes, rng: random.Random) -> bytes:
+    """Damage a patch in its facts, its arrays or its header, and make its checksum right again."""
+    from safetensors.numpy import load, save
+
+    if rng.random() < 0.2:
+        return in_header(data, rng)
+    (size,) = struct.unpack("<Q", data[:8])
+    facts = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["patch"])
+    arrays = {name: array.copy() for name, array in load(data).items()}
+    if rng.random() < 0.4:
+        facts = damaged(facts, rng)
+    else:
+        name = rng.choice(sorted(arrays))
+        flat = arrays[name].reshape(-1)
+        how = rng.random()
+        if how < 0.6 and len(flat):
+            raw = flat.view(np.uint8)
+            raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        elif how < 0.8:
+            arrays[name] = flat[: rng.randrange(len(flat) + 1)].copy()
+        else:
+            del arrays[name]
+    if isinstance(facts, dict) and isinstance(facts.get("sha256"), str):
+        facts = {**facts, "sha256": ""}
+        facts["sha256"] = checksum(facts, arrays)
+    return save(arrays, {"patch": json.dumps(facts)})
+
+
+@pytest.mark.parametrize("n", sizes(FEW // 2))
+def test_damaged_patches(folder: Path, patched: Path, tmp_path: Path, n: int) -> None:
+    """A patch that is read gives rows of a source, whatever was done to it."""
+    path = export_patch(patched, tmp_path / "a.safetensors").path
+    rows = Checkpoint.open(folder).input_rows()
+
+    def look() -> None:
+        patch = read_patch(path)
+        if patch.facts.source_rows == len(rows):
+            for side in patch.sides:
+                assert (
+                    side.rows(rows, "float32").shape == rows[:1].repeat(len(side.copied), 0).shape
+                )
+
+    fuzz(n, [path], in_patch, look)
+
+
+LINES = ('"text"', '{"text": "a", "n": [1, {"a": null}]}', '{"text": "\\ud83d\\ude00"}')
+
+
+def in_line(data: bytes, rng: random.Random) -> bytes:
+    lines = data.split(b"\n")
+    at = rng.randrange(len(lines))
+    lines[at] = json.dumps(damaged(json.loads(lines[at]), rng)).encode()
+    return b"\n".join(lines)
+
+
+@pytest.mark.parametrize("n", sizes())
+def test_damaged_lines_of_json(tmp_path: Path, n: int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(LINES))
+    fuzz(n, [path], in_line, lambda: read_corpus([path], max_bytes=10**6))
+
+
+@pytest.mark.parametrize("n", sizes(FEW // 2))
+def test_damaged_packed_texts(tmp_path: Path, n: int) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("plain text, é\n".encode() * 200))
+    fuzz(n, [path], torn, lambda: read_corpus([path], max_bytes=10**6))
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_text_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("a.txt", "a.jsonl", "a.json", "a.fa"):
+            path = Path(folder) / name
+            path.write_bytes(data)
+            answer(lambda path=path: read_corpus([path]))
+
+
+YAML = st.text(st.sampled_from("ab:-? &*[]{},'\"\n #|>!%@0<"), max_size=120)
+
+
+@settings(max_examples=200)
+@given(YAML, YAML)
+def test_any_text_is_a_recipe_or_refused(first: str, second: str) -> None:
+    answer(lambda: read_yaml(f"{first}\nsource: &a [{second}]\n{second}", "recipe"))
 
 
 @pytest.mark.parametrize("n", sizes())

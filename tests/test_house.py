@@ -22,6 +22,7 @@ ROOMS = (
     "arrays",
     "progress",
     "outputs",
+    "recipe_yaml",
     "recipe",
     "vocabulary",
     "text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,117 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, message: str)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+BASE = "source: a\ntokenizer: b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (BASE + "seed: 1\nseed: 2\n", 4, "the key 'seed' is in line 3 already"),
+        (BASE + "text:\n  other: [a]\n  other: [b]\n", 5, "'other' is in line 4 already"),
+        (BASE + "init: {input: omp, input: mean}\n", 3, "'input' is in line 3 already"),
+        ("&a source: x\n*a : y\n", 1, "the key 'source' is in line 1 already"),
+        ("source: &s [*s]\n", 1, "*s stands inside itself"),
+        ("source: &s {a: [b, *s]}\n", 1, "*s stands inside itself"),
+        (BASE + "map: &m\n  <<: *m\n", 4, "*m stands inside itself"),
+        (
+            "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
+            + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
+            4,
+            "with its aliases followed",
+        ),
+        (
+            "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 40)),
+            20,
+            "with its aliases followed",
+        ),
+        ("source: " + "[" * 1000, 1, "more than 20 levels deep"),
+        ("".join(" " * i + "a:\n" for i in range(300)), 20, "more than 20 levels deep"),
+        ("? " * 1000, 1, "more than 20 levels deep"),
+        (BASE + "seed: " + "9" * 5000, 3, "a number of 5,000 characters"),
+        (BASE + "seed: 0x" + "f" * 5000, 3, "a number of 5,002 characters"),
+        (BASE + "seed: 1" + ":59" * 2000, 3, "a number of 6,001 characters"),
+        (BASE + "heal: 2001-99-99\n", 3, "month must be in 1..12"),
+        (BASE + "seed: \x00", 3, "is not YAML"),
+        (BASE + 'donor: "\\ud800"\n', 3, "half a character"),
+        (BASE + "donor: *nowhere\n", 3, "undefined alias"),
+        (BASE + "---\nsource: c\n", 3, "another document"),
+        (BASE + "? [a]\n: b\n", 3, "unhashable key"),
+    ],
+)
+def test_what_is_yaml_and_no_recipe_is_refused_with_its_line(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_yaml(path)
+    assert f"{path}, line {line}" in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_and_merges_within_the_bound_are_read(tmp_path: Path) -> None:
+    text = (
+        BASE + "text: {other: &t [a.txt], calibration: *t}\n"
+        "init:\n  settings:\n    omp: &k {k: 8}\n    knn:\n      <<: *k\n      temperature: 1\n"
+    )
+    recipe = Recipe.from_yaml(write(tmp_path, text))
+    assert recipe.text.other == recipe.text.calibration == ("a.txt",)
+    assert recipe.init.settings["knn"] == {"k": 8, "temperature": 1}
+
+
+@pytest.mark.parametrize("key", ["force", "trust_remote_code"])
+def test_a_file_alone_neither_replaces_nor_runs_anything(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, BASE + f"{key}: true\n")
+    with pytest.raises(RecipeError, match=f"sets '{key}'.* add --{key.replace('_', '-')}"):
+        Recipe.from_yaml(path)
+    assert getattr(Recipe.from_yaml(path, given=[key]), key)
+    assert not getattr(Recipe.from_yaml(write(tmp_path, BASE + f"{key}: false\n")), key)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (BASE + "output: ../x\n", "output"),
+        (BASE + "output: a/../../x\n", "output"),
+        (BASE + "export_map: ../x.jsonl\n", "export_map"),
+        (
+            "source: a\ntokenizer: {method: bpe, size: 300, corpus: [c], save: b/../../x}\n",
+            "tokenizer.save",
+        ),
+    ],
+)
+def test_nothing_is_written_out_of_the_folder_of_a_recipe_by_climbing(
+    tmp_path: Path, text: str, key: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"'{key}' is .* leaves the recipe's folder"):
+        Recipe.from_yaml(write(tmp_path, text))
+
+
+def test_what_is_read_may_lie_anywhere_and_an_output_that_is_overridden_is_not_looked_at(
+    tmp_path: Path,
+) -> None:
+    text = f"source: ../model\ntokenizer: b\noutput: {tmp_path}/a/../b\n"
+    recipe = Recipe.from_yaml(write(tmp_path, text))
+    assert recipe.source == f"{tmp_path}/../model"
+    assert recipe.output == f"{tmp_path}/a/../b"
+    path = write(tmp_path, BASE + "output: ../x\n")
+    assert Recipe.from_yaml(path, given=["output"]).source == "a"
+
+
+def test_a_device_a_pipe_a_folder_and_a_huge_file_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "huge.yaml").write_text(BASE + "# " + "x" * (1 << 18))
+    for name, message in {
+        "/dev/zero": "it is a device or a pipe",
+        "pipe.yaml": "it is a device or a pipe",
+        "": "it is a folder",
+        "huge.yaml": "more than 131,072 bytes",
+    }.items():
+        with pytest.raises(RecipeError, match=message):
+            Recipe.from_yaml(tmp_path / name)
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """A recipe says a whole surgery; YAML on disk, `Recipe` in Python.
 
-A recipe is data: it names no code to import, and its paths are taken relative to the file.
+A recipe is data: it names no code to import, and its paths are taken relative to the file. What is
+read may lie anywhere. What is written may not climb out of the recipe's folder by ``..``; a path
+from the root is taken as it is.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Collection
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tokensurgeon.errors import RecipeError
 from tokensurgeon.outputs import output_path
+from tokensurgeon.recipe_yaml import read_bounded, read_yaml
 
 
 class _Model(BaseModel):
@@ -101,7 +106,8 @@ class TextSpec(_Model):
     """Texts for each use; a document is never used for two. Files, folders or globs."""
 
     calibration: tuple[str, ...] = ()
-    """Text that methods, calibration and training may look at; if none, the source writes some."""
+    """Text that methods, calibration and training may look at, its first GiB; if none, the source
+    writes some."""
     evaluation: tuple[str, ...] = ()
     """Text to measure the source and the result on; nothing is measured if there is none."""
     other: tuple[str, ...] = ()
@@ -186,6 +192,8 @@ class Recipe(_Model):
     """Accept that AutoTokenizer loads the new tokenizer with other ids."""
     allow_seen_text: bool = False
     """Evaluate on text that the target vocabulary was trained on."""
+    allow_invalid_utf8: bool = False
+    """Calibrate and evaluate on text of which more than 1 % is not UTF-8; it counts as U+FFFD."""
 
     @model_validator(mode="after")
     def _target_known(self) -> Recipe:
@@ -205,8 +213,15 @@ class Recipe(_Model):
         return self.tokenizer or self.for_draft or self.donor
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Recipe:
+    def from_yaml(cls, path: str | Path, *, given: Collection[str] = ()) -> Recipe:
         """Read a recipe; its relative paths count from the file's folder.
+
+        Parameters
+        ----------
+        path : str or Path
+        given : collection of str
+            Keys that whoever runs it sets too: of `ASKED_TWICE` the file may set these alone, and
+            where it would write is not looked at for these.
 
         Raises
         ------
@@ -214,17 +229,18 @@ class Recipe(_Model):
             Naming the file, the key, and the nearest right key.
         """
         path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            where = getattr(error, "problem_mark", None)
-            line = f", line {where.line + 1}" if where else ""
-            raise RecipeError(f"{path}{line} is not YAML: check its indentation") from error
+        data = read_yaml(read_bounded(path), str(path))
         if not isinstance(data, dict):
             raise RecipeError(f"{path} holds no mapping; a recipe starts with 'source: …'")
-        return cls.parse(data, where=str(path)).resolved(path.parent)
+        recipe = cls.parse(data, where=str(path))
+        for key in ASKED_TWICE:
+            if getattr(recipe, key) and key not in given:
+                raise RecipeError(
+                    f"{path} sets '{key}', which a file alone may not: take it out, or add "
+                    f"--{key.replace('_', '-')} to the command too"
+                )
+        _check_written(recipe, str(path), given)
+        return recipe.resolved(path.parent)
 
     @classmethod
     def parse(cls, data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -241,7 +257,7 @@ class Recipe(_Model):
     def resolved(self, folder: Path) -> Recipe:
         """Return the recipe with relative paths that exist in `folder` taken from there.
 
-        What is written goes below the folder in any case; a name that is no file of it, and does
+        What is written is taken from the folder in any case; a name that is no file of it, and does
         not start with ``.`` or ``/`` or hold a wildcard, stays: it can be a model id.
         """
         return _resolved(self, folder)
@@ -255,6 +271,9 @@ _WRITTEN = {"output", "export_map", "save"}
 """Keys that name files or folders, of any part of a recipe but `init`; besides them `mixture`."""
 _NO_FILES = {"base": ("source",), "chat_template": ("source", "target")}
 """Values of these keys that name no file."""
+
+ASKED_TWICE = ("force", "trust_remote_code")
+"""Keys that a file cannot set alone: they replace what is there, or run what came with a model."""
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -278,6 +297,22 @@ def _resolved(part: _M, folder: Path) -> _M:
         elif key in _READ:
             changed[key] = _taken(value, folder)
     return part.model_copy(update=changed)
+
+
+def _check_written(recipe: Recipe, where: str, given: Collection[str]) -> None:
+    """Refuse to write at a path that climbs out of the recipe's folder."""
+    spec = recipe.tokenizer if isinstance(recipe.tokenizer, TrainSpec) else None
+    for key, value in (
+        ("output", recipe.output),
+        ("export_map", recipe.export_map),
+        ("tokenizer.save", spec.save if spec else None),
+    ):
+        place = Path(os.path.normpath(value or "."))
+        if ".." in place.parts and key not in given:
+            raise RecipeError(
+                f"{where}: '{key}' is {value!r}, which leaves the recipe's folder: name a place "
+                "below it, or give the whole path"
+            )
 
 
 def _taken(name: str, folder: Path) -> str:

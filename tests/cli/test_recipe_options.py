@@ -109,6 +109,25 @@ def test_settings_are_merged_key_by_key(file: str) -> None:
     assert recipe.init.settings == {"omp": {"k": 32, "ridge": 0.1}, "*": {"seed": 1}}
 
 
+@pytest.mark.parametrize("key", ["force", "trust_remote_code"])
+def test_what_a_file_may_not_ask_for_alone_the_command_asks_for_too(
+    tmp_path: Path, key: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(Recipe.parse({**FULL, key: True}).to_yaml(), "utf-8")
+    with pytest.raises(RecipeError, match="which a file alone may not"):
+        build_recipe(str(path), {"source": None, "seed": 3})
+    assert getattr(asked("--recipe", str(path), f"--{key.replace('_', '-')}"), key)
+
+
+def test_an_output_that_climbs_is_refused_unless_another_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(Recipe.parse({**FULL, "output": "../x"}).to_yaml(), "utf-8")
+    with pytest.raises(RecipeError, match="leaves the recipe's folder"):
+        build_recipe(str(path), {})
+    assert asked("--recipe", str(path), "-o", "there").output == "there"
+
+
 def test_options_alone_make_a_recipe() -> None:
     recipe = build_recipe(None, {"source": "a", "donor": "b", "init.output": "omp"})
     assert recipe == Recipe(source="a", donor="b", init=InitSpec(output="omp"))

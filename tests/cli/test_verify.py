@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 import tokensurgeon
 from tokensurgeon.checkpoint import recheck
 from tokensurgeon.cli.main import main
+from tokensurgeon.errors import CheckpointError
+from tokensurgeon.report.records import read_weights
 
 SOURCE = Path(tokensurgeon.__file__).parent / "data" / "source"
 
@@ -44,13 +47,98 @@ def test_a_sound_checkpoint_has_no_problems(copy):
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout)
     assert (data["sound"], data["problems"]) == (True, [])
-    assert list(data["checked"]) == ["files", "checkpoint", "ids", "rows", "AutoTokenizer"]
+    steps = ["files", "checkpoint", "ids", "rows", "AutoTokenizer", "report"]
+    assert list(data["checked"]) == steps
 
 
-def test_a_checkpoint_of_others_is_checked_without_a_manifest():
-    done = verify(SOURCE)
+def test_a_checkpoint_of_others_is_checked_without_a_manifest_where_that_is_said():
+    done = verify(SOURCE, "--no-manifest")
     assert done.exit_code == 0, done.output
     assert "not written by tokensurgeon" in done.stdout
+    assert "report" not in done.stdout
+
+
+def test_a_manifest_that_is_gone_is_a_problem(copy):
+    (copy / "manifest.json").unlink()
+    done = verify(copy)
+    assert done.exit_code == 1
+    assert "has no manifest.json: transplant again, or add --no-manifest" in done.stdout
+    assert verify(copy, "--no-manifest").exit_code == 0
+
+
+@pytest.mark.parametrize("version", [99, 0, "1", None, True, 1.5, "9" * 5000])
+def test_a_manifest_of_another_schema_is_said_in_one_line(copy, version):
+    change_json(copy / "manifest.json", schema_version=version)
+    done = verify(copy)
+    assert done.exit_code == 1
+    assert "and this release reads 1: update tokensurgeon, or transplant again" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("content", ["", "[", "null", "[]", "[" * 100_000, '{"a": ' + "9" * 5000])
+def test_a_manifest_that_cannot_be_read_is_said_in_one_line(copy, content):
+    (copy / "manifest.json").write_text(content)
+    done = verify(copy)
+    assert done.exit_code == 1
+    assert "manifest.json" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_files_that_are_gone_changed_or_came_later_are_named(copy):
+    tokens = copy / "surgery" / "tokens.json"
+    (copy / "README.md").unlink()
+    tokens.write_bytes(tokens.read_bytes().replace(b"copied", b"coqied"))
+    (copy / "new.py").write_text("")
+    (copy / "notes.org").write_text("mine")
+    problems = recheck(copy).problems
+    assert [name for name in ("README.md", "tokens.json", "new.py") if name in str(problems)] == [
+        "README.md", "tokens.json", "new.py",
+    ]  # fmt: skip
+    assert len(problems) == 3
+    (copy / "new.py").unlink()
+    shutil.rmtree(copy / "surgery")
+    assert sum("surgery/" in problem for problem in recheck(copy).problems) == 3
+
+
+def test_a_file_that_no_loader_reads_is_said_and_no_problem(copy):
+    (copy / "notes.org").write_text("mine")
+    done = verify(copy)
+    assert done.exit_code == 0, done.output
+    assert "all as the manifest says; besides 1 it does not list: notes.org" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("report.json", b"{}", "is not a report of schema version 1"),
+        ("report.json", b'{"schema_version": 2}', "is not a report of schema version 1"),
+        ("surgery/tokens.json", b"[", "tokens.json is damaged"),
+        ("surgery/input_weights.npz", b"PK", "input_weights.npz is missing or damaged"),
+    ],
+)
+def test_a_report_or_record_that_cannot_be_read_is_a_problem(copy, name, content, message):
+    """Though the manifest says that it is the one that was written."""
+    (copy / name).write_bytes(content)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest["files"][name] = facts
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = verify(copy)
+    assert done.exit_code == 1
+    assert message in done.stdout
+    assert "has 1 problem" in done.stderr
+
+
+def test_weights_past_the_source_are_damaged_records(copy):
+    import scipy.sparse as sp
+
+    path = copy / "surgery" / "input_weights.npz"
+    weights = sp.load_npz(path)
+    weights.indices[0] = weights.shape[1] + 7
+    sp.save_npz(path, weights)
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        read_weights(path)
 
 
 def test_a_changed_file_is_named(copy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -59,6 +60,44 @@ def test_a_missing_text_is_one_line(tiny_source):
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert "there is no text file nowhere.txt" in result.stderr
+
+
+def test_text_in_another_encoding_is_refused_or_counted_in_table_and_json(tiny_source, tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("né à né à la carte ".encode("latin-1") * 30)
+    refused = run(tiny_source, path)
+    assert refused.exit_code == 1
+    assert refused.stderr.count("\n") == 1
+    assert "is no text: of 570 characters 120 are not UTF-8" in refused.stderr
+    for arguments, said in (
+        ([], "120 characters of the text that was read are not UTF-8"),
+        (["--json"], '"replaced_characters": 120'),
+    ):
+        result = run(tiny_source, path, "--allow-invalid-utf8", *arguments)
+        assert result.exit_code == 0, result.output
+        assert said in " ".join(result.stdout.split())
+
+
+def test_a_few_broken_bytes_are_said_and_no_reason_to_refuse(tiny_source, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one \xff byte " + b"in a text that is plain " * 40)
+    result = run(tiny_source, path)
+    assert result.exit_code == 0, result.output
+    assert "1 characters of the text that was read are not UTF-8" in " ".join(result.stdout.split())
+
+
+def test_no_more_of_a_packed_text_is_read_than_is_measured_on(tiny_source, tmp_path):
+    """The figures are those of the whole file, though its second half is cut off."""
+    text = "".join(f"Line {i} of a text of many lines.\n" for i in range(60_000))
+    whole, half = tmp_path / "whole.txt", tmp_path / "half.txt.gz"
+    whole.write_text(text)
+    data = gzip.compress(text.encode())
+    half.write_bytes(data[: len(data) // 2])
+    figures = [
+        evaluate_checkpoint(tiny_source, [path], max_bytes=2000).to_dict()["entries"][0]
+        for path in (whole, half)
+    ]
+    assert figures[0] == figures[1]
 
 
 def test_a_third_partys_model_costs_what_others_measured(assets):

@@ -16,7 +16,7 @@ import numpy as np
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import find_folder, read_json
 from tokensurgeon.checkpoint.ids import ROLE_OF_KEY, named_ids
-from tokensurgeon.checkpoint.manifest import NAME, verify_manifest
+from tokensurgeon.checkpoint.manifest import NAME, read_manifest, unlisted, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.progress import Progress, no_progress
@@ -58,26 +58,33 @@ class Recheck:
         }
 
 
-def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
+def recheck(
+    path: str | Path, progress: Progress = no_progress, *, without_manifest: bool = False
+) -> Recheck:
     """Check a checkpoint folder, or a model of the hub's cache.
 
     The files are held against the manifest. The ids of the tokenizer and of both configurations
     have to be below the number of rows, the roles of the configurations have to be the tokenizer's,
     all values of the rows finite, and AutoTokenizer's ids those of tokenizer.json. Weights of the
-    body that the manifest says were changed have to be there, and finite.
+    body that the manifest says were changed have to be there, and finite. That there is no
+    manifest is a problem, unless `without_manifest` says that the checkpoint is somebody else's.
 
     Raises
     ------
     CheckpointError
-        If there is no such folder.
+        If there is no such folder, or its manifest is unreadable or of a newer release.
     """
     folder = find_folder(path)
     result = Recheck(folder)
     progress(0, len(STEPS), "files")
     if (folder / NAME).exists():
-        result.note("files", verify_manifest(folder), "all as the manifest says")
+        result.note("files", verify_manifest(folder), _beside(folder))
     else:
-        result.checked["files"] = "no manifest: not written by tokensurgeon, so not checked"
+        missing = [] if without_manifest else [
+            f"{folder} has no {NAME}: transplant again, or add --no-manifest for a checkpoint that "
+            "tokensurgeon did not write"
+        ]  # fmt: skip
+        result.note("files", missing, "no manifest: not written by tokensurgeon, so not checked")
     progress(1, len(STEPS), "checkpoint")
     try:
         checkpoint = Checkpoint.open(folder)
@@ -101,6 +108,14 @@ def recheck(path: str | Path, progress: Progress = no_progress) -> Recheck:
     result.note("AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
     progress(5, len(STEPS), "checked")
     return result
+
+
+def _beside(folder: Path) -> str:
+    """Say that the files are sound, and which the manifest does not list."""
+    others = unlisted(folder, read_manifest(folder)["files"])
+    names = ", ".join(name[:80] for name in others[:3]) + (", …" if len(others) > 3 else "")
+    more = f"; besides {len(others):,} it does not list: {names}" if others else ""
+    return f"all as the manifest says{more}"
 
 
 def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:

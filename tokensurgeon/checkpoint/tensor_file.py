@@ -119,6 +119,8 @@ def read_tensor_file(path: Path) -> TensorFile:
         shapes that do not fit their bytes, overlaps, gaps, or bytes past the end of the file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UnsafeCheckpointError(f"{path} is no plain file; put the weights there")
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)

@@ -45,6 +45,7 @@ DRAFT_BYTES = 50_000
     "Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
 )
 @console.seen_option
+@console.invalid_option
 @console.device_option
 @console.dtype_option
 @console.seed_option

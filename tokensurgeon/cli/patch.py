@@ -47,17 +47,27 @@ def export(patched: str, output: str, as_json: bool, **settings: Any) -> None:
 @click.argument("patch", metavar="FILE")
 @click.argument("checkpoint")
 @console.option("-o --output DIR", "The folder to write.", required=True)
+@console.option(
+    "--allow-other-model",
+    "Apply it to a checkpoint that does not look like the source or a fine-tune of it.",
+)
 @console.mismatch_option
 @console.trust_option
 @console.force_option
 def apply(patch: str, checkpoint: str, output: str, **settings: bool) -> None:
     """Give CHECKPOINT, a fine-tune of the patch's source, the patch's tokenizer.
 
-    It must have kept the source's tokenizer. Sums are taken of its own rows. Measure the result
-    with 'evaluate': a patch says nothing of what it costs this checkpoint.
+    It must have kept the source's tokenizer, and most signs of its weights. Sums are taken of its
+    own rows. Measure the result with 'evaluate': a patch says nothing of what it costs this
+    checkpoint.
     """
     from tokensurgeon.patches import apply_patch
 
+    warnings: list[str] = []
     with console.progress() as progress:
-        written = apply_patch(patch, checkpoint, output, progress=progress, **settings)
+        written = apply_patch(
+            patch, checkpoint, output, warnings=warnings, progress=progress, **settings
+        )
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"written {written}")

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
-import yaml
 from click.core import ParameterSource
 
 from tokensurgeon.cli import console
+from tokensurgeon.errors import RecipeError
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.recipe_yaml import read_yaml
 
 ANY = "init"
 """In ``--set init.k=32``: the setting goes to whichever chosen method has it."""
@@ -36,7 +37,8 @@ def build_recipe(file: str | None, given: Mapping[str, Any]) -> Recipe:
     """
     data: dict[str, Any] = {}
     if file is not None:
-        data = Recipe.from_yaml(file).model_dump(mode="json")
+        asked = [key for key, value in given.items() if value]
+        data = Recipe.from_yaml(file, given=asked).model_dump(mode="json")
     for dotted, value in given.items():
         if value is None:
             continue
@@ -66,8 +68,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
                 param_hint="--set",
             )
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed = read_yaml(value, "--set")
+        except RecipeError:
             parsed = value
         settings.setdefault("*" if method == ANY else method, {})[key] = parsed
     return settings
@@ -230,6 +232,7 @@ OPTIONS |= {
 }
 _option("allow_nonfinite", "--allow-nonfinite")
 OPTIONS["allow_seen_text"] = console.seen_option
+OPTIONS["allow_invalid_utf8"] = console.invalid_option
 OPTIONS["allow_autotokenizer_mismatch"] = console.mismatch_option
 
 

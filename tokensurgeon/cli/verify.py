@@ -10,17 +10,22 @@ from tokensurgeon.errors import CheckpointError
 
 @click.command(short_help="Check a finished checkpoint again.")
 @click.argument("checkpoint", metavar="DIR")
+@console.option(
+    "--no-manifest", "DIR is not by tokensurgeon: check what its manifest has no part in."
+)
 @console.json_option
-def command(checkpoint: str, as_json: bool) -> None:
-    """Check DIR: files against the manifest, ids, rows, and how AutoTokenizer loads it.
+def command(checkpoint: str, no_manifest: bool, as_json: bool) -> None:
+    """Check DIR: files against the manifest, ids, rows, how AutoTokenizer loads it, its report.
 
-    Ends with code 1 if anything is wrong. A checkpoint without a manifest, which tokensurgeon did
-    not write, is checked as far as that goes.
+    Ends with code 1 if anything is wrong, or if there is no manifest and no --no-manifest.
     """
     from tokensurgeon.checkpoint import recheck
+    from tokensurgeon.report.records import unreadable
 
     with console.progress() as progress:
-        result = recheck(checkpoint, progress)
+        result = recheck(checkpoint, progress, without_manifest=no_manifest)
+    if not no_manifest:
+        result.note("report", unreadable(result.folder), "it and the records can be read")
     if as_json:
         console.write_json(result.to_dict())
     else:

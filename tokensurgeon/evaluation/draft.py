@@ -19,7 +19,7 @@ from tokensurgeon.arrays import Float64
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.corpus import Corpus, read_corpus
+from tokensurgeon.text.corpus import Corpus, read_to_measure
 from tokensurgeon.text.encoding import fitting_chunks
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
@@ -72,6 +72,7 @@ def evaluate_draft(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_seen_text: bool = False,
+    allow_invalid_utf8: bool = False,
     progress: Progress = no_progress,
 ) -> DraftResult:
     """Measure a draft model for a big model, both at the same places of a text.
@@ -81,7 +82,9 @@ def evaluate_draft(
     draft, big : str or Path
         Checkpoints whose tokenizers give every id the same text.
     texts : sequence of str or Path, or Corpus
-    field, max_bytes, device, dtype, trust_remote_code, allow_seen_text, progress
+    field, max_bytes, device, dtype, trust_remote_code, progress
+        As in `evaluate_checkpoint`.
+    allow_seen_text, allow_invalid_utf8 : bool
         As in `evaluate_checkpoint`.
 
     Raises
@@ -89,7 +92,11 @@ def evaluate_draft(
     EvaluationError
         If the vocabularies differ, naming the first id, or no text fits both models.
     """
-    corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
+    corpus = texts
+    if not isinstance(corpus, Corpus):
+        corpus = read_to_measure(
+            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_utf8
+        )
     vocabularies = [load_vocabulary(model) for model in (draft, big)]
     check_same_ids(*vocabularies)
     for vocabulary in vocabularies:

@@ -22,7 +22,7 @@ from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, Evaluatio
 from tokensurgeon.evaluation.table import Evaluation
 from tokensurgeon.models import load_model
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.text.corpus import Corpus, read_corpus
+from tokensurgeon.text.corpus import Corpus, read_to_measure
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import load_vocabulary
 
@@ -113,6 +113,7 @@ def evaluate_checkpoint(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_seen_text: bool = False,
+    allow_invalid_utf8: bool = False,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Load a checkpoint, and the one to compare it with, and measure both.
@@ -135,6 +136,8 @@ def evaluate_checkpoint(
     trust_remote_code : bool
     allow_seen_text : bool
         Measure on text that a vocabulary was trained on.
+    allow_invalid_utf8 : bool
+        Measure on text of which more than 1 % is not UTF-8; it counts as U+FFFD.
     progress : callable(done, total, what)
 
     Returns
@@ -147,7 +150,11 @@ def evaluate_checkpoint(
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
-    corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
+    corpus = texts
+    if not isinstance(corpus, Corpus):
+        corpus = read_to_measure(
+            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_utf8
+        )
     entries: list[Entry] = []
     for folder in (path,) if against is None else (against, path):
         vocabulary = load_vocabulary(folder)
@@ -158,7 +165,7 @@ def evaluate_checkpoint(
         model = load_model(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         again = " (again)" if entries and entries[0].name == str(folder) else ""
         entries.append(Entry(f"{folder}{again}", model, vocabulary, alignment))
-    return evaluate(
+    evaluation = evaluate(
         entries,
         corpus.texts,
         max_bytes=max_bytes,
@@ -167,3 +174,4 @@ def evaluate_checkpoint(
         generate=generate,
         progress=progress,
     )
+    return replace(evaluation, n_replaced=corpus.n_replaced)

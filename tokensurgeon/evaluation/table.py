@@ -132,6 +132,8 @@ class Evaluation:
         Of the bootstrap and of generation.
     kind : str
         Of the models: what their loss is.
+    n_replaced : int
+        Characters of the text that was read which are not UTF-8 and count as U+FFFD.
     """
 
     entries: tuple[EntryResult, ...]
@@ -145,6 +147,7 @@ class Evaluation:
     sha256: str
     seed: int
     kind: str = CAUSAL
+    n_replaced: int = 0
 
     def __getitem__(self, name: str) -> EntryResult:
         for entry in self.entries:
@@ -165,6 +168,7 @@ class Evaluation:
                 "chunk_bytes": self.chunk_bytes,
                 "max_bytes": self.max_bytes,
                 "sha256": self.sha256,
+                "replaced_characters": self.n_replaced,
             },
             "seed": self.seed,
             "protocol": PROTOCOLS[self.kind],

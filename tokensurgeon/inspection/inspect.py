@@ -198,13 +198,6 @@ def read_sources(
     sources = []
     for path, name in zip(files, _short_names([str(path) for path in files]), strict=True):
         corpus = read_corpus([path], field=text_field, max_bytes=max_bytes)
-        n_characters = sum(map(len, corpus.texts))
-        n_invalid = corpus.n_replaced + sum(text.count("\0") for text in corpus.texts)
-        if 100 * n_invalid > n_characters:
-            raise CorpusError(
-                f"{path} is no text: {n_invalid:,} of {n_characters:,} characters are not UTF-8 or "
-                "are NUL; give text files"
-            )
         documents = _documents([Source(name, corpus.texts)], max_bytes)
         if not any(map(str.strip, documents)):
             raise CorpusError(f"{path} holds only white space; leave it out")

@@ -94,6 +94,11 @@ def _notes(evaluation: Evaluation) -> list[str]:
         f"{evaluation.n_documents:,} documents, {evaluation.n_chunks:,} chunks of at most "
         f"{evaluation.chunk_bytes:,} bytes, {evaluation.n_bytes:,} bytes"
     ]
+    if evaluation.n_replaced:
+        notes.append(
+            f"{evaluation.n_replaced:,} characters of the text that was read are not UTF-8 and "
+            "count as U+FFFD"
+        )
     if evaluation.n_too_long:
         notes.append(
             f"{evaluation.n_too_long:,} chunks have too many tokens for a model and are left out "

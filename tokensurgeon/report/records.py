@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from tokensurgeon.checkpoint.files import MAX_JSON
 from tokensurgeon.errors import CheckpointError, UnknownNameError
 from tokensurgeon.report import words
+from tokensurgeon.report.surgery_report import SurgeryReport
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
@@ -32,6 +35,8 @@ ORIGINS = {
     "unreached": "a fallback row: never written, for digits are cut as in the source",
 }
 """Where a row came from, by its name in the records."""
+MOST_UNPACKED = 4 << 30
+"""Bytes of the weights of one side: those of a million rows that are sums of 300 each."""
 LEAST_REST = 0.01
 """Share of a row's norm below which what no weight says is rounding and gets no line."""
 
@@ -67,6 +72,28 @@ class RowStory:
     source_spelling: str | None
     pieces: tuple[tuple[int, str | None], ...]
     sides: tuple[SideRow, ...]
+
+
+def read_weights(path: Path) -> sp.csr_array:
+    """Read how rows are sums of source rows, csr_array of float32 (n_rows, n_source).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, no such array, or says more than a file of its size can.
+    """
+    try:
+        # From memory: numpy leaves the file open where its content is not an archive.
+        data = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(data) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
+                raise ValueError("too large")
+        weights = sp.csr_array(sp.load_npz(data))
+        weights.check_format(full_check=True)  # an index past the matrix is read past its memory
+    except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError,
+            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise CheckpointError(f"{path} is missing or damaged: transplant again") from error
+    return weights
 
 
 class Records:
@@ -161,15 +188,33 @@ class Records:
         return SideRow(label, origin, method, listed, len(order), rest)
 
     def _weights(self, side: str) -> sp.csr_array:
-        path = self.checkpoint / FOLDER / f"{side}_weights.npz"
-        try:
-            # From memory: numpy leaves the file open where its content is not an archive.
-            return sp.csr_array(sp.load_npz(io.BytesIO(path.read_bytes())))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{path} is missing or damaged: transplant again") from error
+        return read_weights(self.checkpoint / FOLDER / f"{side}_weights.npz")
 
     def _spelling(self, source_id: int) -> str | None:
         return self.source[source_id] if 0 <= source_id < len(self.source) else None
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Return what is wrong with the report and the records of a checkpoint, one line each."""
+    problems = []
+    for path, read in (
+        (folder / "report.json", lambda path: SurgeryReport.from_json(_bounded(path), str(path))),
+        (folder / FOLDER / "tokens.json", lambda path: Records(folder)),
+        (folder / FOLDER / "input_weights.npz", read_weights),
+        (folder / FOLDER / "output_weights.npz", read_weights),
+    ):
+        try:
+            if path.exists():
+                read(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _bounded(path: Path) -> bytes:
+    if not path.is_file() or path.stat().st_size > MAX_JSON:
+        raise CheckpointError(f"{path} is no report: transplant again")
+    return path.read_bytes()
 
 
 def story_lines(story: RowStory) -> list[str]:

@@ -23,7 +23,7 @@ from tokensurgeon.outputs import output_path, write_whole
 from tokensurgeon.outputs.paths import check_parent
 from tokensurgeon.report.surgery_report import versions
 from tokensurgeon.studies.compared_methods import Method
-from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.session import MOST_TEXT, Session
 from tokensurgeon.text.corpus import read_documents
 
 SCHEMA = 2
@@ -147,7 +147,14 @@ class ComparisonState:
         """Return what decides how rows are fitted."""
         recipe = self._session.recipe
         other = recipe.text.other
-        documents = (document.text for document in read_documents(other)) if other else ()
+        documents = (
+            (
+                document.text
+                for document in read_documents(other, max_bytes=MOST_TEXT, allow_invalid=True)
+            )
+            if other
+            else ()
+        )
         return {
             "calibration": self._calibration,
             "other": text_hash(documents),

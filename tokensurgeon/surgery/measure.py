@@ -17,7 +17,7 @@ from tokensurgeon.models.other_kinds import EncoderDecoderModel
 from tokensurgeon.recipe import InitSpec, TrainSpec
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
-from tokensurgeon.text.corpus import read_documents
+from tokensurgeon.text.corpus import read_documents, read_to_measure
 from tokensurgeon.text.overlap import N_WORDS, overlapping
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.trainers.from_recipe import patterns_of
@@ -44,17 +44,16 @@ def evaluation_texts(session: Session) -> list[str]:
     kind = session.inputs.checkpoint.layout.kind
     if kind != CAUSAL:
         session.warnings.append(PROTOCOLS[kind])
-    documents = (document.text for document in read_documents(recipe.text.evaluation))
-    texts: list[str] = []
-    size = 0
-    for text in documents:
-        texts.append(text)
-        size += len(text.encode())
-        if size > 2 * recipe.text.max_bytes:
-            break
+    measured = read_to_measure(
+        recipe.text.evaluation,
+        max_bytes=recipe.text.max_bytes,
+        allow_invalid=recipe.allow_invalid_utf8,
+    )
+    session.warnings += measured.notes("evaluation")
+    texts = measured.texts
     others: dict[str, Sequence[str]] = {"calibration": session.calibration_texts}
     if isinstance(recipe.tokenizer, TrainSpec):
-        corpus = read_documents(patterns_of(recipe.tokenizer))
+        corpus = read_documents(patterns_of(recipe.tokenizer), allow_invalid=True)
         others["vocabulary's training"] = [document.text for document in corpus]
     refused: set[int] = set()
     if not isinstance(recipe.tokenizer, TrainSpec):

@@ -33,7 +33,7 @@ from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
 from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, copied_rows, row_origins
-from tokensurgeon.text import read_documents
+from tokensurgeon.text import read_corpus
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
@@ -45,6 +45,8 @@ TOKENS_PER_PROBE = 11
 """Half of the probes are one to three tokens long, half are some seventeen of a text."""
 FEWEST_PROBES = 64
 """As many say in which direction states lie."""
+MOST_TEXT = 1 << 30
+"""Bytes that are read of each text to calibrate on: far more than any budget can look at."""
 
 
 def n_probes(pace: Pace, budget: float) -> int:
@@ -214,7 +216,7 @@ class Session:
         """The calibration documents."""
         if self._given_texts is not None:
             return self._given_texts
-        return _documents(self.recipe.text.calibration)
+        return self._documents("calibration")
 
     @part()
     def source_rows(self) -> tuple[Float32, Float32, Mask]:
@@ -299,7 +301,7 @@ class Session:
             new=np.flatnonzero(origin == INITIALISED),
             # Controls such as EOS are in no text, so a text is no reason to move them.
             shared=np.flatnonzero((origin[: len(text)] == COPIED) & text),
-            other=_documents(self.recipe.text.other),
+            other=self._documents("other"),
             seconds=60 * self.recipe.budget,
             pace=self.pace,
             body_weights=frozenset(
@@ -328,6 +330,17 @@ class Session:
         )
         return self.states.gradient_steps + by_calibration
 
+    def _documents(self, use: str) -> tuple[str, ...]:
+        """Return the documents of the recipe's text for some use; none where it names none."""
+        patterns = getattr(self.recipe.text, use)
+        if not patterns:
+            return ()
+        corpus = read_corpus(
+            patterns, max_bytes=MOST_TEXT, allow_invalid=self.recipe.allow_invalid_utf8
+        )
+        self.warnings += corpus.notes(use)
+        return corpus.texts
+
     def made(self, name: str) -> bool:
         """Whether something has asked for a part."""
         return name in self.parts and self.parts[name].cache_info().currsize > 0
@@ -336,10 +349,6 @@ class Session:
 def _unwatched(context: WatchedContext) -> InitContext:
     values = {f.name: getattr(context, f.name) for f in fields(InitContext) if f.init}
     return InitContext(**values)
-
-
-def _documents(patterns: Sequence[str]) -> tuple[str, ...]:
-    return tuple(document.text for document in read_documents(patterns)) if patterns else ()
 
 
 def _counts(vocabulary: Vocabulary, texts: Sequence[str], n_rows: int) -> Ids:

@@ -5,6 +5,7 @@ See `corpus` for what a document is.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -32,6 +33,15 @@ _UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
 _COMPRESSED = (".gz", ".zst")
 _ROWS = 256
 """Rows of a Parquet file held in memory at once: a row may be a whole book."""
+_PIECE = 1 << 20
+"""Bytes of a line that are read at once: a file may be one line of many GB."""
+LONGEST_LINE = 256 << 20
+"""Bytes of a line that is a document, or of a part of plain text: far more than a book."""
+MOST_JSON = 1 << 30
+"""Bytes of a .json file, which is read whole; ten times as much memory is needed to read it."""
+_UNPACKED, _GROWTH = 64 << 20, 100
+"""A packed file that has given more bytes than the first is refused where they are more than the
+second times its own: text gives 3 to 20 times, what was made to fill a memory 1,000 and more."""
 
 
 def suffix_of(path: Path) -> str:
@@ -42,7 +52,9 @@ def suffix_of(path: Path) -> str:
     return Path(name).suffix
 
 
-def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[tuple[str, int]]:
+def texts_of(
+    path: Path, field: str, part_bytes: int | None = None, most: int | None = None
+) -> Iterator[tuple[str, int]]:
     """Yield each document of a file with the number of characters replaced in it.
 
     Parameters
@@ -53,6 +65,8 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
     part_bytes : int or None
         Cut plain text at the first line end after this many bytes, so that a large file is never
         held in memory as a whole.
+    most : int or None
+        Of plain text, read no more than this many bytes, and a piece of a line.
 
     Raises
     ------
@@ -63,39 +77,55 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
     if suffix in _UNREADABLE or path.suffix.lower() in _UNREADABLE:
         raise CorpusError(f"{path}: {suffix} files are not read; unpack it to .txt, .jsonl or .gz")
     if suffix in (".jsonl", ".ndjson"):
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(_whole_lines(path), start=1):
             if line.strip():
+                where = f"{path}, line {number}"
                 text, n_replaced = _decode(line, path)
-                yield text_of_value(_parse(text, f"{path}, line {number}"), field, path, n_replaced)
+                yield text_of_value(_parse(text, where), field, where, n_replaced)
     elif suffix == ".parquet":
         yield from _rows(path, field)
     elif suffix == ".json":
-        text, n_replaced = _decode(b"".join(_lines(path)), path)
+        text, n_replaced = _decode(_whole(path), path)
         data = _parse(text, str(path)) if text.strip() else []
-        for value in data if isinstance(data, list) else [data]:
-            yield text_of_value(value, field, path, n_replaced)
+        for number, value in enumerate(data if isinstance(data, list) else [data], start=1):
+            yield text_of_value(value, field, f"{path}, entry {number}", n_replaced)
             n_replaced = 0
     elif suffix in FASTA:
-        yield from _parts(path, _RECORD, strips=True)
+        yield from _parts(path, _RECORD, most=most, strips=True)
     else:
-        yield from _parts(path, _SEPARATOR, part_bytes)
+        yield from _parts(path, _SEPARATOR, part_bytes, most)
 
 
 def _parts(
-    path: Path, border: re.Pattern[bytes], part_bytes: int | None = None, strips: bool = False
+    path: Path,
+    border: re.Pattern[bytes],
+    part_bytes: int | None = None,
+    most: int | None = None,
+    strips: bool = False,
 ) -> Iterator[tuple[str, int]]:
     """Yield the lines between borders, joined; the borders are left out."""
     part: list[bytes] = []
-    size = 0
-    for line in _lines(path):
-        separates = border.match(line)
+    size = total = 0
+    starts = True
+    for piece in _pieces(path):
+        ends = piece.endswith(b"\n")
+        separates = starts and border.match(piece)
         if not separates:
-            part.append(line.strip() if strips else line)
-            size += len(line)
-        if separates or (part_bytes is not None and size >= part_bytes):
-            yield _decode(b"".join(part), path)
-            part, size = [], 0
-    yield _decode(b"".join(part), path)
+            part.append(piece.strip() if strips else piece)
+            size += len(piece)
+            total += len(piece)
+        starts = ends
+        if most is not None and total >= most:
+            break
+        whole = part_bytes is not None and size >= part_bytes
+        if separates or (whole and (ends or size >= LONGEST_LINE)):
+            text, n_replaced, left = _decode_whole(b"".join(part), path)
+            yield text, n_replaced
+            part, size = [left], len(left)
+    text, n_replaced, left = _decode_whole(b"".join(part), path)
+    if left and (most is None or total < most):  # the file ends inside a character
+        text, n_replaced = text + "\ufffd", n_replaced + 1
+    yield text, n_replaced
 
 
 def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
@@ -114,7 +144,7 @@ def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
                 raise CorpusError(f"{path} has no column '{field}' (it has {keys})")
             for batch in file.iter_batches(_ROWS, columns=[field]):
                 for value in batch.column(0).to_pylist():
-                    yield text_of_value(value, field, path, 0)
+                    yield text_of_value(value, field, str(path), 0)
     except (ArrowException, OSError) as error:
         raise CorpusError(f"{path} is not a whole Parquet file: write it again") from error
 
@@ -160,11 +190,21 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, zstd.open(path, "rb"))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, decompressed, each with its line end."""
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, decompressed, each with its line end; long ones in pieces."""
+    packed = path.suffix.lower() in _COMPRESSED
     try:
+        most = max(_UNPACKED, _GROWTH * path.stat().st_size) if packed else None
+        total = 0
         with _open(path) as file:
-            yield from file
+            while piece := file.readline(_PIECE):
+                yield piece
+                total += len(piece)
+                if most is not None and total > most:
+                    raise CorpusError(
+                        f"{path} unpacks to more than {_GROWTH} times its size, which text does "
+                        "not; leave it out, or unpack it yourself"
+                    )
     except Exception as error:
         # The class of zstd's error is in a module that may not be installed.
         is_broken = isinstance(error, EOFError | zlib.error | gzip.BadGzipFile)
@@ -176,25 +216,73 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise
 
 
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, each a document."""
+    line: list[bytes] = []
+    size, number = 0, 1
+    for piece in _pieces(path):
+        line.append(piece)
+        size += len(piece)
+        if size > LONGEST_LINE:
+            raise CorpusError(
+                f"{path}, line {number} is longer than {LONGEST_LINE:,} bytes; part the document"
+            )
+        if piece.endswith(b"\n"):
+            yield b"".join(line)
+            line, size, number = [], 0, number + 1
+    if line:
+        yield b"".join(line)
+
+
+def _whole(path: Path) -> bytes:
+    """Return a file that can only be read as a whole."""
+    pieces: list[bytes] = []
+    size = 0
+    for piece in _pieces(path):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_JSON:
+            raise CorpusError(
+                f"{path} has more than {MOST_JSON:,} bytes of JSON, which is read whole; write it "
+                "as .jsonl, a document a line"
+            )
+    return b"".join(pieces)
+
+
 def _decode(data: bytes, path: Path) -> tuple[str, int]:
+    text, n_replaced, left = _decode_whole(data, path)
+    return (f"{text}\ufffd", n_replaced + 1) if left else (text, n_replaced)
+
+
+def _decode_whole(data: bytes, path: Path) -> tuple[str, int, bytes]:
+    """Return the text, the number of characters replaced, and what begins a character at the end.
+
+    Raises
+    ------
+    CorpusError
+        If it begins as UTF-16 does.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise CorpusError(f"{path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    text = data.decode("utf-8", errors="replace")
-    n_replaced = text.count("�") - data.count("�".encode())
-    return text.removeprefix("\ufeff"), n_replaced
+    text, n_read = codecs.utf_8_decode(data, "replace", False)
+    n_replaced = text.count("\ufffd") - data.count("\ufffd".encode())
+    return text.removeprefix("\ufeff"), n_replaced, data[n_read:]
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CorpusError(f"{where} is not JSON ({error}); mend it, or name it .txt") from error
+    except RecursionError as error:
+        raise CorpusError(f"{where} is JSON nested too deep; write the text alone") from error
+    except ValueError as error:  # no JSON, or an integer of more digits than Python reads
+        reason = str(error).partition(";")[0]
+        raise CorpusError(f"{where} is not JSON ({reason}); mend it, or name it .txt") from error
 
 
-def text_of_value(value: Any, field: str, path: Path | str, n_replaced: int) -> tuple[str, int]:
+def text_of_value(value: Any, field: str, where: str, n_replaced: int) -> tuple[str, int]:
     """Return the text in a value of JSON or a row, and the number of characters replaced in it.
 
-    `n_replaced` were replaced in decoding; lone surrogates are added.
+    `n_replaced` were replaced in decoding; lone surrogates are added. `where` names it in messages.
 
     Raises
     ------
@@ -204,11 +292,16 @@ def text_of_value(value: Any, field: str, path: Path | str, n_replaced: int) -> 
     if isinstance(value, dict):
         if field not in value:
             keys = ", ".join(list(map(str, value))[:5]) or "none"
-            raise CorpusError(f"{path}: an object has no field '{field}' (its keys: {keys})")
+            raise CorpusError(
+                f"{where}: an object has no field '{field}' (its keys: {keys}); name the text "
+                f"'{field}'"
+            )
         value = value[field]
     if not isinstance(value, str):
-        kind = type(value).__name__
-        raise CorpusError(f"{path}: a document is a string or an object with one, not {kind}")
+        kind = "null" if value is None else type(value).__name__
+        raise CorpusError(
+            f"{where}: a document is a string or an object with one, not {kind}; leave it out"
+        )
     text, surrogates = without_surrogates(value)
     return text, n_replaced + surrogates
 
