@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.errors import CheckpointError, UnknownNameError, reading
 from tokensurgeon.report import words
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
 """Of a patched checkpoint, where the records are."""
+AGAIN = "transplant again"
+"""What helps where they are damaged."""
 ORIGINS = {
     "copied": "copied bit for bit",
     "initialised": "made by {method}",
@@ -84,14 +86,13 @@ class Records:
         if not path.is_file():
             raise CheckpointError(
                 f"{checkpoint} has no {FOLDER}/tokens.json: it was not written by "
-                "`tokensurgeon transplant`"
+                "`tokensurgeon transplant`; give a folder that was"
             )
-        try:
+        self._path = path
+        with reading(path, AGAIN):
             self.tokens: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            self.spellings: list[str | None] = self.tokens["target"]
-            self.source: list[str | None] = self.tokens["source"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: transplant again") from error
+            self.spellings = _spellings(self.tokens["target"])
+            self.source = _spellings(self.tokens["source"])
 
     def find(self, token: str, kind: str = "any") -> int:
         """Return the id that `token` names.
@@ -131,20 +132,21 @@ class Records:
 
     def explain(self, token_id: int, top: int = 8) -> RowStory:
         """Return where the row of a token came from, with its `top` largest weights per side."""
-        source_id = int(self.tokens["source_ids"][token_id])
-        pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
         sides = [("input", "input"), ("output", "output")]
         if self.tokens.get("tied"):
             sides = [("input", "both")]
-        return RowStory(
-            id=token_id,
-            spelling=self.spellings[token_id],
-            match=str(self.tokens["match"][token_id]),
-            source_id=None if source_id < 0 else source_id,
-            source_spelling=self._spelling(source_id),
-            pieces=tuple((int(piece), self._spelling(int(piece))) for piece in pieces),
-            sides=tuple(self._side(key, label, token_id, top) for key, label in sides),
-        )
+        with reading(self._path, AGAIN):
+            source_id = int(self.tokens["source_ids"][token_id])
+            pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
+            return RowStory(
+                id=token_id,
+                spelling=self.spellings[token_id],
+                match=str(self.tokens["match"][token_id]),
+                source_id=None if source_id < 0 else source_id,
+                source_spelling=self._spelling(source_id),
+                pieces=tuple((int(piece), self._spelling(int(piece))) for piece in pieces),
+                sides=tuple(self._side(key, label, token_id, top) for key, label in sides),
+            )
 
     def _side(self, key: str, label: str, token_id: int, top: int) -> SideRow:
         facts = self.tokens[key]
@@ -170,6 +172,13 @@ class Records:
 
     def _spelling(self, source_id: int) -> str | None:
         return self.source[source_id] if 0 <= source_id < len(self.source) else None
+
+
+def _spellings(value: object) -> list[str | None]:
+    """Return a list of spellings, or raise a TypeError."""
+    if not isinstance(value, list) or not all(isinstance(one, str | None) for one in value):
+        raise TypeError("its tokens are no list of spellings")
+    return value
 
 
 def story_lines(story: RowStory) -> list[str]:

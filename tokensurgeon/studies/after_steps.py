@@ -39,7 +39,7 @@ def order_by(choose_by: str, training: FurtherTraining) -> str:
     """
     keys = {FIRST: "bits_per_byte", AFTER_STEPS: "after_steps"}
     if choose_by not in keys:
-        raise UsageError(f"methods are chosen by {' or '.join(keys)}, not by '{choose_by}'")
+        raise UsageError(f"'{choose_by}' is no figure to choose by; give {' or '.join(keys)}")
     if choose_by == AFTER_STEPS and not training.steps:
         raise UsageError(f"nothing to choose by {AFTER_STEPS}: give --after-steps N as well")
     return keys[choose_by]

@@ -36,14 +36,22 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
         )
     if layout.kind == HEADLESS:
         if recipe.untie:
-            raise UsageError("--untie parts two matrices, and this model has input rows only")
+            raise UsageError(
+                "--untie parts two matrices, and this model has input rows only; leave it out"
+            )
         if recipe.text.evaluation:
             raise UsageError("a model without output rows has no loss on a text: leave out --text")
+    notes = []
+    if layout.unused:
+        notes.append(
+            f"{len(layout.unused):,} tensors of the source stand beside its model, such as "
+            f"{layout.unused[0]}: they are kept as they are"
+        )
     if layout.kind == MASKED and "mask" not in target.roles:
-        return [
+        notes.append(
             "the target has no mask token, so the encoder can neither fill gaps nor be trained to"
-        ]
-    return []
+        )
+    return notes
 
 
 def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
@@ -88,7 +96,9 @@ def check_forward(
             "leave it out"
         )
     if trains and recipe.device == AUTO_DEVICE_MAP:
-        raise UsageError(f"{name} trains through the model, which --device auto does not allow")
+        raise UsageError(
+            f"{name} trains through the model, which --device auto does not allow; name one device"
+        )
     if runs_here:
         return
     needed = needed_memory(checkpoint, recipe.dtype) / 2**30
