@@ -253,15 +253,16 @@ def apply_patch(
     layout = before.layout
     if load_vocabulary(before.path).fingerprint != facts["source_vocabulary"]:
         raise CheckpointError(
-            f"{checkpoint} has another tokenizer than the source of {patch}; a patch fits "
-            "fine-tunes that kept their tokenizer"
+            f"{checkpoint} has another tokenizer than the source of {patch}; give a fine-tune "
+            "that kept its tokenizer"
         )
     wanted = (facts["source_rows"], facts["width"], facts["source_tied"])
     if (layout.n_rows, layout.width, layout.tied) != wanted:
         raise CheckpointError(
             f"{checkpoint} has {layout.n_rows} {'tied' if layout.tied else 'untied'} rows of width "
             f"{layout.width}; the source of {patch} had {wanted[0]} "
-            f"{'tied' if wanted[2] else 'untied'} ones of width {wanted[1]}"
+            f"{'tied' if wanted[2] else 'untied'} ones of width {wanted[1]}; "
+            "give a fine-tune of that source"
         )
     progress(1, 3, "making rows")
     sides = [_Side.read(tensors, name, wanted[0]) for name in SIDES[: 1 if facts["tied"] else 2]]
@@ -363,5 +364,7 @@ def _read(patch: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{patch} is no patch file; export one with 'patch export'"
         ) from error
     if not isinstance(facts, dict) or facts.get("format") not in (FORMAT, WITH_BODY):
-        raise CheckpointError(f"{patch} is no patch file of this version ({WITH_BODY})")
+        raise CheckpointError(
+            f"{patch} is no patch file of this version ({WITH_BODY}); export it again"
+        )
     return facts, tensors

@@ -214,13 +214,15 @@ class Recipe(_Model):
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+            raise RecipeError(
+                f"cannot read the recipe {path}: {error.strerror}; check the path"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             where = getattr(error, "problem_mark", None)
             line = f", line {where.line + 1}" if where else ""
             raise RecipeError(f"{path}{line} is not YAML: check its indentation") from error
         if not isinstance(data, dict):
-            raise RecipeError(f"{path} holds no mapping; a recipe starts with 'source: …'")
+            raise RecipeError(f"{path} holds no mapping of keys; write source: MODEL and so on")
         return cls.parse(data, where=str(path)).resolved(path.parent)
 
     @classmethod

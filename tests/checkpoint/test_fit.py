@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.world import N_ROWS, WIDTH
+from tokensurgeon import Recipe
 from tokensurgeon.checkpoint import Checkpoint, read_donor_rows
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
+from tokensurgeon.surgery import prepare
 
 INDEX = "model.safetensors.index.json"
 OTHER = "give the config.json that was saved with these weights"
@@ -86,12 +89,7 @@ def test_a_lacking_tensor_is_named_before_anything_is_loaded(model: Callable[...
     store(folder, lambda tensors: tensors.pop("model.layers.0.self_attn.q_norm.weight"))
     with pytest.raises(CheckpointError, match=r"lack 1 of the .*layers\.0\.self_attn\.q_norm"):
         Checkpoint.open(folder)
-    assert len(read_donor_rows_of(folder)) == N_ROWS  # of a donor the rows alone count
-
-
-def read_donor_rows_of(folder: Path) -> Any:
-    (folder / "tokenizer.json").write_text("{}")
-    return read_donor_rows(folder).input
+    assert len(read_donor_rows(folder).input) == N_ROWS  # of a donor the rows alone count
 
 
 BESIDE = {
@@ -187,3 +185,29 @@ def test_an_index_without_its_metadata_is_told_what_to_add(
     (folder / INDEX).write_text(json.dumps({**index, "metadata": metadata}))
     with pytest.raises(CheckpointError, match='add "metadata"'):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+@pytest.mark.parametrize(("value", "said"), [(0, "zero"), (0.3, "equal"), (np.nan, "NaN or Inf")])
+def test_a_matrix_that_nothing_was_trained_into_is_refused(
+    model: Callable[..., Path], side: str, value: float, said: str
+) -> None:
+    name = {"input": "model.embed_tokens.weight", "output": "lm_head.weight"}[side]
+    folder = model("llama")
+    store(folder, lambda tensors: tensors[name].fill_(value))
+    words = f"the {{}}'s {side} rows are all {said}, {N_ROWS} of them, .* give a trained"
+    with pytest.raises(CheckpointError, match=words.format("donor")):
+        read_donor_rows(folder)
+    asked = {"source": str(folder), "tokenizer": str(folder), "allow_nonfinite": True}
+    with pytest.raises(CheckpointError, match=words.format("source")):
+        _ = prepare(Recipe.parse(asked)).source_rows
+    store(folder, lambda tensors: tensors[name][7].fill_(1))  # one other finite row
+    if said != "NaN or Inf":
+        assert len(read_donor_rows(folder).input) == N_ROWS
+
+
+def test_what_stands_beside_the_source_is_noted(model: Callable[..., Path]) -> None:
+    folder = model("llama")
+    store(folder, lambda tensors: tensors.update({"score.weight": torch.ones(2, WIDTH)}))
+    inputs = prepare(Recipe.parse({"source": str(folder), "tokenizer": str(folder)})).inputs
+    assert any("holds 1 tensor that" in note and "such as score.weight" in note for note in inputs.notes)

@@ -51,11 +51,13 @@ def check_output(
     if not force:
         raise OutputExistsError(f"{output} exists already; give another folder, or --force")
     if output.is_symlink() or not output.is_dir():
-        raise OutputExistsError(f"{output} is no folder; --force replaces checkpoint folders only")
+        raise OutputExistsError(
+            f"{output} is no folder, and --force replaces checkpoints only; give another"
+        )
     ours = any((output / name).exists() for name in ("manifest.json", "config.json"))
     if not ours and any(output.iterdir()):
         raise OutputExistsError(
-            f"{output} is not empty and no checkpoint; --force replaces checkpoint folders only"
+            f"{output} is no checkpoint, and --force replaces checkpoints only; give another"
         )
 
 
@@ -79,7 +81,9 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
         _clear_abandoned(parent, f".{output.name}.tmp-")
         temporary, lock = _locked_folder(parent, f".{output.name}.tmp-")
     except OSError as error:
-        raise CheckpointError(f"cannot write beside {output}: {error.strerror}") from error
+        raise CheckpointError(
+            f"cannot write beside {output}: {error.strerror}; give another output"
+        ) from error
     try:
         yield temporary
         mask = os.umask(0)  # the permissions of an ordinary folder, which only umask(2) tells

@@ -26,10 +26,13 @@ _BESIDE = re.compile(
 """What parts of a body are called that the model can do without."""
 _FURTHER_BLOCK = re.compile(r"^(eh_proj|enorm|hnorm|embed_tokens|shared_head)\b")
 """Parts that only a block has which predicts further tokens (DeepSeek-V3, GLM-4)."""
-_CONSTANT = re.compile(r"(^|\.)(\w*inv_freq|(cos|sin)_cached|position_ids|masked_bias)$")
+_CONSTANT = re.compile(
+    r"(^|\.)(\w*inv_freq|(cos|sin)_cached|(position|token_type)_ids|masked_bias|version)$"
+)
 """Buffers that older releases stored, and that models work out themselves."""
 
 GIVE_OTHER = "give the config.json that was saved with these weights"
+"""The next step where both do not fit."""
 
 
 def check_fit(model: nn.Module, tensors: TensorFolder, claimed: Collection[str]) -> tuple[str, ...]:

@@ -60,10 +60,12 @@ def verify_manifest(folder: str | Path) -> list[str]:
     """
     folder = Path(folder)
     if not (folder / NAME).exists():
-        raise CheckpointError(f"{folder} has no {NAME}; it was not written by tokensurgeon")
+        raise CheckpointError(
+            f"{folder} has no {NAME}; it was not written by tokensurgeon; transplant again"
+        )
     files = read_json(folder, NAME).get("files")
     if not isinstance(files, dict):
-        raise CheckpointError(f"{folder}/{NAME} lists no files")
+        raise CheckpointError(f"{folder}/{NAME} lists no files; transplant again")
     problems = []
     for name, said in files.items():
         try:

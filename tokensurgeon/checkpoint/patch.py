@@ -179,7 +179,7 @@ def _write_rows(
             raise UnsafeCheckpointError(
                 f"the row of id {part.start + at} in {name} is not finite; "
                 + (
-                    "allow it with --allow-nonfinite"
+                    "give --allow-nonfinite to keep it"
                     if is_copy[at]
                     else "choose another method with --init"
                 )

@@ -126,8 +126,8 @@ class Records:
             if token_id is not None:
                 return token_id
         raise UnknownNameError(
-            f"{token!r} is no id, no spelling and not the text of one token; "
-            f"the tokenizer has {sum(s is not None for s in self.spellings):,}"
+            f"{token!r} is no id, no spelling and not the text of one token; give one of the "
+            f"tokenizer's {sum(s is not None for s in self.spellings):,}"
         )
 
     def explain(self, token_id: int, top: int = 8) -> RowStory:

@@ -8,6 +8,7 @@ from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.report import words
 from tokensurgeon.vocabulary import Vocabulary
 
 
@@ -44,8 +45,8 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     notes = []
     if layout.unused:
         notes.append(
-            f"{len(layout.unused):,} tensors of the source stand beside its model, such as "
-            f"{layout.unused[0]}: they are kept as they are"
+            f"beside its model the source holds {words.count(len(layout.unused), 'tensor')} that "
+            f"it does not use, such as {layout.unused[0]}: kept as it is"
         )
     if layout.kind == MASKED and "mask" not in target.roles:
         notes.append(

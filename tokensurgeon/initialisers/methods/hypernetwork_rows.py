@@ -52,8 +52,8 @@ class Hypernetwork:
         """Check the settings."""
         if self.network is None and self.minutes is None:
             raise SettingError(
-                "hypernetwork needs a file of tokensurgeon hypernet train, as "
-                "hypernetwork.network=FILE, or time to train, as hypernetwork.minutes=5"
+                "hypernetwork needs a network, or time to train one; give a file of tokensurgeon "
+                "hypernet train, as hypernetwork.network=FILE, or hypernetwork.minutes=5"
             )
         minutes = self.minutes
         require(self, "minutes", "0 to 100000", minutes is None or 0 <= minutes <= 100_000)
