@@ -31,8 +31,9 @@ STEPS = {
     "add", "align", "ask", "check", "choose", "compare", "convert", "copy", "correct", "cut",
     "decorate", "download", "drop", "evaluate", "export", "extend", "fill", "free", "give", "have",
     "install", "leave", "lower", "make", "measure", "mend", "move", "name", "pack", "patch", "pip",
-    "prune", "put", "python", "raise", "remove", "rename", "repair", "restore", "run", "save", "score",
-    "set", "spell", "take", "train", "transplant", "unpack", "untie", "uninstall", "use", "write",
+    "prune", "put", "python", "raise", "remove", "rename", "repair", "restore", "run", "save",
+    "score", "set", "spell", "take", "train", "transplant", "uninstall", "unpack", "untie", "use",
+    "write",
 }  # fmt: skip
 """Verbs that a next step begins with."""
 

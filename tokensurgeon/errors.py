@@ -168,4 +168,7 @@ def reading(
     except (TokensurgeonError, MemoryError):
         raise
     except Exception as error:
-        raise raises(f"{file} is damaged: {reason(error)}; {advice}") from error
+        why = reason(error)
+        if isinstance(error, (TypeError, AttributeError, IndexError)):  # what Python says of it
+            why = "a value is of another kind than it should be"
+        raise raises(f"{file} is damaged: {why}; {advice}") from error

@@ -210,4 +210,28 @@ def test_what_stands_beside_the_source_is_noted(model: Callable[..., Path]) -> N
     folder = model("llama")
     store(folder, lambda tensors: tensors.update({"score.weight": torch.ones(2, WIDTH)}))
     inputs = prepare(Recipe.parse({"source": str(folder), "tokenizer": str(folder)})).inputs
-    assert any("holds 1 tensor that" in note and "such as score.weight" in note for note in inputs.notes)
+    assert any(
+        "holds 1 tensor that" in note and "such as score.weight" in note for note in inputs.notes
+    )
+
+
+ODD = (None, [], {}, "x", -1, 3.5, [None], 10**30, float("inf"), True, [[]], 0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_whatever_a_configuration_says_is_read_or_refused_in_a_line(
+    model: Callable[..., Path], family: str
+) -> None:
+    folder = model(family)
+    told = json.loads((folder / "config.json").read_text())
+    keys = [*told, "text_config", "quantization_config", "layer_types", "rope_parameters"]
+    refused = {}
+    for number, key in enumerate(keys):
+        for value in ODD[number % 4 :: 4]:
+            (folder / "config.json").write_text(json.dumps({**told, key: value}))
+            try:
+                Checkpoint.open(folder)
+            except CheckpointError as error:
+                refused[key, str(value)] = str(error)
+    assert len(refused) > len(keys) / 2
+    assert not {case: said for case, said in refused.items() if said[-1] in ":," or ";" not in said}

@@ -175,9 +175,9 @@ class Records:
 
 
 def _spellings(value: object) -> list[str | None]:
-    """Return a list of spellings, or raise a TypeError."""
+    """Return a list of spellings, or raise a ValueError."""
     if not isinstance(value, list) or not all(isinstance(one, str | None) for one in value):
-        raise TypeError("its tokens are no list of spellings")
+        raise ValueError("its tokens are no list of spellings")
     return value
 
 

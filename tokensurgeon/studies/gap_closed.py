@@ -66,7 +66,7 @@ def _limit_file(path: str) -> dict[str, float]:
         names = ("limit", "start", "source", "source_trained")
         data.setdefault("limit", data.get("floor"))  # as files of 0.1 have it
         return {name: float(data[name]) for name in names if data.get(name) is not None}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -17,6 +17,8 @@ from tokensurgeon.initialisers.numerics.composer import FittedComposer, Whitenin
 from tokensurgeon.initialisers.numerics.regression import Ridge
 
 FORMAT = "tokensurgeon-hypernetwork-1"
+AGAIN = "train it again with tokensurgeon hypernet train"
+"""What helps where a file is damaged."""
 SKETCHED = 256
 """Rows that are kept to know the source by: enough for a correlation, too few to weigh."""
 LEAST_LIKENESS = 0.5
@@ -137,7 +139,7 @@ class Hypernet:
                 f"no hypernetwork {path}; train one with tokensurgeon hypernet train SOURCE -o "
                 f"{path.name}"
             )
-        with reading(path, "train it again with tokensurgeon hypernet train", InitialiserError):
+        with reading(path, AGAIN, InitialiserError):
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
