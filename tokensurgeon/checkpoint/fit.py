@@ -35,7 +35,12 @@ GIVE_OTHER = "give the config.json that was saved with these weights"
 """The next step where both do not fit."""
 
 
-def check_fit(model: nn.Module, tensors: TensorFolder, claimed: Collection[str]) -> tuple[str, ...]:
+def check_fit(
+    model: nn.Module,
+    tensors: TensorFolder,
+    names: internals.LoadedNames,
+    claimed: Collection[str],
+) -> tuple[str, ...]:
     """Hold the files against a model without memory.
 
     Parameters
@@ -43,6 +48,8 @@ def check_fit(model: nn.Module, tensors: TensorFolder, claimed: Collection[str])
     model : nn.Module
         Of the configuration, on the meta device.
     tensors : TensorFolder
+    names : LoadedNames
+        Which parameters the files' keys are loaded into.
     claimed : collection of str
         File keys that are understood already, such as copies of vocabulary rows.
 
@@ -58,7 +65,6 @@ def check_fit(model: nn.Module, tensors: TensorFolder, claimed: Collection[str])
     UnsupportedCheckpointError
         Where weights are stored as whole numbers or in 8 bits.
     """
-    names = internals.loaded_names(model, tensors.where)
     parameters = dict(model.state_dict())
     _refuse_dtypes(tensors, names.one, parameters)
     _refuse_missing(model, names, parameters)
@@ -146,9 +152,9 @@ def _beside(model: nn.Module, tensors: TensorFolder, unused: Mapping[str, str]) 
         counted = _numbered(model, known, known | set(inside.values()))
         raise CheckpointError(
             counted
-            or f"the files hold {next(iter(inside))} and {len(inside) - 1} more tensors that have "
-            f"no place in {type(model).__name__} as config.json describes it, so it would compute "
-            f"something else; {GIVE_OTHER}"
+            or f"{next(iter(inside))}, one of {len(inside)} in the files, has no place in "
+            f"{type(model).__name__} as config.json describes it, which would compute something "
+            f"else without; {GIVE_OTHER}"
         )
     return tuple(beside)
 

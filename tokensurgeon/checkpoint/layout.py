@@ -129,7 +129,8 @@ def find_layout(
     model = internals.skeleton(config, trust_remote_code=trust_remote_code)
     check_architecture(config, model)
     sides = find_embeddings(model)
-    mapped = internals.module_names(model, tensors.where)
+    names = internals.loaded_names(model, tensors.where)
+    mapped = names.one
     input_names = [key for key, name in mapped.items() if name in sides.inputs]
     output_names = [key for key, name in mapped.items() if name in sides.outputs]
     bias_names = [key for key, name in mapped.items() if name in sides.biases]
@@ -157,7 +158,7 @@ def find_layout(
     for key in _unclaimed(config, model, tensors, mapped, claimed, n_rows, trust_remote_code):
         _claim_copy(tensors, key, input_names, output_names, axes, n_rows)
     claimed = {*input_names, *output_names, *axes}
-    unused = () if partial else check_fit(model, tensors, claimed)
+    unused = () if partial else check_fit(model, tensors, names, claimed)
     text = config.get_text_config()
     parted = _parted(config, model, sides, trust_remote_code)
     return Layout(

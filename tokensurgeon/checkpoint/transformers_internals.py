@@ -62,7 +62,7 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         raise
     except Exception as error:
         raise UnsupportedCheckpointError(
-            f"transformers cannot read {folder}/config.json: {reason(error)}; mend what it names"
+            f"transformers cannot read {folder}/config.json: {reason(error)}; restore the file"
         ) from error
 
 
@@ -144,7 +144,7 @@ def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
         family = getattr(config, "model_type", "?")
         raise UnsupportedCheckpointError(
             f"no language model can be built from the configuration of model type "
-            f"{family!r}: {reason(error)}; mend what it names in config.json"
+            f"{family!r}: {reason(error)}; restore config.json"
         ) from error
 
 

@@ -31,5 +31,5 @@ def command(checkpoint: str, as_json: bool) -> None:
     if result.problems:
         n = len(result.problems)
         raise CheckpointError(
-            f"{checkpoint} has {n} problem{'s' if n > 1 else ''}; see above, and transplant again"
+            f"{checkpoint} has {n} problem{'s' if n > 1 else ''}; mend what is listed above"
         )
