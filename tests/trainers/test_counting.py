@@ -81,7 +81,7 @@ def test_a_cut_off_count_goes_on(small_batches, tmp_path):
     kept = json.loads(state.read_text("utf-8"))
     for changes in (
         {"tables": []}, {"tables": {}}, {"tables": {"words": [{"a": []}]}}, {"bytes": 3},
-        {"lines": []}, {"hashes": None}, {"seen": "x"}, {"dropped": {"words": "x"}},
+        {"lines": []}, {"hashes": None}, {"seen": "x\ny"}, {"dropped": {"words": "x"}},
     ):  # fmt: skip
         state.write_text(json.dumps({**kept, **changes}), "utf-8")
         with pytest.raises(CorpusError, match=r"counts\.json is damaged: .*; remove it"):

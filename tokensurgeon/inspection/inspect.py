@@ -230,7 +230,7 @@ def _training(vocabulary: Vocabulary) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads((vocabulary.folder / "training.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     figures = facts.get("figures") if isinstance(facts, dict) else None
     return dict(figures) if isinstance(figures, dict) else None

@@ -57,7 +57,7 @@ class External:
         """Check that the file's ending is one that can be read."""
         if Path(self.file).suffix.lower() not in _FORMATS:
             raise SettingError(
-                f"external.file is '{self.file}'; give a file that ends in {', '.join(_FORMATS)}"
+                f"external.file must end in {', '.join(_FORMATS)}; got '{self.file}'"
             )
 
     def __call__(self, context: InitContext) -> NewRows:
