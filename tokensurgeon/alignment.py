@@ -320,7 +320,7 @@ def _match_normalised(
 def _mapped_id(vocabulary: Vocabulary, spelling: str, side: str) -> int:
     token = vocabulary.require_id(spelling)
     if vocabulary.kinds[token] == Kind.PADDING:
-        raise AlignmentError(f"--map names {spelling!r}, a {side} id without a token")
+        raise AlignmentError(f"--map names {spelling!r}, a {side} id without a token; name another")
     return token
 
 

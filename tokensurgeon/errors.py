@@ -27,6 +27,8 @@ the command line turns them into one line on stderr and the exit code of the cla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 LONGEST = 550
@@ -120,3 +122,58 @@ class BoundExceededError(TokensurgeonError):
     """A bound that the user set, such as `--max-rise`, was exceeded."""
 
     exit_code: ClassVar[int] = 3
+
+
+def reason(error: BaseException, longest: int = 250) -> str:
+    r"""Return why another library failed: its whole message in one line, to stand in one of ours.
+
+    Its first line alone often ends where the fact begins ("Validation error for field 'n':").
+
+    Examples
+    --------
+    >>> reason(ValueError("Validation error for 'n':\n  expected int, got str"))
+    "Validation error for 'n': expected int, got str"
+    >>> reason(KeyError("n"))
+    "there is no 'n'"
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        text = f"there is no {text}"
+    elif isinstance(error, RecursionError):
+        text = "nested too deeply"
+    if len(text) > longest:
+        text = f"{text[: longest - 2].rstrip()} …"
+    return text.rstrip(" .:;,") or type(error).__name__
+
+
+@contextmanager
+def reading(
+    file: object, advice: str, raises: type[TokensurgeonError] = CheckpointError
+) -> Iterator[None]:
+    """Blame a file for whatever goes wrong while it is read.
+
+    Parameters
+    ----------
+    file
+        What the message names.
+    advice : str
+        The next step, such as "transplant again".
+    raises : type
+        Of the error; errors of ours pass as they are.
+
+    Examples
+    --------
+    >>> with reading("rows.json", "transplant again"):
+    ...     {}["rows"]
+    Traceback (most recent call last):
+    tokensurgeon.errors.CheckpointError: rows.json is damaged: there is no 'rows'; transplant again
+    """
+    try:
+        yield
+    except (TokensurgeonError, MemoryError):
+        raise
+    except Exception as error:
+        why = reason(error)
+        if isinstance(error, (TypeError, AttributeError, IndexError)):  # what Python says of it
+            why = "a value is of another kind than it should be"
+        raise raises(f"{file} is damaged: {why}; {advice}") from error

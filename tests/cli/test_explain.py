@@ -132,5 +132,27 @@ def test_damaged_records_are_one_line(patched: Path, content: bytes) -> None:
         result = run(str(patched), "300")
         assert result.exit_code == 1
         assert f"{name} is" in result.stderr
-        assert "damaged: transplant again" in result.stderr
+        assert "damaged: " in result.stderr
+        assert "transplant again" in result.stderr
         assert "unexpected" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": {}}, {"target": [3] * 400}, {"source": None}, {"source_ids": []},
+        {"source_ids": [None] * 400}, {"source_ids": "x" * 400}, {"pieces": []},
+        {"pieces": {"300": 5}}, {"pieces": {"300": ["x"]}}, {"match": None}, {"input": []},
+        {"input": {"origin": ["initialised"] * 400}}, {"output": {"origin": 3, "method": "omp"}},
+        {"input": {"origin": ["copied"] * 400, "method": "omp", "rest": "y" * 400}},
+    ],
+)  # fmt: skip
+def test_records_of_another_shape_are_blamed_on_their_file(
+    patched: Path, changes: dict[str, Any]
+) -> None:
+    path = patched / "surgery/tokens.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    result = run(str(patched), "300")
+    assert result.exit_code == 1
+    assert f"{path} is damaged: " in result.stderr
+    assert result.stderr.endswith("; transplant again\n")

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from tokensurgeon.errors import InitialiserError, SettingError
 from tokensurgeon.initialisers import build, check_initialiser
@@ -160,6 +161,36 @@ def test_bad_files_and_settings_are_said(tmp_path):
         Hypernet.load(bad)
     with pytest.raises(InitialiserError, match="hypernet train"):
         Hypernet.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, facts: tensors.pop("side.0.turn"),
+        lambda tensors, facts: tensors.update({"sketch.ids": np.array([10**6])}),
+        lambda tensors, facts: tensors.update({"sketch.ids": np.array([[0.5]])}),
+        lambda tensors, facts: tensors.update({"side.0.mean": np.zeros((), np.float32)}),
+        lambda tensors, facts: tensors.update({"side.1.coefficients": np.zeros(3, np.float32)}),
+        lambda tensors, facts: tensors.update({"network.odd": np.zeros(3, np.float32)}),
+        lambda tensors, facts: facts.update(sides=3),
+        lambda tensors, facts: facts.update(sides=[]),
+        lambda tensors, facts: facts.update(size=None),
+        lambda tensors, facts: facts["sides"][0].pop("alpha"),
+    ],
+)
+def test_a_damaged_file_is_blamed(tmp_path, damage):
+    from safetensors.numpy import save_file
+
+    context, path = example_context(), tmp_path / "net.safetensors"
+    fit(context).run().save(path)
+    with safe_open(path, framework="numpy") as file:
+        told = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    facts = json.loads(told["facts"])
+    damage(tensors, facts)
+    save_file(tensors, path, metadata={**told, "facts": json.dumps(facts)})
+    with pytest.raises(InitialiserError, match=r"net\.safetensors is damaged: .*; train it again"):
+        build("hypernetwork", {"network": str(path)})(context)
 
 
 def test_long_tokens_show_both_their_ends():

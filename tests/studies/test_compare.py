@@ -6,6 +6,7 @@ import csv
 import gc
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,12 +202,20 @@ def test_what_was_fitted_by_other_code_is_measured_again(
 
 def test_a_damaged_or_foreign_file_is_measured_again(recipe: Recipe, tmp_path: Path) -> None:
     first = compare(recipe, ["mean"], state=tmp_path)
-    for path in tmp_path.iterdir():
-        path.write_text(path.read_text("utf-8")[:-40], "utf-8")
-    watch = Watch()
-    again = compare(recipe, ["mean"], state=tmp_path, progress=watch)
-    assert watch.scored == ["source", "mean"]
-    assert row(again, "mean")["bits_per_byte"] == row(first, "mean")["bits_per_byte"]
+    kept = {path: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    for damage in (
+        lambda text: text[:-60],
+        lambda text: re.sub(r'("bits_per_byte": \d\.\d)\d', r"\g<1>0", text),
+        lambda text: "[" * 100_000,
+        lambda text: json.dumps({**json.loads(text), "result": {"row": {"gap": "x"}}}),
+    ):
+        for path, text in kept.items():
+            path.write_text(damage(text), "utf-8")
+            assert path.read_text("utf-8") != text
+        watch = Watch()
+        again = compare(recipe, ["mean"], state=tmp_path, progress=watch)
+        assert watch.scored == ["source", "mean"]
+        assert row(again, "mean")["bits_per_byte"] == row(first, "mean")["bits_per_byte"]
     with pytest.raises(UsageError, match="name another folder"):
         compare(recipe, ["mean"], state=next(iter(tmp_path.iterdir())))
 

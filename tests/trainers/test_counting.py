@@ -78,9 +78,18 @@ def test_a_cut_off_count_goes_on(small_batches, tmp_path):
         count(corpus_of_texts(CORPUS.texts[:5]), state=state)
     with pytest.raises(CorpusError, match="another method, cut or mixture"):
         count(cutters={"words": WORDS}, state=state)
-    state.write_text("[]")
-    with pytest.raises(CorpusError, match="holds no counts"):
-        count(state=state)
+    kept = json.loads(state.read_text("utf-8"))
+    for changes in (
+        {"tables": []}, {"tables": {}}, {"tables": {"words": [{"a": []}]}}, {"bytes": 3},
+        {"lines": []}, {"hashes": None}, {"seen": "x\ny"}, {"dropped": {"words": "x"}},
+    ):  # fmt: skip
+        state.write_text(json.dumps({**kept, **changes}), "utf-8")
+        with pytest.raises(CorpusError, match=r"counts\.json is damaged: .*; remove it"):
+            count(state=state)
+    for content in ("[]", "[" * 100_000):
+        state.write_text(content)
+        with pytest.raises(CorpusError, match="holds no counts"):
+            count(state=state)
 
 
 def test_memory_is_kept_to_and_what_is_dropped_is_said(small_batches):

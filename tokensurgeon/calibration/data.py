@@ -300,7 +300,9 @@ class CalibrationData:
         states = self.final_states(matrices, chunks)[positions.before[known]]
         nll = self.head(matrices).nll(states, positions.ids[known])
         if not np.isfinite(nll).all():
-            raise EvaluationError("the rows give losses that are not finite")
+            raise EvaluationError(
+                "the rows give losses that are not finite; choose another method with --init"
+            )
         chunk_ends = np.cumsum([chunk.n_bytes + 1 for chunk in chunks])
         chunk_of = np.searchsorted(chunk_ends, positions.starts[known], side="right")
         n_bytes = (positions.ends - positions.starts)[known]

@@ -23,9 +23,10 @@ from tokensurgeon.checkpoint.files import (
     read_json,
     read_optional_json,
 )
+from tokensurgeon.checkpoint.fit import GIVE_OTHER
 from tokensurgeon.checkpoint.layout import Layout, find_layout
 from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOAT_DTYPES
-from tokensurgeon.errors import UnsupportedCheckpointError
+from tokensurgeon.errors import UnsupportedCheckpointError, reading
 
 
 def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Float32:
@@ -118,25 +119,25 @@ class Checkpoint:
         folder = find_folder(path)
         tensors = open_tensors(folder)
         config = read_json(folder, "config.json")
-        if config.get("quantization_config"):
-            raise UnsupportedCheckpointError(
-                f"{folder}/config.json says that the checkpoint is quantised; "
-                "patch the unquantised one"
-            )
+        _refuse_quantised(folder, config, tensors)
         built = internals.load_config(folder, trust_remote_code=trust_remote_code)
-        layout = find_layout(built, tensors, trust_remote_code=trust_remote_code, partial=partial)
-        return cls(
-            path=folder,
-            config=config,
-            generation_config=read_optional_json(folder, "generation_config.json"),
-            layout=layout,
-            dtype=FLOAT_DTYPES[tensors.info(layout.rows_key).dtype],
-            max_positions=max_positions(built, layout.position_offset),
-            n_layers=int(built.get_text_config().num_hidden_layers),
-            hidden_width=int(built.get_text_config().hidden_size),
-            tensors=tensors,
-            trust_remote_code=trust_remote_code,
-        )
+        generation_config = read_optional_json(folder, "generation_config.json")
+        with reading(f"{folder}/config.json", GIVE_OTHER):
+            layout = find_layout(
+                built, tensors, trust_remote_code=trust_remote_code, partial=partial
+            )
+            return cls(
+                path=folder,
+                config=config,
+                generation_config=generation_config,
+                layout=layout,
+                dtype=FLOAT_DTYPES[tensors.info(layout.rows_key).dtype],
+                max_positions=max_positions(built, layout.position_offset),
+                n_layers=int(built.get_text_config().num_hidden_layers),
+                hidden_width=int(built.get_text_config().hidden_size),
+                tensors=tensors,
+                trust_remote_code=trust_remote_code,
+            )
 
     @property
     def n_bytes(self) -> int:
@@ -181,6 +182,25 @@ class Checkpoint:
         for part in blocks(len(rows), CHUNK // info.row_bytes):
             rows[part] = rows_to_float32(raw[part], info.dtype)
         return rows
+
+
+def _refuse_quantised(folder: Path, config: dict[str, Any], tensors: TensorFolder) -> None:
+    """Refuse a configuration that says at any level how the weights are quantised."""
+    for level in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key in ("quantization_config", "compression_config"):
+            if not level.get(key):
+                continue
+            dtypes = {tensors.info(name).dtype for name in tensors.where}
+            if dtypes <= set(FLOAT_DTYPES):
+                raise UnsupportedCheckpointError(
+                    f"{folder}/config.json has a {key}, and all weights are plain "
+                    f"{', '.join(sorted(dtypes))}, so they would be quantised whenever they are "
+                    f"loaded; remove {key} from config.json"
+                )
+            raise UnsupportedCheckpointError(
+                f"{folder}/config.json has a {key}: the checkpoint is quantised; patch the "
+                "unquantised one"
+            )
 
 
 def max_positions(config: Any, offset: int = 0) -> int | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tokensurgeon.arrays import Float32
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import check_inside, find_folder
+from tokensurgeon.checkpoint.trained_rows import refuse_untrained
 from tokensurgeon.errors import CheckpointError
 
 
@@ -45,4 +46,7 @@ def read_donor_rows(path: str | Path, *, trust_remote_code: bool = False) -> Don
             check_inside(folder, name)
     checkpoint = Checkpoint.open(folder, trust_remote_code=trust_remote_code, partial=True)
     rows = checkpoint.input_rows()
-    return DonorFiles(folder, rows, rows if checkpoint.layout.tied else checkpoint.output_rows())
+    output = rows if checkpoint.layout.tied else checkpoint.output_rows()
+    refuse_untrained(rows, "donor's input")
+    refuse_untrained(output, "donor's output")
+    return DonorFiles(folder, rows, output)

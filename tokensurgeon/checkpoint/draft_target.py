@@ -21,11 +21,13 @@ def big_rows(model: str, target: Vocabulary, *, trust_remote_code: bool = False)
     config = _config(model, trust_remote_code)
     rows = getattr(config, "vocab_size", None)
     if not isinstance(rows, int):
-        raise CheckpointError(f"the configuration of {model} says no vocab_size")
+        raise CheckpointError(
+            f"the configuration of {model} says no vocab_size; restore its config.json"
+        )
     if rows < target.n_rows:
         raise CheckpointError(
-            f"{model} has {rows:,} rows and its tokenizer {target.n_rows:,} ids; a draft cannot "
-            "have both"
+            f"{model} has {rows:,} rows and its tokenizer {target.n_rows:,} ids, and a "
+            "draft cannot have both; give the tokenizer that belongs to the model"
         )
     return rows
 

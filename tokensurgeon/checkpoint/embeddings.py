@@ -62,12 +62,16 @@ def find_embeddings(model: Any) -> Embeddings:
     try:
         inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     except (AttributeError, NotImplementedError) as error:
-        raise UnsupportedCheckpointError(f"{name} does not say which its embeddings are") from error
+        raise UnsupportedCheckpointError(
+            f"{name} does not say which its embeddings are; it is refused rather than guessed"
+        ) from error
     sides = [inner] if outer is None else [inner, outer]
     weights = [getattr(side, "weight", None) for side in sides]
     names = [_names(model, weight) for weight in weights]
     if not all(names) or any(weight is None or weight.dim() != 2 for weight in weights):
-        raise UnsupportedCheckpointError(f"the embeddings of {name} are no plain matrices")
+        raise UnsupportedCheckpointError(
+            f"the embeddings of {name} are no plain matrices; it is refused rather than guessed"
+        )
     modules = list(model.named_modules(remove_duplicate=False))
     paths = [
         f"{next((path for path, module in modules if module is side), None)}.weight"

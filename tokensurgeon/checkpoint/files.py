@@ -13,7 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tokensurgeon.checkpoint.tensor_file import TensorFile, TensorInfo, read_tensor_file
-from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError, UnsupportedCheckpointError
+from tokensurgeon.errors import (
+    CheckpointError,
+    UnsafeCheckpointError,
+    UnsupportedCheckpointError,
+    reason,
+)
 from tokensurgeon.vocabulary.hub import is_name, snapshot, split_revision
 
 SINGLE = "model.safetensors"
@@ -89,9 +94,9 @@ def find_folder(path: str | Path) -> Path:
         try:
             return snapshot(name, patterns, local_only=False)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise CheckpointError(
-                f"{name} is neither a folder nor a model that can be fetched: {reason}"
+                f"{name} is neither a folder nor a model that can be fetched: {reason(error)}; "
+                "give the checkpoint's folder"
             ) from error
 
 
@@ -143,9 +148,11 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UnsafeCheckpointError(f"{folder.name}/{name} is not plain JSON: {error}") from error
+        raise UnsafeCheckpointError(
+            f"{folder.name}/{name} is not plain JSON ({reason(error)}); restore the file"
+        ) from error
     if not isinstance(data, dict):
-        raise UnsafeCheckpointError(f"{folder.name}/{name} holds no JSON object")
+        raise UnsafeCheckpointError(f"{folder.name}/{name} holds no JSON object; restore the file")
     return data
 
 
@@ -186,11 +193,18 @@ def _open_sharded(folder: Path) -> TensorFolder:
     index = read_json(folder, INDEX)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UnsafeCheckpointError(f"{INDEX} has no weight_map")
+        raise UnsafeCheckpointError(
+            f"{folder}/{INDEX} has no weight_map that names files; download it again"
+        )
+    if not isinstance(index.get("metadata"), dict):
+        raise UnsafeCheckpointError(
+            f'{folder}/{INDEX} has no "metadata", without which transformers does not load it; '
+            'add "metadata": {}'
+        )
     for name in weight_map.values():
         if not isinstance(name, str) or not name.endswith(".safetensors"):
             raise UnsafeCheckpointError(
-                f"{INDEX} names {str(name)[:120]!r}, which is no safetensors file"
+                f"{INDEX} names {str(name)[:120]!r}, which is no safetensors file; refused"
             )
         if "/" in name:  # transformers joins these names to the folder as they are
             raise UnsafeCheckpointError(
@@ -203,21 +217,29 @@ def _open_sharded(folder: Path) -> TensorFolder:
     for tensor, name in weight_map.items():
         if tensor not in files[name].tensors:
             raise UnsafeCheckpointError(
-                f"{INDEX} says that {tensor[:120]} is in {name}, which lacks it"
+                f"{INDEX} says that {tensor[:120]} is in {name}, which lacks it; download both "
+                "again"
             )
     for name, file in files.items():
         extra = [tensor for tensor in file.tensors if weight_map.get(tensor) != name]
         if extra:
             raise UnsafeCheckpointError(
                 f"{name} holds {len(extra)} tensors that {INDEX} does not name there, "
-                f"such as {extra[0][:120]}"
+                f"such as {extra[0][:120]}; download both again"
             )
     return TensorFolder(files, dict(weight_map), index)
 
 
 def _refuse_adapters(folder: Path) -> None:
+    has_weights = (folder / SINGLE).exists() or (folder / INDEX).exists()
+    if has_weights and (folder / "adapter_config.json").exists():
+        raise UnsupportedCheckpointError(
+            f"{folder} holds an adapter (adapter_config.json) beside a model, and loaders take the "
+            "adapter's base model for it; merge the two (peft: merge_and_unload), or move the "
+            "adapter out of the folder"
+        )
     for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
-        if (folder / name).exists() and not (folder / SINGLE).exists():
+        if (folder / name).exists() and not has_weights:
             raise UnsupportedCheckpointError(
                 f"{folder} holds an adapter ({name}); merge it into its base model first "
                 "(peft: merge_and_unload), then give the merged checkpoint"
@@ -236,4 +258,4 @@ def _nothing_to_open(folder: Path) -> CheckpointError:
         return CheckpointError(
             f"{folder} has {others[0]} but neither {SINGLE} nor {INDEX}; rename it or add the index"
         )
-    return CheckpointError(f"{folder} has no {SINGLE}; is it a checkpoint's folder?")
+    return CheckpointError(f"{folder} has no {SINGLE}; give a checkpoint's folder")

@@ -178,7 +178,8 @@ class _Remapper:
             self.remapped.changes[f"{file}:{where}{key}"] = [old, new]
             if any(not 0 <= token < self.n_new for token in _flat(new)):
                 raise CheckpointError(
-                    f"{key} would become {new}, which is not below the {self.n_new} rows"
+                    f"{key} would become {new}, which is not below the {self.n_new} rows; "
+                    "correct it in the source's files"
                 )
 
     def value(self, file: str, where: str, key: str, old: Any) -> Any:

@@ -24,6 +24,7 @@ from tokensurgeon.checkpoint.embeddings import (
     position_offset,
 )
 from tokensurgeon.checkpoint.files import TensorFolder
+from tokensurgeon.checkpoint.fit import GIVE_OTHER, check_fit
 from tokensurgeon.checkpoint.ids import VOCABULARY_SIZES
 from tokensurgeon.checkpoint.tensor_file import FLOAT_DTYPES
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
@@ -66,6 +67,8 @@ class Layout:
         only while it is tied.
     position_offset : int
         Positions that no token gets because the model counts from its pad id, itself the last.
+    unused : tuple of str
+        File keys of what stands beside the model: it has no use for them, and computes the same.
     """
 
     input_names: tuple[str, ...]
@@ -86,6 +89,7 @@ class Layout:
     flag_scales: bool = False
     untied_inputs: tuple[str, ...] = ()
     untied_biases: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @property
     def rows_key(self) -> str:
@@ -119,24 +123,33 @@ def find_layout(
         Naming a tensor that has the vocabulary's size and is not understood, or an architecture
         that transformers does not have.
     CheckpointError
-        Where rows are missing or contradict the configuration.
+        Where rows are missing or contradict the configuration, or where the rest of the files does
+        (see `fit.check_fit`).
     """
     model = internals.skeleton(config, trust_remote_code=trust_remote_code)
     check_architecture(config, model)
     sides = find_embeddings(model)
-    mapped = internals.module_names(model, tensors.where)
+    names = internals.loaded_names(model, tensors.where)
+    mapped = names.one
     input_names = [key for key, name in mapped.items() if name in sides.inputs]
     output_names = [key for key, name in mapped.items() if name in sides.outputs]
     bias_names = [key for key, name in mapped.items() if name in sides.biases]
     if not input_names and not (sides.tied and output_names):
-        raise CheckpointError(f"the checkpoint lacks its input rows ({sides.input})")
+        raise CheckpointError(
+            f"the files lack the input rows ({sides.input}); download them again, or give the "
+            "config.json that was saved with them"
+        )
     if not output_names and not sides.tied:
         raise CheckpointError(
-            f"the checkpoint lacks its output rows ({sides.output}), and its configuration says "
-            "that they are not tied to the input rows"
+            f"the files lack the output rows ({sides.output}), and config.json says that they are "
+            "not tied to the input rows; download the files again, or set tie_word_embeddings to "
+            "true if they are tied"
         )
     if sides.biases and not bias_names and not partial:
-        raise CheckpointError(f"the checkpoint lacks its output bias ({next(iter(sides.biases))})")
+        raise CheckpointError(
+            f"the files lack the output bias ({next(iter(sides.biases))}); download them again, or "
+            "give the config.json that was saved with them"
+        )
     tied = _tied(tensors, input_names, output_names)
     axes = {key: sides.biases[mapped[key]] for key in bias_names}
     n_rows, width = _shape(config, tensors, (*input_names, *output_names), axes)
@@ -144,6 +157,8 @@ def find_layout(
     claimed = {*input_names, *output_names, *axes}
     for key in _unclaimed(config, model, tensors, mapped, claimed, n_rows, trust_remote_code):
         _claim_copy(tensors, key, input_names, output_names, axes, n_rows)
+    claimed = {*input_names, *output_names, *axes}
+    unused = () if partial else check_fit(model, tensors, names, claimed)
     text = config.get_text_config()
     parted = _parted(config, model, sides, trust_remote_code)
     return Layout(
@@ -165,6 +180,7 @@ def find_layout(
         flag_scales=hasattr(config, "scale_decoder_outputs"),
         untied_inputs=tuple(parted[0]),
         untied_biases=tuple(parted[1]),
+        unused=unused,
     )
 
 
@@ -188,7 +204,8 @@ def _tied(tensors: TensorFolder, inputs: Sequence[str], outputs: Sequence[str]) 
         for other in names[1:]:
             if not tensors.same(names[0], other):
                 raise UnsupportedCheckpointError(
-                    f"{names[0]} and {other} are one tensor to the model but differ in the file"
+                    f"{names[0]} and {other} are one tensor to the model and differ in the file; "
+                    "save the model again with transformers"
                 )
     return not inputs or not outputs or tensors.same(inputs[0], outputs[0])
 
@@ -201,19 +218,21 @@ def _shape(
         info = tensors.info(name)
         if info.dtype not in FLOAT_DTYPES:
             raise UnsupportedCheckpointError(
-                f"{name} has the dtype {info.dtype}; only plain float rows can be patched"
+                f"{name} has the dtype {info.dtype}, and only plain float rows can be patched; "
+                "give the unquantised checkpoint"
             )
         # Counted along the second axis, the first has one entry.
         expected = (1,) * biases[name] + shape[:1] if name in biases else shape
         if len(shape) != 2 or info.shape != expected or 0 in shape:
             raise UnsupportedCheckpointError(
-                f"{name} has the shape {list(info.shape)} where {list(expected)} was expected"
+                f"{name} has the shape {list(info.shape)} where {list(expected)} was expected; "
+                "download the checkpoint again"
             )
     said = getattr(config.get_text_config(), "vocab_size", None)
     if said != shape[0]:
         raise CheckpointError(
             f"{names[0]} has {shape[0]} rows, but config.json says vocab_size {said}; "
-            "correct the configuration"
+            f"set vocab_size to {shape[0]}, or {GIVE_OTHER}"
         )
     return shape[0], shape[1]
 

@@ -178,7 +178,11 @@ def _write_rows(
             at = int(refused.argmax())
             raise UnsafeCheckpointError(
                 f"the row of id {part.start + at} in {name} is not finite; "
-                + ("allow it with --allow-nonfinite" if is_copy[at] else "its method failed")
+                + (
+                    "give --allow-nonfinite to keep it"
+                    if is_copy[at]
+                    else "choose another method with --init"
+                )
             )
         target.write(raw.tobytes())
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokensurgeon.errors import UnsafeCheckpointError
+from tokensurgeon.errors import UnsafeCheckpointError, reason
 
 MAX_HEADER = 100 << 20
 """The bound of the safetensors library itself; a longer header is an attack or damage."""
@@ -94,7 +94,7 @@ class TensorFile:
                 data = file.read(min(CHUNK, left))
                 if not data:
                     raise UnsafeCheckpointError(
-                        f"{self.path} ended early; was it changed while read?"
+                        f"{self.path} ended early, as if it changed while it was read; run again"
                     )
                 left -= len(data)
                 yield data
@@ -129,11 +129,13 @@ def read_tensor_file(path: Path) -> TensorFile:
                 raise _broken(path, f"its header claims {length} bytes in a file of {size}")
             header = file.read(length)
     except OSError as error:
-        raise UnsafeCheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise UnsafeCheckpointError(
+            f"cannot read {path}: {error.strerror}; check the file"
+        ) from error
     try:
         table = json.loads(header.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is not plain JSON ({error})") from error
+        raise _broken(path, f"its header is not plain JSON ({reason(error)})") from error
     if not isinstance(table, dict):
         raise _broken(path, "its header is no table of tensors")
     metadata = table.pop("__metadata__", None)

@@ -105,7 +105,8 @@ def _template(plan: PatchPlan) -> tuple[Any, list[str]]:
             template = Path(choice).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UnknownNameError(
-                f"the chat template {choice!r} is neither 'source', 'target' nor a readable file"
+                f"the chat template {choice!r} is neither 'source', 'target' nor a "
+                "readable file; check the path"
             ) from error
     if template is None:
         return None, []
@@ -119,7 +120,7 @@ def _stored_template(folder: Path) -> Any:
         try:
             return path.read_text(encoding="utf-8")
         except ValueError as error:
-            raise CheckpointError(f"{path} is not UTF-8 text") from error
+            raise CheckpointError(f"{path} is not UTF-8 text; restore the file") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         stored = read_optional_json(folder, name) or {}
         template = stored.get("chat_template")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Hashes, Mask, blocks
+from tokensurgeon.errors import CheckpointError
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
 AT_ONCE = 4096
@@ -32,6 +33,33 @@ def looks_trained(vocabulary: Vocabulary, *matrices: Float32) -> Mask:
         _, which, counts = np.unique(row_hashes(rows), return_inverse=True, return_counts=True)
         trained &= counts[which] == 1
     return trained
+
+
+def refuse_untrained(rows: Float32, whose: str) -> None:
+    """Refuse a matrix whose finite rows are all the same: nothing can be learned from it.
+
+    Parameters
+    ----------
+    rows : float32 (n_rows, width)
+    whose : str
+        Of whom they are, in the message.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    first = None
+    for part in blocks(len(rows), AT_ONCE):
+        finite = rows[part][np.isfinite(rows[part]).all(axis=1)]
+        if first is None and len(finite):
+            first = finite[0]
+        if first is not None and (finite != first).any():
+            return
+    what = "NaN or Inf" if first is None else "equal" if first.any() else "zero"
+    raise CheckpointError(
+        f"the {whose} rows are all {what}, {len(rows):,} of them, so nothing was trained there; "
+        "give a trained checkpoint"
+    )
 
 
 def row_hashes(rows: Float32) -> Hashes:

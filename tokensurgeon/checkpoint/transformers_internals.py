@@ -12,11 +12,11 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tokensurgeon.errors import UnsupportedCheckpointError
+from tokensurgeon.errors import UnsupportedCheckpointError, reason
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +62,7 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         raise
     except Exception as error:
         raise UnsupportedCheckpointError(
-            f"transformers cannot read {folder}/config.json: {first_line(error)}"
+            f"transformers cannot read {folder}/config.json: {reason(error)}; restore the file"
         ) from error
 
 
@@ -144,14 +144,8 @@ def skeleton(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
         family = getattr(config, "model_type", "?")
         raise UnsupportedCheckpointError(
             f"no language model can be built from the configuration of model type "
-            f"{family!r}: {first_line(error)}"
+            f"{family!r}: {reason(error)}; restore config.json"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, bounded."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
 
 
 def module_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
@@ -167,6 +161,77 @@ def unconverted_names(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
     return {key: name for key, (name, how) in _renamed(model, keys).items() if how is None}
 
 
+class LoadedNames(NamedTuple):
+    """Which parameters transformers loads from which file keys.
+
+    Attributes
+    ----------
+    one : dict of str
+        File key → the parameter that it is loaded into, or some name that the model does not have.
+    unconverted : dict of str
+        Those of `one` that are loaded as they are: not fused, split or turned.
+    every : set of str
+        All names that are loaded: what is split has several.
+    """
+
+    one: dict[str, str]
+    unconverted: dict[str, str]
+    every: set[str]
+
+
+def loaded_names(model: nn.Module, keys: Iterable[str]) -> LoadedNames:
+    """Return which parameters transformers loads from the files' keys."""
+    renamed = _renamed(model, keys)
+    every = {name for name, _ in renamed.values()}
+    with contextlib.suppress(ImportError, AttributeError, TypeError):
+        from transformers.conversion_mapping import get_model_conversion_mapping
+
+        patterns = {
+            source: transform.target_patterns
+            for transform in get_model_conversion_mapping(model)
+            for source in transform.source_patterns
+        }
+        for name, how in renamed.values():
+            targets = patterns.get(str(how), ())
+            every |= {name.replace(targets[0], other) for other in targets}
+    return LoadedNames(
+        {key: name for key, (name, _) in renamed.items()},
+        {key: name for key, (name, how) in renamed.items() if how is None},
+        every,
+    )
+
+
+def missing_names(model: Any, loaded: Container[str]) -> list[str]:
+    """Return the tensors of a model that nothing is loaded into.
+
+    What is tied, or is one parameter under several names, needs one of them.
+    """
+    groups: dict[str, set[str]] = {name: {name} for name in model.state_dict()}
+    same: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        same.setdefault(id(parameter), []).append(name)
+    ties = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    for names in (*same.values(), *([target, source] for target, source in ties.items())):
+        union: set[str] = set().union(*(groups.get(name, {name}) for name in names))
+        groups |= dict.fromkeys(union, union)
+    ignored = _any_of(getattr(model, "_keys_to_ignore_on_load_missing", None))
+    return [
+        name
+        for name in model.state_dict()
+        if not any(other in loaded for other in groups[name]) and not ignored(name)
+    ]
+
+
+def ignored_by_transformers(model: Any) -> Callable[[str], bool]:
+    """Return what tells names in a file that a model's class is known to have no use for."""
+    return _any_of(getattr(model, "_keys_to_ignore_on_load_unexpected", None))
+
+
+def _any_of(patterns: Iterable[str] | None) -> Callable[[str], bool]:
+    pattern = re.compile("|".join(f"({one})" for one in patterns or ()) or "(?!)")
+    return lambda name: pattern.search(name) is not None
+
+
 def _renamed(model: nn.Module, keys: Iterable[str]) -> dict[str, tuple[str, str | None]]:
     """Return the parameter of each file key, and the pattern of what converts it, if anything."""
     known = dict(model.state_dict())
@@ -178,10 +243,14 @@ def _renamed(model: nn.Module, keys: Iterable[str]) -> dict[str, tuple[str, str 
         transforms = get_model_conversion_mapping(model)
         converters = [t for t in transforms if isinstance(t, WeightConverter)]
         renamings = [t for t in transforms if not isinstance(t, WeightConverter)]
-        return {
-            key: rename_source_key(key, renamings, converters, prefix or None, known)
-            for key in keys
-        }
+
+        def rename(key: str) -> tuple[str, str | None]:
+            name, how = rename_source_key(key, renamings, converters, prefix or None, known)
+            if name not in known and key in known:  # as transformers loads it: under its own name
+                return rename_source_key(key, [], [], prefix or None, known)
+            return name, how
+
+        return {key: rename(key) for key in keys}
     except (ImportError, TypeError, AttributeError):
         return {key: (plain_name(key, prefix, known), None) for key in keys}
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.errors import CheckpointError
+from tokensurgeon.errors import CheckpointError, reason
 from tokensurgeon.vocabulary import Vocabulary
 
 N_PROBES = 4
@@ -100,7 +100,7 @@ def check_autotokenizer(folder: Path, target: Vocabulary, texts: Sequence[str]) 
     except BaseException as error:  # a panic of the Rust library is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return f"AutoTokenizer cannot load it ({internals.first_line(error)}); {advice}"
+        return f"AutoTokenizer cannot load it ({reason(error)}); {advice}"
     return None
 
 

@@ -234,5 +234,6 @@ def _check_space(plan: PatchPlan, output: Path) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise CheckpointError(
-            f"the output needs {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free"
+            f"the output needs {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free; "
+            "make room"
         )

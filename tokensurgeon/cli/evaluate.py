@@ -67,7 +67,9 @@ def command(
     the difference comes with a 95 % interval (paired bootstrap over documents).
     """
     if max_rise is not None and against is None:
-        raise click.UsageError("--max-rise needs --against: a rise above what?")
+        raise click.UsageError(
+            "--max-rise is a rise above another checkpoint: name it with --against"
+        )
     if draft_for is not None and (against is not None or settings["generate"]):
         raise click.UsageError(
             "--draft-for is a measure of its own: leave out --against, --generate"

@@ -13,7 +13,9 @@ from tokensurgeon.cli.recipe_options import build_recipe
 def _renamed(files: tuple[str, ...]) -> None:
     """Refuse the older name: elsewhere --text is text to measure on."""
     if files:
-        raise click.UsageError("the text to train on is --train-text here: --text is to measure on")
+        raise click.UsageError(
+            "--text is text to measure on elsewhere: give the text to train on as --train-text"
+        )
 
 
 @click.group(short_help="Train a network that makes rows for any tokenizer.")

@@ -64,7 +64,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
         method, dot, key = left.rpartition(".")
         if not (equals and dot and method and key and value):
             raise click.BadParameter(
-                f"'{pair}' is not METHOD.KEY=VALUE, such as omp.k=32 or init.k=32",
+                f"'{pair}' is not METHOD.KEY=VALUE; write omp.k=32 or init.k=32",
                 param_hint="--set",
             )
         try:
@@ -121,7 +121,9 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for target, source in map(parse_pair, pairs):
         if mapping.setdefault(target, source) != source:
-            raise click.BadParameter(f"'{target}' is mapped twice", param_hint="--map")
+            raise click.BadParameter(
+                f"'{target}' is mapped twice; leave one out", param_hint="--map"
+            )
     return mapping
 
 

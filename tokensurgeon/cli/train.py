@@ -34,7 +34,7 @@ def _read(name: str | None) -> str | None:
         return Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CorpusError(f"cannot read {name}: {reason}") from error
+        raise CorpusError(f"cannot read {name}: {reason}; check the path") from error
 
 
 @click.command(short_help="Train a new vocabulary.")
@@ -155,10 +155,14 @@ def command(
         digits = {name: options.pop(name) for name in ("digits", "source")}
         if method in EDITS:
             if any(digits.values()):
-                raise SettingError(f"{method} cuts digits as --base does: no --digits, no --source")
+                raise SettingError(
+                    f"{method} cuts digits as --base does: leave out --digits, --source"
+                )
             trained = _edit(method, base, text, options)
         elif base is not None:
-            raise SettingError(f"--base is for {' and '.join(EDITS)}, not for {method}")
+            raise SettingError(
+                f"--base is for {' and '.join(EDITS)}, not for {method}; leave it out"
+            )
         else:
             trained = _train(method, text, options | {"digits": _scheme(**digits)})
     facts = {"path": str(trained.path), **trained.to_dict()}
@@ -189,7 +193,7 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
     if method == "prune" and options["size"] is not None:
         raise SettingError("prune keeps what the text uses: leave --size out")
     if method == "extend" and options["size"] is None:
-        raise SettingError("extend needs --size, the number of ids in the end")
+        raise SettingError("extend needs the number of ids in the end; give --size")
     edit: Callable[..., TrainedVocabulary]
     edit = prune_vocabulary if method == "prune" else extend_vocabulary
     known = signature(edit).parameters

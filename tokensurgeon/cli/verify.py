@@ -35,4 +35,6 @@ def command(checkpoint: str, no_manifest: bool, as_json: bool) -> None:
             click.echo(f"wrong          {problem}")
     if result.problems:
         n = len(result.problems)
-        raise CheckpointError(f"{checkpoint} has {n} problem{'s' if n > 1 else ''}; see above")
+        raise CheckpointError(
+            f"{checkpoint} has {n} problem{'s' if n > 1 else ''}; mend what is listed above"
+        )

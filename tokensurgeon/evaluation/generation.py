@@ -77,7 +77,9 @@ def measure_generation(
     """
     prefix = prefix_of(vocabulary)
     if not prefix:
-        raise EvaluationError(f"{name} has neither BOS nor EOS to start generating from")
+        raise EvaluationError(
+            f"{name} has neither BOS nor EOS to start generating from; leave --generate out"
+        )
     progress(0, 1, f"generating with {name}")
     samples = model.generate(list(prefix), max_new_tokens, seed, n)
     tokens = size = foreign_samples = foreign_tokens = 0

@@ -131,9 +131,13 @@ class EvaluationProtocol:
             if n_bytes[~fits].sum() <= TOO_LONG_SHARE * n_bytes.sum():
                 break
         if not fits.any():
-            why = "a model has too few positions" if chunk_bytes is None else "take shorter chunks"
+            why = (
+                "a model has too few positions; give other text"
+                if chunk_bytes is None
+                else "take shorter chunks"
+            )
             raise EvaluationError(
-                f"none of {len(chunks):,} chunks of {size} bytes fits all models: {why}"
+                f"none of {len(chunks):,} chunks of {size} bytes fits all models; {why}"
             )
         skip = left_out_bytes(list(encoded.values()), chunks, kind)
         return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)

@@ -71,8 +71,8 @@ class SpaceSpec:
             raise SettingError(f"{name}.layer must be at least 0; got {self.layer}")
         if self.space == "encoder" and self.encoder is None:
             raise SettingError(
-                f"{name}.encoder must name the folder of a text encoder when space is 'encoder'; "
-                "got none"
+                "space 'encoder' needs the folder of a text encoder; "
+                f"give --set {name}.encoder=FOLDER"
             )
 
     def resolved_space(self, context: InitContext) -> SpaceName:
@@ -283,7 +283,9 @@ def resolved_layer(layer: int | None, n_layers: int, name: str) -> int:
     if layer is None:
         return max(1, min(n_layers, round(EARLY * n_layers)))
     if layer > n_layers:
-        raise SettingError(f"{name}.layer is {layer}; this model has {n_layers} blocks")
+        raise SettingError(
+            f"{name}.layer is {layer}; this model has {n_layers} blocks; take {n_layers} or less"
+        )
     return layer
 
 

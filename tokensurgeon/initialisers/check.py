@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment, align
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError, SettingError, reason
 from tokensurgeon.initialisers.contract import (
     DonorRows,
     InitContext,
@@ -83,9 +83,9 @@ def check_initialiser(candidate: type[Any] | Initialiser) -> None:
             _demand(_digest(context) == before, name, label, "changes the context")
             continue
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InitialiserError(
-                f"'{name}' fails on {label}: {reason}; raise InitialiserError where it cannot work"
+                f"'{name}' fails on {label}: {type(error).__name__}: {reason(error)}; raise "
+                "InitialiserError where it cannot work"
             ) from error
         _demand(_digest(context) == before, name, label, "changes the context")
         _check_rows(name, label, context, first)

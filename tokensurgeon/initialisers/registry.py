@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import sys
 import types
 import typing
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tokensurgeon.errors import InitialiserError, SettingError, UnknownNameError
+from tokensurgeon.errors import InitialiserError, SettingError, UnknownNameError, reason
 from tokensurgeon.initialisers.code_files import code_files
 from tokensurgeon.initialisers.contract import Initialiser
 
@@ -79,7 +80,9 @@ def initialiser(name: str) -> Callable[[Class], Class]:
                 "put @dataclass(frozen=True) below @initialiser"
             )
         if not any("__call__" in vars(base) for base in cls.__mro__):
-            raise InitialiserError(f"'{name}' ({cls.__qualname__}) has no __call__(context)")
+            raise InitialiserError(
+                f"'{name}' ({cls.__qualname__}) has no __call__(context); write one"
+            )
         home = _BUILTINS.get(name)
         if home is not None and cls.__module__ != _HOUSE + home:
             raise InitialiserError(
@@ -260,8 +263,10 @@ def _parse(value: Any, kind: Any, where: str) -> Any:
             return value.lower() in _YES
     elif kind in (int, float) and not isinstance(value, bool):
         if kind is float or not isinstance(value, float) or value.is_integer():
-            with contextlib.suppress(TypeError, ValueError):
-                return kind(value)
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                number = kind(value)
+                if math.isfinite(number):
+                    return number
     elif kind is str and isinstance(value, str | Path | int | float):
         return str(value)
     elif isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind):
@@ -289,19 +294,21 @@ def load_plugin(path: str | Path) -> list[str]:
         before = set(_CLASSES)
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:
-            raise InitialiserError(f"{path} is not a Python file; a plug-in ends in .py")
+            raise InitialiserError(f"{path} is not a Python file; a plug-in ends in .py; rename it")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # dataclasses look their module up there
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             for name in set(_CLASSES) - before:
                 del _CLASSES[name]
             if isinstance(error, InitialiserError):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InitialiserError(f"the plug-in {path} fails on import: {reason}") from error
+            raise InitialiserError(
+                f"the plug-in {path} fails on import: {type(error).__name__}: {reason(error)}; "
+                "mend it"
+            ) from error
     registered = [name for name, cls in _CLASSES.items() if cls.__module__ == module_name]
     if not registered:
         raise InitialiserError(
@@ -327,9 +334,9 @@ def _scan_entry_points() -> None:
         except InitialiserError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InitialiserError(
-                f"the installed plug-in '{entry.name}' ({entry.value}) fails on import: {reason}"
+                f"the installed plug-in '{entry.name}' ({entry.value}) fails on import: "
+                f"{type(error).__name__}: {reason(error)}; uninstall it, or have its author mend it"
             ) from error
         if getattr(loaded, "name", None) is None or loaded.name not in _CLASSES:
             initialiser(entry.name)(loaded)

@@ -7,8 +7,9 @@ from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
+from tokensurgeon.checkpoint.fit import GIVE_OTHER
 from tokensurgeon.checkpoint.layout import Layout
-from tokensurgeon.errors import CheckpointError
+from tokensurgeon.errors import CheckpointError, reason
 from tokensurgeon.models.device_map import (
     AUTO_DEVICE_MAP,
     check_device,
@@ -92,16 +93,19 @@ def load_checked(
                 trust_remote_code=trust_remote_code,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise CheckpointError(
-            f"transformers cannot load {folder}: {internals.first_line(error)}"
+            f"transformers cannot load {folder}: {reason(error)}; mend what it names, or "
+            "download the checkpoint again"
         ) from error
     for what in ("missing_keys", "mismatched_keys"):
         names = sorted(map(str, info[what]))
         if names:
             raise CheckpointError(
                 f"{len(names)} tensors of {folder} are {what.split('_')[0]}, such as {names[0]}; "
-                "the checkpoint does not fit its configuration"
+                f"{GIVE_OTHER}"
             )
     model.unexpected_tensors = tuple(sorted(map(str, info["unexpected_keys"])))
     return model.eval()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.errors import CheckpointError
+from tokensurgeon.errors import CheckpointError, reason
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.load import as_model, load_checked
 
@@ -69,9 +68,7 @@ def _check_logits(
     try:
         logits = written.logits(probe)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"the written checkpoint does not run: {internals.first_line(error)}"
-        ) from error
+        raise CheckpointError(f"the written checkpoint does not run: {reason(error)}") from error
     if not plan.allow_nonfinite and not np.isfinite(logits).all():
         raise CheckpointError("the written checkpoint computes logits that are not finite")
     if expected is None:

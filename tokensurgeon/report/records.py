@@ -17,13 +17,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.checkpoint.files import MAX_JSON
-from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.errors import CheckpointError, UnknownNameError, reading
 from tokensurgeon.report import words
 from tokensurgeon.report.surgery_report import SurgeryReport
 from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
 """Of a patched checkpoint, where the records are."""
+AGAIN = "transplant again"
+"""What helps where they are damaged."""
 ORIGINS = {
     "copied": "copied bit for bit",
     "initialised": "made by {method}",
@@ -111,14 +113,13 @@ class Records:
         if not path.is_file():
             raise CheckpointError(
                 f"{checkpoint} has no {FOLDER}/tokens.json: it was not written by "
-                "`tokensurgeon transplant`"
+                "`tokensurgeon transplant`; give a folder that was"
             )
-        try:
+        self._path = path
+        with reading(path, AGAIN):
             self.tokens: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            self.spellings: list[str | None] = self.tokens["target"]
-            self.source: list[str | None] = self.tokens["source"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: transplant again") from error
+            self.spellings = _spellings(self.tokens["target"])
+            self.source = _spellings(self.tokens["source"])
 
     def find(self, token: str, kind: str = "any") -> int:
         """Return the id that `token` names.
@@ -152,26 +153,27 @@ class Records:
             if token_id is not None:
                 return token_id
         raise UnknownNameError(
-            f"{token!r} is no id, no spelling and not the text of one token; "
-            f"the tokenizer has {sum(s is not None for s in self.spellings):,}"
+            f"{token!r} is no id, no spelling and not the text of one token; give one of the "
+            f"tokenizer's {sum(s is not None for s in self.spellings):,}"
         )
 
     def explain(self, token_id: int, top: int = 8) -> RowStory:
         """Return where the row of a token came from, with its `top` largest weights per side."""
-        source_id = int(self.tokens["source_ids"][token_id])
-        pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
         sides = [("input", "input"), ("output", "output")]
         if self.tokens.get("tied"):
             sides = [("input", "both")]
-        return RowStory(
-            id=token_id,
-            spelling=self.spellings[token_id],
-            match=str(self.tokens["match"][token_id]),
-            source_id=None if source_id < 0 else source_id,
-            source_spelling=self._spelling(source_id),
-            pieces=tuple((int(piece), self._spelling(int(piece))) for piece in pieces),
-            sides=tuple(self._side(key, label, token_id, top) for key, label in sides),
-        )
+        with reading(self._path, AGAIN):
+            source_id = int(self.tokens["source_ids"][token_id])
+            pieces = self.tokens.get("pieces", {}).get(str(token_id), [])
+            return RowStory(
+                id=token_id,
+                spelling=self.spellings[token_id],
+                match=str(self.tokens["match"][token_id]),
+                source_id=None if source_id < 0 else source_id,
+                source_spelling=self._spelling(source_id),
+                pieces=tuple((int(piece), self._spelling(int(piece))) for piece in pieces),
+                sides=tuple(self._side(key, label, token_id, top) for key, label in sides),
+            )
 
     def _side(self, key: str, label: str, token_id: int, top: int) -> SideRow:
         facts = self.tokens[key]
@@ -215,6 +217,13 @@ def _bounded(path: Path) -> bytes:
     if not path.is_file() or path.stat().st_size > MAX_JSON:
         raise CheckpointError(f"{path} is no report: transplant again")
     return path.read_bytes()
+
+
+def _spellings(value: object) -> list[str | None]:
+    """Return a list of spellings, or raise a ValueError."""
+    if not isinstance(value, list) or not all(isinstance(one, str | None) for one in value):
+        raise ValueError("its tokens are no list of spellings")
+    return value
 
 
 def story_lines(story: RowStory) -> list[str]:

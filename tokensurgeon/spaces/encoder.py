@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.arrays import blocks
-from tokensurgeon.errors import InitialiserError
+from tokensurgeon.errors import InitialiserError, reason
 from tokensurgeon.spaces.space import Space, row_space, unit
 from tokensurgeon.spaces.work import Steps, no_steps
 
@@ -89,8 +89,9 @@ def _load(path: Path, device: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model = AutoModel.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InitialiserError(f"no encoder can be read from {path}: {reason}") from error
+        raise InitialiserError(
+            f"no encoder can be read from {path}: {reason(error)}; give the folder of one"
+        ) from error
     finally:
         if bars:
             logging.enable_progress_bar()

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.calibration.training.batches import TrainingText
-from tokensurgeon.errors import EvaluationError, UsageError
+from tokensurgeon.errors import EvaluationError, UsageError, reason
 from tokensurgeon.evaluation import Entry, EvaluationProtocol
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.memory import available_memory, needed_memory
@@ -39,7 +39,7 @@ def order_by(choose_by: str, training: FurtherTraining) -> str:
     """
     keys = {FIRST: "bits_per_byte", AFTER_STEPS: "after_steps"}
     if choose_by not in keys:
-        raise UsageError(f"methods are chosen by {' or '.join(keys)}, not by '{choose_by}'")
+        raise UsageError(f"'{choose_by}' is no figure to choose by; give {' or '.join(keys)}")
     if choose_by == AFTER_STEPS and not training.steps:
         raise UsageError(f"nothing to choose by {AFTER_STEPS}: give --after-steps N as well")
     return keys[choose_by]
@@ -68,7 +68,7 @@ class AfterSteps:
         self._memory = training_memory(session, training)
         free = available_memory()
         if session.recipe.device == "cpu" and free is not None and self._memory > free:
-            less = "leave it out" if training.rows_only else "--after-steps-rows takes less"
+            less = "leave it out" if training.rows_only else "take --after-steps-rows"
             raise UsageError(
                 f"--after-steps takes {self._memory / 2**30:.1f} GiB and {free / 2**30:.1f} GiB "
                 f"are free: {less}"
@@ -113,8 +113,8 @@ class AfterSteps:
             scores = protocol.score(after, session.progress)
         except EvaluationError as error:
             raise EvaluationError(
-                f"{error}: the learning rate was {self._training.rate_for(trained.width):g}, give "
-                "a lower --after-steps-rate"
+                f"a learning rate of {self._training.rate_for(trained.width):g} left nothing to "
+                f"measure ({reason(error)}); give a lower --after-steps-rate"
             ) from error
         return protocol.result(after, scores).bits_per_byte
 

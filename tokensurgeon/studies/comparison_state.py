@@ -26,7 +26,7 @@ from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import MOST_TEXT, Session
 from tokensurgeon.text.corpus import read_documents
 
-SCHEMA = 2
+SCHEMA = 3
 """Of what is kept: a file of another one is measured again."""
 SOURCE = "source"
 
@@ -78,7 +78,7 @@ class ComparisonState:
                 ) from error
 
     def load(self, method: Method | str, repeat: int = 0) -> dict[str, Any] | None:
-        """Return what was kept of a method, or of the source by label; None where nothing is.
+        """Return what was kept of a method, or of the source by label; None where nothing whole is.
 
         `repeat` counts seeds; 0 is the recipe's.
         """
@@ -87,18 +87,26 @@ class ComparisonState:
             return None
         try:
             saved = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):  # not there, or not whole: it is measured again
+        except (OSError, ValueError, RecursionError):  # not there, or not whole: measured again
             return None
-        right = isinstance(saved, dict) and saved.get("schema") == SCHEMA
-        return dict(saved["result"]) if right else None
+        if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
+            return None
+        result = saved.get("result")
+        whole = isinstance(result, dict) and saved.get("sha256") == _result_hash(result)
+        return result if whole else None
 
     def save(self, method: Method | str, result: dict[str, Any], repeat: int = 0) -> None:
         """Keep what was found; the file is there whole or not at all."""
         path = self._path(method, repeat)
         if path is None:
             return
-        data = {"schema": SCHEMA, "decided_by": self._decided_by(method, repeat), "result": result}
-        text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+        data = {
+            "schema": SCHEMA,
+            "decided_by": self._decided_by(method, repeat),
+            "result": result,
+            "sha256": _result_hash(result),
+        }
+        text = json.dumps(data, ensure_ascii=False, indent=1)
         write_whole(path, text.encode("utf-8"))
 
     def _path(self, method: Method | str, repeat: int) -> Path | None:
@@ -206,6 +214,10 @@ def check_state_folder(name: str | Path) -> Path:
             f"{folder} cannot hold what was measured: it is no folder; name another folder"
         )
     return folder
+
+
+def _result_hash(result: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()
 
 
 def file_name(label: str) -> str:

@@ -66,7 +66,7 @@ def _limit_file(path: str) -> dict[str, float]:
         names = ("limit", "start", "source", "source_trained")
         data.setdefault("limit", data.get("floor"))  # as files of 0.1 have it
         return {name: float(data[name]) for name in names if data.get(name) is not None}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -95,7 +95,7 @@ def close_gaps(rows: list[dict[str, Any]], source: EntryResult, limit: KnownLimi
     if limit.limit >= start:
         raise UsageError(
             f"the trained limit of {limit.limit:.4f} bits per byte is not below the start of "
-            f"{start:.4f}: there is no gap to recover"
+            f"{start:.4f}, so there is no gap to recover; measure the limit again on this text"
         )
     for row in rows:
         if row["bits_per_byte"] is not None:

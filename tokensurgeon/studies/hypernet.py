@@ -65,7 +65,10 @@ def train_hypernet(
     check_file(partial, force=True, what="a training's state", is_ours=IS_NETWORK)
     check_apart(path, str(recipe.source))
     if size < 4 or size % 4 or layers < 1:
-        raise UsageError(f"a network of width {size} and {layers} blocks cannot be built")
+        raise UsageError(
+            f"a network of width {size} and {layers} blocks cannot be built; give a width that is "
+            "a multiple of 4, and 1 block or more"
+        )
     # The source's own tokenizer: nothing is missing, and all that is wanted is read and checked.
     session = prepare(
         recipe.model_copy(update={"tokenizer": recipe.source, "donor": None, "map": {}}), progress

@@ -188,7 +188,9 @@ def trained_limit(
     )
     figures = [entry.bits_per_byte for entry in evaluation.entries]
     if None in figures:
-        raise UsageError("the target's tokenizer loses text on all of the evaluation text")
+        raise UsageError(
+            "the target's tokenizer loses text on all of the evaluation text; give other text"
+        )
     source, source_trained, first, limit = (float(figure or 0.0) for figure in figures)
     return TrainedLimit(
         source=source,

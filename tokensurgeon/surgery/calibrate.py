@@ -230,7 +230,7 @@ def _big_model(recipe: Recipe) -> LanguageModel:
     big = Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
     if big.layout.kind != CAUSAL or not can_run(big, recipe):
         what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
-        raise CalibrationError(f"the big model is {what}")
+        raise CalibrationError(f"the big model is {what}; leave the stage out")
     return load_model(
         big.path,
         device=recipe.device,

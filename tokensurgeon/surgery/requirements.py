@@ -8,6 +8,7 @@ from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.report import words
 from tokensurgeon.vocabulary import Vocabulary
 
 
@@ -36,14 +37,22 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
         )
     if layout.kind == HEADLESS:
         if recipe.untie:
-            raise UsageError("--untie parts two matrices, and this model has input rows only")
+            raise UsageError(
+                "--untie parts two matrices, and this model has input rows only; leave it out"
+            )
         if recipe.text.evaluation:
             raise UsageError("a model without output rows has no loss on a text: leave out --text")
+    notes = []
+    if layout.unused:
+        notes.append(
+            f"beside its model the source holds {words.count(len(layout.unused), 'tensor')} that "
+            f"it does not use, such as {layout.unused[0]}: kept as it is"
+        )
     if layout.kind == MASKED and "mask" not in target.roles:
-        return [
+        notes.append(
             "the target has no mask token, so the encoder can neither fill gaps nor be trained to"
-        ]
-    return []
+        )
+    return notes
 
 
 def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
@@ -88,7 +97,9 @@ def check_forward(
             "leave it out"
         )
     if trains and recipe.device == AUTO_DEVICE_MAP:
-        raise UsageError(f"{name} trains through the model, which --device auto does not allow")
+        raise UsageError(
+            f"{name} trains through the model, which --device auto does not allow; name one device"
+        )
     if runs_here:
         return
     needed = needed_memory(checkpoint, recipe.dtype) / 2**30

@@ -18,7 +18,7 @@ from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import CalibrationData, read_calibration_data
 from tokensurgeon.checkpoint.body_update import changeable_weights
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.checkpoint.trained_rows import looks_trained
+from tokensurgeon.checkpoint.trained_rows import looks_trained, refuse_untrained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
 from tokensurgeon.initialisers.contract import InitContext
@@ -226,6 +226,8 @@ class Session:
         output_rows = input_rows if checkpoint.layout.tied else checkpoint.output_rows()
         if not self.recipe.allow_nonfinite:
             _refuse_nonfinite(input_rows, output_rows)
+        refuse_untrained(input_rows, "source's input")
+        refuse_untrained(output_rows, "source's output")
         return (
             input_rows,
             output_rows,

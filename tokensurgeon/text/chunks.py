@@ -73,7 +73,9 @@ def chunk_documents(
     ['one two three', 'four']
     """
     if max_bytes_per_chunk < 4:
-        raise EvaluationError(f"a chunk of {max_bytes_per_chunk} bytes cannot hold a character")
+        raise EvaluationError(
+            f"a chunk of {max_bytes_per_chunk} bytes cannot hold a character; take 4 or more"
+        )
     chunks: list[Chunk] = []
     total = 0
     for document, text in enumerate(texts):

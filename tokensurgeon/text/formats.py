@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from tokensurgeon.errors import CorpusError
+from tokensurgeon.errors import CorpusError, reason
 
 _SUFFIXES = (
     ".txt .text .md .markdown .rst .tex .csv .tsv .json .jsonl .ndjson .html .htm .xml .yaml .yml "
@@ -141,7 +141,9 @@ def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
             names = file.schema_arrow.names
             if field not in names:
                 keys = ", ".join(names[:5])
-                raise CorpusError(f"{path} has no column '{field}' (it has {keys})")
+                raise CorpusError(
+                    f"{path} has no column '{field}' but {keys}; name one with --field"
+                )
             for batch in file.iter_batches(_ROWS, columns=[field]):
                 for value in batch.column(0).to_pylist():
                     yield text_of_value(value, field, str(path), 0)
@@ -168,8 +170,9 @@ def texts_of_dataset(name: str, field: str) -> Iterator[tuple[str, int]]:
     try:
         rows = load_dataset(path, config or None, split=split or "train", streaming=True)
     except Exception as error:  # the library raises errors of a dozen unrelated kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"cannot load the dataset hf:{name}: {reason}") from error
+        raise CorpusError(
+            f"cannot load the dataset hf:{name}: {reason(error)}; check the name, or give files"
+        ) from error
     for row in rows:
         yield text_of_value(row, field, f"hf:{name}", 0)
 
@@ -186,7 +189,9 @@ def _open(path: Path) -> BinaryIO:
         else:
             from backports import zstd
     except ImportError as error:
-        raise CorpusError(f"{path}: .zst files need pip install 'tokensurgeon[zstd]'") from error
+        raise CorpusError(
+            f"{path}: .zst files need zstandard; pip install 'tokensurgeon[zstd]'"
+        ) from error
     return cast(BinaryIO, zstd.open(path, "rb"))
 
 
@@ -212,7 +217,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             kind = "zstd" if path.suffix.lower() == ".zst" else "gzip"
             raise CorpusError(f"{path} is not a whole {kind} file: pack it again") from error
         if isinstance(error, OSError):
-            raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+            raise CorpusError(f"cannot read {path}: {reason(error)}; check the path") from error
         raise
 
 
@@ -293,8 +298,7 @@ def text_of_value(value: Any, field: str, where: str, n_replaced: int) -> tuple[
         if field not in value:
             keys = ", ".join(list(map(str, value))[:5]) or "none"
             raise CorpusError(
-                f"{where}: an object has no field '{field}' (its keys: {keys}); name the text "
-                f"'{field}'"
+                f"{where}: an object has no field '{field}' but {keys}; name one with --field"
             )
         value = value[field]
     if not isinstance(value, str):

@@ -102,4 +102,4 @@ def _read_lines(name: str | None) -> tuple[str, ...]:
         return tuple(Path(name).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise RecipeError(f"cannot read the list {name}: {reason}") from error
+        raise RecipeError(f"cannot read the list {name}: {reason}; check the path") from error

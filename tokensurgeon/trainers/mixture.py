@@ -55,7 +55,7 @@ def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
             raise SettingError(f"'{entry}' is no part of a mixture; write de=0.5:de/*.txt")
         part = parts.setdefault(name, Part((), share))
         if part.share != share:
-            raise SettingError(f"part '{name}' has two shares, {part.share} and {share}")
+            raise SettingError(f"part '{name}' has two shares, {part.share} and {share}; give one")
         parts[name] = Part((*part.patterns, pattern), share)
     if len({part.share is None for part in parts.values()}) > 1:
         raise SettingError(

@@ -143,8 +143,10 @@ def make_plan(
     encoder = shape.encoder or needs.encoders[0]
     check_choice(f"encoder for {method}", encoder, needs.encoders)
     if needs.lists != bool(shape.terms):
-        verb = "needs a" if needs.lists else "takes no"
-        raise SettingError(f"{method} {verb} list of terms")
+        verb = (
+            "needs a list of terms; give one" if needs.lists else "takes no terms; leave them out"
+        )
+        raise SettingError(f"{method} {verb}")
     if shape.transition is not None and not 0 < shape.transition < 1:
         raise SettingError(f"transition is {shape.transition}; take a share between 0 and 1")
     check_range("most words of a token", shape.most_words, 2, 64)
@@ -157,7 +159,7 @@ def make_plan(
     if method == "bytes":
         size = least
     if size is None:
-        raise SettingError(f"{method} needs a size")
+        raise SettingError(f"{method} needs a size; give one")
     check_range("size", size, least + (method != "bytes"), MAX_SIZE)
     # Reserved tokens are controls too; they do not reduce the number of learned tokens.
     n_reserved = -size % multiple

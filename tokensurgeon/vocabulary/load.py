@@ -136,7 +136,9 @@ def read_json(file: Path) -> dict[str, Any]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
         raise TokenizerError(f"{file} is not readable JSON: {reason}; restore the file") from error
     if not isinstance(document, dict):
-        raise TokenizerError(f"{file} holds a JSON {type(document).__name__}, not an object")
+        raise TokenizerError(
+            f"{file} holds a JSON {type(document).__name__}, not an object; restore the file"
+        )
     return document
 
 
@@ -156,12 +158,14 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     model = document.get("model")
     table = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(table, (dict, list)):
-        raise TokenizerError(f"{name} has no model vocabulary; it is not a tokenizer.json")
+        raise TokenizerError(
+            f"{name} has no model vocabulary; it is not a tokenizer.json; restore the file"
+        )
     added = document.get("added_tokens") or []
     if not isinstance(added, list):
         raise TokenizerError(f"{name} has added tokens that are no list; restore the file")
     if len(table) >= MAX_ROWS:
-        raise TokenizerError(f"{name} has {len(table)} tokens; at most {MAX_ROWS} are supported")
+        raise TokenizerError(f"{name} has {len(table)} tokens; more than {MAX_ROWS} are refused")
     if isinstance(table, list):
         if not all(isinstance(p, list) and p and isinstance(p[0], str) for p in table):
             raise TokenizerError(f"{name} has a piece without text; restore the file")
@@ -180,12 +184,13 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
             raise TokenizerError(
-                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}; not an id"
+                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}; "
+                "correct it, for that is no id"
             )
         if token_id >= MAX_ROWS:
             raise TokenizerError(
                 f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]}; "
-                f"ids below {MAX_ROWS} only"
+                f"correct it, for ids are below {MAX_ROWS}"
             )
         if token_id in ids:
             raise TokenizerError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.errors import MissingExtraError, TokenizerError, reason
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
 from tokensurgeon.vocabulary.patterns import PATTERNS
@@ -73,7 +73,9 @@ def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = N
         If the library that reads it is not installed.
     """
     if file.stat().st_size > MOST_BYTES:
-        raise TokenizerError(f"{file} has {file.stat().st_size >> 20} MiB; no tokenizer has")
+        raise TokenizerError(
+            f"{file} has {file.stat().st_size >> 20} MiB, more than any tokenizer has; refused"
+        )
     if is_tiktoken(file):
         tokenizer, roles, read, notes = from_tiktoken(file, config)
     else:
@@ -117,7 +119,7 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
     kinds = type(model).SentencePiece
     pieces = [(p.piece, float(p.score), int(p.type)) for p in model.pieces]
     if not 0 < len(pieces) < MAX_ROWS:
-        raise TokenizerError(f"{file} has {len(pieces)} pieces")
+        raise TokenizerError(f"{file} has {len(pieces)} pieces; refused")
     unknown = next((i for i, p in enumerate(pieces) if p[2] == kinds.UNKNOWN), None)
     fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
     notes: list[str] = []
@@ -135,7 +137,9 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
         if any(kind == kinds.USER_DEFINED for _, _, kind in pieces):
             notes.append(f"{file.name}: symbols that its maker defined are cut out of text first")
     else:
-        raise TokenizerError(f"{file} is a model of words; only unigram, bpe and char are rebuilt")
+        raise TokenizerError(
+            f"{file} is a model of words, which is not rebuilt; give a tokenizer.json"
+        )
     tokenizer.normalizer = normalizers.Sequence(_normalizers(rules))
     steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if rules.add_dummy_prefix:
@@ -175,9 +179,8 @@ def open_sentencepiece(file: Path) -> tuple[Any, Any]:
         model = messages.ModelProto.FromString(file.read_bytes())
         reader = sentencepiece.SentencePieceProcessor(model_file=str(file))
     except Exception as error:  # whatever the message parser or the library raises
-        reason = str(error).strip().splitlines()[:1]
         raise TokenizerError(
-            f"{file} is no SentencePiece model: {(reason or [type(error).__name__])[0][:150]}"
+            f"{file} is no SentencePiece model: {reason(error)}; restore the file"
         ) from error
     return model, reader
 
@@ -233,11 +236,13 @@ def from_tiktoken(
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise TokenizerError(f"{file}: line {number + 1} is no token and rank") from error
+            raise TokenizerError(
+                f"{file}: line {number + 1} is no token and rank; restore the file"
+            ) from error
     if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
-        raise TokenizerError(f"{file} has ranks that cannot be ids")
+        raise TokenizerError(f"{file} has ranks that cannot be ids; restore the file")
     if len(set(ranks.values())) < len(ranks):
-        raise TokenizerError(f"{file} gives one rank to two tokens")
+        raise TokenizerError(f"{file} gives one rank to two tokens; restore the file")
     pattern, notes = config.get("pattern"), []
     if not isinstance(pattern, str):
         stem = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
@@ -254,7 +259,9 @@ def from_tiktoken(
     try:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
     except Exception as error:
-        raise TokenizerError(f"the pattern of {file} cannot be read: {str(error)[:100]}") from error
+        raise TokenizerError(
+            f"the pattern of {file} cannot be read: {reason(error)}; correct it"
+        ) from error
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
@@ -262,7 +269,9 @@ def from_tiktoken(
     for i, entry in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
         content = entry.get("content") if isinstance(entry, dict) else None
         if not isinstance(content, str) or not content:
-            raise TokenizerError(f"the added token {i} of {file.parent} has no content")
+            raise TokenizerError(
+                f"the added token {i} of {file.parent} has no content; restore its file"
+            )
         tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
         if tokenizer.token_to_id(content) != int(i):
             raise TokenizerError(
@@ -282,7 +291,7 @@ def _number(entry: tuple[str, Any]) -> int:
     try:
         return int(entry[0])
     except ValueError as error:
-        raise TokenizerError(f"the added token id {entry[0]!r} is no number") from error
+        raise TokenizerError(f"the added token id {entry[0]!r} is no number; correct it") from error
 
 
 def installed(name: str) -> bool:

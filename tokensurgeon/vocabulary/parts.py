@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tokenizers
 from tokenizers import AddedToken, Tokenizer
 
-from tokensurgeon.errors import TokenizerError
+from tokensurgeon.errors import TokenizerError, reason
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -239,5 +239,4 @@ def guarded(what: str, call: Callable[[], T]) -> T:
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TokenizerError):
         raise
     except BaseException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{what}: {reason}") from error
+        raise TokenizerError(f"{what}: {reason(error)}; mend what it names") from error

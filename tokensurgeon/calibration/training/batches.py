@@ -59,7 +59,7 @@ class TrainingText:
         if not usable.any():
             raise EvaluationError(
                 f"none of {len(chunks):,} chunks of text can be trained on: the tokenizer loses "
-                "text on them, or the model has too few positions"
+                "text on them, or the model has too few positions; give other text"
             )
         usable_ids = np.flatnonzero(usable).tolist()
         return cls(

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError
+from tokensurgeon.errors import InitialiserError, reading
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.numerics.composer import FittedComposer, Whitening, finite
 from tokensurgeon.initialisers.numerics.regression import Ridge
 from tokensurgeon.outputs import write_whole
 
 FORMAT = "tokensurgeon-hypernetwork-1"
+AGAIN = "train it again with tokensurgeon hypernet train"
+"""What helps where a file is damaged."""
 SKETCHED = 256
 """Rows that are kept to know the source by: enough for a correlation, too few to weigh."""
 LEAST_LIKENESS = 0.5
@@ -86,7 +88,7 @@ class Hypernet:
                 raise InitialiserError(
                     f"this hypernetwork was trained for another model: its rows and the source's "
                     f"correlate by {likeness:.2f}, and a fine-tuned variant's would by "
-                    f"{LEAST_LIKENESS} and more"
+                    f"{LEAST_LIKENESS} and more; train one for it"
                 )
 
     def save(self, path: Path, extra: Arrays | None = None) -> None:
@@ -128,7 +130,7 @@ class Hypernet:
         InitialiserError
             If there is no such file, or it is none of ours.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         path = Path(path)
         if not path.is_file():
@@ -136,11 +138,14 @@ class Hypernet:
                 f"no hypernetwork {path}; train one with tokensurgeon hypernet train SOURCE -o "
                 f"{path.name}"
             )
-        try:
+        with reading(path, AGAIN, InitialiserError):
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
-                    raise InitialiserError(f"{path} is not a hypernetwork of this version")
+                    raise InitialiserError(
+                        f"{path} is not a hypernetwork of this version; train one with "
+                        "tokensurgeon hypernet train"
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = json.loads(metadata["facts"])
             network = {
@@ -171,8 +176,6 @@ class Hypernet:
                 tuple(tensors[f"side.{i}.sketch"] for i in range(len(sides))),
                 facts["card"],
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise InitialiserError(f"{path} is damaged or no hypernetwork: {error}") from error
         known = ("side.", "network.", "sketch.")
         return hypernet, {n: v for n, v in tensors.items() if not n.startswith(known)}
 

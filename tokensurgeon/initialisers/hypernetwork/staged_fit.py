@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids
-from tokensurgeon.errors import InitialiserError
+from tokensurgeon.errors import InitialiserError, reading
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.hypernetwork import from_rows, from_text
 from tokensurgeon.initialisers.hypernetwork.composition import arrays_of, composer_of, new_network
@@ -254,7 +254,8 @@ class StagedFit:
         prefix = f"course.{number}."
         own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
         if own:
-            loop.resume(own)
+            with reading(self.partial, "remove it", InitialiserError):
+                loop.resume(own)
         return loop
 
     def _terms(self) -> dict[str, Any]:
@@ -271,7 +272,8 @@ class StagedFit:
         if self.partial is None or not self.partial.is_file():
             return None, {}
         left, state = Hypernet.load(self.partial)
-        left.check(self.context)
+        with reading(self.partial, "remove it", InitialiserError):
+            left.check(self.context)
         same = (left.size, left.layers) == (self.size, self.layers)
         if not same or left.card != json.loads(json.dumps(self._terms())):
             raise InitialiserError(

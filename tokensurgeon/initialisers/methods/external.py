@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError, SettingError, reason
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.numerics.piece_weights import piece_weights
 from tokensurgeon.initialisers.registry import initialiser
@@ -101,13 +101,14 @@ def read_weights(path: Path, target: Vocabulary, source: Vocabulary, n_source: i
         else:
             matrix = _read_safetensors(path)
     except (ValueError, KeyError, OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise InitialiserError(f"{path} is no weight file: {reason}") from error
+        raise InitialiserError(
+            f"{path} is no weight file: {reason(error)}; check external.file"
+        ) from error
     rows, columns = matrix.shape
     if rows > target.n_rows or columns > n_source:
         raise InitialiserError(
             f"{path} has {rows} x {columns} weights; the target has {target.n_rows} ids and the "
-            f"source {n_source} rows"
+            f"source {n_source} rows; give a file of this pair"
         )
     matrix = sp.csr_array(matrix.astype(np.float64))
     if not np.isfinite(matrix.data).all():
@@ -130,7 +131,7 @@ def _read_safetensors(path: Path) -> sp.csr_array:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(reason(error)) from error
     if "weights" in tensors:
         if tensors["weights"].ndim != 2:
             raise ValueError("'weights' is not a matrix")

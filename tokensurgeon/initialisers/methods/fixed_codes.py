@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.arrays import Float32
-from tokensurgeon.errors import InitialiserError, SettingError
+from tokensurgeon.errors import InitialiserError, SettingError, reason
 from tokensurgeon.initialisers.contract import InitContext, NewRows, SideRows
 from tokensurgeon.initialisers.fallback_rows import mean_row, trained_rows
 from tokensurgeon.initialisers.registry import initialiser
@@ -80,7 +80,7 @@ class Glyphs:
     def __post_init__(self) -> None:
         """Check that a font that is named is there."""
         if self.font is not None and not Path(self.font).is_file():
-            raise SettingError(f"glyphs.font: no file {self.font}")
+            raise SettingError(f"glyphs.font: no file {self.font}; check the path")
 
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense input rows; no output rows."""
@@ -143,7 +143,9 @@ def _drawer(font: str | None, height: int) -> Callable[[str], Float32]:
     try:
         pen = ImageFont.truetype(font, height - height // 4)
     except OSError as error:
-        raise InitialiserError(f"'glyphs' cannot read the font {font}: {error}") from error
+        raise InitialiserError(
+            f"'glyphs' cannot read the font {font}: {reason(error)}; give another as glyphs.font"
+        ) from error
 
     def draw(text: str) -> Float32:
         width = max(4 * height, int(pen.getlength(text)) + 2)

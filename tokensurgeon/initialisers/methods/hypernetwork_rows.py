@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokensurgeon.errors import SettingError
+from tokensurgeon.errors import InitialiserError, SettingError, reading
 from tokensurgeon.initialisers.contract import (
     InitContext,
     NewRows,
@@ -52,8 +52,8 @@ class Hypernetwork:
         """Check the settings."""
         if self.network is None and self.minutes is None:
             raise SettingError(
-                "hypernetwork needs a file of tokensurgeon hypernet train, as "
-                "hypernetwork.network=FILE, or time to train, as hypernetwork.minutes=5"
+                "hypernetwork needs a file of tokensurgeon hypernet train, or time to train; give "
+                "hypernetwork.network=FILE or hypernetwork.minutes=5"
             )
         minutes = self.minutes
         require(self, "minutes", "0 to 100000", minutes is None or 0 <= minutes <= 100_000)
@@ -66,12 +66,14 @@ class Hypernetwork:
     def __call__(self, context: InitContext) -> NewRows:
         """Return dense rows of both sides."""
         from tokensurgeon.initialisers.hypernetwork.composition import rows_of
-        from tokensurgeon.initialisers.hypernetwork.network_file import Hypernet
+        from tokensurgeon.initialisers.hypernetwork.network_file import AGAIN, Hypernet
         from tokensurgeon.initialisers.hypernetwork.staged_fit import PARTS, StagedFit
 
         if self.network is not None:
             hypernet, _ = Hypernet.load(self.network)
-            hypernet.check(context)
+            with reading(self.network, AGAIN, InitialiserError):
+                hypernet.check(context)
+                made = rows_of(hypernet, context)
         else:
             source = context.states if isinstance(context.states, TrainableStates) else None
             fit = StagedFit(
@@ -85,7 +87,8 @@ class Hypernetwork:
             hypernet = fit.run()
             if source is not None:
                 source.count_training(hypernet.card["tokens"], hypernet.card["gradient_steps"])
-        sides = [SideRows(dense=rows) for rows in rows_of(hypernet, context)]
+            made = rows_of(hypernet, context)
+        sides = [SideRows(dense=rows) for rows in made]
         return NewRows(input=sides[0], output=sides[-1])
 
     def seconds(self, context: InitContext) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import CorpusError
+from tokensurgeon.errors import CorpusError, reading
 from tokensurgeon.outputs import check_file, output_path, whole_file
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, Seen
@@ -89,19 +89,26 @@ def load_counts(
     try:
         saved = json.loads(path.read_text("utf-8"))
         same = saved["cutters"] == _names(cutters) and tuple(saved["parts"]) == counted.parts
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorpusError(f"{path} holds no counts; take another file") from error
     if not same:
         raise CorpusError(
             f"the counts in {path} are of another method, cut or mixture; remove the file"
         )
-    counted.tables = {
-        name: [Counter(table) for table in tables] for name, tables in saved["tables"].items()
-    }
-    counted.n_bytes, counted.n_documents = saved["bytes"], saved["documents"]
-    counted.n_lines = saved["lines"]
-    counted.dropped, counted.document_hashes = saved["dropped"], saved["hashes"]
-    counted.seen = Seen.of_text(saved["seen"])
+    with reading(path, "remove it", CorpusError):
+        counted.tables = {
+            name: [Counter({key: int(n) for key, n in table.items()}) for table in by_part]
+            for name, by_part in saved["tables"].items()
+        }
+        sizes = ([int(n) for n in saved[name]] for name in ("bytes", "documents", "lines"))
+        counted.n_bytes, counted.n_documents, counted.n_lines = sizes
+        counted.dropped = {name: int(n) for name, n in saved["dropped"].items()}
+        counted.document_hashes = list(map(str, saved["hashes"]))
+        counted.seen = Seen.of_text(saved["seen"])
+        tables = [counted.tables[name] for name in cutters]
+        counts = (*tables, counted.n_bytes, counted.n_documents, counted.n_lines)
+        if any(len(one) != len(counted.parts) for one in counts):
+            raise ValueError("not every part has its counts")
     return list(counted.document_hashes)
 
 

@@ -118,7 +118,9 @@ def extend_vocabulary(
         check_output(output, force, corpus, base)
     original = Base.load(base)
     if original.model_type != "BPE":
-        raise TokenizerError(f"{base} is a {original.model_type} model; only a BPE can be extended")
+        raise TokenizerError(
+            f"{base} is a {original.model_type} model; only a BPE can be extended; give one"
+        )
     n_before = original.vocabulary.n_rows
     check_range("size", size, n_before + 1, MAX_SIZE)
     started = time.perf_counter()

@@ -60,7 +60,9 @@ def prune_vocabulary(
         check_output(output, force, corpus, base)
     original = Base.load(base)
     if original.model_type not in ("BPE", "Unigram", "WordPiece"):
-        raise TokenizerError(f"{base} is a {original.model_type} model, which is not pruned")
+        raise TokenizerError(
+            f"{base} is a {original.model_type} model; give one of BPE, Unigram or WordPiece"
+        )
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     n_bytes = n_documents = 0
@@ -85,7 +87,9 @@ def prune_vocabulary(
         done += sum(len(text.encode("utf-8")) for text in texts)
         progress(done, n_bytes, "comparing")
     if changed and least_uses == 1:
-        raise TokenizerError(f"{changed:,} of {n_documents:,} documents are spelled otherwise")
+        raise TokenizerError(
+            f"{changed:,} of {n_documents:,} documents are spelled otherwise; prune with more text"
+        )
     trained = TrainedVocabulary(
         tokenizer=pruned,
         settings={

@@ -100,7 +100,7 @@ def wordpiece(words: WeightedSegments, plan: Plan) -> Tokenizer:
     least = 512 + len(plan.controls) + 1
     if plan.size < least:
         raise SettingError(
-            f"size is {plan.size:,}; WordPiece has each byte twice, so take {least:,} or more"
+            f"size is {plan.size:,}; WordPiece has each byte twice; take {least:,} or more"
         )
     merger = Merger(words.sequences(), Merges())
     merges = merger.run(plan.n_tokens)
