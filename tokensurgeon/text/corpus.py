@@ -20,6 +20,7 @@ chunks, normalise it or remove duplicates.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +146,13 @@ def iter_documents(
     *,
     field: str = "text",
     part_bytes: int | None = None,
+    ends: Counter[str] | None = None,
 ) -> Iterator[tuple[Document, int]]:
     """Yield each document of `read_corpus`, with the number of characters replaced in it.
 
     With `part_bytes`, plain text is cut at the first line end after so many bytes, and each part
-    counts as a document. So no file is held in memory as a whole.
+    counts as a document. So no file is held in memory as a whole. Lines that end a document are
+    counted in `ends`.
 
     Raises
     ------
@@ -160,7 +163,7 @@ def iter_documents(
     datasets = [str(name) for name in names if str(name).startswith(DATASET)]
     paths = [name for name in names if not str(name).startswith(DATASET)]
     sources = [
-        (str(path), texts_of(path, field, part_bytes))
+        (str(path), texts_of(path, field, part_bytes, ends))
         for path in (find_files(paths) if paths or not datasets else [])
     ]
     sources += [(name, texts_of_dataset(name.removeprefix(DATASET), field)) for name in datasets]

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,7 +28,9 @@ TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 
 FASTA = {".fa", ".fasta", ".fna"}
 _RECORD = re.compile(rb"[>;]")
-_SEPARATOR = re.compile(rb"<\|endoftext\|>\r?\n?\Z")
+END_OF_TEXT = "<|endoftext|>"
+"""A line of plain text that holds only this ends a document."""
+_SEPARATOR = re.compile(re.escape(END_OF_TEXT.encode()) + rb"\r?\n?\Z")
 _UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
 _COMPRESSED = (".gz", ".zst")
 _ROWS = 256
@@ -42,7 +45,9 @@ def suffix_of(path: Path) -> str:
     return Path(name).suffix
 
 
-def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[tuple[str, int]]:
+def texts_of(
+    path: Path, field: str, part_bytes: int | None = None, ends: Counter[str] | None = None
+) -> Iterator[tuple[str, int]]:
     """Yield each document of a file with the number of characters replaced in it.
 
     Parameters
@@ -53,6 +58,8 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
     part_bytes : int or None
         Cut plain text at the first line end after this many bytes, so that a large file is never
         held in memory as a whole.
+    ends : Counter of str, optional
+        Counts the lines that end a document.
 
     Raises
     ------
@@ -78,13 +85,17 @@ def texts_of(path: Path, field: str, part_bytes: int | None = None) -> Iterator[
     elif suffix in FASTA:
         yield from _parts(path, _RECORD, strips=True)
     else:
-        yield from _parts(path, _SEPARATOR, part_bytes)
+        yield from _parts(path, _SEPARATOR, part_bytes, ends=ends)
 
 
 def _parts(
-    path: Path, border: re.Pattern[bytes], part_bytes: int | None = None, strips: bool = False
+    path: Path,
+    border: re.Pattern[bytes],
+    part_bytes: int | None = None,
+    strips: bool = False,
+    ends: Counter[str] | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """Yield the lines between borders, joined; the borders are left out."""
+    """Yield the lines between borders, joined; the borders are left out, and counted in `ends`."""
     part: list[bytes] = []
     size = 0
     for line in _lines(path):
@@ -92,6 +103,8 @@ def _parts(
         if not separates:
             part.append(line.strip() if strips else line)
             size += len(line)
+        elif ends is not None:
+            ends[END_OF_TEXT] += 1
         if separates or (part_bytes is not None and size >= part_bytes):
             yield _decode(b"".join(part), path)
             part, size = [], 0

@@ -23,6 +23,7 @@ from tokensurgeon.text.seen import SEEN_FILE, Seen
 from tokensurgeon.trainers.vocabulary_card import card
 from tokensurgeon.version import __version__
 from tokensurgeon.vocabulary.hard_text import hard_texts
+from tokensurgeon.vocabulary.written import check_written
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class TrainedVocabulary:
         ------
         OutputExistsError
             If it exists and `force` is false.
+        TokenizerError
+            If the tokenizer would be refused as an input.
         """
         output = Path(output)
         check_output(output, force)
@@ -126,6 +129,7 @@ class TrainedVocabulary:
             for name, text in files.items():
                 (temporary / name).write_text(text, encoding="utf-8", newline="\n")
             temporary.chmod(0o755)
+            check_written(temporary, self.tokenizer)
             _move(temporary, output, force)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
+from tokensurgeon.vocabulary.kinds import Kind
+from tokensurgeon.vocabulary.load import read_json
 from tokensurgeon.vocabulary.parts import has_type
 
 BESIDE = ("special_tokens_map.json", "chat_template.jinja")
@@ -34,6 +36,9 @@ class Base:
         Its tokenizer_config.json.
     files : dict of str to str
         Its other files, by name.
+    stored : dict
+        Its tokenizer.json as it is in the file, with the truncation, padding and dropout that a
+        loaded tokenizer does without; empty where it has none.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Base:
     document: dict[str, Any]
     config: dict[str, Any]
     files: dict[str, str]
+    stored: dict[str, Any]
 
     @classmethod
     def load(cls, name: str | Path) -> Base:
@@ -59,7 +65,10 @@ class Base:
             if folder is not None and (folder / name).is_file()
         }
         document = json.loads(vocabulary.tokenizer.to_str())
-        return cls(str(name), vocabulary, document, dict(vocabulary.raw_config), files)
+        file = Path(name) if folder is None or Path(name).is_file() else folder / "tokenizer.json"
+        stored = read_json(file) if file.suffix == ".json" and file.is_file() else {}
+        config = dict(vocabulary.raw_config)
+        return cls(str(name), vocabulary, document, config, files, stored)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -70,6 +79,33 @@ class Base:
     def model_type(self) -> str:
         """BPE, Unigram, WordPiece or WordLevel."""
         return str(self.document["model"]["type"])
+
+    @property
+    def control_strings(self) -> list[str]:
+        """The spellings of its controls, of those that are added tokens also of unused ones."""
+        vocabulary, added = self.vocabulary, self.tokenizer.get_added_tokens_decoder()
+        return [
+            spelling
+            for i, spelling in enumerate(vocabulary.spellings)
+            if spelling is not None
+            and (
+                vocabulary.kinds[i] == Kind.CONTROL
+                or (vocabulary.kinds[i] == Kind.UNUSED and i in added)
+            )
+        ]
+
+    def as_stored(self, tokenizer: Tokenizer, new: Mapping[int, int] | None = None) -> Tokenizer:
+        """Return a changed tokenizer with the truncation, padding and dropout of the base's file.
+
+        `new` has the new ids of old ones; None where they stay.
+        """
+        document = json.loads(tokenizer.to_str())
+        document |= {part: self.stored.get(part) for part in ("truncation", "padding")}
+        if document["padding"] is not None and new is not None:
+            document["padding"]["pad_id"] = new[document["padding"]["pad_id"]]
+        if (dropout := self.stored.get("model", {}).get("dropout")) is not None:
+            document["model"]["dropout"] = dropout
+        return Tokenizer.from_str(json.dumps(document))
 
     def changed(self, change: Callable[[dict[str, Any]], None]) -> Tokenizer:
         """Return the tokenizer of a changed copy of the document.

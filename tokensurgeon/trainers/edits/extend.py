@@ -17,10 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models
 
 from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.borders import borders_of
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import (
@@ -54,7 +55,8 @@ LINES = 2_000
 class OwnPieces:
     """The pieces that a tokenizer's own normalizer and pre-tokenizer pass to its model.
 
-    A tokenizer without a pre-tokenizer (as SentencePiece's) is cut before each space.
+    Added tokens are cut out first, as the tokenizer does. One without a pre-tokenizer (as
+    SentencePiece's) is cut before each space.
     """
 
     document: str
@@ -62,14 +64,25 @@ class OwnPieces:
 
     def cut(self, text: str) -> Iterator[str]:
         """Yield segments."""
-        tokenizer = _loaded(self.document)
-        pieces = pre_tokens(tokenizer, text)
-        yield from pieces if tokenizer.pre_tokenizer is not None else _BORDER.split(pieces[0])
+        tokenizer, added = _loaded(self.document)
+        for part in filter(None, added.split(text)):
+            pieces = pre_tokens(tokenizer, part)
+            yield from pieces if tokenizer.pre_tokenizer is not None else _BORDER.split(pieces[0])
 
 
 @lru_cache(maxsize=2)
-def _loaded(document: str) -> Tokenizer:
-    return Tokenizer.from_str(document)
+def _loaded(document: str) -> tuple[Tokenizer, re.Pattern[str]]:
+    """Return a tokenizer and a pattern of its added tokens, the longest first."""
+    tokenizer = Tokenizer.from_str(document)
+    tokens = tokenizer.get_added_tokens_decoder().values()
+    ordered = sorted(tokens, key=lambda token: -len(token.content))
+    return tokenizer, re.compile("|".join(map(_as_pattern, ordered)) or r"(?!)")
+
+
+def _as_pattern(token: AddedToken) -> str:
+    left, right = (r"\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
+    edge = r"(?<!\w){}(?!\w)" if token.single_word else "{}"
+    return left + edge.format(re.escape(token.content)) + right
 
 
 def extend_vocabulary(
@@ -87,6 +100,7 @@ def extend_vocabulary(
     processes: int | None = None,
     memory_gib: float = 2.0,
     counts: str | Path | None = None,
+    borders: str = "known",
     force: bool = False,
     progress: Progress = no_progress,
 ) -> TrainedVocabulary:
@@ -104,8 +118,8 @@ def extend_vocabulary(
         Whether new tokens may span several words.
     most_words, no_cross, longest
         Limits of such tokens; see `Shape`.
-    held_out, output, field, processes, memory_gib, counts, force, progress
-        As for `train_vocabulary`.
+    held_out, output, field, processes, memory_gib, counts, borders, force, progress
+        As for `train_vocabulary`; a document ends at the base's controls too.
 
     Raises
     ------
@@ -124,8 +138,9 @@ def extend_vocabulary(
     started = time.perf_counter()
     cut = _joined_cut(original, no_cross) if across else None
     cutter = OwnPieces(original.changed(lambda new: _set_cut(new, cut)).to_str(), once=across)
+    ends = borders_of(original.control_strings, borders)
     counted = count_segments(
-        {name: documents_of(part, field) for name, part in as_parts(corpus).items()},
+        {name: documents_of(part, field, ends) for name, part in as_parts(corpus).items()},
         {"pieces": cutter},
         held_out=None if held_out else HeldOut(),
         processes=processes,
@@ -133,17 +148,21 @@ def extend_vocabulary(
         state=counts,
         progress=progress,
     )
-    sources = held_out_sources(counted, held_out, field)
+    sources = held_out_sources(counted, held_out, field, ends.strings)
     # The tokens as they are spelled, without their merges, which apply already. A hole never occurs
     # in text; its name only has to differ from every token.
     spelled = enumerate(original.vocabulary.spellings)
     merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
     falls_back = bool(original.document["model"].get("byte_fallback"))
+    added = {token["content"]: token["id"] for token in original.document["added_tokens"]}
 
     def allow(token: bytes) -> bool:
-        # A byte-fallback token is not text, so it cannot be part of a longer token.
+        # A byte-fallback token is not text, so it cannot be part of a longer token. What is an
+        # added token is cut out of a text before the model reads it.
         if len(token) > limit or (falls_back and _BYTE.search(token)):
+            return False
+        if token.decode("utf-8", "replace") in added:
             return False
         if not across:
             return True
@@ -164,13 +183,16 @@ def extend_vocabulary(
     def extend(document: dict[str, Any]) -> None:
         _set_cut(document, cut)
         model = document["model"]
-        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before}
+        # Added tokens that the model lacks get the ids after all of its tokens when a file is
+        # loaded. So the model must have them, or the new tokens would take their ids.
+        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before} | added
         model["merges"] = [
             *([left, right] for left, right in spelled_merges(document)),
             *([names[left], names[right]] for left, right in merges.pairs),
         ]
 
     extended = original.changed(extend)
+    _check_kept(original, extended)
     seconds = time.perf_counter() - started
     documents = [text for source in sources for text in source.documents]
     before, after = (
@@ -179,7 +201,7 @@ def extend_vocabulary(
     )
     n_bytes = sum(len(text.encode("utf-8")) for text in documents)
     trained = TrainedVocabulary(
-        tokenizer=extended,
+        tokenizer=original.as_stored(extended),
         settings={
             "method": "extend",
             "base": original.name,
@@ -189,8 +211,9 @@ def extend_vocabulary(
             "most_words": most_words,
             "no_cross": list(no_cross),
             "longest": longest,
+            "borders": borders,
         },
-        corpus=counted.facts(),
+        corpus=counted.facts() | {"control_strings": ends.facts()},
         figures={
             "bytes_per_token": n_bytes / after,
             "base_bytes_per_token": n_bytes / before,
@@ -203,6 +226,24 @@ def extend_vocabulary(
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
+
+
+def _check_kept(original: Base, extended: Tokenizer) -> None:
+    """Refuse a result in which a token has another id, or a control is written for text."""
+    new_ids = extended.get_vocab()
+    moved = [t for t, i in original.tokenizer.get_vocab().items() if new_ids.get(t) != i]
+    if moved:
+        raise TokenizerError(
+            f"{original.name} cannot be extended: {moved[0][:40]!r} and {len(moved) - 1} other "
+            "tokens would get other ids"
+        )
+    vocabulary = original.vocabulary.with_tokenizer(extended)
+    for control in original.control_strings:
+        if new_ids[control] in vocabulary.encode(control):
+            raise TokenizerError(
+                f"{original.name} cannot be extended: its control token {control[:40]!r} would be "
+                "written for that text too"
+            )
 
 
 def _set_cut(document: dict[str, Any], cut: str | None) -> None:
