@@ -13,16 +13,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.text.corpus import Document
 
-KNOWN = tuple(
-    "<|endoftext|> <|startoftext|> <|begin_of_text|> <|end_of_text|> <|endofprompt|> <|bos|> "
-    "<|eos|> <|pad|> <|padding|> <|im_start|> <|im_end|> <|im_sep|> <|start_header_id|> "
-    "<|end_header_id|> <|eot_id|> <|eom_id|> <|system|> <|user|> <|assistant|> <|end|> <|start|> "
-    "<|message|> <|channel|> <|return|> <|call|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> "
-    "<start_of_turn> <end_of_turn> <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> "
-    "<｜Assistant｜>".split()
-)
+_KNOWN = """
+<|endoftext|> <|startoftext|> <|begin_of_text|> <|end_of_text|> <|endofprompt|> <|bos|> <|eos|>
+<|pad|> <|padding|> <|im_start|> <|im_end|> <|im_sep|> <|start_header_id|> <|end_header_id|>
+<|eot_id|> <|eom_id|> <|system|> <|user|> <|assistant|> <|end|> <|start|> <|message|> <|channel|>
+<|return|> <|call|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <start_of_turn> <end_of_turn>
+<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜>
+"""
+KNOWN = tuple(_KNOWN.split())
 """Control strings that end a document whoever trains: spellings that only tokenizers write. Those
 that text holds too, such as the <s> of HTML, count where a vocabulary has them as controls."""
 BORDERS = ("known", "own")
@@ -72,7 +73,14 @@ def borders_of(own: Iterable[str], which: str = "known") -> Borders:
     own : iterable of str
     which : {"known", "own"}
         Whether `KNOWN` strings count too.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is another word.
     """
+    if which not in BORDERS:
+        raise UnknownNameError(f"no borders '{which}'; there are {', '.join(BORDERS)}")
     return Borders((*own, *(KNOWN if which == "known" else ())))
 
 

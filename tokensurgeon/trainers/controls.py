@@ -112,7 +112,9 @@ def make_controls(
     around = document["post_processor"]
     numbers = {*np.flatnonzero(source.kinds == Kind.CONTROL).tolist(), *ids_around(around)}
     ids = {source.spellings[i] or "": i for i in sorted(numbers)}
-    roles = {r: source.spellings[source.roles[r]] or "" for r in STANDARD_ROLES if r in source.roles}
+    roles = {
+        r: source.spellings[source.roles[r]] or "" for r in STANDARD_ROLES if r in source.roles
+    }
     roles |= given
     if not roles:
         roles = {"bos": EOS, "eos": EOS}

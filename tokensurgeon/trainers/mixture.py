@@ -85,9 +85,7 @@ def documents_of(
             yield text, 0 if number else n_replaced
 
 
-def _as_read(
-    part: Part | Corpus, field: str, borders: Borders
-) -> Iterator[tuple[Document, int]]:
+def _as_read(part: Part | Corpus, field: str, borders: Borders) -> Iterator[tuple[Document, int]]:
     if isinstance(part, Corpus):
         for number, document in enumerate(part.documents):
             yield document, 0 if number else part.n_replaced

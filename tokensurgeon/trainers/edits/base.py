@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
@@ -81,18 +82,12 @@ class Base:
         return str(self.document["model"]["type"])
 
     @property
-    def control_strings(self) -> list[str]:
-        """The spellings of its controls, of those that are added tokens also of unused ones."""
-        vocabulary, added = self.vocabulary, self.tokenizer.get_added_tokens_decoder()
-        return [
-            spelling
-            for i, spelling in enumerate(vocabulary.spellings)
-            if spelling is not None
-            and (
-                vocabulary.kinds[i] == Kind.CONTROL
-                or (vocabulary.kinds[i] == Kind.UNUSED and i in added)
-            )
-        ]
+    def controls(self) -> dict[str, int]:
+        """Its controls by spelling, and of its unused tokens those that it cuts out of a text."""
+        kinds, spellings = self.vocabulary.kinds, self.vocabulary.spellings
+        unused = {i for i in self.tokenizer.get_added_tokens_decoder() if kinds[i] == Kind.UNUSED}
+        ids = {*np.flatnonzero(kinds == Kind.CONTROL).tolist(), *unused}
+        return {spellings[i] or "": i for i in sorted(ids)}
 
     def as_stored(self, tokenizer: Tokenizer, new: Mapping[int, int] | None = None) -> Tokenizer:
         """Return a changed tokenizer with the truncation, padding and dropout of the base's file.

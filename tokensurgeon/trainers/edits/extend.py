@@ -138,7 +138,7 @@ def extend_vocabulary(
     started = time.perf_counter()
     cut = _joined_cut(original, no_cross) if across else None
     cutter = OwnPieces(original.changed(lambda new: _set_cut(new, cut)).to_str(), once=across)
-    ends = borders_of(original.control_strings, borders)
+    ends = borders_of(original.controls, borders)
     counted = count_segments(
         {name: documents_of(part, field, ends) for name, part in as_parts(corpus).items()},
         {"pieces": cutter},
@@ -238,8 +238,8 @@ def _check_kept(original: Base, extended: Tokenizer) -> None:
             "tokens would get other ids"
         )
     vocabulary = original.vocabulary.with_tokenizer(extended)
-    for control in original.control_strings:
-        if new_ids[control] in vocabulary.encode(control):
+    for control, i in original.controls.items():
+        if i in vocabulary.encode(control):
             raise TokenizerError(
                 f"{original.name} cannot be extended: its control token {control[:40]!r} would be "
                 "written for that text too"

@@ -1,9 +1,9 @@
 """Prune a tokenizer: drop the tokens that a text never uses.
 
 Kept are the tokens that the text uses, all added tokens and controls, the bytes, the unknown token,
-and for a BPE all tokens that the kept ones are merged from. The text is then encoded again, and every token
-must be the same: every merge that applied is kept, and the dropped ones never applied. The ids left
-are renumbered in their old order; ``training.json`` lists the old id of each.
+and for a BPE all tokens that the kept ones are merged from. The text is then encoded again, and
+every token must be the same: every merge that applied is kept, and the dropped ones never applied.
+The ids left are renumbered in their old order; ``training.json`` lists the old id of each.
 """
 
 from __future__ import annotations
@@ -101,11 +101,7 @@ def prune_vocabulary(
         corpus={
             "bytes": n_bytes,
             "documents": n_documents,
-            "control_strings": {
-                control: uses[i]
-                for control in original.control_strings
-                if uses[i := original.tokenizer.token_to_id(control)]
-            },
+            "control_strings": {c: uses[i] for c, i in original.controls.items() if uses[i]},
         },
         figures={
             "used": len(uses),
@@ -138,8 +134,7 @@ def _kept_ids(base: Base, used: set[int]) -> list[int]:
     model = base.document["model"]
     id_of = base.tokenizer.get_vocab(with_added_tokens=False)
     kept = set(used) | set(base.tokenizer.get_added_tokens_decoder())
-    kept |= {base.tokenizer.token_to_id(control) for control in base.control_strings}
-    kept |= ids_around(base.document["post_processor"])
+    kept |= {*base.controls.values(), *ids_around(base.document["post_processor"])}
     if padding := base.stored.get("padding"):
         kept.add(padding["pad_id"])
     alphabet = set(byte_alphabet().values())
@@ -175,7 +170,7 @@ def _with_new_ids(config: dict[str, Any], new: dict[int, int]) -> dict[str, Any]
 
 
 def _drop_others(document: dict[str, Any], new: dict[int, int]) -> None:
-    """Drop all ids that have no new one from a tokenizer.json, and renumber the others, in place."""
+    """Drop the ids without a new one from a tokenizer.json and renumber the others, in place."""
     model = document["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [entry for i, entry in enumerate(model["vocab"]) if i in new]
