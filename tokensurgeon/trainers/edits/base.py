@@ -126,6 +126,20 @@ class Base:
         return changed
 
 
+def hold_added(document: dict[str, Any]) -> None:
+    """Give the model the added tokens that would get other ids when the file is loaded, in place.
+
+    Those that the model lacks are numbered from the number of its tokens on, whatever the file
+    says. So they keep their ids only behind all of its tokens, or as some of them.
+    """
+    table = document["model"]["vocab"]
+    if isinstance(table, dict):
+        added = {token["content"]: token["id"] for token in document["added_tokens"]}
+        lacking = {content: i for content, i in added.items() if content not in table}
+        if [*lacking.values()] != [*range(len(table), len(table) + len(lacking))]:
+            table |= lacking
+
+
 def spelled_merges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the merges of a BPE; in older files, each is one string."""
     merges = (

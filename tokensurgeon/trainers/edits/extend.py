@@ -34,7 +34,7 @@ from tokensurgeon.trainers.counting.pretokenizers import (
     pretokenizer,
 )
 from tokensurgeon.trainers.counting.weighted import WeightedText
-from tokensurgeon.trainers.edits.base import Base, spelled_merges
+from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
 from tokensurgeon.trainers.encoders import spell
 from tokensurgeon.trainers.learned import Merges
 from tokensurgeon.trainers.learners.merging import Merger
@@ -155,7 +155,7 @@ def extend_vocabulary(
     merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
     falls_back = bool(original.document["model"].get("byte_fallback"))
-    added = {token["content"]: token["id"] for token in original.document["added_tokens"]}
+    added = {token["content"] for token in original.document["added_tokens"]}
 
     def allow(token: bytes) -> bool:
         # A byte-fallback token is not text, so it cannot be part of a longer token. What is an
@@ -183,13 +183,12 @@ def extend_vocabulary(
     def extend(document: dict[str, Any]) -> None:
         _set_cut(document, cut)
         model = document["model"]
-        # Added tokens that the model lacks get the ids after all of its tokens when a file is
-        # loaded. So the model must have them, or the new tokens would take their ids.
-        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before} | added
+        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before}
         model["merges"] = [
             *([left, right] for left, right in spelled_merges(document)),
             *([names[left], names[right]] for left, right in merges.pairs),
         ]
+        hold_added(document)
 
     extended = original.changed(extend)
     _check_kept(original, extended)

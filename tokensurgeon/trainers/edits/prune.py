@@ -19,7 +19,7 @@ from tokensurgeon.errors import TokenizerError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
 from tokensurgeon.trainers.controls import ids_around, renumber
-from tokensurgeon.trainers.edits.base import Base, spelled_merges
+from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
@@ -188,4 +188,5 @@ def _drop_others(document: dict[str, Any], new: dict[int, int]) -> None:
         ]
     for token in document["added_tokens"]:
         token["id"] = new[token["id"]]
+    hold_added(document)
     renumber(document.get("post_processor"), new)
