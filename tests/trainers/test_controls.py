@@ -30,13 +30,17 @@ MARKED = corpus_of_texts(
 MARKERS = ("endof", "im_s", "im_e", "start", "<|", "|>", "</", "s>")
 
 
-@pytest.fixture(scope="module")
-def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer like RoBERTa's: the pad token is id 1, the mask is last and takes a space."""
+def like_roberta(folder: Path) -> Path:
+    """Save a tokenizer like RoBERTa's: the pad token is id 1, the mask is last, takes a space."""
     tokenizer = byte_level_bpe(310, ["<s>", "<pad>", "</s>", "<unk>"], LINES[:9])
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    return save_tokenizer(tokenizer, tmp_path_factory.mktemp("roberta"), **ROLES)
+    return save_tokenizer(tokenizer, folder, **ROLES)
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return like_roberta(tmp_path_factory.mktemp("roberta"))
 
 
 def learn(method: str, corpus: Any, **settings: Any) -> Any:
