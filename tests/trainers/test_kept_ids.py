@@ -105,6 +105,7 @@ BPES = {
     "bounded": bounded,
     "sentencepiece": lambda: tiny_and_behind("sentencepiece_bpe"),
     "metaspace": lambda: tiny_and_behind("metaspace_first"),
+    "end of word": lambda: tiny_and_behind("end_of_word"),
 }
 OTHERS = {
     "unigram": lambda: tiny_and_behind("unigram_bytes"),
@@ -214,6 +215,13 @@ def test_a_base_whose_control_would_be_written_for_text_is_refused(tmp_path: Pat
     with pytest.raises(TokenizerError, match="'<<<>>>' would be written for that text"):
         extend_vocabulary(base, CORPUS, size=310, output=tmp_path / "more")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_base_that_marks_what_continues_a_word_is_refused(tmp_path: Path) -> None:
+    model = models.BPE({"a": 0, "##b": 1, "ab": 2}, [("a", "##b")], continuing_subword_prefix="##")
+    base = save_tokenizer(Tokenizer(model), tmp_path / "base")
+    with pytest.raises(TokenizerError, match="continues a word with '##'"):
+        extend_vocabulary(base, CORPUS, size=300)
 
 
 def test_what_would_be_refused_as_an_input_is_not_written(tmp_path: Path) -> None:

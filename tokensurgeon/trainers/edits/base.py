@@ -16,7 +16,7 @@ from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.kinds import Kind
 from tokensurgeon.vocabulary.load import read_json
-from tokensurgeon.vocabulary.parts import has_type
+from tokensurgeon.vocabulary.parts import guarded, has_type
 
 BESIDE = ("special_tokens_map.json", "chat_template.jinja")
 """Files of a tokenizer's folder that are copied unchanged."""
@@ -97,7 +97,8 @@ class Base:
         document = json.loads(tokenizer.to_str())
         document |= {part: self.stored.get(part) for part in ("truncation", "padding")}
         if document["padding"] is not None and new is not None:
-            document["padding"]["pad_id"] = new[document["padding"]["pad_id"]]
+            old = document["padding"]["pad_id"]
+            document["padding"]["pad_id"] = new.get(old, old)
         if (dropout := self.stored.get("model", {}).get("dropout")) is not None:
             document["model"]["dropout"] = dropout
         return Tokenizer.from_str(json.dumps(document))
@@ -112,7 +113,9 @@ class Base:
         """
         document = json.loads(json.dumps(self.document))
         change(document)
-        changed = Tokenizer.from_str(json.dumps(document))
+        changed: Tokenizer = guarded(
+            f"{self.name} cannot be changed so", lambda: Tokenizer.from_str(json.dumps(document))
+        )
         parts = self.document["decoder"], self.document["pre_tokenizer"]
         over_bytes = any(has_type(part, "ByteLevel") for part in parts)
         spells_any = over_bytes or self.document["model"].get("byte_fallback")

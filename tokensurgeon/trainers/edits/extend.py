@@ -133,6 +133,11 @@ def extend_vocabulary(
     original = Base.load(base)
     if original.model_type != "BPE":
         raise TokenizerError(f"{base} is a {original.model_type} model; only a BPE can be extended")
+    if prefix := original.document["model"].get("continuing_subword_prefix"):
+        raise TokenizerError(
+            f"{base} marks what continues a word with {prefix!r}, so its merges cannot be extended; "
+            "give a BPE without such marks"
+        )
     n_before = original.vocabulary.n_rows
     check_range("size", size, n_before + 1, MAX_SIZE)
     started = time.perf_counter()
@@ -238,7 +243,8 @@ def _check_kept(original: Base, extended: Tokenizer) -> None:
         )
     vocabulary = original.vocabulary.with_tokenizer(extended)
     for control, i in original.controls.items():
-        if i in vocabulary.encode(control):
+        # A tokenizer without bytes may write its unknown token, before as now.
+        if i in {*vocabulary.encode(control)} - {*original.vocabulary.encode(control)}:
             raise TokenizerError(
                 f"{original.name} cannot be extended: its control token {control[:40]!r} would be "
                 "written for that text too"

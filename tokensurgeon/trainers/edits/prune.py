@@ -17,6 +17,7 @@ from typing import Any
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
 from tokensurgeon.trainers.controls import ids_around, renumber
 from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
@@ -65,8 +66,8 @@ def prune_vocabulary(
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     n_bytes = n_documents = 0
-    seen = NOTHING_SEEN
-    for texts in _batches(corpus, field):
+    seen, ends = NOTHING_SEEN, Borders()  # the tokenizer itself cuts a text at its controls
+    for texts in _batches(corpus, field, ends):
         for encoding in original.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             uses.update(encoding.ids)
         seen = seen.plus(line_hashes(texts))
@@ -77,7 +78,7 @@ def prune_vocabulary(
     new = {old: number for number, old in enumerate(old_ids)}
     pruned = original.changed(lambda document: _drop_others(document, new))
     changed = done = 0
-    for texts in _batches(corpus, field):
+    for texts in _batches(corpus, field, Borders()):
         pairs = zip(
             original.tokenizer.encode_batch_fast(texts, add_special_tokens=False),
             pruned.encode_batch_fast(texts, add_special_tokens=False),
@@ -88,6 +89,7 @@ def prune_vocabulary(
         progress(done, n_bytes, "comparing")
     if changed and least_uses == 1:
         raise TokenizerError(f"{changed:,} of {n_documents:,} documents are spelled otherwise")
+    ends.counts.update({control: uses[i] for control, i in original.controls.items() if uses[i]})
     trained = TrainedVocabulary(
         tokenizer=original.as_stored(pruned, new),
         settings={
@@ -101,7 +103,7 @@ def prune_vocabulary(
         corpus={
             "bytes": n_bytes,
             "documents": n_documents,
-            "control_strings": {c: uses[i] for c, i in original.controls.items() if uses[i]},
+            "control_strings": ends.facts(),
         },
         figures={
             "used": len(uses),
@@ -115,11 +117,11 @@ def prune_vocabulary(
     return trained if output is None else trained.write(output, force=force)
 
 
-def _batches(corpus: CorpusLike, field: str) -> Iterator[list[str]]:
+def _batches(corpus: CorpusLike, field: str, ends: Borders) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for part in as_parts(corpus).values():
-        for document, _ in documents_of(part, field):
+        for document, _ in documents_of(part, field, ends):
             batch.append(document.text)
             size += document.n_bytes
             if size >= BATCH_BYTES:
@@ -136,7 +138,7 @@ def _kept_ids(base: Base, used: set[int]) -> list[int]:
     kept = set(used) | set(base.tokenizer.get_added_tokens_decoder())
     kept |= {*base.controls.values(), *ids_around(base.document["post_processor"])}
     if padding := base.stored.get("padding"):
-        kept.add(padding["pad_id"])
+        kept |= {padding["pad_id"]} & {*base.tokenizer.get_vocab().values()}
     alphabet = set(byte_alphabet().values())
     prefix = model.get("continuing_subword_prefix") or ""
     for token, i in id_of.items():
