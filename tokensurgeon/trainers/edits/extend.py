@@ -135,8 +135,8 @@ def extend_vocabulary(
         raise TokenizerError(f"{base} is a {original.model_type} model; only a BPE can be extended")
     if prefix := original.document["model"].get("continuing_subword_prefix"):
         raise TokenizerError(
-            f"{base} marks what continues a word with {prefix!r}, so its merges cannot be extended; "
-            "give a BPE without such marks"
+            f"{base} marks what continues a word with {prefix!r}, so it cannot be extended; give "
+            "a BPE without such marks"
         )
     n_before = original.vocabulary.n_rows
     check_range("size", size, n_before + 1, MAX_SIZE)
@@ -160,14 +160,15 @@ def extend_vocabulary(
     merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
     falls_back = bool(original.document["model"].get("byte_fallback"))
+    unknown = (original.document["model"].get("unk_token") or "").encode()
     added = {token["content"] for token in original.document["added_tokens"]}
 
     def allow(token: bytes) -> bool:
-        # A byte-fallback token is not text, so it cannot be part of a longer token. What is an
-        # added token is cut out of a text before the model reads it.
+        # Byte-fallback tokens and the unknown token are not text, so they cannot be part of a
+        # longer token. What is an added token is cut out of a text before the model reads it.
         if len(token) > limit or (falls_back and _BYTE.search(token)):
             return False
-        if token.decode("utf-8", "replace") in added:
+        if (unknown and unknown in token) or token.decode("utf-8", "replace") in added:
             return False
         if not across:
             return True
