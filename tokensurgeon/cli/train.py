@@ -94,7 +94,7 @@ def _read(name: str | None) -> str | None:
 @console.option("--across", "Let extend make tokens of several words.")
 @console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
 @console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
-@console.option("--eos TOKEN", "Ends a text.  [default: <|endoftext|>]")
+@console.option("--eos TOKEN", "Ends a text.  [default: <|endoftext|>, or as in --controls-of]")
 @console.option("--pad TOKEN", "Fills up a batch.  [default: none]")
 @console.option(
     "--control TOKEN",
