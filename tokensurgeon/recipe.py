@@ -68,6 +68,12 @@ class TrainSpec(_Model):
     """Let `extend` add tokens of several words."""
     pretokenizer: Literal["gpt2", "cl100k", "llama3", "o200k", "code", "none"] = "cl100k"
     """How text is cut into words."""
+    controls: Literal["own", "source"] = "own"
+    """Control tokens: ``<|endoftext|>`` alone, or those of the recipe's source with their roles and
+    ids; `extend` and `prune` keep those of their base."""
+    borders: Literal["known", "own"] = "known"
+    """Control strings in the text that end a document and are not learned from: the vocabulary's
+    `own`, or these and well-known ones such as ``<|im_start|>``."""
     digits: Literal["left-3", "right-3", "single", "any", "source"] | None = None
     """How runs of digits are cut: in threes from the left or the right, singly, not at all, or as
     the recipe's source cuts them. None is `source`, and `left-3` where the source cuts them in
@@ -99,6 +105,8 @@ class TrainSpec(_Model):
             raise ValueError("'base' belongs to the methods extend and prune")
         if self.base is not None and self.digits is not None:
             raise ValueError(f"{self.method} cuts digits as its base does; leave out 'digits'")
+        if self.base is not None and self.controls != "own":
+            raise ValueError(f"{self.method} keeps its base's controls; leave out 'controls'")
         return self
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from tests.trainers.test_controls import like_roberta
 from tokensurgeon.alignment import align
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import RecipeError, UsageError
@@ -85,6 +86,46 @@ def test_a_source_that_writes_no_digits_decides_nothing():
     assert target.number_scheme == "left-3"
     with pytest.raises(RecipeError, match="the source cuts digits as 'none'"):
         train_target(TrainSpec(**spec, digits="source"), dumb, False, no_progress)
+
+
+def test_a_recipe_can_take_the_controls_of_its_own_source():
+    source = load_vocabulary(SOURCE)
+    target = trained(method="bpe", size=400, controls="source", borders="own")
+    assert {role: target.roles.get(role) for role in source.roles} == dict(source.roles)
+    spec = {"method": "extend", "base": "source", "corpus": ["c"], "controls": "source"}
+    with pytest.raises(RecipeError, match="extend keeps its base's controls"):
+        Recipe.parse({"source": "a", "tokenizer": spec})
+
+
+def test_a_model_that_counts_positions_from_its_pad_token_names_the_option(tmp_path):
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    source, target = like_roberta(tmp_path / "source"), tmp_path / "target"
+    config = RobertaConfig(
+        vocab_size=311, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=40, pad_token_id=1,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(source)
+    train = ["train", "bpe", TEXT, "--size", "350", "-o", str(target)]
+    move = ["transplant", str(source), "--tokenizer", str(target), "--init", "subword-mean"]
+    named = ["--bos", "<s>", "--eos", "</s>", "--pad", "<pad>", "--control", "<mask>"]
+    assert CliRunner().invoke(main, [*train, *named]).exit_code == 0
+    refused = CliRunner().invoke(main, [*move, "-o", str(tmp_path / "moved")])
+    assert refused.exit_code == 1
+    option = f"--controls-of {source}"
+    assert f"its pad token at 2: train one with {option} (in a recipe" in refused.stderr
+    again = CliRunner().invoke(main, [*train, "--force", *option.split()])
+    assert again.exit_code == 0, again.output
+    done = CliRunner().invoke(main, [*move, "-o", str(tmp_path / "moved"), "--budget", "0"])
+    assert done.exit_code == 0, done.output
+    moved = load_vocabulary(tmp_path / "moved")
+    assert [moved.spellings[i] for i in (0, 1, 2, 3, 310)] == [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+    ]
 
 
 def test_what_a_training_lacks_is_named(tmp_path):

@@ -21,6 +21,7 @@ from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
 from tokensurgeon.outputs import check_folder, staged
+from tokensurgeon.vocabulary.written import check_written
 
 _COPIED = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
            "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
@@ -208,6 +209,7 @@ def _write_tokenizer(plan: PatchPlan, folder: Path) -> list[str]:
     files, warnings = tokenizer_files(plan)
     for name, data in files.items():
         (folder / name).write_bytes(data)
+    check_written(folder, plan.target.tokenizer)
     return warnings
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tokensurgeon.cli import console
-from tokensurgeon.errors import CorpusError, SettingError
+from tokensurgeon.errors import SettingError
+from tokensurgeon.text.borders import BORDERS
 from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
 from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
 
@@ -28,13 +29,9 @@ def _kinds(given: str | None) -> tuple[str, ...]:
 
 
 def _read(name: str | None) -> str | None:
-    if name is None:
-        return None
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CorpusError(f"cannot read {name}: {reason}; check the path") from error
+    from tokensurgeon.text.setting_file import read_setting
+
+    return None if name is None else read_setting(name)
 
 
 @click.command(short_help="Train a new vocabulary.")
@@ -97,13 +94,24 @@ def _read(name: str | None) -> str | None:
 @console.option("--across", "Let extend make tokens of several words.")
 @console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
 @console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
-@console.option("--eos TOKEN", "Ends a text.", default="<|endoftext|>")
+@console.option("--eos TOKEN", "Ends a text.  [default: <|endoftext|>, or as in --controls-of]")
 @console.option("--pad TOKEN", "Fills up a batch.  [default: none]")
 @console.option(
     "--control TOKEN",
     "A further control token, such as a chat marker; may be repeated.",
     "extra_controls",
     multiple=True,
+)
+@console.option(
+    "--controls-of TOKENIZER",
+    "That of the model to move: its control tokens are taken, with their roles and ids.",
+)
+@console.option(
+    "--borders",
+    "Strings in the text that end a document and are not learned from: the vocabulary's own "
+    "control tokens, or these and well-known ones such as <|im_start|>.",
+    type=click.Choice(BORDERS),
+    default=BORDERS[0],
 )
 @console.option(
     "--pad-to-multiple-of N",
@@ -197,4 +205,10 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
     edit: Callable[..., TrainedVocabulary]
     edit = prune_vocabulary if method == "prune" else extend_vocabulary
     known = signature(edit).parameters
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name in options and name not in known and name != "size":
+            raise SettingError(f"{method} has no use for {parameter.opts[-1]}: leave it out")
     return edit(base, text, **{name: options[name] for name in options if name in known})

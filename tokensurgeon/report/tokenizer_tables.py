@@ -159,6 +159,7 @@ def _cell(value: Any) -> str:
 
 def print_trained(console: Console, trained: TrainedVocabulary) -> None:
     """Print the figures of a vocabulary that was trained, and where it is."""
+    from rich.markup import escape
     from rich.table import Table
 
     from tokensurgeon.trainers.vocabulary_card import figure_lines
@@ -171,6 +172,8 @@ def print_trained(console: Console, trained: TrainedVocabulary) -> None:
     table.add_row("text", f"{corpus['documents']:,} documents, {corpus['bytes']:,} bytes")
     if corpus.get("replaced_characters"):
         table.add_row("not UTF-8", f"{corpus['replaced_characters']:,} characters replaced")
+    for control, count in corpus.get("control_strings", {}).items():
+        table.add_row("ends of documents", f"{count:,} {escape(control)} in the text")
     for name, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             table.add_row("dropped for memory", f"{count:,} occurrences of rare {name}")

@@ -32,8 +32,9 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     if offset and pad != offset - 1:
         raise UnsupportedCheckpointError(
             f"{layout.family} counts positions from the id of its pad token, {offset - 1}, and the "
-            f"target has {'no pad token' if pad is None else f'its pad token at {pad}'}: give a "
-            f"tokenizer whose pad token is id {offset - 1}"
+            f"target has {'no pad token' if pad is None else f'its pad token at {pad}'}: train one "
+            f"with --controls-of {recipe.source} (in a recipe, 'controls: source'), or give one "
+            f"whose pad token is id {offset - 1}"
         )
     if layout.kind == HEADLESS:
         if recipe.untie:

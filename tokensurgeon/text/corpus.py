@@ -20,6 +20,7 @@ is refused. This module does not split text into chunks, normalise it or remove 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +188,13 @@ def iter_documents(
     part_bytes: int | None = None,
     max_bytes: int | None = None,
     allow_invalid: bool = False,
+    ends: Counter[str] | None = None,
 ) -> Iterator[tuple[Document, int]]:
     """Yield each document of `read_corpus`, with the number of characters replaced in it.
 
     With `part_bytes`, plain text is cut at the first line end after so many bytes, and each part
-    counts as a document. So no file is held in memory as a whole.
+    counts as a document. So no file is held in memory as a whole. Lines that end a document are
+    counted in `ends`.
 
     Raises
     ------
@@ -205,7 +208,7 @@ def iter_documents(
     left = max_bytes
     for source in sources:
         if isinstance(source, Path):
-            texts = texts_of(source, field, part_bytes, left)
+            texts = texts_of(source, field, part_bytes, left, ends)
         else:
             texts = texts_of_dataset(source.removeprefix(DATASET), field)
         for document, n_replaced in _documents(str(source), texts, left, allow_invalid):

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,7 +29,9 @@ TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 
 FASTA = {".fa", ".fasta", ".fna"}
 _RECORD = re.compile(rb"[>;]")
-_SEPARATOR = re.compile(rb"<\|endoftext\|>\r?\n?\Z")
+END_OF_TEXT = "<|endoftext|>"
+"""A line of plain text that holds only this ends a document."""
+_SEPARATOR = re.compile(re.escape(END_OF_TEXT.encode()) + rb"\r?\n?\Z")
 _UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
 _COMPRESSED = (".gz", ".zst")
 _ROWS = 256
@@ -53,7 +56,11 @@ def suffix_of(path: Path) -> str:
 
 
 def texts_of(
-    path: Path, field: str, part_bytes: int | None = None, most: int | None = None
+    path: Path,
+    field: str,
+    part_bytes: int | None = None,
+    most: int | None = None,
+    ends: Counter[str] | None = None,
 ) -> Iterator[tuple[str, int]]:
     """Yield each document of a file with the number of characters replaced in it.
 
@@ -67,6 +74,8 @@ def texts_of(
         held in memory as a whole.
     most : int or None
         Of plain text, read no more than this many bytes, and a piece of a line.
+    ends : Counter of str, optional
+        Counts the lines that end a document.
 
     Raises
     ------
@@ -93,7 +102,7 @@ def texts_of(
     elif suffix in FASTA:
         yield from _parts(path, _RECORD, most=most, strips=True)
     else:
-        yield from _parts(path, _SEPARATOR, part_bytes, most)
+        yield from _parts(path, _SEPARATOR, part_bytes, most, ends=ends)
 
 
 def _parts(
@@ -102,23 +111,26 @@ def _parts(
     part_bytes: int | None = None,
     most: int | None = None,
     strips: bool = False,
+    ends: Counter[str] | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """Yield the lines between borders, joined; the borders are left out."""
+    """Yield the lines between borders, joined; the borders are left out, and counted in `ends`."""
     part: list[bytes] = []
     size = total = 0
     starts = True
     for piece in _pieces(path):
-        ends = piece.endswith(b"\n")
+        line_ends = piece.endswith(b"\n")
         separates = starts and border.match(piece)
         if not separates:
             part.append(piece.strip() if strips else piece)
             size += len(piece)
             total += len(piece)
-        starts = ends
+        elif ends is not None:
+            ends[END_OF_TEXT] += 1
+        starts = line_ends
         if most is not None and total >= most:
             break
         whole = part_bytes is not None and size >= part_bytes
-        if separates or (whole and (ends or size >= LONGEST_LINE)):
+        if separates or (whole and (line_ends or size >= LONGEST_LINE)):
             text, n_replaced, left = _decode_whole(b"".join(part), path)
             yield text, n_replaced
             part, size = [left], len(left)

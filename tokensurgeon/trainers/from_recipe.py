@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import RecipeError
+from tokensurgeon.errors import CorpusError, RecipeError
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
+from tokensurgeon.text.setting_file import read_setting
 from tokensurgeon.trainers.counting.pretokenizers import DIGITS
 from tokensurgeon.trainers.digit_cut import scheme_like
 from tokensurgeon.trainers.edits.extend import extend_vocabulary
@@ -59,6 +60,8 @@ def train_target(
                 pretokenizer=spec.pretokenizer,
                 digits=_digits(spec, source),
                 shape=shape,
+                controls_of=source if spec.controls == SOURCE else None,
+                borders=spec.borders,
                 **common,
             )
         elif spec.method == "prune":
@@ -74,6 +77,7 @@ def train_target(
                 most_words=spec.max_words,
                 no_cross=spec.no_cross,
                 longest=spec.longest,
+                borders=spec.borders,
                 **common,
             )
         return load_vocabulary(folder)
@@ -99,7 +103,6 @@ def _read_lines(name: str | None) -> tuple[str, ...]:
     if name is None:
         return ()
     try:
-        return tuple(Path(name).read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise RecipeError(f"cannot read the list {name}: {reason}; check the path") from error
+        return tuple(read_setting(name, "the list").splitlines())
+    except CorpusError as error:
+        raise RecipeError(str(error)) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokensurgeon.errors import SettingError
+from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.corpus import Corpus, Document, iter_documents
 
 PART_BYTES = 1_000_000
@@ -71,13 +72,27 @@ def shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
     return given if len(given) == len(parts) else None
 
 
-def documents_of(part: Part | Corpus, field: str) -> Iterator[tuple[Document, int]]:
-    """Yield a part's documents, with the number of characters replaced in each."""
+def documents_of(
+    part: Part | Corpus, field: str, borders: Borders | None = None
+) -> Iterator[tuple[Document, int]]:
+    """Yield a part's documents, with the number of characters replaced in each.
+
+    Where one of the `borders` stands in a text, a document ends; they count what they cut.
+    """
+    borders = Borders() if borders is None else borders
+    for document, n_replaced in _as_read(part, field, borders):
+        for number, text in enumerate(borders.split(document)):
+            yield text, 0 if number else n_replaced
+
+
+def _as_read(part: Part | Corpus, field: str, borders: Borders) -> Iterator[tuple[Document, int]]:
     if isinstance(part, Corpus):
         for number, document in enumerate(part.documents):
             yield document, 0 if number else part.n_replaced
     else:
-        yield from iter_documents(part.patterns, field=field, part_bytes=PART_BYTES)
+        yield from iter_documents(
+            part.patterns, field=field, part_bytes=PART_BYTES, ends=borders.counts
+        )
 
 
 CorpusLike = Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part | Corpus]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tokensurgeon.errors import SettingError
+from tokensurgeon.trainers.controls import Controls
 from tokensurgeon.trainers.counting.pretokenizers import (
     BARRIERS,
     DIGITS,
@@ -168,24 +169,9 @@ def make_plan(
     return Plan(method, size + n_reserved, controls, preset, digits, encoder, shape, seed)
 
 
-def distinct_controls(controls: Sequence[str]) -> list[str]:
-    """Return control tokens, each once.
-
-    Raises
-    ------
-    SettingError
-        If one is empty or a single letter.
-    """
-    for control in controls:
-        if not control or control.isspace():
-            raise SettingError("a control token is empty; give it a spelling such as <|endoftext|>")
-        if len(control) == 1:
-            raise SettingError(f"the control token {control!r} is a letter of text; spell it <…>")
-    return list(dict.fromkeys(controls))
-
-
-def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[str, Any]:
+def settings_of(plan: Plan, controls: Controls) -> dict[str, Any]:
     """Return the settings for ``training.json``."""
+    roles, n_controls = controls.roles, len(controls.tokens)
     no_cross, n_terms = list(plan.shape.no_cross), len(plan.shape.terms)
     shape = asdict(plan.shape) | {"no_cross": no_cross, "terms": n_terms}
     del shape["encoder"]  # that of the plan is never None
@@ -197,7 +183,8 @@ def settings_of(plan: Plan, roles: Mapping[str, str], n_controls: int) -> dict[s
         "digits": plan.digits,
         **shape,
         "seed": plan.seed,
-        "controls": dict(roles),
+        "controls": roles,
         "extra_controls": [c for c in plan.controls[:n_controls] if c not in roles.values()],
+        "controls_of": controls.like,
         "reserved": len(plan.controls) - n_controls,
     }

@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
+from tokensurgeon.text.borders import borders_of
+from tokensurgeon.trainers.controls import make_controls
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
@@ -21,9 +23,9 @@ from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
 from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source, held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of, shares
-from tokensurgeon.trainers.plan import Plan, Shape, distinct_controls, make_plan, settings_of
+from tokensurgeon.trainers.plan import Plan, Shape, make_plan, settings_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips
-from tokensurgeon.vocabulary import vocabulary_from_tokenizer
+from tokensurgeon.vocabulary import Vocabulary, vocabulary_from_tokenizer
 
 STOCK = "stock"
 """Name of the table for a plain BPE, if the method does not count the same words itself."""
@@ -40,9 +42,11 @@ def train_vocabulary(
     held_out: Sequence[str | Path] = (),
     output: str | Path | None = None,
     bos: str | None = None,
-    eos: str = "<|endoftext|>",
+    eos: str | None = None,
     pad: str | None = None,
     extra_controls: Sequence[str] = (),
+    controls_of: Vocabulary | str | Path | None = None,
+    borders: str = "known",
     pad_to_multiple_of: int = 1,
     chat_template: str | None = None,
     field: str = "text",
@@ -77,9 +81,16 @@ def train_vocabulary(
     output : str, Path or None
         A folder to write; None keeps the result in memory.
     bos, eos, pad : str or None
-        Control tokens by role; if `bos` is None, `eos` has that role too.
+        Control tokens by role; if `bos` is None, `eos` has that role too. If `eos` is None, it is
+        ``<|endoftext|>``, or that of `controls_of`.
     extra_controls : sequence of str
         Control tokens without a role, such as chat markers.
+    controls_of : Vocabulary, str, Path or None
+        A tokenizer, such as that of the model to move, whose control tokens are taken: their
+        roles, what they put around a text, and their ids where these are below `size`.
+    borders : {"known", "own"}
+        Control strings in the text end a document, and are not learned from: those of the
+        vocabulary, and with "known" those that many tokenizers have, such as ``<|im_start|>``.
     pad_to_multiple_of : int
         Add reserved control tokens until the number of ids is a multiple of this.
     chat_template : str or None
@@ -108,13 +119,12 @@ def train_vocabulary(
     TokenizerError
         If the result does not decode every hard text to itself.
     """
-    roles = {"bos": bos or eos, "eos": eos} | ({"pad": pad} if pad else {})
-    controls = distinct_controls([*roles.values(), *extra_controls])
-    plan = make_plan(
-        method, size, pretokenizer, digits, shape or Shape(), controls, pad_to_multiple_of, seed
-    )
     if output is not None:
         check_output(output, force, corpus)
+    controls = make_controls(bos, eos, pad, extra_controls, controls_of)
+    tokens, shape = controls.tokens, shape or Shape()
+    plan = make_plan(method, size, pretokenizer, digits, shape, tokens, pad_to_multiple_of, seed)
+    ends = borders_of(plan.controls, borders)
     parts = as_parts(corpus)
     started = time.perf_counter()
     progress(0, 0, "counting")
@@ -126,7 +136,7 @@ def train_vocabulary(
     stock_table = "words" if tables.get("words") == stock_words else STOCK
     tables[stock_table] = stock_words
     counted = count_segments(
-        {name: documents_of(part, field) for name, part in parts.items()},
+        {name: documents_of(part, field, ends) for name, part in parts.items()},
         tables,
         held_out=None if held_out else HeldOut(),
         processes=processes,
@@ -138,9 +148,9 @@ def train_vocabulary(
     stock_text = WeightedText(
         replace(counted, tables={"words": counted.tables[stock_table]}), text.multipliers
     )
-    sources = held_out_sources(counted, held_out, field)
+    sources = held_out_sources(counted, held_out, field, ends.strings)
     counting = time.perf_counter() - started
-    tokenizer = train_tokenizer(text, plan, progress)
+    tokenizer = controls.placed(train_tokenizer(text, plan, progress))
     seconds = time.perf_counter() - started
     text.counted.tables.clear()
     n_hard_texts = round_trips(tokenizer)
@@ -154,8 +164,8 @@ def train_vocabulary(
             stock_figures = None  # its own cuts leave too few pairs for that many merges
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
-        settings=settings_of(plan, roles, len(controls)),
-        corpus=counted.facts() | {"shares": shares(parts)},
+        settings=settings_of(plan, controls) | {"borders": borders},
+        corpus=counted.facts() | {"shares": shares(parts), "control_strings": ends.facts()},
         figures=_summary(figures, stock_figures, n_hard_texts)
         | {
             "held_out_lines_seen": counted.seen.share(

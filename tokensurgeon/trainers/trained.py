@@ -25,6 +25,7 @@ from tokensurgeon.trainers.mixture import CorpusLike, Part, as_parts
 from tokensurgeon.trainers.vocabulary_card import card
 from tokensurgeon.version import __version__
 from tokensurgeon.vocabulary.hard_text import hard_texts
+from tokensurgeon.vocabulary.written import check_written
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class TrainedVocabulary:
         ------
         OutputExistsError
             If it exists and `force` is false, or holds anything but a vocabulary of ours.
+        TokenizerError
+            If the tokenizer would be refused as an input.
         """
         output = check_folder(output, force=force)
         files = {
@@ -125,6 +128,7 @@ class TrainedVocabulary:
                 (folder / name).write_text(text, encoding="utf-8", newline="\n")
             facts = self.to_dict() | {"files": list_files(folder)}
             (folder / "training.json").write_text(_json(facts), encoding="utf-8", newline="\n")
+            check_written(folder, self.tokenizer)
         return replace(self, path=output)
 
 

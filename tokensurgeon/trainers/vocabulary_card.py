@@ -100,6 +100,9 @@ def card(name: str, facts: dict[str, Any]) -> str:
         ]
     if replaced := corpus.get("replaced_characters"):
         lines += ["", f"{replaced:,} characters stand for bytes that were not UTF-8."]
+    if controls := corpus.get("control_strings"):
+        listed = ", ".join(f"`{control}` {count:,}" for control, count in controls.items())
+        lines += ["", f"Control strings in it are not text, and end a document: {listed}."]
     for table, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             lines += ["", f"{count:,} occurrences of rare {table} were dropped to fit in memory."]

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
-from tokensurgeon.vocabulary.parts import has_type
+from tokensurgeon.vocabulary.kinds import Kind
+from tokensurgeon.vocabulary.load import read_json
+from tokensurgeon.vocabulary.parts import guarded, has_type
 
 BESIDE = ("special_tokens_map.json", "chat_template.jinja")
 """Files of a tokenizer's folder that are copied unchanged."""
@@ -34,6 +37,9 @@ class Base:
         Its tokenizer_config.json.
     files : dict of str to str
         Its other files, by name.
+    stored : dict
+        Its tokenizer.json as it is in the file, with the truncation, padding and dropout that a
+        loaded tokenizer does without; empty where it has none.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Base:
     document: dict[str, Any]
     config: dict[str, Any]
     files: dict[str, str]
+    stored: dict[str, Any]
 
     @classmethod
     def load(cls, name: str | Path) -> Base:
@@ -59,7 +66,10 @@ class Base:
             if folder is not None and (folder / name).is_file()
         }
         document = json.loads(vocabulary.tokenizer.to_str())
-        return cls(str(name), vocabulary, document, dict(vocabulary.raw_config), files)
+        file = Path(name) if folder is None or Path(name).is_file() else folder / "tokenizer.json"
+        stored = read_json(file) if file.suffix == ".json" and file.is_file() else {}
+        config = dict(vocabulary.raw_config)
+        return cls(str(name), vocabulary, document, config, files, stored)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -71,6 +81,28 @@ class Base:
         """BPE, Unigram, WordPiece or WordLevel."""
         return str(self.document["model"]["type"])
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """Its controls by spelling, and of its unused tokens those that it cuts out of a text."""
+        kinds, spellings = self.vocabulary.kinds, self.vocabulary.spellings
+        unused = {i for i in self.tokenizer.get_added_tokens_decoder() if kinds[i] == Kind.UNUSED}
+        ids = {*np.flatnonzero(kinds == Kind.CONTROL).tolist(), *unused}
+        return {spellings[i] or "": i for i in sorted(ids)}
+
+    def as_stored(self, tokenizer: Tokenizer, new: Mapping[int, int] | None = None) -> Tokenizer:
+        """Return a changed tokenizer with the truncation, padding and dropout of the base's file.
+
+        `new` has the new ids of old ones; None where they stay.
+        """
+        document = json.loads(tokenizer.to_str())
+        document |= {part: self.stored.get(part) for part in ("truncation", "padding")}
+        if document["padding"] is not None and new is not None:
+            old = document["padding"]["pad_id"]
+            document["padding"]["pad_id"] = new.get(old, old)
+        if (dropout := self.stored.get("model", {}).get("dropout")) is not None:
+            document["model"]["dropout"] = dropout
+        return Tokenizer.from_str(json.dumps(document))
+
     def changed(self, change: Callable[[dict[str, Any]], None]) -> Tokenizer:
         """Return the tokenizer of a changed copy of the document.
 
@@ -81,7 +113,9 @@ class Base:
         """
         document = json.loads(json.dumps(self.document))
         change(document)
-        changed = Tokenizer.from_str(json.dumps(document))
+        changed: Tokenizer = guarded(
+            f"{self.name} cannot be changed so", lambda: Tokenizer.from_str(json.dumps(document))
+        )
         parts = self.document["decoder"], self.document["pre_tokenizer"]
         over_bytes = any(has_type(part, "ByteLevel") for part in parts)
         spells_any = over_bytes or self.document["model"].get("byte_fallback")
@@ -93,6 +127,20 @@ class Base:
             if before != after:
                 raise TokenizerError(f"{text[:20]!r} does not come back as from {self.name}")
         return changed
+
+
+def hold_added(document: dict[str, Any]) -> None:
+    """Give the model the added tokens that would get other ids when the file is loaded, in place.
+
+    Those that the model lacks are numbered from the number of its tokens on, whatever the file
+    says. So they keep their ids only behind all of its tokens, or as some of them.
+    """
+    table = document["model"]["vocab"]
+    if isinstance(table, dict):
+        added = {token["content"]: token["id"] for token in document["added_tokens"]}
+        lacking = {content: i for content, i in added.items() if content not in table}
+        if [*lacking.values()] != [*range(len(table), len(table) + len(lacking))]:
+            table |= lacking
 
 
 def spelled_merges(document: Mapping[str, Any]) -> list[tuple[str, str]]:

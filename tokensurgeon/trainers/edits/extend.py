@@ -17,10 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models
 
 from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.borders import borders_of
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import (
@@ -33,7 +34,7 @@ from tokensurgeon.trainers.counting.pretokenizers import (
     pretokenizer,
 )
 from tokensurgeon.trainers.counting.weighted import WeightedText
-from tokensurgeon.trainers.edits.base import Base, spelled_merges
+from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
 from tokensurgeon.trainers.encoders import spell
 from tokensurgeon.trainers.learned import Merges
 from tokensurgeon.trainers.learners.merging import Merger
@@ -54,7 +55,8 @@ LINES = 2_000
 class OwnPieces:
     """The pieces that a tokenizer's own normalizer and pre-tokenizer pass to its model.
 
-    A tokenizer without a pre-tokenizer (as SentencePiece's) is cut before each space.
+    Added tokens are cut out first, as the tokenizer does. One without a pre-tokenizer (as
+    SentencePiece's) is cut before each space.
     """
 
     document: str
@@ -62,14 +64,25 @@ class OwnPieces:
 
     def cut(self, text: str) -> Iterator[str]:
         """Yield segments."""
-        tokenizer = _loaded(self.document)
-        pieces = pre_tokens(tokenizer, text)
-        yield from pieces if tokenizer.pre_tokenizer is not None else _BORDER.split(pieces[0])
+        tokenizer, added = _loaded(self.document)
+        for part in filter(None, added.split(text)):
+            pieces = pre_tokens(tokenizer, part)
+            yield from pieces if tokenizer.pre_tokenizer is not None else _BORDER.split(pieces[0])
 
 
 @lru_cache(maxsize=2)
-def _loaded(document: str) -> Tokenizer:
-    return Tokenizer.from_str(document)
+def _loaded(document: str) -> tuple[Tokenizer, re.Pattern[str]]:
+    """Return a tokenizer and a pattern of its added tokens, the longest first."""
+    tokenizer = Tokenizer.from_str(document)
+    tokens = tokenizer.get_added_tokens_decoder().values()
+    ordered = sorted(tokens, key=lambda token: -len(token.content))
+    return tokenizer, re.compile("|".join(map(_as_pattern, ordered)) or r"(?!)")
+
+
+def _as_pattern(token: AddedToken) -> str:
+    left, right = (r"\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
+    edge = r"(?<!\w){}(?!\w)" if token.single_word else "{}"
+    return left + edge.format(re.escape(token.content)) + right
 
 
 def extend_vocabulary(
@@ -87,6 +100,7 @@ def extend_vocabulary(
     processes: int | None = None,
     memory_gib: float = 2.0,
     counts: str | Path | None = None,
+    borders: str = "known",
     force: bool = False,
     progress: Progress = no_progress,
 ) -> TrainedVocabulary:
@@ -104,8 +118,8 @@ def extend_vocabulary(
         Whether new tokens may span several words.
     most_words, no_cross, longest
         Limits of such tokens; see `Shape`.
-    held_out, output, field, processes, memory_gib, counts, force, progress
-        As for `train_vocabulary`.
+    held_out, output, field, processes, memory_gib, counts, borders, force, progress
+        As for `train_vocabulary`; a document ends at the base's controls too.
 
     Raises
     ------
@@ -121,13 +135,19 @@ def extend_vocabulary(
         raise TokenizerError(
             f"{base} is a {original.model_type} model; only a BPE can be extended; give one"
         )
+    if prefix := original.document["model"].get("continuing_subword_prefix"):
+        raise TokenizerError(
+            f"{base} marks what continues a word with {prefix!r}, so it cannot be extended; give "
+            "a BPE without such marks"
+        )
     n_before = original.vocabulary.n_rows
     check_range("size", size, n_before + 1, MAX_SIZE)
     started = time.perf_counter()
     cut = _joined_cut(original, no_cross) if across else None
     cutter = OwnPieces(original.changed(lambda new: _set_cut(new, cut)).to_str(), once=across)
+    ends = borders_of(original.controls, borders)
     counted = count_segments(
-        {name: documents_of(part, field) for name, part in as_parts(corpus).items()},
+        {name: documents_of(part, field, ends) for name, part in as_parts(corpus).items()},
         {"pieces": cutter},
         held_out=None if held_out else HeldOut(),
         processes=processes,
@@ -135,17 +155,22 @@ def extend_vocabulary(
         state=counts,
         progress=progress,
     )
-    sources = held_out_sources(counted, held_out, field)
+    sources = held_out_sources(counted, held_out, field, ends.strings)
     # The tokens as they are spelled, without their merges, which apply already. A hole never occurs
     # in text; its name only has to differ from every token.
     spelled = enumerate(original.vocabulary.spellings)
     merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
     falls_back = bool(original.document["model"].get("byte_fallback"))
+    unknown = (original.document["model"].get("unk_token") or "").encode()
+    added = {token["content"] for token in original.document["added_tokens"]}
 
     def allow(token: bytes) -> bool:
-        # A byte-fallback token is not text, so it cannot be part of a longer token.
+        # Byte-fallback tokens and the unknown token are not text, so they cannot be part of a
+        # longer token. What is an added token is cut out of a text before the model reads it.
         if len(token) > limit or (falls_back and _BYTE.search(token)):
+            return False
+        if (unknown and unknown in token) or token.decode("utf-8", "replace") in added:
             return False
         if not across:
             return True
@@ -171,8 +196,10 @@ def extend_vocabulary(
             *([left, right] for left, right in spelled_merges(document)),
             *([names[left], names[right]] for left, right in merges.pairs),
         ]
+        hold_added(document)
 
     extended = original.changed(extend)
+    _check_kept(original, extended)
     seconds = time.perf_counter() - started
     documents = [text for source in sources for text in source.documents]
     before, after = (
@@ -181,7 +208,7 @@ def extend_vocabulary(
     )
     n_bytes = sum(len(text.encode("utf-8")) for text in documents)
     trained = TrainedVocabulary(
-        tokenizer=extended,
+        tokenizer=original.as_stored(extended),
         settings={
             "method": "extend",
             "base": original.name,
@@ -191,8 +218,9 @@ def extend_vocabulary(
             "most_words": most_words,
             "no_cross": list(no_cross),
             "longest": longest,
+            "borders": borders,
         },
-        corpus=counted.facts(),
+        corpus=counted.facts() | {"control_strings": ends.facts()},
         figures={
             "bytes_per_token": n_bytes / after,
             "base_bytes_per_token": n_bytes / before,
@@ -205,6 +233,25 @@ def extend_vocabulary(
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
+
+
+def _check_kept(original: Base, extended: Tokenizer) -> None:
+    """Refuse a result in which a token has another id, or a control is written for text."""
+    new_ids = extended.get_vocab()
+    moved = [t for t, i in original.tokenizer.get_vocab().items() if new_ids.get(t) != i]
+    if moved:
+        raise TokenizerError(
+            f"{original.name} cannot be extended: {moved[0][:40]!r} and {len(moved) - 1} other "
+            "tokens would get other ids"
+        )
+    vocabulary = original.vocabulary.with_tokenizer(extended)
+    for control, i in original.controls.items():
+        # A tokenizer without bytes may write its unknown token, before as now.
+        if i in {*vocabulary.encode(control)} - {*original.vocabulary.encode(control)}:
+            raise TokenizerError(
+                f"{original.name} cannot be extended: its control token {control[:40]!r} would be "
+                "written for that text too"
+            )
 
 
 def _set_cut(document: dict[str, Any], cut: str | None) -> None:

@@ -1,9 +1,9 @@
 """Prune a tokenizer: drop the tokens that a text never uses.
 
-Kept are the tokens that the text uses, all added tokens, the bytes, the unknown token, and for a
-BPE all tokens that the kept ones are merged from. The text is then encoded again, and every token
-must be the same: every merge that applied is kept, and the dropped ones never applied. The ids left
-are renumbered in their old order; ``training.json`` lists the old id of each.
+Kept are the tokens that the text uses, all added tokens and controls, the bytes, the unknown token,
+and for a BPE all tokens that the kept ones are merged from. The text is then encoded again, and
+every token must be the same: every merge that applied is kept, and the dropped ones never applied.
+The ids left are renumbered in their old order; ``training.json`` lists the old id of each.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
-from tokensurgeon.trainers.edits.base import Base, spelled_merges
+from tokensurgeon.trainers.controls import ids_around, renumber
+from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
@@ -66,8 +68,8 @@ def prune_vocabulary(
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     n_bytes = n_documents = 0
-    seen = NOTHING_SEEN
-    for texts in _batches(corpus, field):
+    seen, ends = NOTHING_SEEN, Borders()  # the tokenizer itself cuts a text at its controls
+    for texts in _batches(corpus, field, ends):
         for encoding in original.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             uses.update(encoding.ids)
         seen = seen.plus(line_hashes(texts))
@@ -75,9 +77,10 @@ def prune_vocabulary(
         n_bytes += sum(len(text.encode("utf-8")) for text in texts)
         progress(n_bytes, 0, "encoding")
     old_ids = _kept_ids(original, {i for i, count in uses.items() if count >= least_uses})
-    pruned = original.changed(lambda document: _drop_others(document, old_ids))
+    new = {old: number for number, old in enumerate(old_ids)}
+    pruned = original.changed(lambda document: _drop_others(document, new))
     changed = done = 0
-    for texts in _batches(corpus, field):
+    for texts in _batches(corpus, field, Borders()):
         pairs = zip(
             original.tokenizer.encode_batch_fast(texts, add_special_tokens=False),
             pruned.encode_batch_fast(texts, add_special_tokens=False),
@@ -90,8 +93,9 @@ def prune_vocabulary(
         raise TokenizerError(
             f"{changed:,} of {n_documents:,} documents are spelled otherwise; prune with more text"
         )
+    ends.counts.update({control: uses[i] for control, i in original.controls.items() if uses[i]})
     trained = TrainedVocabulary(
-        tokenizer=pruned,
+        tokenizer=original.as_stored(pruned, new),
         settings={
             "method": "prune",
             "base": original.name,
@@ -100,24 +104,28 @@ def prune_vocabulary(
             "least_uses": least_uses,
             "old_ids": old_ids,
         },
-        corpus={"bytes": n_bytes, "documents": n_documents},
+        corpus={
+            "bytes": n_bytes,
+            "documents": n_documents,
+            "control_strings": ends.facts(),
+        },
         figures={
             "used": len(uses),
             "documents_changed": changed,
             "seconds": round(time.perf_counter() - started, 1),
         },
         seen=seen,
-        base_config=original.config,
+        base_config=_with_new_ids(original.config, new),
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
 
 
-def _batches(corpus: CorpusLike, field: str) -> Iterator[list[str]]:
+def _batches(corpus: CorpusLike, field: str, ends: Borders) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for part in as_parts(corpus).values():
-        for document, _ in documents_of(part, field):
+        for document, _ in documents_of(part, field, ends):
             batch.append(document.text)
             size += document.n_bytes
             if size >= BATCH_BYTES:
@@ -132,6 +140,9 @@ def _kept_ids(base: Base, used: set[int]) -> list[int]:
     model = base.document["model"]
     id_of = base.tokenizer.get_vocab(with_added_tokens=False)
     kept = set(used) | set(base.tokenizer.get_added_tokens_decoder())
+    kept |= {*base.controls.values(), *ids_around(base.document["post_processor"])}
+    if padding := base.stored.get("padding"):
+        kept |= {padding["pad_id"]} & {*base.tokenizer.get_vocab().values()}
     alphabet = set(byte_alphabet().values())
     prefix = model.get("continuing_subword_prefix") or ""
     for token, i in id_of.items():
@@ -154,9 +165,18 @@ def _kept_ids(base: Base, used: set[int]) -> list[int]:
     return sorted(kept)
 
 
-def _drop_others(document: dict[str, Any], kept: list[int]) -> None:
-    """Drop all other ids from a tokenizer.json and renumber the kept ones, in place."""
-    new = {old: number for number, old in enumerate(kept)}
+def _with_new_ids(config: dict[str, Any], new: dict[int, int]) -> dict[str, Any]:
+    """Return a tokenizer_config.json in which the added tokens that it lists have new ids."""
+    listed = config.get("added_tokens_decoder")
+    if not isinstance(listed, dict):
+        return config
+    ids = {old: new.get(int(old)) if old.isdecimal() else None for old in listed}
+    moved = {str(ids[old]): entry for old, entry in listed.items() if ids[old] is not None}
+    return {**config, "added_tokens_decoder": moved}
+
+
+def _drop_others(document: dict[str, Any], new: dict[int, int]) -> None:
+    """Drop the ids without a new one from a tokenizer.json and renumber the others, in place."""
     model = document["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [entry for i, entry in enumerate(model["vocab"]) if i in new]
@@ -174,19 +194,5 @@ def _drop_others(document: dict[str, Any], kept: list[int]) -> None:
         ]
     for token in document["added_tokens"]:
         token["id"] = new[token["id"]]
-    _renumber(document.get("post_processor"), new)
-
-
-def _renumber(part: Any, new: dict[int, int]) -> None:
-    """Give the special tokens of a post-processor their new ids, in place."""
-    if isinstance(part, list):
-        for inner in part:
-            _renumber(inner, new)
-    if not isinstance(part, dict):
-        return
-    if part.get("type") in ("BertProcessing", "RobertaProcessing"):
-        for name in ("cls", "sep"):
-            part[name][1] = new[part[name][1]]
-    for special in (part.get("special_tokens") or {}).values():
-        special["ids"] = [new[i] for i in special["ids"]]
-    _renumber(part.get("processors"), new)
+    hold_added(document)
+    renumber(document.get("post_processor"), new)

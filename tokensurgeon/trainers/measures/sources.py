@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokensurgeon.errors import CorpusError
+from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.corpus import Document, read_documents
 from tokensurgeon.trainers.counting.counts import Counted
 from tokensurgeon.trainers.mixture import ALL
@@ -28,7 +29,9 @@ class Source:
         return cls(name, tuple(document.text for document in documents))
 
 
-def held_out_sources(counted: Counted, held_out: Sequence[str | Path], field: str) -> list[Source]:
+def held_out_sources(
+    counted: Counted, held_out: Sequence[str | Path], field: str, borders: Sequence[str] = ()
+) -> list[Source]:
     """Return the texts to measure on: by part of the mixture, else by file if there are few.
 
     Parameters
@@ -39,6 +42,8 @@ def held_out_sources(counted: Counted, held_out: Sequence[str | Path], field: st
         Files to measure on instead.
     field : str
         The key that holds the text in JSON objects.
+    borders : sequence of str
+        Control strings that end a document, in these files too.
 
     Raises
     ------
@@ -46,7 +51,12 @@ def held_out_sources(counted: Counted, held_out: Sequence[str | Path], field: st
         If no text is held out, or a file cannot be read.
     """
     if held_out:
-        return _by_file(read_documents(held_out, field=field))
+        cut = Borders(borders)
+        read = read_documents(held_out, field=field)
+        documents = [part for document in read for part in cut.split(document)]
+        if not documents:
+            raise CorpusError(f"{held_out[0]} holds control strings alone; give text to measure on")
+        return _by_file(documents)
     parts = {name: documents for name, documents in counted.held_out.items() if documents}
     if not parts:
         raise CorpusError(f"{sum(counted.n_bytes):,} bytes are too few to train on; give more")
