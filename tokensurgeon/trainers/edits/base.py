@@ -15,8 +15,8 @@ from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.kinds import Kind
-from tokensurgeon.vocabulary.load import read_json
 from tokensurgeon.vocabulary.parts import guarded, has_type
+from tokensurgeon.vocabulary.reading import read_json
 
 BESIDE = ("special_tokens_map.json", "chat_template.jinja")
 """Files of a tokenizer's folder that are copied unchanged."""
