@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tokensurgeon.alignment import Alignment
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
+from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
@@ -23,17 +25,8 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     ------
     UsageError
         If a model without output rows is to be untied, or to be measured.
-    UnsupportedCheckpointError
-        If the source counts positions from the id of a token that the target has elsewhere.
     """
     layout = checkpoint.layout
-    offset, pad = layout.position_offset, target.roles.get("pad")
-    if offset and pad != offset - 1:
-        raise UnsupportedCheckpointError(
-            f"{layout.family} counts positions from the id of its pad token, {offset - 1}, and the "
-            f"target has {'no pad token' if pad is None else f'its pad token at {pad}'}: give a "
-            f"tokenizer whose pad token is id {offset - 1}"
-        )
     if layout.kind == HEADLESS:
         if recipe.untie:
             raise UsageError("--untie parts two matrices, and this model has input rows only")
@@ -44,6 +37,38 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
             "the target has no mask token, so the encoder can neither fill gaps nor be trained to"
         ]
     return []
+
+
+def check_pad(checkpoint: Checkpoint, alignment: Alignment) -> None:
+    """Check that the pad token stays where the source's positions need it.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        If it would move, saying where it has to be.
+    """
+    layout, target = checkpoint.layout, alignment.target
+    if layout.pad_ids is None:
+        return
+    old = alignment.source.roles.get("pad", layout.pad_ids[0])
+    new = target.roles.get("pad", id_map(alignment).get(-1 if old is None else old))
+    if new in layout.pad_ids:
+        return
+    allowed = [i for i in layout.pad_ids if i is not None]
+    where = " or ".join(map(str, allowed))
+    why = "counts positions from the id of its pad token"
+    if len(layout.pad_ids) > 1:
+        why = "has no position for the number of its pad token's id, which must be a free one"
+    has, remedy = f"its pad token at {new}", ""
+    if new is None:
+        has = "no pad token"
+        if allowed[0] < len(target.spellings) and old is not None:
+            stand_in = target.spellings[allowed[0]]
+            remedy = f", or say with --map {stand_in}={alignment.source.spellings[old]} that it has"
+    raise UnsupportedCheckpointError(
+        f"{layout.family} {why}, {where}, and the target has {has}: give a tokenizer whose pad "
+        f"token is id {where}, such as one that 'train' makes with --controls-of{remedy}"
+    )
 
 
 def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
