@@ -169,21 +169,19 @@ class _Remapper:
 
     def file(self, file: str, config: Json) -> None:
         """Remap the ids of a file in place, and note what changed."""
-        undecided: dict[str, list[int]] = {}
+        undecided: list[str] = []
         for where, level in levels(config, self.n_old):
             for key, old in list(level.items()):
                 form = form_of(key, old)
                 if form is Form.UNDECIDED:
-                    ids = list(ids_in(old))
-                    if any(self.id_map.get(token, token) != token for token in ids):
-                        undecided[f"{where}{key}"] = ids
+                    if any(self.id_map.get(token, token) != token for token in ids_in(old)):
+                        undecided.append(f"{where}{key} ({_short(old)})")
                 elif form is not None:
                     self._change(file, where, key, form, level)
         if undecided:
-            named = "; ".join(f"{name} ({_short(ids)})" for name, ids in undecided.items())
             self.remapped.warnings.append(
-                f"{file} has numbers whose names do not tell whether they are token ids: {named}; "
-                "they are left as they are: correct them by hand if they are ids"
+                f"{file} has numbers whose names do not tell whether they are token ids: "
+                f"{', '.join(undecided)}; they are left: correct them by hand if they are ids"
             )
 
     def _change(self, file: str, where: str, key: str, form: Form, level: Json) -> None:

@@ -68,7 +68,7 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
     with timings.timed("align"):
         n_source_rows = checkpoint.layout.n_rows
         alignment = _within_rows(align(source, target, recipe.map), n_source_rows)
-        check_pad(checkpoint, alignment)
+        check_pad(checkpoint, alignment, recipe)
         notes += alignment.warnings
         unreached = np.intersect1d(alignment.missing, lost).astype(np.int64)
         if lost:

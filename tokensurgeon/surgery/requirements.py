@@ -39,7 +39,7 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     return []
 
 
-def check_pad(checkpoint: Checkpoint, alignment: Alignment) -> None:
+def check_pad(checkpoint: Checkpoint, alignment: Alignment, recipe: Recipe) -> None:
     """Check that the pad token stays where the source's positions need it.
 
     Raises
@@ -55,19 +55,19 @@ def check_pad(checkpoint: Checkpoint, alignment: Alignment) -> None:
     if new in layout.pad_ids:
         return
     allowed = [i for i in layout.pad_ids if i is not None]
-    where = " or ".join(map(str, allowed))
-    why = "counts positions from the id of its pad token"
+    where, has, remedy = " or ".join(map(str, allowed)), f"its pad token at {new}", ""
+    why = f"counts positions from the id of its pad token, {where}"
     if len(layout.pad_ids) > 1:
-        why = "has no position for the number of its pad token's id, which must be a free one"
-    has, remedy = f"its pad token at {new}", ""
+        why = f"leaves out the position that has the number of its pad token's id, if not {where}"
     if new is None:
         has = "no pad token"
-        if allowed[0] < len(target.spellings) and old is not None:
-            stand_in = target.spellings[allowed[0]]
-            remedy = f", or say with --map {stand_in}={alignment.source.spellings[old]} that it has"
+        if old is not None and allowed[0] < len(target.spellings):
+            stand_in = f"{target.spellings[allowed[0]]}={alignment.source.spellings[old]}"
+            remedy = f", or take another for it: --map '{stand_in}'"
     raise UnsupportedCheckpointError(
-        f"{layout.family} {why}, {where}, and the target has {has}: give a tokenizer whose pad "
-        f"token is id {where}, such as one that 'train' makes with --controls-of{remedy}"
+        f"{layout.family} {why}, and the target has {has}: train one with --controls-of "
+        f"{recipe.source} (in a recipe, 'controls: source'), or give one whose pad token is id "
+        f"{where}{remedy}"
     )
 
 
