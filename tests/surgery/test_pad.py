@@ -122,7 +122,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, Path
     [
         ("M2M100ForConditionalGeneration", "m2m_100 counts positions from the id of its pad"),
         ("Speech2TextForConditionalGeneration", "speech_to_text counts positions from the id"),
-        ("XGLMForCausalLM", "xglm leaves out the position that has the number of its pad"),
+        ("XGLMForCausalLM", "xglm blanks the position whose number is its pad token's id"),
     ],
 )
 def test_a_pad_token_that_may_not_move_is_refused_at_the_start(

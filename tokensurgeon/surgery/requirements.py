@@ -58,7 +58,7 @@ def check_pad(checkpoint: Checkpoint, alignment: Alignment, recipe: Recipe) -> N
     where, has, remedy = " or ".join(map(str, allowed)), f"its pad token at {new}", ""
     why = f"counts positions from the id of its pad token, {where}"
     if len(layout.pad_ids) > 1:
-        why = f"leaves out the position that has the number of its pad token's id, if not {where}"
+        why = f"blanks the position whose number is its pad token's id, unless that is {where}"
     if new is None:
         has = "no pad token"
         if old is not None and allowed[0] < len(target.spellings):
