@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tokensurgeon.checkpoint.id_keys import Form, form_of, named_ids
 from tokensurgeon.checkpoint.ids import remap_configs
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
 
@@ -48,6 +49,30 @@ def test_sizes_change_at_every_level_that_has_the_old_one() -> None:
         ("begin_suppress_tokens", [90], {}, [40]),
         ("bad_words_ids", [[1], [2, 4], [3, 90]], {}, [[11], [13, 40]]),
         ("forced_decoder_ids", [[1, 2], [2, 4]], {}, [[1, 12]]),
+        ("forced_decoder_ids", [[1, None], [2, 3]], {}, [[1, None], [2, 13]]),
+        ("forced_decoder_ids", [[1, 4]], {}, None),
+        ("bad_words_ids", [[4]], {}, None),
+        ("stop_words_ids", [[2], [3]], {}, [[12], [13]]),
+        ("force_words_ids", [[[1, 2], [4]], [[4]]], {}, [[[11, 12]]]),
+        ("sequence_bias", [[[1, 2], -9.0], [[4], 2.0]], {}, [[[11, 12], -9.0]]),
+        ("sequence_bias", {"(1, 2)": -9.0, "(4,)": 2.0}, {}, {"(11, 12)": -9.0}),
+        ("lang_to_id", {"<|de|>": 1, "<|fr|>": 4}, {}, {"<|de|>": 11}),
+        ("task_to_id", {"translate": 1, "transcribe": 3}, {}, {"translate": 11, "transcribe": 13}),
+        ("text_decoder_lang_to_code_id", {"deu": 2}, {}, {"deu": 12}),
+        ("id_to_text", {"2": "a", "4": "b"}, {}, {"12": "a"}),
+        ("alignment_heads", [[1, 2], [3, 1]], {}, [[1, 2], [3, 1]]),
+        ("suppress_tokens", [-1], {}, [-1]),
+        ("suppress_tokens", [4], {}, None),
+        ("prev_sot_token_id", 3, {}, 13),
+        ("im_start_id", 2, {}, 12),
+        ("pad_index", 4, {"pad": 3}, 3),
+        ("mask_index", 2, {}, 12),
+        ("t2u_pad_token_id", 1, {}, 1),
+        ("vocoder_lang_code_to_id", {"deu": 2}, {}, {"deu": 2}),
+        ("lang2id", {"de": 1}, {}, {"de": 1}),
+        ("label2id", {"<e>": 1}, {}, {"<e>": 1}),
+        ("num_assistant_tokens", 3, {}, 3),
+        ("image_start_id", 1, {}, "refused"),
         ("thinking_token_id", 3, {}, 13),
         ("image_token_id", 60, {}, "refused"),
         ("num_hidden_layers", 2, {}, 2),
@@ -122,3 +147,106 @@ def test_untying_sets_the_flag_wherever_it_counts() -> None:
 def test_an_id_beyond_the_rows_is_an_error() -> None:
     with pytest.raises(CheckpointError, match="50 rows"):
         remap({"eos_token_id": 2}, roles={"eos": 70})
+
+
+def test_whispers_dictionaries_move_and_what_they_lose_is_named() -> None:
+    generation = {
+        "lang_to_id": {"<|de|>": 1, "<|fr|>": 4, "<|en|>": 2},
+        "task_to_id": {"translate": 3},
+        "alignment_heads": [[1, 2]],
+    }
+    found = remap({}, generation)
+    assert found.generation_config == {
+        "lang_to_id": {"<|de|>": 11, "<|en|>": 12},
+        "task_to_id": {"translate": 13},
+        "alignment_heads": [[1, 2]],
+    }
+    assert found.warnings == [
+        "generation_config.json:lang_to_id lost 1 of its 3 entries, whose tokens the target "
+        "tokenizer lacks: <|fr|>"
+    ]
+    assert set(found.changes) == {
+        "generation_config.json:lang_to_id", "generation_config.json:task_to_id",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moved", "n_tokens", "said"),
+    [
+        ({10: 20, 11: 21, 12: 22}, 23, None),
+        ({10: 20, 11: 22, 12: 21}, 23, "0 of the source's 2 times"),
+        ({10: 20, 12: 21}, 22, "0 of the source's 1 times"),
+        ({10: 20, 11: 21, 12: 22}, 30, "7 other tokens come after it"),
+        ({10: 20}, 21, "0 of the source's 0 times"),
+    ],
+)
+def test_times_have_to_follow_in_their_order(
+    moved: dict[int, int], n_tokens: int, said: str | None
+) -> None:
+    generation = {"no_timestamps_token_id": 10}
+    found = remap({}, generation, n_old=13, id_map=moved, n_tokens=n_tokens)
+    assert found.generation_config == {"no_timestamps_token_id": 20}
+    assert (said is None and not found.warnings) or said in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"stop_ids": [1, 2]}, "stop_ids ([1, 2])"),
+        ({"turn_token": 1}, "turn_token (1)"),
+        ({"head": {"speech_codes": {"<|de|>": 3}}}, "head.speech_codes ({'<|de|>': 3})"),
+        ({"stop_ids": [50, 60]}, None),
+        ({"a": [{"marker_id": 2}]}, "a[0].marker_id (2)"),
+        ({"insert_layer_id": 1, "prompt_lookup_num_tokens": 2, "lang_id": 3}, None),
+        ({"image_tokens_per_tile": 1, "max_image_tokens": 2, "speaker_id": {"a": 1}}, None),
+    ],
+)
+def test_numbers_that_may_be_ids_are_said_and_left(config: dict[str, Any], named: str) -> None:
+    found = remap(config, id_map={**MAP, 50: 50, 60: 60})
+    assert {**found.config, "vocab_size": 0} == {**config, "vocab_size": 0}
+    assert [named is not None and named in line for line in found.warnings] == [True] * bool(named)
+
+
+def test_a_nested_vocabulary_of_another_size_keeps_its_ids() -> None:
+    config = {
+        "vocab_size": OLD,
+        "codec": {"vocab_size": 7, "eos_token_id": 2, "more": {"pad_token_id": 1}},
+        "parts": [{"eos_token_id": 2}],
+    }
+    found = remap(config).config
+    assert found["codec"] == config["codec"]
+    assert found["parts"] == [{"eos_token_id": 12}]
+    assert dict(named_ids(config)) == {"parts[0].eos_token_id": [2]}
+
+
+def test_every_id_is_named() -> None:
+    config = {"lang_to_id": {"<|de|>": 3}, "forced_decoder_ids": [[1, None], [2, 9]],
+              "sequence_bias": [[[4, 5], 1.0]], "id_to_text": {"6": "a"}, "stop_ids": [1],
+              "alignment_heads": [[7, 8]]}  # fmt: skip
+    assert dict(named_ids(config)) == {
+        "lang_to_id": [3], "forced_decoder_ids": [9], "sequence_bias": [4, 5], "id_to_text": [6],
+    }  # fmt: skip
+    assert form_of("stop_ids", [1]) is Form.UNDECIDED
+
+
+def test_what_a_module_needs_is_no_loss() -> None:
+    """A score of a lost token, or of all tokens instead of a few, is another model."""
+    others = {"1_LogitScore/config.json": {"true_token_id": 1, "false_token_id": None}}
+    assert remap({}, others=others).others == {
+        "1_LogitScore/config.json": {"true_token_id": 11, "false_token_id": None}
+    }
+    for key, value in (("true_token_id", 4), ("keep_only_token_ids", [4])):
+        with pytest.raises(
+            UnsupportedCheckpointError, match=r"1_M/config\.json needs the token of"
+        ):
+            remap({}, others={"1_M/config.json": {key: value}})
+    found = remap({}, others={"processor_config.json": {"fill_token_id": 4}})
+    assert found.others == {"processor_config.json": {"fill_token_id": None}}
+    assert "processor_config.json:fill_token_id was 4" in found.warnings[0]
+
+
+def test_what_the_outer_class_would_fill_in_is_remapped_too() -> None:
+    found = remap({"text_config": {}}, outer_defaults={"end_token_id": 2, "start_token_id": 90})
+    assert found.config == {
+        "text_config": {"vocab_size": NEW}, "end_token_id": 12, "start_token_id": 40,
+    }  # fmt: skip

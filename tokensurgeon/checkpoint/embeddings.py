@@ -6,7 +6,8 @@ its output bias by two, and the file may hold any of them. The model may be with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,16 +109,46 @@ def kind_of(config: Any, model: Any) -> str:
 
 def position_offset(model: Any) -> int:
     """Return how many first positions no token gets: in RoBERTa, those up to the pad id."""
+    tables = (module for module in _with_pad(model) if _is_position_table(model, module))
+    return next((int(module.padding_idx) + 1 for module in tables), 0)
+
+
+def pad_ids(model: Any) -> tuple[int | None, ...] | None:
+    """Return the ids at which the pad token may be, or None where it may be anywhere.
+
+    RoBERTa, M2M100 and others count positions from the pad id, so that it has to stay. In XGLM the
+    fixed position of that number is zero, which is harmless for the first few, which no token gets.
+    """
+    allowed: tuple[int | None, ...] | None = None
+    for module in _with_pad(model):
+        counts = _COUNTING & {*dir(type(module)), *vars(sys.modules[type(module).__module__])}
+        has_table = hasattr(module, "get_embedding") or hasattr(module, "position_embeddings")
+        if (counts and has_table) or _is_position_table(model, module):
+            return (int(module.padding_idx),)
+        if hasattr(module, "get_embedding") and isinstance(getattr(module, "offset", None), int):
+            allowed = (None, *range(module.offset))
+    return allowed
+
+
+_COUNTING = {"create_position_ids_from_input_ids", "make_positions"}
+"""How transformers calls what counts positions from the pad id, in a class or beside it."""
+
+
+def _with_pad(model: Any) -> Iterator[Any]:
+    """Yield the modules that know the pad id, but for the input embeddings."""
+    inner = model.get_input_embeddings()
+    for module in model.modules():
+        is_input = module is inner or getattr(module, "weight", inner) is inner.weight
+        if not is_input and isinstance(getattr(module, "padding_idx", None), int):
+            yield module
+
+
+def _is_position_table(model: Any, module: Any) -> bool:
+    """Tell a learned table of positions; one that knows the pad id counts from it."""
     from torch import nn
 
-    inner = model.get_input_embeddings()
     size = getattr(model.config, "max_position_embeddings", None)
-    for module in model.modules():
-        if not isinstance(module, nn.Embedding) or module is inner:
-            continue
-        if module.padding_idx is not None and module.num_embeddings == size:
-            return int(module.padding_idx) + 1
-    return 0
+    return isinstance(module, nn.Embedding) and module.num_embeddings == size
 
 
 def check_architecture(config: Any, model: Any) -> None:

@@ -23,6 +23,9 @@ from tokensurgeon.vocabulary.hub import is_name, snapshot, split_revision
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+MODULES = "modules.json"
+"""How sentence-transformers says of which modules a model consists."""
+LICENCES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 MAX_JSON = 256 << 20
 """Bytes; the largest tokenizer.json of a released model has a few dozen MiB."""
 
@@ -87,7 +90,7 @@ def find_folder(path: str | Path) -> Path:
     if folder.exists() or not is_name(name) or model.count("/") != 1:
         raise CheckpointError(f"{path} is no folder and no model id; give a checkpoint's folder")
     suffixes = ("json", "safetensors", "jinja", "txt", "model", "spm", "tiktoken")
-    patterns = [*(f"*.{suffix}" for suffix in suffixes), "LICENSE*"]
+    patterns = [*(f"*.{suffix}" for suffix in suffixes), *LICENCES]
     try:
         return snapshot(name, patterns, local_only=True)
     except (OSError, ValueError):
@@ -141,19 +144,56 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     UnsafeCheckpointError
         If it is too large, too deep, or no JSON object.
     """
+    data = _read_value(folder, name)
+    if not isinstance(data, dict):
+        raise UnsafeCheckpointError(f"{folder.name}/{name} holds no JSON object; restore the file")
+    return data
+
+
+def _read_value(folder: Path, name: str) -> Any:
     path = check_inside(folder, name)
     size = path.stat().st_size
     if size > MAX_JSON:
         raise UnsafeCheckpointError(f"{name} has {size} bytes, more than {MAX_JSON}; refused")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UnsafeCheckpointError(
             f"{folder.name}/{name} is not plain JSON ({reason(error)}); restore the file"
         ) from error
-    if not isinstance(data, dict):
-        raise UnsafeCheckpointError(f"{folder.name}/{name} holds no JSON object; restore the file")
-    return data
+
+
+def read_modules(folder: Path) -> list[tuple[str, str]]:
+    """Return the folder and the class of each module of sentence-transformers, in their order.
+
+    The folder is a relative path, empty where the module lies beside `MODULES` itself; the list is
+    empty where there is no such file.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If it is no list of modules, or a path may leave the folder.
+    """
+    if not (folder / MODULES).exists():
+        return []
+    modules: list[tuple[str, str]] = []
+    data = _read_value(folder, MODULES)
+    for module in data if isinstance(data, list) else [None]:
+        path = module.get("path") if isinstance(module, dict) else None
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(path, str) or not isinstance(kind, str):
+            raise UnsafeCheckpointError(
+                f"{folder.name}/{MODULES} is no list of modules with path and type; save the model "
+                "with sentence-transformers again"
+            )
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or set(path) & set("\\\0:"):
+            raise UnsafeCheckpointError(
+                f"{folder.name}/{MODULES} names the folder {path[:120]!r}, which may leave it; "
+                "refused"
+            )
+        modules.append(("/".join(pure.parts), kind))
+    return modules
 
 
 def read_optional_json(folder: Path, name: str) -> dict[str, Any] | None:
@@ -247,6 +287,13 @@ def _refuse_adapters(folder: Path) -> None:
 
 
 def _nothing_to_open(folder: Path) -> CheckpointError:
+    modules = [path for path, _ in read_modules(folder) if (folder / path / "config.json").exists()]
+    models = [path for path in modules if (folder / path / SINGLE).exists()]
+    if models:
+        return CheckpointError(
+            f"{folder} keeps its transformer in {models[0]}/, as {MODULES} says: give "
+            f"{folder / models[0]}, and put the result in its place in a copy of {folder}"
+        )
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
     if pickles:
         return UnsafeCheckpointError(

@@ -21,6 +21,7 @@ from tokensurgeon.checkpoint.embeddings import (
     check_architecture,
     find_embeddings,
     kind_of,
+    pad_ids,
     position_offset,
 )
 from tokensurgeon.checkpoint.files import TensorFolder
@@ -69,6 +70,8 @@ class Layout:
         Positions that no token gets because the model counts from its pad id, itself the last.
     unused : tuple of str
         File keys of what stands beside the model: it has no use for them, and computes the same.
+    pad_ids : tuple of int or None, or None
+        Where the pad token may be without a change of the positions; None for anywhere.
     """
 
     input_names: tuple[str, ...]
@@ -86,6 +89,7 @@ class Layout:
     logit_scale: float = 1.0
     kind: str = CAUSAL
     position_offset: int = 0
+    pad_ids: tuple[int | None, ...] | None = None
     flag_scales: bool = False
     untied_inputs: tuple[str, ...] = ()
     untied_biases: tuple[str, ...] = ()
@@ -177,6 +181,7 @@ def find_layout(
         family=str(config.model_type),
         kind=kind_of(config, model),
         position_offset=position_offset(model),
+        pad_ids=pad_ids(model),
         flag_scales=hasattr(config, "scale_decoder_outputs"),
         untied_inputs=tuple(parted[0]),
         untied_biases=tuple(parted[1]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import find_folder, read_json
-from tokensurgeon.checkpoint.ids import ROLE_OF_KEY, named_ids
+from tokensurgeon.checkpoint.id_keys import ROLE_OF_KEY, named_ids
 from tokensurgeon.checkpoint.manifest import NAME, read_manifest, unlisted, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
 from tokensurgeon.errors import TokensurgeonError

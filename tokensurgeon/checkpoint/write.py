@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.checkpoint import manifest as manifests
 from tokensurgeon.checkpoint import transformers_internals as internals
-from tokensurgeon.checkpoint.files import check_inside
-from tokensurgeon.checkpoint.ids import RemappedIds, remap_configs
+from tokensurgeon.checkpoint.companions import companions
+from tokensurgeon.checkpoint.files import read_json
+from tokensurgeon.checkpoint.id_keys import Form, Json, form_of, ids_in
+from tokensurgeon.checkpoint.ids import CONFIG, GENERATION, RemappedIds, remap_configs
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
@@ -22,12 +24,6 @@ from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, p
 from tokensurgeon.errors import CheckpointError, TokenizerError
 from tokensurgeon.outputs import check_folder, staged
 from tokensurgeon.vocabulary.written import check_written
-
-_COPIED = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "preprocessor_config.json",
-           "processor_config.json", "video_preprocessor_config.json")  # fmt: skip
-"""Files of the source that stay true of the patched model: licences and preprocessors; no code."""
-_DEFAULTS = ("bos_token_id", "eos_token_id", "pad_token_id")
-"""Ids that configuration classes fill in where the file is silent."""
 
 Extra = Mapping[str, bytes | str]
 MakeExtra = Callable[[dict[str, list[Any]], Sequence[str]], Extra]
@@ -107,12 +103,9 @@ def write_checkpoint(
     _check_space(plan, output)
     with staged(output, force=force) as folder:
         write_tensors(plan, folder)
-        remapped = _write_configs(plan, folder)
+        ours = ("README.md",) if callable(extra_files) else tuple(extra_files or ())
+        remapped = _write_configs(plan, folder, ours)
         notes = _write_tokenizer(plan, folder)
-        source = plan.checkpoint.path
-        for path in sorted(path for pattern in _COPIED for path in source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(check_inside(source, path.name), folder / path.name)
         warnings = [*remapped.warnings, *notes]
         if plan.untie and plan.checkpoint.layout.flag_scales:
             warnings.append(
@@ -174,34 +167,55 @@ def _body_facts(plan: PatchPlan) -> dict[str, Any] | None:
     return {"rank": plan.body.rank, "numbers": plan.body.n_numbers, "tensors": tensors}
 
 
-def _write_configs(plan: PatchPlan, folder: Path) -> RemappedIds:
-    """Write config.json and generation_config.json; unchanged ones byte for byte."""
+def _write_configs(
+    plan: PatchPlan, folder: Path, ours: Collection[str] = ("README.md",)
+) -> RemappedIds:
+    """Write the configurations, and the files that are carried over; unchanged ones to the byte.
+
+    `ours` are further files that will be written, and so replace the source's.
+    """
     checkpoint, layout = plan.checkpoint, plan.checkpoint.layout
-    built = internals.load_config(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
-    ).get_text_config()
+    whole = internals.load_config(checkpoint.path, trust_remote_code=checkpoint.trust_remote_code)
+    built = whole.get_text_config()
+    beside = companions(plan, ours)
     remapped = remap_configs(
         checkpoint.config,
         checkpoint.generation_config,
+        others=beside.remapped,
         n_old=layout.n_rows,
         n_new=plan.n_new,
+        n_tokens=plan.target.n_rows,
         id_map=plan.id_map,
         roles=plan.target.roles,
-        defaults={key: getattr(built, key, None) for key in _DEFAULTS},
+        defaults=_ids_of(built, layout.n_rows),
+        outer_defaults={} if built is whole else _ids_of(whole, layout.n_rows),
         needed=internals.ids_that_must_be(built),
         untied=not plan.tied and layout.tied_flag and not layout.flag_scales,
     )
-    for name, old, new in (
-        ("config.json", checkpoint.config, remapped.config),
-        ("generation_config.json", checkpoint.generation_config, remapped.generation_config),
-    ):
-        if new is None:
-            continue
-        if new == old:
-            shutil.copyfile(checkpoint.path / name, folder / name)
-        else:
+    remapped.warnings += beside.warnings
+    written: dict[str, Json | None] = {
+        CONFIG: remapped.config,
+        GENERATION: remapped.generation_config,
+        **remapped.others,
+    }
+    stored = {CONFIG: checkpoint.config, GENERATION: checkpoint.generation_config}
+    for name, path in ({name: checkpoint.path / name for name in stored} | beside.copied).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        new = written.get(name)
+        if new is not None and new != (stored.get(name) or read_json(path.parent, path.name)):
             (folder / name).write_bytes(json_bytes(new))
+        elif new is not None or name not in stored:
+            shutil.copyfile(path, folder / name)
     return remapped
+
+
+def _ids_of(config: Any, n_rows: int) -> dict[str, Any]:
+    """Return the ids that a configuration class fills in where the file is silent."""
+    return {
+        key: value
+        for key, value in config.to_dict().items()
+        if form_of(key, value) is Form.IDS and all(i < n_rows for i in ids_in(value))
+    }
 
 
 def _write_tokenizer(plan: PatchPlan, folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from tokensurgeon.outputs import check_folder
 from tokensurgeon.progress import Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.inputs import Inputs
-from tokensurgeon.surgery.requirements import check_kind
+from tokensurgeon.surgery.requirements import check_kind, check_pad
 from tokensurgeon.surgery.session import Session
 from tokensurgeon.trainers.digit_cut import cut_digits
 from tokensurgeon.trainers.from_recipe import train_target
@@ -68,6 +68,7 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
     with timings.timed("align"):
         n_source_rows = checkpoint.layout.n_rows
         alignment = _within_rows(align(source, target, recipe.map), n_source_rows)
+        check_pad(checkpoint, alignment, recipe)
         notes += alignment.warnings
         unreached = np.intersect1d(alignment.missing, lost).astype(np.int64)
         if lost:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tokensurgeon.alignment import Alignment
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
+from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
@@ -24,18 +26,8 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     ------
     UsageError
         If a model without output rows is to be untied, or to be measured.
-    UnsupportedCheckpointError
-        If the source counts positions from the id of a token that the target has elsewhere.
     """
     layout = checkpoint.layout
-    offset, pad = layout.position_offset, target.roles.get("pad")
-    if offset and pad != offset - 1:
-        raise UnsupportedCheckpointError(
-            f"{layout.family} counts positions from the id of its pad token, {offset - 1}, and the "
-            f"target has {'no pad token' if pad is None else f'its pad token at {pad}'}: train one "
-            f"with --controls-of {recipe.source} (in a recipe, 'controls: source'), or give one "
-            f"whose pad token is id {offset - 1}"
-        )
     if layout.kind == HEADLESS:
         if recipe.untie:
             raise UsageError(
@@ -54,6 +46,38 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
             "the target has no mask token, so the encoder can neither fill gaps nor be trained to"
         )
     return notes
+
+
+def check_pad(checkpoint: Checkpoint, alignment: Alignment, recipe: Recipe) -> None:
+    """Check that the pad token stays where the source's positions need it.
+
+    Raises
+    ------
+    UnsupportedCheckpointError
+        If it would move, saying where it has to be.
+    """
+    layout, target = checkpoint.layout, alignment.target
+    if layout.pad_ids is None:
+        return
+    old = alignment.source.roles.get("pad", layout.pad_ids[0])
+    new = target.roles.get("pad", id_map(alignment).get(-1 if old is None else old))
+    if new in layout.pad_ids:
+        return
+    allowed = [i for i in layout.pad_ids if i is not None]
+    where, has, remedy = " or ".join(map(str, allowed)), f"its pad token at {new}", ""
+    why = f"counts positions from the id of its pad token, {where}"
+    if len(layout.pad_ids) > 1:
+        why = f"blanks the position whose number is its pad token's id, unless that is {where}"
+    if new is None:
+        has = "no pad token"
+        if old is not None and allowed[0] < len(target.spellings):
+            stand_in = f"{target.spellings[allowed[0]]}={alignment.source.spellings[old]}"
+            remedy = f", or take another for it: --map '{stand_in}'"
+    raise UnsupportedCheckpointError(
+        f"{layout.family} {why}, and the target has {has}: train one with --controls-of "
+        f"{recipe.source} (in a recipe, 'controls: source'), or give one whose pad token is id "
+        f"{where}{remedy}"
+    )
 
 
 def can_run(checkpoint: Checkpoint, recipe: Recipe) -> bool:
