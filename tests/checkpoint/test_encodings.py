@@ -60,6 +60,13 @@ def config_of(folder: Path) -> dict[str, Any]:
     return stored
 
 
+def without_length(tokenizer: Any) -> dict[str, Any]:
+    """Return whole encodings without the longest text, which a written folder always names."""
+    fields = whole_encodings(tokenizer)
+    del fields["model_max_length"]
+    return fields
+
+
 def piece_tokenizer(model: Any, trainer: Any, specials: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -103,14 +110,12 @@ def scores(folder: Path) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(
-    "target", ["own", "no class", "no template", "no type ids", "other ids", "roberta's"]
-)
+@pytest.mark.parametrize("target", ["own", "no class", "no template", "no type ids", "other ids"])
 def test_a_cross_encoder_gives_the_same_scores_to_pairs(
     cross_encoder: Path, tmp_path: Path, target: str
 ) -> None:
     generic = {"tokenizer_class": "TokenizersBackend"}
-    cls, sep = ({"[CLS]": 2, "[SEP]": 3}[one] for one in ("[CLS]", "[SEP]"))
+    cls, sep = map(BERT_TOKENS.index, ("[CLS]", "[SEP]"))
     plain = template(["[CLS]"], ["[SEP]"], ["[SEP]"], {"[CLS]": cls, "[SEP]": sep})
     named = {"type": "BertProcessing", "cls": ["[CLS]", cls], "sep": ["[SEP]", sep]}
     make: dict[str, Callable[[Path], Path]] = {
@@ -120,8 +125,6 @@ def test_a_cross_encoder_gives_the_same_scores_to_pairs(
         "no type ids": lambda to: rewritten(cross_encoder, to, generic, post_processor=plain),
         "other ids": lambda to: permute(rewritten(cross_encoder, tmp_path / "own", generic), to),
     }
-    if target not in make:
-        pytest.skip("has another separator: told below")
     moved_rows(cross_encoder, make[target](tmp_path / "target"), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert sorted(set(tokenizer(*PAIR)["token_type_ids"])) == [0, 1]
@@ -180,7 +183,7 @@ def test_setting_a_language_has_its_effect(nllb: Path, tmp_path: Path, target: s
     for tokenizer in (before, after):
         tokenizer.src_lang = "tur_Latn"
     assert after("a row").tokens()[0] == "tur_Latn"
-    assert whole_encodings(after) == whole_encodings(before)
+    assert without_length(after) == without_length(before)
 
 
 def test_a_class_that_reads_the_file_otherwise_is_told_with_what_is_lost(tmp_path: Path) -> None:
@@ -466,6 +469,4 @@ def test_two_sources_of_the_same_kind_agree(tmp_path: Path) -> None:
     result = moved_rows(folder, folder, tmp_path / "out")
     assert result.warnings == ()
     before, after = (AutoTokenizer.from_pretrained(one) for one in (folder, tmp_path / "out"))
-    assert {**whole_encodings(after), "model_max_length": None} == {
-        **whole_encodings(before), "model_max_length": None,
-    }  # fmt: skip
+    assert without_length(after) == without_length(before)

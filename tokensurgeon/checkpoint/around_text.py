@@ -53,8 +53,7 @@ def _settle_single(
             return own
     if target[1] and not source[1] and causal:
         if plan.special_tokens == "source":
-            if "add_eos_token" in files.config:
-                files.config["add_eos_token"] = False
+            _add_no_end(files)
             files.decide("around a text", _said(after[0], []), "target, its end as in the source",
                 f"the target's tokenizer ends every text with {' '.join(after[1])}, the source's "
                 "does not: left out, for every prompt would end in it; --special-tokens target "
@@ -75,6 +74,14 @@ def _settle_single(
         )
     files.decide("around a text", _said(*after), "target")
     return post
+
+
+def _add_no_end(files: TokenizerFiles) -> None:
+    """Turn off the setting by which a tokenizer puts an end after texts, whatever its file says."""
+    if "add_eos_token" in files.config:
+        files.config["add_eos_token"] = False
+        if files.target is not None:
+            files.target.add_eos_token = False
 
 
 def _settle_types(files: TokenizerFiles, plan: PatchPlan, post: Any) -> Any:

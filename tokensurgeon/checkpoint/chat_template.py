@@ -233,9 +233,10 @@ def try_template(folder: Path, template: Any, before: Path | None = None) -> Ren
     except subprocess.TimeoutExpired:
         return Rendering(f"the chat template took more than {WAIT} seconds on three messages")
     lines = child.stdout.decode("utf-8", "replace").splitlines()
+    slow = f"it took more than {CLOCK} seconds of processor time, or {MEMORY >> 30} GiB"
     if not lines:
         said = child.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = (said or [f"it took more than {CLOCK} seconds or {MEMORY >> 30} GiB"])[-1]
+        why = said[-1] if said and child.returncode > 0 else slow
         return Rendering(f"the chat template fails on three messages: {why[:150]}")
     if len(lines) < len(folders):  # it works here, and never did there
         return Rendering()

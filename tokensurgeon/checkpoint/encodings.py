@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.files import read_optional_json
 
 FIRST = "The cat sat on 12 mats, and it didn't move !"
 SECOND = "Ja,  «größer» ist\nnicht alles."
@@ -24,8 +25,10 @@ MOST_LANGUAGES = 3
 ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 _LANGUAGE = re.compile(r"__[a-z]{2,3}__|[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")
 """How translation models spell a language: ``eng_Latn``, ``en_XX``, ``__en__``."""
+DECODED = "a decoded pair"
 LANGUAGES = "by language, "
-"""How the names of fields begin that depend on a language which is set."""
+"""How the names of fields begin that decoding gives, and those that a language has an effect on."""
+PADDED = "a padded batch"
 
 Fields = dict[str, Any]
 
@@ -38,6 +41,8 @@ def load(folder: Path) -> Any | None:
     from transformers import AutoTokenizer
 
     def read() -> Any:
+        # before transformers makes a list of as many layers
+        internals.check_counts(read_optional_json(folder, "config.json") or {})
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
     with internals.quiet():
@@ -70,7 +75,7 @@ def whole_encodings(tokenizer: Any) -> Fields:
         f"a pair cut to {CUT} tokens": lambda: tokenizer(FIRST, SECOND, **cut),
     }
     if getattr(tokenizer, "pad_token_id", None) is not None:
-        calls["a padded batch"] = lambda: tokenizer([SECOND, "a", FIRST], padding=True)
+        calls[PADDED] = lambda: tokenizer([SECOND, "a", FIRST], padding=True)
     fields: Fields = {}
     with internals.quiet():
         for what, call in calls.items():
@@ -84,10 +89,10 @@ def whole_encodings(tokenizer: Any) -> Fields:
 def difference(wanted: Fields, given: Fields, leave_out: Collection[str] = ()) -> str | None:
     """Return the first field of `wanted` that `given` has otherwise, in words; None if all agree.
 
-    Fields whose names begin with one of `leave_out` are not compared.
+    Fields whose names contain one of `leave_out` are not compared.
     """
     for name, value in wanted.items():
-        if name.startswith(tuple(leave_out)):
+        if any(part in name for part in leave_out):
             continue
         other = given.get(name)
         if other != value:
@@ -197,10 +202,10 @@ def _decoded(tokenizer: Any) -> Fields:
     if isinstance(ids, Failed):
         return fields
     for what, settings in {
-        "a decoded pair": {},
-        "a decoded pair, special tokens skipped": {"skip_special_tokens": True},
-        "a decoded pair, spaces cleaned up": {"clean_up_tokenization_spaces": True},
-        "a decoded pair, spaces left": {"clean_up_tokenization_spaces": False},
+        DECODED: {},
+        f"{DECODED}, special tokens skipped": {"skip_special_tokens": True},
+        f"{DECODED}, spaces cleaned up": {"clean_up_tokenization_spaces": True},
+        f"{DECODED}, spaces left": {"clean_up_tokenization_spaces": False},
     }.items():
         _note(fields, what, lambda settings=settings: tokenizer.decode(ids, **settings))  # type: ignore[misc]
     return fields

@@ -43,16 +43,19 @@ class Candidate:
     name : str
     origin : str
         Whose it is: ``"source"`` or ``"target"``.
+    wanted : dict
+        Whole encodings that it has to give.
     settings : dict
         Keys of tokenizer_config.json that it needs besides.
-    wanted : dict
-        Whole encodings that it has to give; of those by language only where it has languages.
+    uncompared : list of str
+        Fields of these that do not count.
     """
 
     name: str
     origin: str
     wanted: encodings.Fields
     settings: dict[str, Any] = field(default_factory=dict)
+    uncompared: list[str] = field(default_factory=list)
 
 
 def class_name(tokenizer: Any) -> str:
@@ -140,7 +143,8 @@ def _written(
     files.fields = encodings.whole_encodings(written)
     if wanted is None:
         return None
-    left_out = (encodings.LANGUAGES,) if told else ()
+    # What only the lost class did has been told.
+    left_out = [*files.uncompared, *((encodings.LANGUAGES, encodings.DECODED) if told else ())]
     different = encodings.difference(encodings.whole_encodings(wanted), files.fields, left_out)
     return different and f"{type(written).__name__} gives {different}"
 
@@ -159,7 +163,8 @@ def _candidates(files: TokenizerFiles, plan: PatchPlan) -> Iterable[Candidate]:
         settings = {key: value for key, value in settings.items() if value is not None}
         yield Candidate(class_name(source), "source", {}, settings)
     if is_special(target):
-        yield Candidate(class_name(target), "target", encodings.whole_encodings(target))
+        wanted = encodings.whole_encodings(target)
+        yield Candidate(class_name(target), "target", wanted, uncompared=files.uncompared)
 
 
 def _known_tokens(key: str, value: Any, target: Vocabulary) -> Any:
@@ -219,7 +224,8 @@ def try_class(
         return loaded, f"AutoTokenizer loads {type(loaded).__name__} instead"
     different = difference_from(loaded, target, list(texts))
     if different is None:
-        different = encodings.difference(candidate.wanted, encodings.whole_encodings(loaded))
+        given = encodings.whole_encodings(loaded)
+        different = encodings.difference(candidate.wanted, given, candidate.uncompared)
     if different is None and not own_methods(loaded):
         different = _other_parts(loaded, target)
     return loaded, None if different is None else f"it reads the new files otherwise ({different})"

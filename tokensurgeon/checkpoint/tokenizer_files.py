@@ -50,14 +50,14 @@ def tokenizer_files(plan: PatchPlan) -> TokenizerFiles:
     result = TokenizerFiles({}, _config(target))
     result.source = encodings.load(plan.checkpoint.path)
     result.target = _as_users_read(target, folder, result)
-    document = _document(target, folder)
-    before = json.dumps(document.get("post_processor"))
+    _keep_roles(result, target)
     _keep_settings(result, plan)
-    document["post_processor"] = settle_around(result, plan, document.get("post_processor"))
-    edited = json.dumps(document["post_processor"]) != before
-    if edited:
-        result.files["tokenizer.json"] = json_bytes(document)
-        _replace_post_processor(result.target, document)
+    before = _post_processor(target)
+    post = settle_around(result, plan, before)
+    if post != before:
+        document = _document(target, folder)
+        result.files["tokenizer.json"] = json_bytes({**document, "post_processor": post})
+        _replace_post_processor(result, post)
     elif _has_file(target, folder):
         result.files["tokenizer.json"] = check_inside(folder, "tokenizer.json").read_bytes()
     else:
@@ -133,6 +133,23 @@ def _as_users_read(target: Vocabulary, folder: Path | None, files: TokenizerFile
     return None
 
 
+def _keep_roles(files: TokenizerFiles, target: Vocabulary) -> None:
+    """Take the tokens that a class fills in where the target's configuration is silent.
+
+    A role that was read from the target's own file stays as it was read there, for the model's
+    configuration names its id.
+    """
+    for role in encodings.ROLES:
+        key = f"{role}_token"
+        token = getattr(files.target, key, None)
+        if token is None or target.id_of(str(token)) is None:
+            files.uncompared.append(key)
+        elif key not in files.config:
+            files.config[key] = str(token)
+        elif key not in target.raw_config and files.config[key] != str(token):
+            files.uncompared += [key, *([encodings.PADDED] if role == "pad" else [])]
+
+
 def _keep_settings(files: TokenizerFiles, plan: PatchPlan) -> None:
     """Take from the source what concerns its model: inputs, sides of padding, longest text."""
     source, config, chosen = files.source, files.config, {}
@@ -151,6 +168,7 @@ def _keep_settings(files: TokenizerFiles, plan: PatchPlan) -> None:
         files.decide(name, value, "source")
         if files.target is not None:
             setattr(files.target, name, value)
+    files.uncompared += [name for name in ("model_max_length",) if name not in chosen]
 
 
 def _max_length(checkpoint: Checkpoint) -> int | None:
@@ -161,14 +179,23 @@ def _max_length(checkpoint: Checkpoint) -> int | None:
     return checkpoint.max_positions
 
 
-def _replace_post_processor(tokenizer: Any, document: dict[str, Any]) -> None:
-    """Give a tokenizer of transformers the post-processor of a changed tokenizer.json."""
-    if tokenizer is None:
+def _post_processor(target: Vocabulary) -> Any:
+    """Return the target's post-processor as tokenizer.json has it."""
+    post = target.tokenizer.post_processor
+    return None if post is None else json.loads(post.__getstate__())
+
+
+def _replace_post_processor(files: TokenizerFiles, post: Any) -> None:
+    """Give the target as users read it the post-processor that tokenizer.json has now.
+
+    Where its configuration asks for a start or an end, transformers makes its own.
+    """
+    if files.target is None or {"add_bos_token", "add_eos_token"} & files.config.keys():
         return
     empty = {
         "version": "1.0",
         "added_tokens": [],
         "model": {"type": "BPE", "vocab": {}, "merges": []},
     }
-    small = Tokenizer.from_str(json.dumps({**empty, "post_processor": document["post_processor"]}))
-    tokenizer.backend_tokenizer.post_processor = small.post_processor
+    small = Tokenizer.from_str(json.dumps({**empty, "post_processor": post}))
+    files.target.backend_tokenizer.post_processor = small.post_processor

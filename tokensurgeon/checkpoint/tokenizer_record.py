@@ -43,6 +43,8 @@ class TokenizerFiles:
     chat_template : str, list or None
     template_folder : Path or None
         The folder that the template was taken from, if the target's.
+    uncompared : list of str
+        Fields of whole encodings that are the written tokenizer's own.
     fields : dict
         Whole encodings of what was written, once it is.
     """
@@ -55,6 +57,7 @@ class TokenizerFiles:
     target: Any = None
     chat_template: Any = None
     template_folder: Path | None = None
+    uncompared: list[str] = field(default_factory=list)
     fields: Fields = field(default_factory=dict)
 
     def decide(self, what: str, value: Any, origin: str, *warnings: str) -> None:
