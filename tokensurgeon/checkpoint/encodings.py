@@ -222,6 +222,11 @@ def languages(tokenizer: Any) -> list[str]:
     return list(known)[:MOST_LANGUAGES]
 
 
+def set_language(tokenizer: Any, language: str, name: str = "src_lang") -> bool:
+    """Set the language of a tokenizer; return whether that went well."""
+    return not isinstance(tried(lambda: setattr(tokenizer, name, language)), Failed)
+
+
 def _by_language(tokenizer: Any) -> Fields:
     """Return what setting a language changes; the settings are put back."""
     fields: Fields = {}
@@ -233,11 +238,11 @@ def _by_language(tokenizer: Any) -> Fields:
             ("tgt_lang", lambda: tokenizer(text_target=FIRST)),
         ):
             if name in names:
-                tried(lambda name=name, language=language: setattr(tokenizer, name, language))  # type: ignore[misc]
+                set_language(tokenizer, language, name)
                 _note(fields, f"a text, {name} {language}", call)
     for name, value in before.items():
         if value is not None:
-            tried(lambda name=name, value=value: setattr(tokenizer, name, value))  # type: ignore[misc]
+            set_language(tokenizer, value, name)
     return {f"{LANGUAGES}{name}": value for name, value in fields.items()}
 
 

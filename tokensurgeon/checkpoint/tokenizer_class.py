@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,24 @@ class Candidate:
     wanted: encodings.Fields
     settings: dict[str, Any] = field(default_factory=dict)
     uncompared: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A folder loaded with a class named.
+
+    Attributes
+    ----------
+    loaded : tokenizer of transformers, or None
+    fields : dict
+        Its whole encodings.
+    why : str or None
+        Why it will not do.
+    """
+
+    loaded: Any
+    fields: encodings.Fields
+    why: str | None = None
 
 
 def class_name(tokenizer: Any) -> str:
@@ -112,41 +130,39 @@ def settle_class(files: TokenizerFiles, plan: PatchPlan, folder: Path) -> str | 
     """
     refused: dict[str, str] = {}
     for candidate in _candidates(files, plan):
-        loaded, why = try_class(folder, files.config, candidate, plan.target, hard_texts())
+        tried = try_class(folder, files.config, candidate, plan.target, hard_texts())
+        why = tried.why
         if why is None and candidate.origin == "source":
-            why = _unlike_source(loaded, files.source)
+            why = _unlike_source(tried.loaded, files.source)
         if why is None:
-            files.config |= candidate.settings
-            return _written(files, folder, candidate.name, candidate.origin, refused, None)
+            _finish(files, candidate.name, candidate.origin, tried, refused)
+            return None
         refused[candidate.name] = why
-    return _written(files, folder, GENERIC, "tokenizer.json", refused, files.target)
+    tried = _load_as(folder, files.config, GENERIC)
+    told = _finish(files, GENERIC, "tokenizer.json", tried, refused)
+    if files.target is None or tried.loaded is None:
+        return None  # no encodings of before, or no tokenizer: told by the comparison of ids
+    # What only the lost class did has been told.
+    left_out = [*files.uncompared, *((encodings.LANGUAGES, encodings.DECODED) if told else ())]
+    wanted = encodings.whole_encodings(files.target)
+    different = encodings.difference(wanted, tried.fields, left_out)
+    return different and f"{type(tried.loaded).__name__} gives {different}"
 
 
-def _written(
-    files: TokenizerFiles, folder: Path, name: str, origin: str, refused: dict[str, str],
-    wanted: Any,
-) -> str | None:  # fmt: skip
-    """Write tokenizer_config.json; say which methods are lost, and compare with what is wanted."""
-    config = json_bytes({**files.config, "tokenizer_class": name})
-    (folder / "tokenizer_config.json").write_bytes(config)
-    written = encodings.load(folder)
-    if written is None:
-        return None  # told by the comparison of ids
+def _finish(
+    files: TokenizerFiles, name: str, origin: str, tried: Tried, refused: dict[str, str]
+) -> bool:
+    """Note which class was written, and say which methods are lost; return whether any are."""
+    files.fields = tried.fields
     files.decide("tokenizer class", name, origin)
     told: set[str] = set()
     for whose, before in (("source", files.source), ("target", files.target)):
-        lost = what_is_lost(before, written) if is_special(before) else []
+        lost = what_is_lost(before, tried.loaded) if is_special(before) else []
         if lost and class_name(before) not in told:
             told.add(class_name(before))
             why = refused.get(class_name(before), f"the target's is {name}")
             files.warnings.append(lost_line(before, whose, lost, why))
-    files.fields = encodings.whole_encodings(written)
-    if wanted is None:
-        return None
-    # What only the lost class did has been told.
-    left_out = [*files.uncompared, *((encodings.LANGUAGES, encodings.DECODED) if told else ())]
-    different = encodings.difference(encodings.whole_encodings(wanted), files.fields, left_out)
-    return different and f"{type(written).__name__} gives {different}"
+    return bool(told)
 
 
 def _candidates(files: TokenizerFiles, plan: PatchPlan) -> Iterable[Candidate]:
@@ -158,7 +174,7 @@ def _candidates(files: TokenizerFiles, plan: PatchPlan) -> Iterable[Candidate]:
         settings = {
             key: _known_tokens(key, value, plan.target)
             for key, value in stored.items()
-            if key not in files.config and key not in DROPPED
+            if key not in (*files.config, *DROPPED, "added_tokens_decoder")
         }
         settings = {key: value for key, value in settings.items() if value is not None}
         yield Candidate(class_name(source), "source", {}, settings)
@@ -171,6 +187,8 @@ def _known_tokens(key: str, value: Any, target: Vocabulary) -> Any:
     """Return a setting of the source; of tokens only those that the target has, else None."""
     if key.endswith("_tokens") and isinstance(value, list):
         return [one for one in value if _known_tokens("_token", one, target) is not None]
+    if key.endswith("_tokens") and isinstance(value, dict):
+        return {k: v for k, v in value.items() if _known_tokens("_token", v, target) is not None}
     spelling = value.get("content") if isinstance(value, dict) else value
     if key.endswith("_token") and isinstance(spelling, str) and target.id_of(spelling) is None:
         return None
@@ -180,13 +198,16 @@ def _known_tokens(key: str, value: Any, target: Vocabulary) -> Any:
 def _unlike_source(loaded: Any, source: Any) -> str | None:
     """Say what the source's class puts around a text otherwise than it did in the source."""
     for language in [None, *encodings.languages(source)]:
-        spelled = []
-        for tokenizer in (source, loaded):
-            if language is not None:
-                tokenizer.src_lang = language
-            spelled.append([_spelled(tokenizer, ids) for ids in encodings.around(tokenizer)])
-        if spelled[0] != spelled[1]:
-            return f"it puts {spelled[1]} around a text and not {spelled[0]}"
+        if language is not None and not all(
+            encodings.set_language(tokenizer, language) for tokenizer in (source, loaded)
+        ):
+            return f"it cannot be set to {language}"
+        before, after = (
+            [_spelled(tokenizer, ids) for ids in encodings.around(tokenizer)]
+            for tokenizer in (source, loaded)
+        )
+        if before != after:
+            return f"it puts {after} around a text and not {before}"
     return None
 
 
@@ -196,8 +217,8 @@ def _spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 def try_class(
     folder: Path, config: dict[str, Any], candidate: Candidate, target: Vocabulary,
-    texts: Iterable[str],
-) -> tuple[Any, str | None]:  # fmt: skip
+    texts: Sequence[str],
+) -> Tried:  # fmt: skip
     """Load a folder as AutoTokenizer would with a class named, and hold it against what is wanted.
 
     Parameters
@@ -208,27 +229,31 @@ def try_class(
         tokenizer_config.json without a class.
     candidate : Candidate
     target : Vocabulary
-    texts : iterable of str
-
-    Returns
-    -------
-    tokenizer, str or None
-        What was loaded, and why it will not do; None where it will.
+    texts : sequence of str
+        On which its ids have to be the target's.
     """
-    named = {**config, **candidate.settings, "tokenizer_class": candidate.name}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named), encoding="utf-8")
-    loaded = encodings.load(folder)
+    tried = _load_as(folder, {**config, **candidate.settings}, candidate.name)
+    loaded = tried.loaded
     if loaded is None:
-        return None, "AutoTokenizer cannot load it with these files"
+        return replace(tried, why="AutoTokenizer cannot load it with these files")
     if class_name(loaded) != candidate.name:
-        return loaded, f"AutoTokenizer loads {type(loaded).__name__} instead"
-    different = difference_from(loaded, target, list(texts))
+        return replace(tried, why=f"AutoTokenizer loads {type(loaded).__name__} instead")
+    different = difference_from(loaded, target, texts)
     if different is None:
-        given = encodings.whole_encodings(loaded)
-        different = encodings.difference(candidate.wanted, given, candidate.uncompared)
+        different = encodings.difference(candidate.wanted, tried.fields, candidate.uncompared)
     if different is None and not own_methods(loaded):
         different = _other_parts(loaded, target)
-    return loaded, None if different is None else f"it reads the new files otherwise ({different})"
+    if different is None:
+        return tried
+    return replace(tried, why=f"it reads the new files otherwise ({different})")
+
+
+def _load_as(folder: Path, config: dict[str, Any], name: str) -> Tried:
+    """Write tokenizer_config.json with a class, and load the folder."""
+    data = json_bytes({**config, "tokenizer_class": name})
+    (folder / "tokenizer_config.json").write_bytes(data)
+    loaded = encodings.load(folder)
+    return Tried(loaded, {} if loaded is None else encodings.whole_encodings(loaded))
 
 
 def _other_parts(loaded: Any, target: Vocabulary) -> str | None:
