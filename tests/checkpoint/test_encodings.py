@@ -71,8 +71,10 @@ def piece_tokenizer(model: Any, trainer: Any, specials: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
+    unknown = {"unk_token": "<unk>"} if trainer is trainers.UnigramTrainer else {}
     tokenizer.train_from_iterator(
-        SENTENCES, trainer(vocab_size=200, special_tokens=specials, show_progress=False)
+        SENTENCES,
+        trainer(vocab_size=200, special_tokens=specials, show_progress=False, **unknown),
     )
     return tokenizer
 
@@ -222,17 +224,13 @@ ENDS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [*ENDS, "setting"])
+@pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("whose", ["source", "target"])
 def test_a_prompt_does_not_end_in_a_token_that_the_source_did_not_put_there(
     model_of: Callable[..., Path], tmp_path: Path, kind: str, whose: str
 ) -> None:
     source, target = model_of(), tmp_path / "target"
-    if kind == "setting":
-        config = {"add_bos_token": True, "add_eos_token": True}
-        rewritten(source, target, config)
-    else:
-        rewritten(source, target, post_processor=ENDS[kind])
+    rewritten(source, target, {"add_eos_token": True}, post_processor=ENDS[kind])
     text = "every row"
     wanted = AutoTokenizer.from_pretrained(target)(text)["input_ids"]
     assert wanted[-1] == 1
@@ -240,6 +238,7 @@ def test_a_prompt_does_not_end_in_a_token_that_the_source_did_not_put_there(
     ids = AutoTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"]
     plain = load_vocabulary(source).encode(text)
     assert ids == ([0, *plain] if whose == "source" else wanted)
+    assert config_of(tmp_path / "out")["add_eos_token"] is (whose == "target")
     line = next(line for line in result.warnings if "ends every text with" in line)
     assert ("--special-tokens target" if whose == "source" else "add_special_tokens=False") in line
 
@@ -337,7 +336,7 @@ def test_a_field_that_differs_is_named(cross_encoder: Path) -> None:
     tokenizer.padding_side = "right"
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     told = difference(wanted, whole_encodings(tokenizer))
-    assert told.startswith("token_type_ids of a pair: nothing instead of [")
+    assert told.startswith("token_type_ids of a text: nothing instead of [")
 
 
 def test_what_autotokenizer_gives_otherwise_is_an_error_unless_allowed(
@@ -470,3 +469,12 @@ def test_two_sources_of_the_same_kind_agree(tmp_path: Path) -> None:
     assert result.warnings == ()
     before, after = (AutoTokenizer.from_pretrained(one) for one in (folder, tmp_path / "out"))
     assert without_length(after) == without_length(before)
+
+
+def test_a_file_beside_another_tokenizer_is_the_one_that_is_written(
+    model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = rewritten(model_of(), tmp_path / "target")
+    byte_level_bpe(280, ("<s>", "</s>")).save(str(folder / "other.json"))
+    moved_rows(model_of(), folder / "other.json", tmp_path / "out")
+    assert len(load_vocabulary(tmp_path / "out")) == 280

@@ -53,7 +53,8 @@ def _settle_single(
             return own
     if target[1] and not source[1] and causal:
         if plan.special_tokens == "source":
-            _add_no_end(files)
+            if "add_eos_token" in files.config:  # read where there is no post-processor
+                files.config["add_eos_token"] = False
             files.decide("around a text", _said(after[0], []), "target, its end as in the source",
                 f"the target's tokenizer ends every text with {' '.join(after[1])}, the source's "
                 "does not: left out, for every prompt would end in it; --special-tokens target "
@@ -74,14 +75,6 @@ def _settle_single(
         )
     files.decide("around a text", _said(*after), "target")
     return post
-
-
-def _add_no_end(files: TokenizerFiles) -> None:
-    """Turn off the setting by which a tokenizer puts an end after texts, whatever its file says."""
-    if "add_eos_token" in files.config:
-        files.config["add_eos_token"] = False
-        if files.target is not None:
-            files.target.add_eos_token = False
 
 
 def _settle_types(files: TokenizerFiles, plan: PatchPlan, post: Any) -> Any:
@@ -122,9 +115,11 @@ def _as_in_source(files: TokenizerFiles, plan: PatchPlan, source: Around) -> Any
     mapped = [[plan.id_map.get(token) for token in part] for part in ids]
     if any(token is None for part in mapped for token in part):
         return None
-    spelled = [_spell_target(plan, [i for i in part if i is not None]) for part in mapped]
-    numbers = {one: plan.target.require_id(one) for part in spelled for one in part}
-    return template(*spelled, numbers, types=any(_types(files.source)))
+    start, middle, end = (
+        _spell_target(plan, [token for token in part if token is not None]) for part in mapped
+    )
+    numbers = {one: plan.target.require_id(one) for one in (*start, *middle, *end)}
+    return template(start, middle, end, numbers, types=any(_types(files.source)))
 
 
 def _spell_source(files: TokenizerFiles, ids: list[int]) -> list[str]:

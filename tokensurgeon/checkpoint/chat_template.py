@@ -179,8 +179,9 @@ def _missing_markers(template: Any, plan: PatchPlan) -> list[str]:
     added = stored.get("added_tokens")
     for token in added if isinstance(added, list) else ():
         spelling = token.get("content") if isinstance(token, dict) else None
-        named = isinstance(spelling, str) and any(spelling in part for part in spelled)
-        if named and len(spelling) > 2:
+        if not isinstance(spelling, str) or len(spelling) <= 2:
+            continue
+        if any(spelling in part for part in spelled):
             markers[spelling] = None
     lost = [marker for marker in markers if plan.target.id_of(marker) is None]
     if not lost:

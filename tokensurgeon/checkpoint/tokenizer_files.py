@@ -24,6 +24,7 @@ from tokensurgeon.checkpoint.verify import difference_from
 from tokensurgeon.text.seen import SEEN_FILE
 from tokensurgeon.vocabulary import Vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
+from tokensurgeon.vocabulary.parts import guarded
 
 GENERIC = "TokenizersBackend"
 """Reads tokenizer.json as it is. With another class, or none, AutoTokenizer may build its own."""
@@ -52,13 +53,12 @@ def tokenizer_files(plan: PatchPlan) -> TokenizerFiles:
     result.target = _as_users_read(target, folder, result)
     _keep_roles(result, target)
     _keep_settings(result, plan)
-    before = _post_processor(target)
-    post = settle_around(result, plan, before)
-    if post != before:
+    post = settle_around(result, plan, _post_processor(target, folder, result.target))
+    if post != _part(target.tokenizer.post_processor):
         document = _document(target, folder)
         result.files["tokenizer.json"] = json_bytes({**document, "post_processor": post})
         _replace_post_processor(result, post)
-    elif _has_file(target, folder):
+    elif folder is not None and (result.target is not None or _has_file(target, folder)):
         result.files["tokenizer.json"] = check_inside(folder, "tokenizer.json").read_bytes()
     else:
         result.files["tokenizer.json"] = str(target.tokenizer.to_str(pretty=True)).encode("utf-8")
@@ -94,9 +94,13 @@ def _folder(target: Vocabulary) -> Path | None:
     return folder.parent if folder.is_file() else folder
 
 
-def _has_file(target: Vocabulary, folder: Path | None) -> bool:
-    """Say whether the target's tokenizer is the file tokenizer.json of its folder."""
-    return folder is not None and not target.edited and (folder / "tokenizer.json").exists()
+def _has_file(target: Vocabulary, folder: Path) -> bool:
+    """Say whether the target is the file tokenizer.json of its folder, and not one beside it."""
+    file = folder / "tokenizer.json"
+    if target.edited or not file.exists():
+        return False
+    table = guarded(f"{file} cannot be loaded", lambda: Tokenizer.from_file(str(file)).get_vocab())
+    return bool(table == target.tokenizer.get_vocab())
 
 
 def _config(target: Vocabulary) -> dict[str, Any]:
@@ -124,8 +128,9 @@ def _as_users_read(target: Vocabulary, folder: Path | None, files: TokenizerFile
     different = None if loaded is None else difference_from(loaded, target, hard_texts())
     if different is None:
         return loaded
-    if files.source is not None and type(files.source) is type(loaded):
-        return None  # the line on the source's class says the same
+    same_class = files.source is not None and type(files.source) is type(loaded)
+    if same_class or not _has_file(target, folder):
+        return None  # the line on the source's class says it, or the target is another file
     files.warnings.append(
         f"AutoTokenizer reads the target's folder otherwise than its tokenizer.json ({different}); "
         "the file counts here"
@@ -152,7 +157,8 @@ def _keep_roles(files: TokenizerFiles, target: Vocabulary) -> None:
 
 def _keep_settings(files: TokenizerFiles, plan: PatchPlan) -> None:
     """Take from the source what concerns its model: inputs, sides of padding, longest text."""
-    source, config, chosen = files.source, files.config, {}
+    source, config = files.source, files.config
+    chosen: dict[str, Any] = {}
     if source is not None:
         chosen = {side: str(getattr(source, side)) for side in _SIDES}
         inputs = [name for name in source.model_input_names if name in _INPUTS]
@@ -179,18 +185,21 @@ def _max_length(checkpoint: Checkpoint) -> int | None:
     return checkpoint.max_positions
 
 
-def _post_processor(target: Vocabulary) -> Any:
-    """Return the target's post-processor as tokenizer.json has it."""
-    post = target.tokenizer.post_processor
-    return None if post is None else json.loads(post.__getstate__())
+def _post_processor(target: Vocabulary, folder: Path | None, as_read: Any) -> Any:
+    """Return the target's post-processor; its class makes one where there is no tokenizer.json."""
+    no_file = folder is not None and not (folder / "tokenizer.json").exists()
+    backend = getattr(as_read, "backend_tokenizer", None) if no_file else None
+    return _part((target.tokenizer if backend is None else backend).post_processor)
+
+
+def _part(part: Any) -> Any:
+    """Return a part of a tokenizer as tokenizer.json has it."""
+    return None if part is None else json.loads(part.__getstate__())
 
 
 def _replace_post_processor(files: TokenizerFiles, post: Any) -> None:
-    """Give the target as users read it the post-processor that tokenizer.json has now.
-
-    Where its configuration asks for a start or an end, transformers makes its own.
-    """
-    if files.target is None or {"add_bos_token", "add_eos_token"} & files.config.keys():
+    """Give the target as users read it the post-processor that tokenizer.json has now."""
+    if files.target is None:
         return
     empty = {
         "version": "1.0",
