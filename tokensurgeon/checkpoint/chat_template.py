@@ -43,7 +43,9 @@ from transformers import AutoTokenizer
 talk = [("user", "How many cats?"), ("assistant", "12."), ("user", "And now?")]
 talk = [{"role": role, "content": content} for role, content in talk]
 for folder in sys.argv[3:]:
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     print(json.dumps({"text": text, "ids": ids}), flush=True)
@@ -230,7 +232,9 @@ def try_template(folder: Path, template: Any, before: Path | None = None) -> Ren
     folders = [str(folder), *([] if before is None else [str(before)])]
     command = [sys.executable, "-P", "-c", _CHILD, str(CLOCK), str(MEMORY), *folders]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=WAIT, check=False)
+        child = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT, check=False
+        )
     except subprocess.TimeoutExpired:
         return Rendering(f"the chat template took more than {WAIT} seconds on three messages")
     lines = child.stdout.decode("utf-8", "replace").splitlines()

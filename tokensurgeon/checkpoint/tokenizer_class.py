@@ -7,7 +7,6 @@ their class gives the very encodings that are wanted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from tokensurgeon.checkpoint import encodings
 from tokensurgeon.checkpoint.files import read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.checkpoint.tokenizer_files import DROPPED, GENERIC, json_bytes
+from tokensurgeon.checkpoint.tokenizer_files import DROPPED, GENERIC, json_bytes, part_of
 from tokensurgeon.checkpoint.tokenizer_record import TokenizerFiles
 from tokensurgeon.checkpoint.verify import difference_from
 from tokensurgeon.vocabulary import Vocabulary
@@ -264,11 +263,6 @@ def _other_parts(loaded: Any, target: Vocabulary) -> str | None:
     backend = getattr(loaded, "backend_tokenizer", None)
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         theirs, ours = (getattr(one, name, None) for one in (backend, target.tokenizer))
-        if _plain_part(theirs) != _plain_part(ours):
+        if part_of(theirs) != part_of(ours):
             return f"another {name}"
     return None
-
-
-def _plain_part(part: Any) -> Any:
-    """Return a part of a tokenizer as JSON values."""
-    return None if part is None else json.loads(part.__getstate__())

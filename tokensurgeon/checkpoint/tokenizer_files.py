@@ -53,15 +53,7 @@ def tokenizer_files(plan: PatchPlan) -> TokenizerFiles:
     result.target = _as_users_read(target, folder, result)
     _keep_roles(result, target)
     _keep_settings(result, plan)
-    post = settle_around(result, plan, _post_processor(target, folder, result.target))
-    if post != _part(target.tokenizer.post_processor):
-        document = _document(target, folder)
-        result.files["tokenizer.json"] = json_bytes({**document, "post_processor": post})
-        _replace_post_processor(result, post)
-    elif folder is not None and (result.target is not None or _has_file(target, folder)):
-        result.files["tokenizer.json"] = check_inside(folder, "tokenizer.json").read_bytes()
-    else:
-        result.files["tokenizer.json"] = str(target.tokenizer.to_str(pretty=True)).encode("utf-8")
+    result.files["tokenizer.json"] = _table(result, plan, folder)
     chosen = choose_template(plan, folder)
     result.chat_template = chosen.template
     if chosen.origin == "target" and folder is not None and result.target is not None:
@@ -80,6 +72,21 @@ def tokenizer_files(plan: PatchPlan) -> TokenizerFiles:
         # So that an evaluation can refuse text that the vocabulary was trained on.
         result.files[SEEN_FILE] = check_inside(folder, SEEN_FILE).read_bytes()
     return result
+
+
+def _table(files: TokenizerFiles, plan: PatchPlan, folder: Path | None) -> bytes:
+    """Return tokenizer.json: the target's byte for byte, unless what is around texts changes."""
+    target = plan.target
+    if folder is not None and _has_file(target, folder):
+        table = check_inside(folder, "tokenizer.json").read_bytes()
+    else:
+        table = str(target.tokenizer.to_str(pretty=True)).encode("utf-8")
+    post = settle_around(files, plan, _post_processor(target, folder, files.target))
+    if post == part_of(target.tokenizer.post_processor):
+        return table
+    if files.target is not None:
+        files.target.backend_tokenizer.post_processor = _post_processor_of(post)
+    return json_bytes({**json.loads(table), "post_processor": post})
 
 
 def json_bytes(data: dict[str, Any]) -> bytes:
@@ -111,13 +118,6 @@ def _config(target: Vocabulary) -> dict[str, Any]:
             config[f"{role}_token"] = target.spellings[target.roles[role]]
     config["tokenizer_class"] = GENERIC
     return config
-
-
-def _document(target: Vocabulary, folder: Path | None) -> dict[str, Any]:
-    if folder is not None and _has_file(target, folder):
-        return read_json(folder, "tokenizer.json")
-    document: dict[str, Any] = json.loads(target.tokenizer.to_str())
-    return document
 
 
 def _as_users_read(target: Vocabulary, folder: Path | None, files: TokenizerFiles) -> Any:
@@ -189,22 +189,16 @@ def _post_processor(target: Vocabulary, folder: Path | None, as_read: Any) -> An
     """Return the target's post-processor; its class makes one where there is no tokenizer.json."""
     no_file = folder is not None and not (folder / "tokenizer.json").exists()
     backend = getattr(as_read, "backend_tokenizer", None) if no_file else None
-    return _part((target.tokenizer if backend is None else backend).post_processor)
+    return part_of((target.tokenizer if backend is None else backend).post_processor)
 
 
-def _part(part: Any) -> Any:
+def part_of(part: Any) -> Any:
     """Return a part of a tokenizer as tokenizer.json has it."""
     return None if part is None else json.loads(part.__getstate__())
 
 
-def _replace_post_processor(files: TokenizerFiles, post: Any) -> None:
-    """Give the target as users read it the post-processor that tokenizer.json has now."""
-    if files.target is None:
-        return
-    empty = {
-        "version": "1.0",
-        "added_tokens": [],
-        "model": {"type": "BPE", "vocab": {}, "merges": []},
-    }
-    small = Tokenizer.from_str(json.dumps({**empty, "post_processor": post}))
-    files.target.backend_tokenizer.post_processor = small.post_processor
+def _post_processor_of(post: Any) -> Any:
+    """Return what tokenizer.json says of a post-processor, as the tokenizers library has it."""
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    small = {"version": "1.0", "added_tokens": [], "model": model, "post_processor": post}
+    return Tokenizer.from_str(json.dumps(small)).post_processor
