@@ -190,7 +190,7 @@ def test_setting_a_language_has_its_effect(nllb: Path, tmp_path: Path, target: s
 
 def test_a_class_that_reads_the_file_otherwise_is_told_with_what_is_lost(tmp_path: Path) -> None:
     """NLLB's class merges pieces by BPE; a Unigram file would come out letter by letter."""
-    specials = ["<s>", "<pad>", "</s>", "<unk>", *LANGUAGES]
+    specials = ["<s>", "<pad>", "</s>", "<unk>", *LANGUAGES, "<mask>"]
     model = piece_tokenizer(models.Unigram(), trainers.UnigramTrainer, specials)
     own = save_tokenizer(model, tmp_path / "own", pad_token="<pad>", unk_token="<unk>")
     loaded = AutoTokenizer.from_pretrained(own)
