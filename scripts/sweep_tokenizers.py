@@ -83,7 +83,7 @@ def trained(model: str, byte_level: bool) -> Any:
         else pre_tokenizers.Metaspace()
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) if byte_level else []
-    trainer = getattr(trainers, f"{model}Trainer")(
+    trainer = getattr(trainers, f"{model.replace('BPE', 'Bpe')}Trainer")(
         vocab_size=400, special_tokens=list(SPECIALS), initial_alphabet=alphabet,
         show_progress=False,
     )  # fmt: skip

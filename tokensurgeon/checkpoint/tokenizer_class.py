@@ -15,11 +15,15 @@ from typing import Any
 from tokensurgeon.checkpoint import encodings
 from tokensurgeon.checkpoint.files import read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.checkpoint.tokenizer_files import DROPPED, GENERIC, json_bytes, part_of
+from tokensurgeon.checkpoint.tokenizer_files import (
+    DROPPED,
+    GENERIC,
+    json_bytes,
+    part_of,
+    reads_otherwise,
+)
 from tokensurgeon.checkpoint.tokenizer_record import TokenizerFiles
-from tokensurgeon.checkpoint.verify import difference_from
 from tokensurgeon.vocabulary import Vocabulary
-from tokensurgeon.vocabulary.hard_text import hard_texts
 
 _BASES = (GENERIC, "PreTrainedTokenizerFast", "PythonBackend", "PreTrainedTokenizer",
           "SentencePieceBackend", "PreTrainedTokenizerBase", "object")  # fmt: skip
@@ -129,7 +133,7 @@ def settle_class(files: TokenizerFiles, plan: PatchPlan, folder: Path) -> str | 
     """
     refused: dict[str, str] = {}
     for candidate in _candidates(files, plan):
-        tried = try_class(folder, files.config, candidate, plan.target, hard_texts())
+        tried = try_class(folder, files.config, candidate, plan.target)
         why = tried.why
         if why is None and candidate.origin == "source":
             why = _unlike_source(tried.loaded, files.source)
@@ -216,7 +220,6 @@ def _spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 def try_class(
     folder: Path, config: dict[str, Any], candidate: Candidate, target: Vocabulary,
-    texts: Sequence[str],
 ) -> Tried:  # fmt: skip
     """Load a folder as AutoTokenizer would with a class named, and hold it against what is wanted.
 
@@ -228,8 +231,6 @@ def try_class(
         tokenizer_config.json without a class.
     candidate : Candidate
     target : Vocabulary
-    texts : sequence of str
-        On which its ids have to be the target's.
     """
     tried = _load_as(folder, {**config, **candidate.settings}, candidate.name)
     loaded = tried.loaded
@@ -237,7 +238,7 @@ def try_class(
         return replace(tried, why="AutoTokenizer cannot load it with these files")
     if class_name(loaded) != candidate.name:
         return replace(tried, why=f"AutoTokenizer loads {type(loaded).__name__} instead")
-    different = difference_from(loaded, target, texts)
+    different = reads_otherwise(loaded, target)
     if different is None:
         different = encodings.difference(candidate.wanted, tried.fields, candidate.uncompared)
     if different is None and not own_methods(loaded):
@@ -255,14 +256,13 @@ def _load_as(folder: Path, config: dict[str, Any], name: str) -> Tried:
     return Tried(loaded, {} if loaded is None else encodings.whole_encodings(loaded))
 
 
-def _other_parts(loaded: Any, target: Vocabulary) -> str | None:
+def _other_parts(tokenizer: Any, target: Vocabulary) -> str | None:
     """Name a part that a class builds otherwise than the file has it.
 
     Texts that were not tried might then be read otherwise.
     """
-    backend = getattr(loaded, "backend_tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     for name in ("normalizer", "pre_tokenizer", "decoder"):
-        theirs, ours = (getattr(one, name, None) for one in (backend, target.tokenizer))
-        if part_of(theirs) != part_of(ours):
+        if part_of(getattr(backend, name, None)) != part_of(getattr(target.tokenizer, name)):
             return f"another {name}"
     return None
