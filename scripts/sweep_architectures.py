@@ -314,6 +314,7 @@ def autotokenizer() -> str:
     """Load this script's tokenizer under every model type, as users of a patched folder would."""
     from transformers import CONFIG_MAPPING
 
+    from tokensurgeon.checkpoint import encodings
     from tokensurgeon.checkpoint.verify import check_autotokenizer
     from tokensurgeon.vocabulary import load_vocabulary
 
@@ -322,16 +323,21 @@ def autotokenizer() -> str:
         folder = Path(name)
         tokenizer(folder, list(range(N_TOKENS)))
         vocabulary = load_vocabulary(folder)
+        wanted = encodings.whole_encodings(encodings.load(folder))
         types = sorted(CONFIG_MAPPING.keys())
         for kind in types:
             (folder / "config.json").write_text(json.dumps({"model_type": kind}))
             difference = check_autotokenizer(folder, vocabulary, ["the cat sat on 12 mats"])
+            if difference is None:
+                given = encodings.whole_encodings(encodings.load(folder))
+                difference = encodings.difference(wanted, given)
             if difference is not None:
                 wrong.setdefault(re.split(r", whose| \(|;", difference)[0], []).append(kind)
     good = len(types) - sum(map(len, wrong.values()))
     lines = [
         f"Of {len(types)} model types, {good} load a patched folder's tokenizer unchanged through "
-        "AutoTokenizer. The others are told by name before anything is published:",
+        "AutoTokenizer, with the same whole encodings (pairs, padding, truncation, decoding). The "
+        "others are told by name before anything is published:",
         "",
         *(f"- {what}: {', '.join(kinds)}" for what, kinds in sorted(wrong.items())),
     ]

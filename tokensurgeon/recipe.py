@@ -182,6 +182,10 @@ class Recipe(_Model):
     """A .jsonl or .npz file to write: which source tokens stand for each target token."""
     chat_template: str = "source"
     """Whose template to write: `source`, `target`, or a file."""
+    special_tokens: Literal["source", "target"] = "source"
+    """Whether the new tokenizer of a causal model ends texts with a token: `source` leaves the
+    target's out where the source's tokenizer adds none, for a prompt would else end in it; `target`
+    keeps it, as `for_draft` does."""
     device: str = "cpu"
     """A torch device, such as ``cuda:0``; `auto` divides a model between all there are."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -174,6 +174,13 @@ def test_the_card_holds_every_figure_and_every_warning() -> None:
     assert "source: models/source" in card
 
 
+def test_the_card_says_what_the_tokenizer_has_from_whom() -> None:
+    decided = {"what": "padding_side", "value": "left", "origin": "source"}
+    card = model_card(make_report(tokenizer=(decided,)))
+    assert "| padding side | left | the source |" in card
+    assert "What the tokenizer has from whom" not in model_card(make_report())
+
+
 def tables(card: str) -> list[list[str]]:
     """Return the Markdown tables of a card as lists of lines."""
     found: list[list[str]] = []

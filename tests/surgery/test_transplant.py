@@ -336,3 +336,28 @@ def test_a_tokenizer_that_would_be_read_otherwise_is_refused_before_the_work(
     transplant(**fields, output=str(output), allow_autotokenizer_mismatch=True)
     transplant(**fields)  # nothing is written, so nothing is asked
     assert not output.exists()
+
+
+@pytest.mark.parametrize("as_draft", [False, True])
+def test_report_and_card_say_what_the_tokenizer_has_from_whom(
+    model_of: Checkpoints, tmp_path: Path, as_draft: bool
+) -> None:
+    target = shutil.copytree(model_of(), tmp_path / "target")
+    stored = json.loads((target / "tokenizer.json").read_text())
+    ended = {"type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", 1]}
+    (target / "tokenizer.json").write_text(json.dumps({**stored, "post_processor": ended}))
+    named = {"for_draft" if as_draft else "tokenizer": str(target)}
+    settings: dict[str, Any] = {
+        "source": str(model_of()), **named, "init": {"input": "mean", "output": "mean"},
+        "output": str(tmp_path / "out"),
+    }  # fmt: skip
+    planned = transplant(**settings, dry_run=True).report
+    report = transplant(**settings).report
+    around = {one.what: (one.value, one.origin) for one in report.tokenizer}["around a text"]
+    if as_draft:
+        assert around == ("<s> text </s>", "target")
+    else:
+        assert around == ("<s> text", "target, its end as in the source")
+    line = "add_special_tokens=False" if as_draft else "--special-tokens target"
+    assert [sum(line in one for one in each.warnings) for each in (planned, report)] == [1, 1]
+    assert f"| around a text | {around[0]} |" in (tmp_path / "out" / "README.md").read_text()

@@ -12,11 +12,13 @@ from tokensurgeon.checkpoint.layout import Layout
 from tokensurgeon.checkpoint.manifest import verify_manifest
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.recheck import Recheck, recheck
+from tokensurgeon.checkpoint.tokenizer_record import Decision
 from tokensurgeon.checkpoint.write import WriteResult, check_tokenizer, write_checkpoint
 
 __all__ = [
     "BodyUpdate",
     "Checkpoint",
+    "Decision",
     "DonorFiles",
     "Layout",
     "PatchPlan",

@@ -37,6 +37,9 @@ class PatchPlan:
         Source id → target id of the same meaning; absent or None where there is none.
     chat_template : str or None
         ``"source"``, ``"target"``, the path of a file, or None for no template.
+    special_tokens : str
+        With ``"source"``, a causal model's tokenizer ends no text with a token where the source's
+        did not; with ``"target"`` it adds what the target adds.
     allow_nonfinite : bool
         Whether copied rows may hold NaN or Inf.
     body : BodyUpdate or None
@@ -53,6 +56,7 @@ class PatchPlan:
     untie: bool = False
     id_map: Mapping[int, int | None] = field(default_factory=dict)
     chat_template: str | None = "source"
+    special_tokens: str = "source"
     allow_nonfinite: bool = False
     body: BodyUpdate | None = None
 

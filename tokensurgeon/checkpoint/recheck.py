@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tokensurgeon.checkpoint import encodings
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
-from tokensurgeon.checkpoint.files import find_folder, read_json
+from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.checkpoint.id_keys import ROLE_OF_KEY, named_ids
 from tokensurgeon.checkpoint.manifest import NAME, read_manifest, unlisted, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
@@ -65,9 +66,10 @@ def recheck(
 
     The files are held against the manifest. The ids of the tokenizer and of both configurations
     have to be below the number of rows, the roles of the configurations have to be the tokenizer's,
-    all values of the rows finite, and AutoTokenizer's ids those of tokenizer.json. Weights of the
-    body that the manifest says were changed have to be there, and finite. That there is no
-    manifest is a problem, unless `without_manifest` says that the checkpoint is somebody else's.
+    all values of the rows finite, AutoTokenizer's ids those of tokenizer.json, and its whole
+    encodings those of which the manifest has digests. Weights of the body that the manifest says
+    were changed have to be there, and finite. That there is no manifest is a problem, unless
+    `without_manifest` says that the checkpoint is somebody else's.
 
     Raises
     ------
@@ -99,13 +101,19 @@ def recheck(
     result.note("ids", list(_wrong_ids(checkpoint, vocabulary)), f"all below {n_rows:,}")
     progress(3, len(STEPS), "rows")
     result.note("rows", list(_not_finite(checkpoint)), "all finite")
-    body = read_json(folder, NAME).get("body") if (folder / NAME).exists() else None
+    manifest = read_manifest(folder) if (folder / NAME).exists() else {}
+    body = manifest.get("body")
     if isinstance(body, dict):
         names = list(map(str, body.get("tensors", ())))
         result.note("body", list(_wrong_weights(checkpoint, names)), _changed(body, names))
     progress(4, len(STEPS), "AutoTokenizer")
     differs = check_autotokenizer(folder, vocabulary, hard_texts())
-    result.note("AutoTokenizer", [differs] if differs else [], "the same ids as tokenizer.json")
+    told, wrong = manifest.get("encodings"), [differs] if differs else []
+    sound = "the same ids as tokenizer.json"
+    if isinstance(told, dict) and told:
+        sound += ", and the encodings that were written"
+        wrong += list(_other_encodings(folder, told))
+    result.note("AutoTokenizer", wrong, sound)
     progress(5, len(STEPS), "checked")
     return result
 
@@ -138,6 +146,22 @@ def _wrong_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> Iterator[str]:
             role = vocabulary.roles.get(ROLE_OF_KEY.get(key, ""))
             if ids and role is not None and role not in ids:
                 yield f"{file}: {key} is {ids[0]}, the tokenizer's is {role}"
+
+
+def _other_encodings(folder: Path, told: dict[str, Any]) -> Iterator[str]:
+    """Name what AutoTokenizer gives otherwise than when the folder was written.
+
+    Another release of transformers may be the cause as well as a changed file.
+    """
+    loaded = encodings.load(folder)
+    now = {} if loaded is None else encodings.digests(encodings.whole_encodings(loaded))
+    changed = [name for name, digest in told.items() if now.get(name) != digest]
+    if changed:
+        more = f" and {len(changed) - 1} more fields" if len(changed) > 1 else ""
+        yield (
+            f"AutoTokenizer gives another value of {changed[0]}{more} than when this was written; "
+            "compare the versions in manifest.json with those installed"
+        )
 
 
 def _not_finite(checkpoint: Checkpoint) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -78,29 +79,29 @@ def check_autotokenizer(folder: Path, target: Vocabulary, texts: Sequence[str]) 
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
-            name = type(tokenizer).__name__
-            table = {int(i): str(token) for token, i in tokenizer.get_vocab().items()}
-            for i, spelling in enumerate(target.spellings):
-                if table.get(i) != spelling:
-                    return (
-                        f"AutoTokenizer loads {name}, whose id {i} is {table.get(i)!r} "
-                        f"instead of {spelling!r}; {advice}"
-                    )
-            beyond = max(table, default=-1)
-            if beyond >= target.n_rows:
-                return (
-                    f"AutoTokenizer loads {name}, which adds {table[beyond]!r} as id {beyond}; "
-                    f"{advice}"
-                )
-            for text in texts:
-                encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-                theirs, ours = list(encoding["input_ids"]), list(target.encode(text))
-                if theirs != ours and theirs != _as_its_file_reads(target, text):
-                    return f"{_first_difference(name, text, theirs, ours)}; {advice}"
+            different = difference_from(tokenizer, target, texts)
     except BaseException as error:  # a panic of the Rust library is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         return f"AutoTokenizer cannot load it ({reason(error)}); {advice}"
+    return None if different is None else f"AutoTokenizer loads {different}; {advice}"
+
+
+def difference_from(tokenizer: Any, target: Vocabulary, texts: Sequence[str]) -> str | None:
+    """Say what a tokenizer of transformers reads otherwise than the target, id by id; else None."""
+    name = type(tokenizer).__name__
+    table = {int(i): str(token) for token, i in tokenizer.get_vocab().items()}
+    for i, spelling in enumerate(target.spellings):
+        if table.get(i) != spelling:
+            return f"{name}, whose id {i} is {table.get(i)!r} instead of {spelling!r}"
+    beyond = max(table, default=-1)
+    if beyond >= target.n_rows:
+        return f"{name}, which adds {table[beyond]!r} as id {beyond}"
+    for text in texts:
+        encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        theirs, ours = list(encoding["input_ids"]), list(target.encode(text))
+        if theirs != ours and theirs != _as_its_file_reads(target, text):
+            return _first_difference(name, text, theirs, ours)
     return None
 
 
@@ -115,6 +116,6 @@ def _first_difference(name: str, text: str, theirs: list[int], ours: list[int]) 
     pairs = zip([*theirs, None], [*ours, None], strict=False)
     at = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
     return (
-        f"AutoTokenizer loads {name}, which reads {text[:40]!r} as other ids "
+        f"{name}, which reads {text[:40]!r} as other ids "
         f"({theirs[at : at + 4]} instead of {ours[at : at + 4]} at token {at})"
     )

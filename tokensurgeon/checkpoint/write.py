@@ -13,13 +13,17 @@ from typing import Any
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.checkpoint import manifest as manifests
 from tokensurgeon.checkpoint import transformers_internals as internals
+from tokensurgeon.checkpoint.chat_template import try_template
 from tokensurgeon.checkpoint.companions import companions
+from tokensurgeon.checkpoint.encodings import digests
 from tokensurgeon.checkpoint.files import read_json
 from tokensurgeon.checkpoint.id_keys import Form, Json, form_of, ids_in
 from tokensurgeon.checkpoint.ids import CONFIG, GENERATION, RemappedIds, remap_configs
 from tokensurgeon.checkpoint.patch import write_tensors
 from tokensurgeon.checkpoint.plan import PatchPlan
+from tokensurgeon.checkpoint.tokenizer_class import settle_class
 from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
+from tokensurgeon.checkpoint.tokenizer_record import Decision, TokenizerFiles
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
 from tokensurgeon.outputs import check_folder, staged
@@ -105,14 +109,17 @@ def write_checkpoint(
         write_tensors(plan, folder)
         ours = ("README.md",) if callable(extra_files) else tuple(extra_files or ())
         remapped = _write_configs(plan, folder, ours)
-        notes = _write_tokenizer(plan, folder)
-        warnings = [*remapped.warnings, *notes]
+        tokenizer, different = _write_tokenizer(plan, folder)
+        warnings = [*remapped.warnings, *tokenizer.warnings]
         if plan.untie and plan.checkpoint.layout.flag_scales:
             warnings.append(
                 "the flag of tying stays, for it scales the logits of this family; releases of "
                 "transformers before 5 then overwrite the output rows with the input rows"
             )
-        warnings += _differences(folder, plan, probe_texts, allow_autotokenizer_mismatch)
+        rendered = try_template(folder, tokenizer.chat_template, tokenizer.template_folder)
+        warnings += [] if rendered.problem is None else [rendered.problem]
+        different = different or rendered.difference
+        warnings += _differences(folder, plan, probe_texts, different, allow_autotokenizer_mismatch)
         if check is None:
             check_headers(folder, plan)
         else:
@@ -124,16 +131,24 @@ def write_checkpoint(
         manifest = manifests.make_manifest(
             folder, source=fingerprint, recipe=recipe_yaml, seed=seed, body=_body_facts(plan)
         )
+        manifest["encodings"] = digests(tokenizer.fields)
         text = json_bytes(manifest)
         (folder / manifests.NAME).write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()
     return WriteResult(output, manifest, digest, remapped.changes, tuple(warnings))
 
 
-def check_tokenizer(plan: PatchPlan, probe_texts: Sequence[str], *, allow: bool) -> None:
+def check_tokenizer(
+    plan: PatchPlan, probe_texts: Sequence[str], *, allow: bool
+) -> tuple[list[Decision], list[str]]:
     """Try how AutoTokenizer will read what would be written; the plan's rows are not looked at.
 
     A surgery of an hour ends with the same check: whoever asks first loses nothing.
+
+    Returns
+    -------
+    list of Decision, list of str
+        What was taken from the source and what from the target, and warnings.
 
     Raises
     ------
@@ -143,15 +158,24 @@ def check_tokenizer(plan: PatchPlan, probe_texts: Sequence[str], *, allow: bool)
     with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as name:
         folder = Path(name)
         _write_configs(plan, folder)
-        _write_tokenizer(plan, folder)
-        _differences(folder, plan, probe_texts, allow)
+        tokenizer, different = _write_tokenizer(plan, folder)
+        warnings = _differences(folder, plan, probe_texts, different, allow)
+        return tokenizer.decisions, [*tokenizer.warnings, *warnings]
 
 
 def _differences(
-    folder: Path, plan: PatchPlan, probe_texts: Sequence[str], allow: bool
+    folder: Path, plan: PatchPlan, probe_texts: Sequence[str], different: str | None, allow: bool
 ) -> list[str]:
-    """Return what AutoTokenizer reads otherwise, as a warning; an error if it is not allowed."""
+    """Return what users will get otherwise, as a warning; an error if it is not allowed.
+
+    `different` is what their whole encodings differ in, if anything.
+    """
     difference = check_autotokenizer(folder, plan.target, probe_texts)
+    if difference is None and different is not None:
+        difference = (
+            f"AutoTokenizer would not encode as with the target's own folder: {different}; "
+            "pass --allow-autotokenizer-mismatch to write it nevertheless"
+        )
     if difference is None:
         return []
     if not allow:
@@ -218,13 +242,13 @@ def _ids_of(config: Any, n_rows: int) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(plan: PatchPlan, folder: Path) -> list[str]:
-    """Write the tokenizer's files; return warnings."""
-    files, warnings = tokenizer_files(plan)
-    for name, data in files.items():
+def _write_tokenizer(plan: PatchPlan, folder: Path) -> tuple[TokenizerFiles, str | None]:
+    """Write the tokenizer's files; return them, and what users will get otherwise than before."""
+    made = tokenizer_files(plan)
+    for name, data in made.files.items():
         (folder / name).write_bytes(data)
     check_written(folder, plan.target.tokenizer)
-    return warnings
+    return made, settle_class(made, plan, folder)
 
 
 def _write_extra(folder: Path, files: Extra) -> None:

@@ -225,6 +225,13 @@ map_option = _option(
 )
 export_map_option = _option("export_map", "--export-map FILE")
 _option("chat_template", "--chat-template source|target|FILE", "Whose template to write.")
+_option(
+    "special_tokens",
+    "--special-tokens source|target",
+    "Whether texts end with the token that the target's tokenizer adds; source leaves it out where "
+    "the source's adds none and the model is causal.  [default: source]",
+    type=click.Choice(("source", "target")),
+)
 OPTIONS |= {
     "device": console.device_option,
     "dtype": console.dtype_option,

@@ -115,6 +115,7 @@ def apply_patch(
             untie=layout.tied and not facts.tied,
             id_map={int(old): new for old, new in facts.id_map.items()},
             chat_template=facts.chat_template,
+            special_tokens="target",  # the file's tokenizer is what the surgery wrote
             body=data.body,
         )
         records = {name: data.files[name] for name in RECORDS}

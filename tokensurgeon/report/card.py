@@ -43,6 +43,8 @@ def model_card(report: SurgeryReport) -> str:
         body=words.body(report),
         choice=decisions.choice_rows(report),
         choice_headings=decisions.CHOICE_HEADINGS,
+        tokenizer=decisions.tokenizer_rows(report),
+        tokenizer_headings=decisions.TOKENIZER_HEADINGS,
         stages=decisions.stage_rows(report),
         stage_headings=decisions.STAGE_HEADINGS,
         trained=any(stage.kept and stage.gradient_steps for stage in report.stages),

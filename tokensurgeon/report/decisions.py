@@ -14,6 +14,7 @@ CHOICE_HEADINGS = (
     "chosen",
 )
 STEP_HEADINGS = ("step", "takes about", "fits")
+TOKENIZER_HEADINGS = ("of the tokenizer", "is", "as in")
 STAGE_HEADINGS = ("stage", "kept", "bits per byte", "on other text", "why")
 
 
@@ -33,6 +34,15 @@ def choice_rows(report: SurgeryReport) -> list[tuple[str, ...]]:
             "yes" if line.chosen else "",
         )
         for line in sorted(report.choice, key=key)
+    ]
+
+
+def tokenizer_rows(report: SurgeryReport) -> list[tuple[str, str, str]]:
+    """Return what the written tokenizer took from which side, one line each."""
+    whose = {"source": "the source", "target": "the target"}
+    return [
+        (one.what.replace("_", " "), one.value, whose.get(one.origin, one.origin))
+        for one in report.tokenizer
     ]
 
 

@@ -220,6 +220,17 @@ class BodyFacts(_Model):
     numbers: int = 0
 
 
+class TokenizerDecision(_Model):
+    """Something about the written tokenizer in which source and target may differ.
+
+    `origin` says whose it is: ``source``, ``target``, a file.
+    """
+
+    what: str
+    value: str
+    origin: str
+
+
 class SurgeryReport(_Model):
     """A whole surgery."""
 
@@ -247,6 +258,9 @@ class SurgeryReport(_Model):
     """Whether other weights than vocabulary rows were changed."""
     untied: UntieFacts | None = None
     """Where a tied source was given two matrices."""
+    tokenizer: tuple[TokenizerDecision, ...] = ()
+    """What the written tokenizer took from the source and what from the target; empty where none
+    was written."""
     input: SideReport
     output: SideReport
     unspellable: tuple[TokenFact, ...] = ()

@@ -44,6 +44,8 @@ def write_output(
 def check_loads(session: Session) -> None:
     """Refuse a tokenizer that AutoTokenizer would read otherwise, before anything is computed.
 
+    What was decided about the tokenizer goes to the session's decisions and warnings.
+
     Raises
     ------
     TokenizerError, CheckpointError
@@ -60,7 +62,10 @@ def check_loads(session: Session) -> None:
         copied_input=none,
         copied_output=none,
     )
-    check_tokenizer(plan, _probe_texts(session), allow=recipe.allow_autotokenizer_mismatch)
+    allow = recipe.allow_autotokenizer_mismatch
+    decisions, warnings = check_tokenizer(plan, _probe_texts(session), allow=allow)
+    session.tokenizer_decisions += decisions
+    session.warnings += warnings
 
 
 def _probe_texts(session: Session) -> list[str]:
@@ -76,6 +81,7 @@ def _plan(session: Session, **rows: Any) -> PatchPlan:
         untie=inputs.untied,
         id_map=id_map(inputs.alignment),
         chat_template=recipe.chat_template,
+        special_tokens="target" if recipe.for_draft else recipe.special_tokens,
         allow_nonfinite=recipe.allow_nonfinite,
         **rows,
     )
@@ -101,7 +107,7 @@ def _write_checkpoint(
         complete = report.model_copy(
             update={
                 "ids": ids,
-                "warnings": (*report.warnings, *warnings),
+                "warnings": tuple(dict.fromkeys([*report.warnings, *warnings])),
                 "written_to": str(output),
             }
         )

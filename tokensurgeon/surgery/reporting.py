@@ -31,6 +31,7 @@ from tokensurgeon.report import (
     SideReport,
     SurgeryReport,
     TokenFact,
+    TokenizerDecision,
     TokenizerFacts,
     UntieFacts,
 )
@@ -123,6 +124,9 @@ def make_report(
         generated=rows.generated if rows else False,
         body=_body_facts(rows.body if rows else None),
         untied=_untie_facts(inputs),
+        tokenizer=tuple(
+            TokenizerDecision(**dataclasses.asdict(one)) for one in session.tokenizer_decisions
+        ),
         input=output
         if inputs.tied
         else _side(session, rows.input if rows else None, methods[0], "input"),

@@ -18,6 +18,7 @@ from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import CalibrationData, read_calibration_data
 from tokensurgeon.checkpoint.body_update import changeable_weights
 from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.tokenizer_record import Decision
 from tokensurgeon.checkpoint.trained_rows import looks_trained, refuse_untrained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
@@ -96,6 +97,8 @@ class Session:
         Seconds by stage of the surgery; shared by variants.
     warnings : list of str
         Shared by variants.
+    tokenizer_decisions : list of Decision
+        What the written tokenizer takes from the source and what from the target.
     parts : dict of str to cached function
         What was made, and what is to be made for several variants.
     """
@@ -113,6 +116,7 @@ class Session:
         self.inputs, self.progress = inputs, progress
         self.timings = Timings() if timings is None else timings
         self.warnings = list(inputs.notes) if warnings is None else warnings
+        self.tokenizer_decisions: list[Decision] = []
         self.parts: dict[str, Any] = dict(parts or {})
         self._given_texts = None if texts is None else tuple(texts)
 
