@@ -6,7 +6,6 @@ those in the file, because that library renumbers added tokens without a warning
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from tokensurgeon.vocabulary.originals import (
 )
 from tokensurgeon.vocabulary.parts import guarded
 from tokensurgeon.vocabulary.quarantine import try_in_child
+from tokensurgeon.vocabulary.reading import read_json, read_optional_json, read_template
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
 CONFIG = "tokenizer_config.json"
@@ -37,6 +37,7 @@ _HUB_FILES = [
     "added_tokens.json",
     "chat_template.jinja",
     *NAMES,
+    "*.tiktoken",
     "vocab.json",
     "merges.txt",
     "vocab.txt",
@@ -59,10 +60,10 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     TokenizerError
         If there is no tokenizer, or it cannot be read, or its ids are inconsistent.
     """
-    location = Path(path)
+    location = Path(path).expanduser()
     if location.is_file():
         if location.suffix in SUFFIXES:
-            return load_original(location, _optional_json(location.parent / CONFIG))
+            return load_original(location, None, **_beside(location.parent))
         return _from_file(location, location.parent)
     if not location.is_dir():
         if not is_name(str(path)):
@@ -76,8 +77,11 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     has_lists = any((location / name).is_file() for name in ("vocab.json", "vocab.txt"))
     if has_lists or original_of(location) is not None:
         return _converted(location)
+    code = next(iter(sorted(location.glob("tokenization_*.py"))), None)
+    only = "" if code is None else f", only {code.name}, which is code and never run"
     raise TokenizerError(
-        f"{location} has no tokenizer.json; save one there with tokenizer.save_pretrained(folder)"
+        f"{location} has no tokenizer.json, SentencePiece model, tiktoken file, vocab.json or "
+        f"vocab.txt{only}; save one there with tokenizer.save_pretrained(folder)"
     )
 
 
@@ -113,33 +117,22 @@ def _from_file(file: Path, folder: Path) -> Vocabulary:
                 f"{file}: added token {token['content'][:40]!r} has the id {token['id']} in the "
                 f"file and {loaded} once loaded; fill the holes before it, or correct its id"
             )
-    template = folder / "chat_template.jinja"
-    return guarded(
-        f"{file} cannot be used",
-        lambda: Vocabulary(
-            tokenizer,
-            _optional_json(folder / CONFIG),
-            special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
-            chat_template=template.read_text("utf-8") if template.is_file() else None,
-            folder=folder,
-        ),
+    beside = _beside(folder)
+    vocabulary = guarded(
+        f"{file} cannot be used", lambda: Vocabulary(tokenizer, folder=folder, **beside)
     )
+    # The folder may hold another tokenizer under the name that its readers look for.
+    vocabulary.edited |= file.name != "tokenizer.json"
+    return vocabulary
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object from a file; anything else is a TokenizerError."""
-    try:
-        document = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
-        raise TokenizerError(f"{file} is not readable JSON: {reason}; restore the file") from error
-    if not isinstance(document, dict):
-        raise TokenizerError(f"{file} holds a JSON {type(document).__name__}, not an object")
-    return document
-
-
-def _optional_json(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
+def _beside(folder: Path) -> dict[str, Any]:
+    """Return what the other files of a folder say, as `Vocabulary` takes it."""
+    return {
+        "config": read_optional_json(folder / CONFIG),
+        "special_tokens_map": read_optional_json(folder / "special_tokens_map.json"),
+        "chat_template": read_template(folder),
+    }
 
 
 def check_document(document: Mapping[str, Any], name: str) -> None:
@@ -167,11 +160,18 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     else:
         entries = list(table.items())
     model_ids = dict(entries)
+    added_ids: dict[str, Any] = {}
     for token in added:
         spelling = token.get("content") if isinstance(token, dict) else None
         if not isinstance(spelling, str) or not spelling:
             raise TokenizerError(f"{name} has an added token without content; remove it")
         token_id = token.get("id")
+        if spelling in added_ids:
+            raise TokenizerError(
+                f"{name} lists the added token {spelling[:40]!r} twice, with the ids "
+                f"{str(added_ids[spelling])[:20]} and {str(token_id)[:20]}; remove one of the two"
+            )
+        added_ids[spelling] = token_id
         if spelling not in model_ids or model_ids[spelling] != token_id:
             entries.append((spelling, token_id))
     ids: dict[int, str] = {}
@@ -217,10 +217,10 @@ def _converted(folder: Path) -> Vocabulary:
     If the folder names a tokenizer class, that class may have ids of its own. Then transformers
     converts it, and its pieces instead of its ids are compared with SentencePiece.
     """
-    config, original = _optional_json(folder / CONFIG), original_of(folder)
-    named = "tokenizer_class" in config or (folder / "config.json").is_file()
+    beside, original = _beside(folder), original_of(folder)
+    named = "tokenizer_class" in beside["config"] or (folder / "config.json").is_file()
     if original is not None and (not named or is_tiktoken(original)):
-        return load_original(original, config, folder)
+        return load_original(original, folder, **beside)
     reader = None if original is None else open_sentencepiece(original)[1]
     import transformers
 
@@ -233,13 +233,9 @@ def _converted(folder: Path) -> Vocabulary:
         raise TokenizerError(
             f"{folder} holds a slow tokenizer only; convert it to tokenizer.json first"
         )
-    vocabulary = Vocabulary(
-        guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(backend.to_str())),
-        config,
-        special_tokens_map=_optional_json(folder / "special_tokens_map.json"),
-        folder=folder,
-    )
+    copy = guarded(f"{folder} cannot be copied", lambda: Tokenizer.from_str(backend.to_str()))
+    vocabulary = Vocabulary(copy, folder=folder, **beside)
     if original is not None and reader is not None:
         read = partial(reader.encode, out_type=str)
-        vocabulary.notes = tuple(differences(vocabulary, read, original.name, pieces=True))
+        vocabulary.notes += tuple(differences(vocabulary, read, original.name, pieces=True))
     return vocabulary

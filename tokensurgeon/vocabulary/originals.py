@@ -10,24 +10,32 @@ import base64
 import binascii
 import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tokensurgeon.errors import MissingExtraError, TokenizerError
+from tokensurgeon.vocabulary.charsmap import charsmap_problem
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
 from tokensurgeon.vocabulary.patterns import PATTERNS
+from tokensurgeon.vocabulary.quarantine import try_parts
+from tokensurgeon.vocabulary.reading import read_bytes
 from tokensurgeon.vocabulary.token_bytes import to_alphabet
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
-NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm")
+NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm",
+         "tiktoken.model")  # fmt: skip
 SUFFIXES = (".model", ".spm", ".tiktoken")
-MOST_BYTES = 256 << 20
-"""A larger file is refused unread: tables of a quarter of a million tokens have a few megabytes."""
+LONGEST = 1024
+"""Bytes of a token in a table whose merges are sought: every cut of it is. Published ones have up
+to 128, all spaces."""
+MOST_RESERVED = 10_000
+"""Ids between added tokens that are filled: Kimi's tables leave 240."""
 PLAIN = (
     "The quick brown fox jumps over the lazy dog.",
     " A  line  with  two  spaces, and a tab\there.\n",
@@ -45,7 +53,9 @@ Reader = Callable[[str], Sequence[Any]]
 def original_of(folder: Path) -> Path | None:
     """Return the original file of a folder, or None."""
     models = [folder / name for name in NAMES if (folder / name).is_file()]
-    return next(iter([*models, *sorted(folder.glob("*.tiktoken"))]), None)
+    tables = [file for file in sorted(folder.glob("*.tiktoken")) if file.is_file()]
+    others = (f for f in sorted(folder.glob("*.model")) if f.is_file() and is_tiktoken(f))
+    return next(chain(models, tables, others), None)
 
 
 def is_tiktoken(file: Path) -> bool:
@@ -54,16 +64,20 @@ def is_tiktoken(file: Path) -> bool:
         return re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", stream.read(400)) is not None
 
 
-def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = None) -> Vocabulary:
+def load_original(
+    file: Path, folder: Path | None, config: Mapping[str, Any], **beside: Any
+) -> Vocabulary:
     """Rebuild a tokenizer from its original file, and compare the two.
 
     Parameters
     ----------
     file : Path
+    folder : Path or None
+        The folder that was named; None if the file itself was.
     config : mapping
         tokenizer_config.json, if there is one; for tiktoken its `pattern` says how text is cut.
-    folder : Path, optional
-        Folder of its other files.
+    **beside
+        What else its folder says, as `Vocabulary` takes it.
 
     Raises
     ------
@@ -72,18 +86,17 @@ def load_original(file: Path, config: Mapping[str, Any], folder: Path | None = N
     MissingExtraError
         If the library that reads it is not installed.
     """
-    if file.stat().st_size > MOST_BYTES:
-        raise TokenizerError(f"{file} has {file.stat().st_size >> 20} MiB; no tokenizer has")
     if is_tiktoken(file):
         tokenizer, roles, read, notes = from_tiktoken(file, config)
     else:
         tokenizer, roles, read, notes = from_sentencepiece(file)
     vocabulary = guarded(
-        f"{file} cannot be used", lambda: Vocabulary(tokenizer, {**roles, **config}, folder=folder)
+        f"{file} cannot be used",
+        lambda: Vocabulary(tokenizer, {**roles, **config}, folder=folder, **beside),
     )
     if read is not None:
         notes += differences(vocabulary, read, file.name)
-    vocabulary.notes = tuple(notes)
+    vocabulary.notes += tuple(notes)
     return vocabulary
 
 
@@ -94,7 +107,10 @@ def differences(vocabulary: Vocabulary, read: Reader, name: str, pieces: bool = 
         ours: list[Any] = vocabulary.encode(text)
         if pieces:
             ours = [vocabulary.spellings[i] for i in ours]
-        theirs = list(read(text))
+        try:
+            theirs = list(guarded("its own library fails", partial(read, text)))
+        except TokenizerError as error:
+            return [f"{name}: {error} on {text[:30]!r}, so it was not compared"]
         if ours == theirs:
             continue
         count += 1
@@ -117,7 +133,8 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
     kinds = type(model).SentencePiece
     pieces = [(p.piece, float(p.score), int(p.type)) for p in model.pieces]
     if not 0 < len(pieces) < MAX_ROWS:
-        raise TokenizerError(f"{file} has {len(pieces)} pieces")
+        raise TokenizerError(f"{file} has {len(pieces)} pieces; restore the file")
+    _check_lengths(file, (text.encode() for text, _, _ in pieces))
     unknown = next((i for i, p in enumerate(pieces) if p[2] == kinds.UNKNOWN), None)
     fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
     notes: list[str] = []
@@ -171,13 +188,21 @@ def open_sentencepiece(file: Path) -> tuple[Any, Any]:
     from sentencepiece import sentencepiece_model_pb2
 
     messages: Any = sentencepiece_model_pb2
+    data = read_bytes(file)
     try:
-        model = messages.ModelProto.FromString(file.read_bytes())
-        reader = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        model = messages.ModelProto.FromString(data)
+        for rules in (model.normalizer_spec, model.denormalizer_spec):
+            problem = rules.precompiled_charsmap and charsmap_problem(rules.precompiled_charsmap)
+            if problem:
+                raise TokenizerError(f"{file}: its charsmap {problem}; restore the file")
+        reader = sentencepiece.SentencePieceProcessor(model_proto=data)
+    except TokenizerError:
+        raise
     except Exception as error:  # whatever the message parser or the library raises
         reason = str(error).strip().splitlines()[:1]
         raise TokenizerError(
-            f"{file} is no SentencePiece model: {(reason or [type(error).__name__])[0][:150]}"
+            f"{file} is no SentencePiece model: {(reason or [type(error).__name__])[0][:150]}; "
+            "restore the file"
         ) from error
     return model, reader
 
@@ -227,17 +252,7 @@ def from_tiktoken(
     file: Path, config: Mapping[str, Any]
 ) -> tuple[Tokenizer, dict[str, Any], Reader | None, list[str]]:
     """Rebuild a table of ranks as a byte-level BPE."""
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(file.read_bytes().splitlines()):
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise TokenizerError(f"{file}: line {number + 1} is no token and rank") from error
-    if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
-        raise TokenizerError(f"{file} has ranks that cannot be ids")
-    if len(set(ranks.values())) < len(ranks):
-        raise TokenizerError(f"{file} gives one rank to two tokens")
+    ranks = _ranks(file)
     pattern, notes = config.get("pattern"), []
     if not isinstance(pattern, str):
         stem = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
@@ -251,6 +266,8 @@ def from_tiktoken(
     merges = [(to_alphabet(a), to_alphabet(b)) for a, b in _merges(ranks)]
     ids = {to_alphabet(token): rank for token, rank in ranks.items()}
     tokenizer = Tokenizer(models.BPE(ids, merges, ignore_merges=True))
+    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    try_parts(str(file), {"pre_tokenizer": cut})
     try:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
     except Exception as error:
@@ -258,31 +275,96 @@ def from_tiktoken(
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
-    added = config.get("added_tokens_decoder")
-    for i, entry in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
-        content = entry.get("content") if isinstance(entry, dict) else None
-        if not isinstance(content, str) or not content:
-            raise TokenizerError(f"the added token {i} of {file.parent} has no content")
-        tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
-        if tokenizer.token_to_id(content) != int(i):
-            raise TokenizerError(
-                f"the added token {content[:40]!r} of {file.parent} has the id {i}, and "
-                f"{tokenizer.token_to_id(content)} once loaded: fill the holes before it"
-            )
+    notes += _add_tokens(tokenizer, file.parent, config.get("added_tokens_decoder"))
+    lacking = 256 - sum(bytes([byte]) in ranks for byte in range(256))
+    if lacking:
+        notes.append(
+            f"{file.name} lacks {lacking} of the 256 bytes: text that needs them cannot be "
+            "written, and it was not compared with tiktoken, which needs them all"
+        )
+        return tokenizer, {}, None, notes
     if not installed("tiktoken"):
         notes.append(f"{file.name} was not compared with tiktoken, which is not installed")
         return tokenizer, {}, None, notes
     import tiktoken
 
-    own = tiktoken.Encoding(file.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    settings = {"pat_str": pattern, "mergeable_ranks": ranks, "special_tokens": {}}
+    own = guarded(
+        f"tiktoken cannot open {file}", lambda: tiktoken.Encoding(file.stem, **settings)
+    )
     return tokenizer, {}, own.encode_ordinary, notes
+
+
+def _ranks(file: Path) -> dict[bytes, int]:
+    """Read a table of ranks: a token in base64 and its rank on each line."""
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(read_bytes(file).splitlines()):
+        try:
+            token, rank = line.split()
+            data = base64.b64decode(token, validate=True)
+            repeated = data in ranks
+            ranks[data] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise TokenizerError(
+                f"{file}: line {number + 1} is no token and rank; restore the file"
+            ) from error
+        if repeated or not data:
+            what = "repeats a token" if repeated else "has an empty token"
+            raise TokenizerError(f"{file}: line {number + 1} {what}; restore the file")
+    _check_lengths(file, ranks)
+    if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
+        raise TokenizerError(f"{file} has ranks that cannot be ids; restore the file")
+    if len(set(ranks.values())) < len(ranks):
+        raise TokenizerError(f"{file} gives one rank to two tokens; restore the file")
+    return ranks
+
+
+def _check_lengths(file: Path, tokens: Iterable[bytes]) -> None:
+    longest = max(map(len, tokens), default=0)
+    if longest > LONGEST:
+        raise TokenizerError(
+            f"{file} has a token of {longest:,} bytes, and at most {LONGEST} are read; restore "
+            "the file"
+        )
+
+
+def _add_tokens(tokenizer: Tokenizer, folder: Path, added: Any) -> list[str]:
+    """Add the tokens that tokenizer_config.json names to a tokenizer; fill the ids between them."""
+    reserved: list[int] = []
+    for i, entry in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
+        content = entry.get("content") if isinstance(entry, dict) else None
+        if not isinstance(content, str) or not content:
+            raise TokenizerError(f"the added token {i} of {folder} has no content; remove it")
+        free = range(tokenizer.get_vocab_size(), min(int(i), MAX_ROWS))
+        if len(free) > MOST_RESERVED:
+            raise TokenizerError(
+                f"the added token {content[:40]!r} of {folder} has the id {i}, and the ids before "
+                f"it end at {free.start - 1}; correct its id"
+            )
+        tokenizer.add_special_tokens([f"<|reserved_token_{hole}|>" for hole in free])
+        reserved += free
+        special = entry.get("special") is not False
+        tokenizer.add_tokens([AddedToken(content, special=special, normalized=False)])
+        if tokenizer.token_to_id(content) != int(i):
+            raise TokenizerError(
+                f"the added token {content[:40]!r} of {folder} has the id {i}, and "
+                f"{tokenizer.token_to_id(content)} once loaded; correct its id"
+            )
+    if not reserved:
+        return []
+    return [
+        f"{len(reserved)} ids between the added tokens have none, from {reserved[0]} on: they are "
+        f"filled with tokens such as {tokenizer.id_to_token(reserved[0])}, which nothing emits"
+    ]
 
 
 def _number(entry: tuple[str, Any]) -> int:
     try:
         return int(entry[0])
     except ValueError as error:
-        raise TokenizerError(f"the added token id {entry[0]!r} is no number") from error
+        raise TokenizerError(
+            f"the added token id {entry[0][:40]!r} is no number; correct tokenizer_config.json"
+        ) from error
 
 
 def installed(name: str) -> bool:

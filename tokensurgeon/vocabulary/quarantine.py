@@ -1,13 +1,14 @@
-"""Tokenizer files that could hang or exhaust memory are first loaded in a child process.
+"""Tokenizer files that could hang, exhaust memory or end the process are first tried in a child.
 
 Once the tokenizers library runs a regular expression that backtracks without end, it cannot be
-interrupted. So a suspicious file is loaded in a child process with bounded time and memory, which
-encodes a few texts on which such patterns backtrack.
+interrupted; where it cannot allocate memory, the process ends; where it panics, it prints lines of
+its own. So whatever is not plain is tried in a child process with bounded time and memory: on a few
+texts on which patterns backtrack, replacements grow and strips run past the end.
 """
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.vocabulary.parts import regexes
+from tokensurgeon.vocabulary.charsmap import stored_problem
+from tokensurgeon.vocabulary.parts import walk
+from tokensurgeon.vocabulary.tame import odd_model, odd_part
 
 CLOCK = 60
 """Seconds of real and of processor time that the child may take; a tokenizer loads in a few."""
@@ -26,29 +29,49 @@ MOST_BYTES = 64 << 20
 """A larger file is tried in the child. Gemma 3's, with 262,144 tokens, has 33 MB."""
 MOST_ADDED = 10_000
 """A file with more added tokens is tried in the child; published ones have up to a few thousand."""
+MOST_GROWTH = 32
+"""Bytes that normalisation or decoding may make of one: Unicode's own forms make at most 18 letters
+of one, whose memory and time are those of a longer text."""
 
 CHILD = """
-import resource, sys
-clock, memory, file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+import json, resource, sys
+clock, memory, most = map(int, sys.argv[1:4])
 resource.setrlimit(resource.RLIMIT_CPU, (clock, clock + 1))
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from tokenizers import Tokenizer
-tokenizer = Tokenizer.from_file(file)
+text, letters = json.load(sys.stdin)
+tokenizer = Tokenizer.from_file(text) if sys.argv[4] == "file" else Tokenizer.from_str(text)
 tokenizer.no_padding()
 tokenizer.no_truncation()
-letters = "aZ\\u00e9\\u0430\\u4e00\\u09161 \\t\\n.-\\u0301"
+normalizer, decoder = tokenizer.normalizer, tokenizer.decoder
+def check(what, before, after):
+    before, after = len(before.encode()), len(after.encode())
+    if after > most * before + 256:
+        sys.exit(f"its {what} makes {after:,} bytes of {before:,}")
+for length in (1, 40):
+    for letter in letters:
+        if normalizer is not None:
+            check("normalizer", letter * length, normalizer.normalize_str(letter * length))
+        if decoder is not None:
+            check("decoder", letter * length, decoder.decode([letter] * length))
+for pair in ("a", None), ("a b.\\n", None), ("a", "b"):
+    tokenizer.encode(*pair)
 for one in letters:
-    for other in letters:
+    for other in letters[:12]:
         tokenizer.encode(one * 40 + other, add_special_tokens=False)
         tokenizer.encode((one + other) * 20 + "!", add_special_tokens=False)
 """
 """Patterns that backtrack exponentially do so on a run of one character, or of two in turn, before
 another one: forty characters take 2^40 steps."""
+LETTERS = "aZ\u00e9\u0430\u4e00\u09161 \t\n.-\u0301"
+"""Characters of the kinds that patterns tell apart; those that a file's patterns name follow."""
+_MOST_LETTERS = 60
+"""Letters tried at most: 720 pairs take a fraction of a second."""
 
 
 def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
-    """Load an unusual tokenizer.json in a child process; others are not tried.
+    """Try what is unusual in a tokenizer.json in a child process; a plain file is not tried.
 
     Parameters
     ----------
@@ -59,76 +82,95 @@ def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
     Raises
     ------
     TokenizerError
-        If the child does not end in time and within its memory.
+        If the child does not end in time and within its memory, or a charsmap is broken.
     """
     stat = file.stat()
     feature = unusual(document, stat.st_size)
     if feature is None:
+        try_parts(str(file), document)
         return
-    reason = _tried(str(file), stat.st_size, stat.st_mtime_ns)
+    key = json.dumps([str(file.absolute()), _letters(document)])
+    _refuse(str(file), feature, _tried("file", key, stat.st_size, stat.st_mtime_ns))
+
+
+def try_parts(name: str, document: Mapping[str, Any]) -> None:
+    """Try what is not plain in the parts of a tokenizer, without its vocabulary, in a child.
+
+    Parameters
+    ----------
+    name : str
+        Of the file that they come from.
+    document : mapping
+        As tokenizer.json; of the parts that it lacks there are none.
+
+    Raises
+    ------
+    TokenizerError
+        As `try_in_child`.
+    """
+    for part in walk(document.get("normalizer")):
+        if part["type"] == "Precompiled":
+            problem = stored_problem(part.get("precompiled_charsmap"))
+            if problem is not None:
+                raise TokenizerError(f"{name}: its charsmap {problem}; restore the file")
+    feature = odd_part(document)
+    if feature is None:
+        return
+    names = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
+    model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
+    alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+             **{part: document.get(part) for part in names}, "model": model}  # fmt: skip
+    _refuse(name, feature, _tried("text", json.dumps([json.dumps(alone), _letters(document)])))
+
+
+def _refuse(name: str, feature: str, reason: str) -> None:
     if reason:
         raise TokenizerError(
-            f"{file} was tried in a process of its own, for it has {feature}: {reason}; "
-            "it is refused"
+            f"{name} has {feature}; tried in a process of its own, {reason}: mend that part of the "
+            "file, or take another tokenizer"
         )
 
 
+def _letters(document: Mapping[str, Any]) -> str:
+    """Return the characters to try: of every kind, and those that the file's patterns name."""
+    looked_for = [
+        value
+        for name in ("normalizer", "pre_tokenizer", "decoder")
+        for part in walk(document.get(name))
+        if isinstance(part.get("pattern"), dict)
+        for value in part["pattern"].values()
+        if isinstance(value, str)
+    ]
+    named = "".join(looked_for).encode("utf-8", "replace").decode()
+    return "".join(dict.fromkeys(LETTERS + named))[:_MOST_LETTERS]
+
+
 @lru_cache(maxsize=256)
-def _tried(file: str, size: int, changed: int) -> str:
-    """Return why a file is refused, or ''; each version of a file is tried once."""
-    command = [sys.executable, "-P", "-c", CHILD, str(CLOCK), str(MEMORY), file]
+def _tried(how: str, given: str, *_version: int) -> str:
+    """Return why a file, or a tokenizer's text, is refused, or ''; each is tried once."""
+    limits = map(str, (CLOCK, MEMORY, MOST_GROWTH))
+    command = [sys.executable, "-P", "-c", CHILD, *limits, how]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=CLOCK, check=False)
+        child = subprocess.run(
+            command, input=given.encode(), capture_output=True, timeout=CLOCK, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"it took more than {CLOCK} seconds"
+    said = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
+    if child.returncode < 0 and said[-1].startswith("memory allocation"):
+        return f"it needed more than {MEMORY >> 30} GiB"
     if child.returncode < 0:
         return f"it took more than {CLOCK} seconds or {MEMORY >> 30} GiB"
     if child.returncode:
-        lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
-        return f"it failed ({(lines or ['no reason'])[-1][:150]})"
+        return f"it failed ({said[-1].removeprefix('pyo3_runtime.')[:150]})"
     return ""
 
 
 def unusual(document: Mapping[str, Any], size: int) -> str | None:
-    """Return why a tokenizer.json should be tried in the child, or None."""
+    """Return why a whole tokenizer.json should be tried in the child, or None."""
     if size > MOST_BYTES:
         return f"{size >> 20} MiB"
     added = document.get("added_tokens") or []
     if len(added) > MOST_ADDED:
         return f"{len(added):,} added tokens"
-    for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
-        for pattern in regexes(document.get(part)):
-            if may_backtrack(pattern):
-                return f"the pattern {pattern[:60]!r}"
-    return None
-
-
-_ATOM = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
-"""An escape or a class of characters: neither contains a group or a repeat."""
-_REPEAT = re.compile(r"[*+]|\{\d*,\d*\}")
-
-
-def may_backtrack(pattern: str) -> bool:
-    r"""Return whether a pattern may take exponential time: repeats in repeats, or back references.
-
-    Examples
-    --------
-    >>> may_backtrack(r"(a+)+$"), may_backtrack(r"(?i:'s|'t)|[^\r\n]?\p{L}+|\s+(?!\S)")
-    (True, False)
-    """
-    if re.search(r"\\[1-9kg]", pattern):
-        return True
-    plain = _ATOM.sub("a", re.sub(r"\\[pP]\{[^}]*\}", "a", pattern))
-    varies = [False]  # for each open group, whether it contains a repeat or a choice
-    for at, letter in enumerate(plain):
-        if letter == "(":
-            varies.append(False)
-        elif letter == ")":
-            inner_varies = len(varies) > 1 and varies.pop()
-            repeated = _REPEAT.match(plain, at + 1) is not None
-            if inner_varies and repeated:
-                return True
-            varies[-1] |= inner_varies
-        elif letter == "|" or _REPEAT.match(plain, at) is not None:
-            varies[-1] = True
-    return False
+    return odd_model(document.get("model"))

@@ -8,15 +8,16 @@ the first or last space) is not counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from tokensurgeon.vocabulary.kinds import BYTE_TOKEN, Kind
-from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts
+from tokensurgeon.errors import TokenizerError
+from tokensurgeon.vocabulary.kinds import BYTE_TOKEN, Kind, looks_like_marker
+from tokensurgeon.vocabulary.parts import SPACE_MARK, Parts, guarded
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -56,9 +57,20 @@ def from_alphabet(spelling: str) -> bytes:
 
 
 class Speller:
-    """Spells tokens of a model as bytes."""
+    """Spells tokens as bytes.
 
-    def __init__(self, tokenizer: Tokenizer, parts: Parts) -> None:
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    parts : Parts
+        Of that tokenizer.
+    in_model : mapping of str to int
+        The ids of the model's own tokens, without the added ones.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, parts: Parts, in_model: Mapping[str, int]) -> None:
+        self._tokenizer = tokenizer
+        self._in_model = in_model
         self._decoder = tokenizer.decoder
         self._byte_level = parts.byte_level
         # A WordPiece over bytes marks what continues a word, as any WordPiece does.
@@ -102,19 +114,66 @@ class Speller:
         end = len(self._right) if between.endswith(self._right) else 1
         return between[1 : max(1, len(between) - end)].encode("utf-8", "surrogatepass")
 
+    def spell_added(self, token: int, spelling: str) -> bytes:
+        """Return the bytes of an added token: those of the text for which it is emitted.
+
+        An added token stands for its spelling as it is, unless the model has it too and makes it of
+        other text ('Ġthe' of " the"), or normalisation makes its spelling of other text.
+        """
+        literal = spelling.encode("utf-8", "surrogatepass")
+        own = self.spell(spelling)
+        if own == literal or self._model_makes(token, spelling):
+            return own
+        if spelling in self._in_model or self.joins_with_space:
+            return literal
+        text = own.decode("utf-8", "ignore")
+        emitted = text.encode() == own and any(
+            token in self._ids(before + text) for before in ("", "x")
+        )
+        return own if emitted else literal
+
+    def writes_text(self, token: int, spelling: str) -> bool:
+        """Say whether the model makes a token of other text than its spelling.
+
+        Then it is text, even if the file calls it special: no control is made of " the".
+        """
+        own, literal = self.spell(spelling), spelling.encode("utf-8", "surrogatepass")
+        own_text = own.decode("utf-8", "replace").strip()
+        return (
+            own not in (literal, b" " + literal)
+            and not looks_like_marker(own_text)
+            and self._model_makes(token, spelling)
+        )
+
+    def _model_makes(self, token: int, spelling: str) -> bool:
+        """Say whether the model makes this token of its own spelling, with the merges it has."""
+        if self._in_model.get(spelling) != token:
+            return False
+        try:
+            pieces = guarded("a token", lambda: self._tokenizer.model.tokenize(spelling))
+        except TokenizerError:
+            return False
+        return [piece.id for piece in pieces] == [token]
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return guarded(
+                "a token", lambda: list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            )
+        except TokenizerError:
+            return []
+
 
 def find_bytes(
-    tokenizer: Tokenizer,
+    speller: Speller,
     parts: Parts,
     spellings: Sequence[str | None],
     kinds: npt.NDArray[np.uint8],
-) -> tuple[list[bytes | None], bool]:
+) -> list[bytes | None]:
     """Return each id's bytes (None for controls, unused ids and holes).
 
-    Ids without any bytes become `UNUSED` in `kinds`. The second value says whether decoding joins
-    plain tokens with spaces.
+    Ids without any bytes become `UNUSED` in `kinds`.
     """
-    speller = Speller(tokenizer, parts)
     table: list[bytes | None] = []
     ordinary, byte = int(Kind.ORDINARY), int(Kind.BYTE)
     for i, (spelling, kind) in enumerate(zip(spellings, kinds.tolist(), strict=True)):
@@ -124,10 +183,10 @@ def find_bytes(
         if kind == byte:
             data = bytes.fromhex(spelling[3:5])
         elif i in parts.added:
-            data = spelling.encode("utf-8", "surrogatepass")
+            data = speller.spell_added(i, spelling)
         else:
             data = speller.spell(spelling)
         if not data:
             kinds[i] = Kind.UNUSED
         table.append(data or None)
-    return table, speller.joins_with_space
+    return table

@@ -17,9 +17,10 @@ from tokensurgeon.errors import TokenizerError, UnknownNameError
 from tokensurgeon.vocabulary.encode import Encoder, Encoding
 from tokensurgeon.vocabulary.kinds import Kind, find_kinds, find_roles, name_markers
 from tokensurgeon.vocabulary.parts import Parts, guarded, midtext_copy, read_parts, text_copy
+from tokensurgeon.vocabulary.post_processor import post_processor_problems
 from tokensurgeon.vocabulary.probe import number_scheme, segmentation_facts
 from tokensurgeon.vocabulary.segment import Segmenter
-from tokensurgeon.vocabulary.token_bytes import find_bytes
+from tokensurgeon.vocabulary.token_bytes import Speller, find_bytes
 
 MAX_ROWS = 10_000_000
 """Most ids: forty times Gemma 3's. Beyond, an id is a mistake that would fill the memory."""
@@ -53,9 +54,11 @@ class Vocabulary:
     folder : Path or None
         Where it was loaded from.
     notes : tuple of str
-        Differences from the original library, for a tokenizer that was rebuilt from its file.
+        Dropout that was stored, and differences from the original library where a tokenizer was
+        rebuilt from its file.
     edited : bool
-        Whether `tokenizer` is no longer the one in `folder`: see `with_tokenizer`.
+        Whether `tokenizer` is not what tokenizer.json of `folder` says: see `with_tokenizer`;
+        besides where another file was named, or dropout is stored.
     """
 
     notes: tuple[str, ...] = ()
@@ -72,8 +75,16 @@ class Vocabulary:
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        if getattr(tokenizer.model, "dropout", None) is not None:
+        dropout = getattr(tokenizer.model, "dropout", None)
+        if dropout is not None:
             tokenizer.model.dropout = None
+        if dropout:
+            self.notes = (
+                f"{folder.name if folder is not None else 'the tokenizer'} stores a BPE dropout of "
+                f"{dropout:g}, which cuts the same text another way each time; it is off here, and "
+                "in what is written",
+            )
+            self.edited = True
         self.tokenizer = tokenizer
         self.raw_config: dict[str, Any] = dict(config or {})
         self.special_tokens_map: dict[str, Any] = dict(special_tokens_map or {})
@@ -83,13 +94,22 @@ class Vocabulary:
         self.spellings: tuple[str | None, ...] = _spellings(tokenizer)
         self.n_rows = len(self.spellings)
         self._id_of = {s: i for i, s in enumerate(self.spellings) if s is not None}
+        problems = post_processor_problems(self._parts.post_processor, self.spellings)
+        if problems:
+            where = f"{folder}: " if folder is not None else ""
+            raise TokenizerError(f"{where}{problems[0]}; correct post_processor in tokenizer.json")
         named = {**self.special_tokens_map, **self.raw_config}
         roles, special = find_roles(named, self._parts, self._id_of)
         in_model = tokenizer.get_vocab(with_added_tokens=False)
+        speller = Speller(tokenizer, self._parts, in_model)
         kinds = find_kinds(self.spellings, self._parts, roles, special, in_model)
+        for i in special - set(roles.values()):
+            if kinds[i] == Kind.CONTROL and speller.writes_text(i, self.spellings[i] or ""):
+                kinds[i] = Kind.ORDINARY
         # Of two ids with one spelling, the tokenizer emits the last.
         kinds[[i for i, s in enumerate(self.spellings) if s and self._id_of[s] != i]] = Kind.UNUSED
-        table, self.joins_with_space = find_bytes(tokenizer, self._parts, self.spellings, kinds)
+        table = find_bytes(speller, self._parts, self.spellings, kinds)
+        self.joins_with_space = speller.joins_with_space
         self.token_bytes: tuple[bytes | None, ...] = tuple(table)
         name_markers(roles, self.spellings, kinds)
         kinds.flags.writeable = False

@@ -1,0 +1,68 @@
+"""The tokens that a post-processor puts around texts, held against the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from tokensurgeon.vocabulary.parts import walk
+
+
+def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[str]:
+    """Return what a post-processor says otherwise than the vocabulary, one line each.
+
+    Parameters
+    ----------
+    post : dict or None
+        As ``post_processor`` of tokenizer.json: a template, BERT's, RoBERTa's, or a sequence.
+    spellings : sequence of str or None
+        By id, as `Vocabulary.spellings`.
+
+    Examples
+    --------
+    >>> post_processor_problems({"type": "BertProcessing", "cls": ["a", 0], "sep": ["b", 9]}, "a")
+    ["its post-processor puts 'b' around texts as id 9, and the ids end at 0"]
+    """
+    problems = []
+    for stage in walk(post):
+        for spelling, token in _tokens(stage):
+            if token >= len(spellings):
+                problems.append(
+                    f"its post-processor puts {spelling[:40]!r} around texts as id {token}, and "
+                    f"the ids end at {len(spellings) - 1}"
+                )
+            elif spellings[token] != spelling:
+                problems.append(
+                    f"its post-processor puts {spelling[:40]!r} around texts as id {token}, which "
+                    f"is {(spellings[token] or 'a hole')[:40]!r}"
+                )
+        if stage["type"] == "TemplateProcessing":
+            problems += _template_problems(stage)
+    return problems
+
+
+def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield (spelling, id) of every token that a stage can add."""
+    if stage["type"] in ("BertProcessing", "RobertaProcessing"):
+        for role in ("cls", "sep"):
+            spelling, token = stage[role]
+            yield spelling, token
+    elif stage["type"] == "TemplateProcessing":
+        for entry in stage["special_tokens"].values():
+            for spelling, token in zip_longest(entry["tokens"], entry["ids"]):
+                yield str(spelling), -1 if token is None else token
+
+
+def _template_problems(stage: dict[str, Any]) -> Iterator[str]:
+    for name, texts in (("single", ["A"]), ("pair", ["A", "B"])):
+        items = stage[name]
+        own = sorted({item["Sequence"]["id"] for item in items if "Sequence" in item})
+        if own != texts:
+            yield (
+                f"its post-processor's template {name!r} holds the texts "
+                f"{' and '.join(own) or 'none'} instead of {' and '.join(texts)}"
+            )
+        named = {item["SpecialToken"]["id"] for item in items if "SpecialToken" in item}
+        for label in sorted(named - set(stage["special_tokens"])):
+            yield f"its post-processor's template {name!r} names {label[:40]!r} and gives it no id"
