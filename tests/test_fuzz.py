@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import resource
 import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
-from tests.world import make_model, make_tokenizer
+from tests.vocabulary.tiny_tokenizers import TINY
+from tests.world import SENTENCES, make_model, make_tokenizer
 from tokensurgeon import Recipe
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.errors import TokensurgeonError
@@ -23,6 +28,10 @@ from tokensurgeon.vocabulary import load_vocabulary
 FEW, MANY = 120, 1000
 MESSAGE = 600
 """Characters: an error is a line, not the file."""
+SECONDS = 70
+"""Of one example: the child that tries a file has 60, and no damage may cost more."""
+MEMORY = 1 << 20
+"""KiB by which all examples of a test may raise the memory of this process: 1 GiB."""
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +111,7 @@ def fuzz(
 ) -> None:
     """Damage one of the files, in its form or in its bytes, and look; n times, and put it back."""
     kept = {path: path.read_bytes() for path in paths}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(max_examples=n)
     @given(st.integers(0, 2**32))
@@ -110,13 +120,16 @@ def fuzz(
         path = rng.choice(paths)
         how = change if rng.random() < 0.75 else torn
         path.write_bytes(how(kept[path], rng))
+        start = time.monotonic()
         try:
             answer(what)
         finally:
             path.write_bytes(kept[path])
+        assert time.monotonic() - start < SECONDS
 
     check()
     what()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
 
 
 def in_json(data: bytes, rng: random.Random) -> bytes:
@@ -148,6 +161,95 @@ def test_damaged_tokenizers(tokenizer: Path, n: int, capfd: pytest.CaptureFixtur
     path = tokenizer / "tokenizer.json"
     fuzz(n, [path], in_json, lambda: load_vocabulary(tokenizer).encode(text))
     capfd.readouterr()  # what the library beneath says of a panic
+
+
+TEXT = "the cat sat on 12 mats, é"
+
+
+@pytest.mark.parametrize("n", sizes())
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [("wordpiece_lower", ""), ("byte_level", "<|im_start|>"), ("unigram_no_bytes", "<s>")],
+)
+def test_damaged_parts_of_tokenizers(
+    tmp_path: Path, name: str, token: str, n: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is put around texts is an id of the vocabulary, or the file is refused."""
+    tokenizer = TINY[name]()
+    if token:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{token} $A",
+            pair=f"{token} $A {token} $B:1",
+            special_tokens=[(token, tokenizer.token_to_id(token))],
+        )
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+
+    def part(data: bytes, rng: random.Random) -> bytes:
+        whole = json.loads(data)
+        key = rng.choice(["post_processor", "post_processor", "normalizer", "decoder"])
+        return json.dumps({**whole, key: damaged(whole[key], rng)}).encode()
+
+    def use() -> None:
+        vocabulary = load_vocabulary(tmp_path)
+        vocabulary.encode(TEXT)
+        around = vocabulary.tokenizer.encode("a", "b").ids
+        assert all(i < vocabulary.n_rows for i in around)
+
+    fuzz(n // 4, [path], part, use)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("n", sizes())
+def test_damaged_tables_of_ranks(tmp_path: Path, n: int, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tiktoken")
+    tokens = [bytes([i]) for i in range(256)] + [b"th", b"the", b" t", b" the"]
+    table = tmp_path / "x.tiktoken"
+    table.write_text("".join(f"{base64.b64encode(t).decode()} {i}\n" for i, t in enumerate(tokens)))
+    added = {str(i): {"content": f"<|{i}|>", "special": True} for i in (260, 261, 270)}
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(
+        json.dumps({"added_tokens_decoder": added, "pattern": r"\w+|\s", "eos_token": "<|261|>"})
+    )
+    use = lambda: load_vocabulary(tmp_path).encode(TEXT)  # noqa: E731
+    fuzz(n // 4, [table], torn, use)
+    fuzz(n // 4, [config], in_json, use)
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("n", sizes())
+def test_damaged_sentencepiece_models(tmp_path: Path, n: int) -> None:
+    trainer = pytest.importorskip("sentencepiece").SentencePieceTrainer
+    (tmp_path / "words.txt").write_text("\n".join(SENTENCES), "utf-8")
+    trainer.train(
+        input=str(tmp_path / "words.txt"),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=80,
+        model_type="bpe",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = tmp_path / "tokenizer.model"
+    fuzz(n // 4, [model], torn, lambda: load_vocabulary(tmp_path).encode(TEXT))
+
+
+@pytest.mark.parametrize("n", sizes())
+def test_damaged_chat_templates(tmp_path: Path, n: int) -> None:
+    """They are text to be copied: only bytes that are no text are refused."""
+    TINY["byte_level"]().save(str(tmp_path / "tokenizer.json"))
+    path = tmp_path / "chat_template.jinja"
+    path.write_text("{% for m in messages %}«{{ m.role }}»{{ m.content }}{% endfor %}", "utf-8")
+
+    def use() -> None:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            with pytest.raises(TokensurgeonError, match=r"chat_template\.jinja is not UTF-8"):
+                load_vocabulary(tmp_path)
+        else:
+            assert load_vocabulary(tmp_path).chat_template == (text or None)
+
+    fuzz(n // 4, [path], torn, use)
 
 
 RECIPE = {

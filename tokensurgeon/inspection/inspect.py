@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import CorpusError, UsageError
+from tokensurgeon.errors import CorpusError, TokenizerError, UsageError
 from tokensurgeon.inspection.mixture_inference import MERGES, Mixture, infer_mixture
 from tokensurgeon.inspection.reach import Reach, find_unreachable
 from tokensurgeon.inspection.reload import Reload, check_reload
@@ -19,6 +18,7 @@ from tokensurgeon.text.corpus import find_files, read_corpus
 from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+from tokensurgeon.vocabulary.reading import read_json
 
 SAMPLE_BYTES = 1_000_000
 """Bytes read of each file, by default: enough for stable figures, encoded in seconds."""
@@ -65,6 +65,7 @@ class Inspected:
             "unreachable": self.reach.to_dict(self.vocabulary),
             "reload": [asdict(reload) for reload in self.reloads],
             "training": self.training,
+            "notes": list(self.vocabulary.notes),
         }
 
 
@@ -229,10 +230,10 @@ def _training(vocabulary: Vocabulary) -> dict[str, Any] | None:
     if vocabulary.folder is None:
         return None
     try:
-        facts = json.loads((vocabulary.folder / "training.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        facts = read_json(vocabulary.folder / "training.json")
+    except TokenizerError:
         return None
-    figures = facts.get("figures") if isinstance(facts, dict) else None
+    figures = facts.get("figures")
     return dict(figures) if isinstance(figures, dict) else None
 
 

@@ -207,6 +207,7 @@ def notes(inspection: Inspection) -> list[str]:
     """Return what is said in sentences below the table."""
     said = []
     for entry in inspection.entries:
+        said += [f"{note}." for note in entry.vocabulary.notes]
         trained = entry.training or {}
         ours, stock = trained.get("bytes_per_token"), trained.get("stock_bpe_bytes_per_token")
         if isinstance(ours, float) and isinstance(stock, float):

@@ -289,9 +289,7 @@ def from_tiktoken(
     import tiktoken
 
     settings = {"pat_str": pattern, "mergeable_ranks": ranks, "special_tokens": {}}
-    own = guarded(
-        f"tiktoken cannot open {file}", lambda: tiktoken.Encoding(file.stem, **settings)
-    )
+    own = guarded(f"tiktoken cannot open {file}", lambda: tiktoken.Encoding(file.stem, **settings))
     return tokenizer, {}, own.encode_ordinary, notes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from tokensurgeon.vocabulary.parts import walk
@@ -35,16 +36,16 @@ _PUBLISHED = (r" {2,}", r"\s+", r"^ +| +$", r"[\n\r\t]")
 def odd_part(document: Mapping[str, Any]) -> str | None:
     """Return what is not plain in the parts of a tokenizer.json; None if all are."""
     for name, kinds in PLAIN.items():
-        growth = 1.0
-        for part in walk(document.get(name)):
+        parts = list(walk(document.get(name)))
+        for part in parts:
             if not isinstance(part["type"], str) or part["type"] not in kinds.split():
                 return f"a {name} of the kind {str(part['type'])[:40]!r}"
-            odd = _odd(part)
-            if odd is not None:
-                return odd
-            growth *= max(1.0, _growth(part))
+        growth = prod(max(1.0, _growth(part)) for part in parts)
         if growth > MOST_GROWTH:
             return f"replacements that make up to {growth:,.0f} bytes of one"
+        odd = next(filter(None, map(_odd, parts)), None)
+        if odd is not None:
+            return odd
     return None
 
 
