@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from tests.vocabulary.tiny_tokenizers import TINY, made
+from tokensurgeon.alignment import align
 from tokensurgeon.errors import TokenizerError, UnknownNameError
 from tokensurgeon.vocabulary import Kind, load_vocabulary, vocabulary_from_tokenizer
 from tokensurgeon.vocabulary.parts import guarded
@@ -66,6 +67,22 @@ def empty_added(document: Any) -> None:
     document["added_tokens"].append({**document["added_tokens"][0], "content": "", "id": 900})
 
 
+def twice_added(document: Any) -> None:
+    document["added_tokens"].append(document["added_tokens"][1])
+
+
+def twice_added_otherwise(document: Any) -> None:
+    document["added_tokens"].append({**document["added_tokens"][1], "id": 3})
+
+
+def float_id(document: Any) -> None:
+    document["added_tokens"][1]["id"] = 1.0
+
+
+def true_id(document: Any) -> None:
+    document["added_tokens"][1]["id"] = True
+
+
 def renumbered_added(document: Any) -> None:
     document["added_tokens"].append({**document["added_tokens"][0], "content": "<|x|>", "id": 900})
 
@@ -97,6 +114,13 @@ def no_model(document: Any) -> None:
         (piece_that_is_a_list, "a piece without text"),
         (colliding_added, "both have the id 77"),
         (empty_added, "without content"),
+        (twice_added, r"lists the added token '<\|im_start\|>' twice, with the ids 1 and 1"),
+        (
+            twice_added_otherwise,
+            r"lists the added token '<\|im_start\|>' twice, with the ids 1 and 3",
+        ),
+        (float_id, "not an id"),
+        (true_id, "not an id"),
         (renumbered_added, "once loaded"),
         (merge_of_nothing, "cannot be loaded"),
         (no_model, "no model vocabulary"),
@@ -107,6 +131,160 @@ def test_ids_that_cannot_be_meant_are_refused(tmp_path: Path, change: Any, says:
         load_vocabulary(write(tmp_path, change=change))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def template(token: str, *ids: int, **parts: Any) -> dict[str, Any]:
+    special = {token: {"id": token, "ids": list(ids), "tokens": [token] * len(ids)}}
+    one, first, second = (
+        {"SpecialToken": {"id": token, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 1}},
+    )
+    plain = {"single": [one, first], "pair": [one, first, second], "special_tokens": special}
+    return {"type": "TemplateProcessing", **plain, **parts}
+
+
+def named(kind: str, cls: list[Any], sep: list[Any]) -> dict[str, Any]:
+    more = {"trim_offsets": True, "add_prefix_space": True} if kind.startswith("R") else {}
+    return {"type": kind, "cls": cls, "sep": sep, **more}
+
+
+START, END = ["<|im_start|>", 1], ["<|im_end|>", 2]
+SEQUENCE = [{"Sequence": {"id": "A", "type_id": 0}}]
+
+
+@pytest.mark.parametrize(
+    ("post", "says"),
+    [
+        (template("<nope>", 999), "'<nope>' around texts as id 999, and the ids end at 339"),
+        (template("<|im_start|>", 1, 340), "as id 340, and the ids end at 339"),
+        (
+            template("<|im_start|>", 2),
+            r"'<\|im_start\|>' around texts as id 2, which is '<\|im_end",
+        ),
+        (template("<|im_start|>", 1, special_tokens={}), "'single' names .* and gives it no id"),
+        (template("<|im_start|>", 1, single=[]), "'single' holds the texts none instead of A"),
+        (template("<|im_start|>", 1, pair=SEQUENCE), "'pair' holds the texts A instead of A and B"),
+        (named("BertProcessing", ["<s>", 901], ["</s>", 900]), "'<s>' around texts as id 901"),
+        (named("BertProcessing", START, ["</s>", 2]), "'</s>' around texts as id 2, which is"),
+        (named("RobertaProcessing", START, ["</s>", 900]), "'</s>' around texts as id 900"),
+        (
+            {
+                "type": "Sequence",
+                "processors": [
+                    template("<|im_start|>", 1),
+                    {"type": "Sequence", "processors": [template("<nope>", 5000)]},
+                ],
+            },
+            "as id 5000",
+        ),
+    ],
+)
+def test_ids_that_a_post_processor_puts_around_texts_are_checked(
+    tmp_path: Path, post: Any, says: str
+) -> None:
+    def change(document: Any) -> None:
+        document["post_processor"] = post
+
+    with pytest.raises(TokenizerError, match=says) as caught:
+        load_vocabulary(write(tmp_path, change=change))
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_post_processors_load(tmp_path: Path) -> None:
+    stages = [template("<|im_start|>", 1), named("RobertaProcessing", START, END)]
+    label = template("start", 1)
+    label["special_tokens"]["start"]["tokens"] = ["<|im_start|>"]
+    for post in (*stages, label, {"type": "Sequence", "processors": stages[:1]}):
+
+        def change(document: Any, post: Any = post) -> None:
+            document["post_processor"] = post
+
+        loaded = load_vocabulary(write(tmp_path, change=change))
+        assert 1 in loaded.tokenizer.encode("the").ids
+
+
+def test_stored_dropout_is_said_and_off(tmp_path: Path) -> None:
+    def change(document: Any) -> None:
+        document["model"]["dropout"] = 0.9
+
+    dropping = load_vocabulary(write(tmp_path, change=change))
+    (note,) = dropping.notes
+    assert "stores a BPE dropout of 0.9" in note
+    plain = made("byte_level")
+    assert dropping.fingerprint == plain.fingerprint
+    for text in ("the cat sat on the mat", "numbers such as 2048"):
+        assert [dropping.encode(text) for _ in range(9)] == [plain.encode(text)] * 9
+    assert align(plain, dropping).warnings[0] == note
+    # What is written is the tokenizer as it was measured.
+    assert dropping.edited
+    assert json.loads(dropping.tokenizer.to_str())["model"]["dropout"] is None
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0])
+def test_no_dropout_is_nothing_to_say(tmp_path: Path, dropout: float | None) -> None:
+    def change(document: Any) -> None:
+        document["model"]["dropout"] = dropout
+
+    vocabulary = load_vocabulary(write(tmp_path, change=change))
+    assert vocabulary.notes == ()
+    assert not vocabulary.edited
+
+
+def test_a_file_of_another_name_is_not_the_tokenizer_of_its_folder(tmp_path: Path) -> None:
+    write(tmp_path, "words")
+    other = tmp_path / "other.json"
+    TINY["byte_level"]().save(str(other))
+    assert load_vocabulary(other).edited
+    assert not load_vocabulary(tmp_path).edited
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = (write(tmp_path) / "tokenizer.json").read_text("utf-8")
+    first, *_ = json.loads(text)["model"]["vocab"]
+    twice = text.replace('"vocab": {', '"vocab": {' + f"{json.dumps(first)}: 299,", 1)
+    (tmp_path / "tokenizer.json").write_text(twice, "utf-8")
+    with pytest.raises(TokenizerError, match="twice in one object"):
+        load_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_what_stands_beside_a_tokenizer_is_told_by_its_own_name(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path) / name
+    path.write_bytes(b"{ \xff")
+    with pytest.raises(TokenizerError, match=rf"{name} is not UTF-8 text: byte 2 is 0xff"):
+        load_vocabulary(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(TokenizerError, match=f"{name} is a folder and no file"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_huge_template_is_not_read(tmp_path: Path) -> None:
+    with (write(tmp_path) / "chat_template.jinja").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TokenizerError, match=r"chat_template\.jinja has more than 1 MiB"):
+        load_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.tiktoken"]
+)
+def test_no_file_is_read_past_its_bound(tmp_path: Path, name: str) -> None:
+    if name != "vocab.tiktoken":
+        write(tmp_path)
+    with (tmp_path / name).open("ab") as file:
+        if name == "vocab.tiktoken":
+            file.write(b"YQ== 0\n")
+        file.truncate(1 << 40)
+    with pytest.raises(TokenizerError, match=f"{name} has more than 256 MiB"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_device_is_no_file(tmp_path: Path) -> None:
+    (write(tmp_path) / "chat_template.jinja").symlink_to("/dev/zero")
+    with pytest.raises(TokenizerError, match=r"chat_template\.jinja is a device"):
+        load_vocabulary(tmp_path)
 
 
 def test_two_pieces_of_a_unigram_list_and_an_added_token_may_not_collide(tmp_path: Path) -> None:

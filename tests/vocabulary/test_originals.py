@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,9 @@ def test_a_table_of_ranks_cuts_as_tiktoken_does(name: str, tmp_path: Path) -> No
         ("x.tiktoken", b"YQ== 0\nYg== 0\n", "one rank to two tokens"),
         ("x.tiktoken", b"YQ== 0\nYg==\n", "line 2 is no token and rank"),
         ("x.tiktoken", b"YQ== 99999999999\n", "ranks that cannot be ids"),
+        ("x.tiktoken", b"YQ== 0\nYQ== 1\n", "line 2 repeats a token"),
+        ("x.tiktoken", b"YQ== 0\n= 1\n", "line 2 "),
+        ("tiktoken.model", b"YQ== 0\n" + b"YWFh" * 400 + b" 1\n", "a token of 1,200 bytes"),
     ],
 )
 def test_broken_files_are_one_line(name: str, data: bytes, said: str, tmp_path: Path) -> None:
@@ -119,6 +123,90 @@ def test_broken_files_are_one_line(name: str, data: bytes, said: str, tmp_path: 
     with pytest.raises(TokenizerError, match=said) as caught:
         load_vocabulary(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def table_of_ranks(*more: bytes, lacking: bytes = b"") -> bytes:
+    tokens = [bytes([i]) for i in range(256) if i not in lacking] + list(more)
+    return b"".join(base64.b64encode(t) + f" {i}\n".encode() for i, t in enumerate(tokens))
+
+
+CONFIG = {
+    "tokenizer_class": "OwnTokenizer",
+    "auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]},
+    "eos_token": "[EOS]",
+    "added_tokens_decoder": {
+        "259": {"content": "[BOS]", "special": True},
+        "260": {"content": "[EOS]", "special": True},
+        "264": {"content": "<|user|>", "special": True},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["tiktoken.model", "vocab.tiktoken", "own.model"])
+def test_a_folder_with_a_table_of_ranks_only_works_as_the_file_does(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(table_of_ranks(b"th", b"the", b" the"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "vocab_size": 300}')
+    (tmp_path / "tokenization_own.py").write_text("raise SystemExit('never run')")
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    folder, file = load_vocabulary(tmp_path), load_vocabulary(tmp_path / name)
+    assert folder.fingerprint == file.fingerprint
+    assert folder.encode("the the") == file.encode("the the") == [257, 258]
+    assert folder.eos_id == 260
+    assert folder.chat_template == "{{ messages }}"
+    assert folder.token_bytes[258] == b" the"
+    # Ids 261 to 263 have no token: they are filled, so that <|user|> keeps its own.
+    assert folder.id_of("<|user|>") == 264
+    assert folder.kinds[261:264].tolist() == [Kind.UNUSED] * 3
+    assert any("3 ids between the added tokens" in note for note in folder.notes)
+
+
+def test_a_folder_with_code_only_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "tokenization_own.py").write_text("")
+    with pytest.raises(TokenizerError, match=r"only tokenization_own\.py, which is code"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_table_without_some_bytes_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gpt2.tiktoken").write_bytes(table_of_ranks(lacking=b"\x00\xff"))
+    (note,) = load_vocabulary(tmp_path).notes
+    assert "lacks 2 of the 256 bytes" in note
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"added_tokens_decoder": {"9000000": {"content": "<a>"}}}, "the ids before it end at 255"),
+        ({"added_tokens_decoder": {"3": {"content": "<a>"}}}, "has the id 3, and 256 once loaded"),
+        ({"added_tokens_decoder": {"x": {"content": "<a>"}}}, "'x' is no number"),
+        ({"added_tokens_decoder": {"256": {}}}, "has no content"),
+        ({"pattern": "(a+)+$"}, "the pattern .*process of its own"),
+        ({"pattern": "("}, "cannot be read|process of its own"),
+    ],
+)
+def test_what_a_configuration_says_of_a_table_is_checked(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "gpt2.tiktoken").write_bytes(table_of_ranks())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(changes))
+    with pytest.raises(TokenizerError, match=said):
+        load_vocabulary(tmp_path)
+
+
+def test_a_broken_charsmap_of_a_sentencepiece_model_is_refused(
+    piece_model: Path, tmp_path: Path
+) -> None:
+    from sentencepiece import sentencepiece_model_pb2
+
+    messages: Any = sentencepiece_model_pb2
+    data = (piece_model / "tokenizer.model").read_bytes()
+    model = messages.ModelProto.FromString(data)
+    model.normalizer_spec.precompiled_charsmap = b"\x04\0\0\0\xff\xff\xff\x0f\0"
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(TokenizerError, match=r"charsmap leads out of its array"):
+        load_vocabulary(tmp_path)
 
 
 def test_without_the_library_it_is_named(

@@ -172,7 +172,7 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
                 f"{str(added_ids[spelling])[:20]} and {str(token_id)[:20]}; remove one of the two"
             )
         added_ids[spelling] = token_id
-        if spelling not in model_ids or model_ids[spelling] != token_id:
+        if type(token_id) is not int or model_ids.get(spelling) != token_id:
             entries.append((spelling, token_id))
     ids: dict[int, str] = {}
     for spelling, token_id in entries:

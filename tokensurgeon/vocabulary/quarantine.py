@@ -89,8 +89,9 @@ def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
     if feature is None:
         try_parts(str(file), document)
         return
-    key = json.dumps([str(file.absolute()), _letters(document)])
-    _refuse(str(file), feature, _tried("file", key, stat.st_size, stat.st_mtime_ns))
+    version = stat.st_size, stat.st_mtime_ns
+    reason = _try("file", str(file.absolute()), _letters(document), version)
+    _refuse(str(file), feature, reason)
 
 
 def try_parts(name: str, document: Mapping[str, Any]) -> None:
@@ -120,7 +121,7 @@ def try_parts(name: str, document: Mapping[str, Any]) -> None:
     model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
     alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
              **{part: document.get(part) for part in names}, "model": model}  # fmt: skip
-    _refuse(name, feature, _tried("text", json.dumps([json.dumps(alone), _letters(document)])))
+    _refuse(name, feature, _try("text", json.dumps(alone), _letters(document)))
 
 
 def _refuse(name: str, feature: str, reason: str) -> None:
@@ -145,23 +146,33 @@ def _letters(document: Mapping[str, Any]) -> str:
     return "".join(dict.fromkeys(LETTERS + named))[:_MOST_LETTERS]
 
 
+def _try(how: str, given: str, letters: str, version: tuple[int, ...] = ()) -> str:
+    """Return why a file, or the text of a tokenizer, is refused, or ''; each is tried once."""
+    return _tried(CHILD, (CLOCK, MEMORY, MOST_GROWTH), how, given, letters, version)
+
+
 @lru_cache(maxsize=256)
-def _tried(how: str, given: str, *_version: int) -> str:
-    """Return why a file, or a tokenizer's text, is refused, or ''; each is tried once."""
-    limits = map(str, (CLOCK, MEMORY, MOST_GROWTH))
-    command = [sys.executable, "-P", "-c", CHILD, *limits, how]
+def _tried(
+    child: str, limits: tuple[int, int, int], how: str, given: str, letters: str, *_: object
+) -> str:
+    command = [sys.executable, "-P", "-c", child, *map(str, limits), how]
+    clock, memory, _most = limits
     try:
-        child = subprocess.run(
-            command, input=given.encode(), capture_output=True, timeout=CLOCK, check=False
+        ended = subprocess.run(
+            command,
+            input=json.dumps([given, letters]).encode(),
+            capture_output=True,
+            timeout=clock,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it took more than {CLOCK} seconds"
-    said = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
-    if child.returncode < 0 and said[-1].startswith("memory allocation"):
-        return f"it needed more than {MEMORY >> 30} GiB"
-    if child.returncode < 0:
-        return f"it took more than {CLOCK} seconds or {MEMORY >> 30} GiB"
-    if child.returncode:
+        return f"it took more than {clock} seconds"
+    said = ended.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
+    if ended.returncode < 0 and said[-1].startswith("memory allocation"):
+        return f"it needed more than {memory >> 30} GiB"
+    if ended.returncode < 0:
+        return f"it took more than {clock} seconds or {memory >> 30} GiB"
+    if ended.returncode:
         return f"it failed ({said[-1].removeprefix('pyo3_runtime.')[:150]})"
     return ""
 

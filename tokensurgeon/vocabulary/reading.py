@@ -26,11 +26,12 @@ def read_bytes(file: Path, most: int = MOST_BYTES) -> bytes:
         what = "a folder" if file.is_dir() else "a device"
         raise TokenizerError(f"{file} is {what} and no file; remove it, or put the file there")
     try:
-        with file.open("rb") as stream:
-            data = stream.read(most + 1)
+        size = file.stat().st_size
+        with file.open("rb") as stream:  # it may grow, or be a list of the system's without a size
+            data = stream.read(most + 1) if size <= most else b""
     except OSError as error:
         raise TokenizerError(f"{file} cannot be read: {error.strerror}; restore it") from error
-    if len(data) > most:
+    if max(size, len(data)) > most:
         raise TokenizerError(f"{file} has more than {most >> 20} MiB; no such file has: restore it")
     return data
 

@@ -71,6 +71,7 @@ class Speller:
     def __init__(self, tokenizer: Tokenizer, parts: Parts, in_model: Mapping[str, int]) -> None:
         self._tokenizer = tokenizer
         self._in_model = in_model
+        self._model = parts.model
         self._decoder = tokenizer.decoder
         self._byte_level = parts.byte_level
         # A WordPiece over bytes marks what continues a word, as any WordPiece does.
@@ -133,24 +134,29 @@ class Speller:
         return own if emitted else literal
 
     def writes_text(self, token: int, spelling: str) -> bool:
-        """Say whether the model makes a token of other text than its spelling.
+        """Say whether the model makes a token of plain text, even if the file calls it special.
 
-        Then it is text, even if the file calls it special: no control is made of " the".
+        Controls stand in a model's table too, so that it finds them by their spelling. It is text
+        where it is made of *other* text ('Ġthe' of " the"), or by merges, which controls have none.
         """
         own, literal = self.spell(spelling), spelling.encode("utf-8", "surrogatepass")
-        own_text = own.decode("utf-8", "replace").strip()
-        return (
-            own not in (literal, b" " + literal)
-            and not looks_like_marker(own_text)
-            and self._model_makes(token, spelling)
-        )
+        other = own not in (literal, b" " + literal)
+        if looks_like_marker(own.decode("utf-8", "replace").strip()):
+            return False
+        return (other or self._merges_make(spelling)) and self._model_makes(token, spelling)
+
+    def _merges_make(self, spelling: str) -> bool:
+        """Say whether only merges can give such a token."""
+        model = self._model
+        return model.get("type") == "BPE" and not model.get("ignore_merges") and len(spelling) > 1
 
     def _model_makes(self, token: int, spelling: str) -> bool:
         """Say whether the model makes this token of its own spelling, with the merges it has."""
         if self._in_model.get(spelling) != token:
             return False
+        word = spelling.removesuffix(self._model.get("end_of_word_suffix") or "")
         try:
-            pieces = guarded("a token", lambda: self._tokenizer.model.tokenize(spelling))
+            pieces = guarded("a token", lambda: self._tokenizer.model.tokenize(word))
         except TokenizerError:
             return False
         return [piece.id for piece in pieces] == [token]
