@@ -150,19 +150,25 @@ def named(kind: str, cls: list[Any], sep: list[Any]) -> dict[str, Any]:
 
 
 START, END = ["<|im_start|>", 1], ["<|im_end|>", 2]
+NO_ID = {"<|im_start|>": {"id": "<|im_start|>", "ids": [], "tokens": ["<|im_start|>"]}}
 SEQUENCE = [{"Sequence": {"id": "A", "type_id": 0}}]
 
 
 @pytest.mark.parametrize(
     ("post", "says"),
     [
-        (template("<nope>", 999), "'<nope>' around texts as id 999, and the ids end at 339"),
-        (template("<|im_start|>", 1, 340), "as id 340, and the ids end at 339"),
+        (
+            template("<nope>", 999),
+            "'<nope>' around texts as id 999, which is no id: they end at 339",
+        ),
+        (template("<|im_start|>", 1, 340), "as id 340, which is no id: they end at 339"),
         (
             template("<|im_start|>", 2),
             r"'<\|im_start\|>' around texts as id 2, which is '<\|im_end",
         ),
         (template("<|im_start|>", 1, special_tokens={}), "'single' names .* and gives it no id"),
+        (template("<|im_start|>", 1, single=SEQUENCE * 101), "'single' puts 101 parts together"),
+        (template("<|im_start|>", 1, special_tokens=NO_ID), "as id None, which is no id"),
         (template("<|im_start|>", 1, single=[]), "'single' holds the texts none instead of A"),
         (template("<|im_start|>", 1, pair=SEQUENCE), "'pair' holds the texts A instead of A and B"),
         (named("BertProcessing", ["<s>", 901], ["</s>", 900]), "'<s>' around texts as id 901"),

@@ -119,15 +119,16 @@ TEN = "x" * 10
             {"normalizer": sequence(replace(TEN, String="a"), sequence(replace(TEN, String="x")))},
             r"up to 100 bytes of one.*makes 4,000 bytes of 40\b",
         ),
-        ({"normalizer": replace(TEN * 20, String="q")}, "up to 200 bytes of one.*of 40"),
+        ({"normalizer": replace(TEN * 20, String="qu")}, "up to 100 bytes of one.*of 80"),
+        ({"normalizer": replace(TEN * 40, Regex=r"\\x{A7}")}, "by 400 bytes; at most 256"),
         ({"normalizer": replace("x", String="")}, r"the empty text.*index out of bounds"),
         ({"normalizer": {"type": "Prepend", "prepend": TEN * 100}}, "1,000 characters.*of 1"),
         ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "'FixedLength'.*non-zero"),
         (
             {"decoder": {"type": "Strip", "content": "a", "start": 10**9, "stop": 10**9}},
-            "taken from the ends.*index out of bounds",
+            "1,000,000,000 characters taken from the ends.*index out of bounds",
         ),
-        ({"decoder": replace(TEN * 100, Regex="")}, "decoder makes"),
+        ({"decoder": replace(TEN * 20, Regex="")}, "decoder makes"),
     ],
 )
 def test_parts_that_grow_or_fail_are_refused_in_one_line(

@@ -17,12 +17,15 @@ import numpy as np
 
 from tokensurgeon.arrays import Hashes
 from tokensurgeon.errors import CorpusError, UsageError
+from tokensurgeon.vocabulary.reading import read_bytes
 
 SEEN_FILE = "seen.txt"
 LINE_CHARACTERS = 40
 """Shorter lines (headings, braces, list marks) occur in unrelated texts."""
 MOST_LINES = 20_000
 """Bounds the file to 340 kB (17 bytes a line), however large the corpus."""
+MOST_BYTES = 1 << 20
+"""Bytes of the file that are read at most: three times what `MOST_LINES` need."""
 MOST_SEEN = 0.1
 """Share of seen lines that is tolerated: boilerplate such as licences is in every text."""
 _ALL, _LOWEST = "all lines", "lines of lowest hash"
@@ -78,14 +81,14 @@ class Seen:
 
         Raises
         ------
-        CorpusError
-            If the file does not hold hashes.
+        CorpusError, TokenizerError
+            If the file does not hold hashes, or is larger than `MOST_BYTES`.
         """
         path = folder / SEEN_FILE
         if not path.is_file():
             return None
         try:
-            return cls.of_text(path.read_text("utf-8"))
+            return cls.of_text(read_bytes(path, MOST_BYTES).decode("utf-8"))
         except (ValueError, OverflowError) as error:
             raise CorpusError(f"{path} holds no hashes of lines; remove it") from error
 

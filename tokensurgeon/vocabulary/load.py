@@ -109,7 +109,9 @@ def _from_file(file: Path, folder: Path) -> Vocabulary:
     document = read_json(file)
     check_document(document, str(file))
     try_in_child(file, document)
-    tokenizer = guarded(f"{file} cannot be loaded", lambda: Tokenizer.from_file(str(file)))
+    tokenizer = guarded(
+        f"{file} cannot be loaded and must be restored", lambda: Tokenizer.from_file(str(file))
+    )
     for token in document.get("added_tokens") or []:
         loaded = tokenizer.token_to_id(token["content"])
         if loaded != token["id"]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from tokensurgeon.vocabulary.parts import walk
 
+MOST_ITEMS = 100
+"""Tokens and texts of one template: published ones have up to ten, and every text pays for them."""
+
 
 def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[str]:
     """Return what a post-processor says otherwise than the vocabulary, one line each.
@@ -22,27 +25,27 @@ def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[
     Examples
     --------
     >>> post_processor_problems({"type": "BertProcessing", "cls": ["a", 0], "sep": ["b", 9]}, "a")
-    ["its post-processor puts 'b' around texts as id 9, and the ids end at 0"]
+    ["its post-processor puts 'b' around texts as id 9, which is no id: they end at 0"]
     """
     problems = []
     for stage in walk(post):
         for spelling, token in _tokens(stage):
-            if token >= len(spellings):
-                problems.append(
-                    f"its post-processor puts {spelling[:40]!r} around texts as id {token}, and "
-                    f"the ids end at {len(spellings) - 1}"
-                )
+            if token is None or token >= len(spellings):
+                other = f"is no id: they end at {len(spellings) - 1}"
             elif spellings[token] != spelling:
-                problems.append(
-                    f"its post-processor puts {spelling[:40]!r} around texts as id {token}, which "
-                    f"is {(spellings[token] or 'a hole')[:40]!r}"
-                )
+                other = f"is {(spellings[token] or 'a hole')[:40]!r}"
+            else:
+                continue
+            problems.append(
+                f"its post-processor puts {spelling[:40]!r} around texts as id {token}, which "
+                f"{other}"
+            )
         if stage["type"] == "TemplateProcessing":
             problems += _template_problems(stage)
     return problems
 
 
-def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
     """Yield (spelling, id) of every token that a stage can add."""
     if stage["type"] in ("BertProcessing", "RobertaProcessing"):
         for role in ("cls", "sep"):
@@ -51,7 +54,7 @@ def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int]]:
     elif stage["type"] == "TemplateProcessing":
         for entry in stage["special_tokens"].values():
             for spelling, token in zip_longest(entry["tokens"], entry["ids"]):
-                yield str(spelling), -1 if token is None else token
+                yield str(spelling), token
 
 
 def _template_problems(stage: dict[str, Any]) -> Iterator[str]:
@@ -62,6 +65,11 @@ def _template_problems(stage: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"its post-processor's template {name!r} holds the texts "
                 f"{' and '.join(own) or 'none'} instead of {' and '.join(texts)}"
+            )
+        if len(items) > MOST_ITEMS:
+            yield (
+                f"its post-processor's template {name!r} puts {len(items):,} parts together; at "
+                f"most {MOST_ITEMS} are read"
             )
         named = {item["SpecialToken"]["id"] for item in items if "SpecialToken" in item}
         for label in sorted(named - set(stage["special_tokens"])):

@@ -9,6 +9,7 @@ texts on which patterns backtrack, replacements grow and strips run past the end
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.vocabulary.charsmap import stored_problem
+from tokensurgeon.vocabulary.charsmap import LONGEST, stored_problem
 from tokensurgeon.vocabulary.parts import walk
 from tokensurgeon.vocabulary.tame import odd_model, odd_part
 
 CLOCK = 60
 """Seconds of real and of processor time that the child may take; a tokenizer loads in a few."""
+PARTS_CLOCK = 20
+"""The same for parts without a vocabulary, which take a fraction of a second."""
 MEMORY = 6 << 30
 """Bytes of address space of the child: ample for any tokenizer, and within a small machine."""
 MOST_BYTES = 64 << 20
@@ -40,7 +43,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (clock, clock + 1))
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from tokenizers import Tokenizer
-text, letters = json.load(sys.stdin)
+text, probes = json.load(sys.stdin)
 tokenizer = Tokenizer.from_file(text) if sys.argv[4] == "file" else Tokenizer.from_str(text)
 tokenizer.no_padding()
 tokenizer.no_truncation()
@@ -50,24 +53,24 @@ def check(what, before, after):
     if after > most * before + 256:
         sys.exit(f"its {what} makes {after:,} bytes of {before:,}")
 for length in (1, 40):
-    for letter in letters:
+    for probe in probes:
         if normalizer is not None:
-            check("normalizer", letter * length, normalizer.normalize_str(letter * length))
+            check("normalizer", probe * length, normalizer.normalize_str(probe * length))
         if decoder is not None:
-            check("decoder", letter * length, decoder.decode([letter] * length))
+            check("decoder", probe * length, decoder.decode([probe] * length))
 for pair in ("a", None), ("a b.\\n", None), ("a", "b"):
     tokenizer.encode(*pair)
-for one in letters:
-    for other in letters[:12]:
+for one in probes:
+    for other in probes[:12]:
         tokenizer.encode(one * 40 + other, add_special_tokens=False)
         tokenizer.encode((one + other) * 20 + "!", add_special_tokens=False)
 """
 """Patterns that backtrack exponentially do so on a run of one character, or of two in turn, before
 another one: forty characters take 2^40 steps."""
 LETTERS = "aZ\u00e9\u0430\u4e00\u09161 \t\n.-\u0301"
-"""Characters of the kinds that patterns tell apart; those that a file's patterns name follow."""
-_MOST_LETTERS = 60
-"""Letters tried at most: 720 pairs take a fraction of a second."""
+"""Characters of the kinds that patterns tell apart; what a file's patterns name follows."""
+_MOST_PROBES = 60
+"""Characters tried at most, and patterns: their pairs take a fraction of a second."""
 
 
 def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
@@ -89,8 +92,7 @@ def try_in_child(file: Path, document: Mapping[str, Any]) -> None:
     if feature is None:
         try_parts(str(file), document)
         return
-    version = stat.st_size, stat.st_mtime_ns
-    reason = _try("file", str(file.absolute()), _letters(document), version)
+    reason = _try("file", str(file.absolute()), _probes(document), CLOCK, stat.st_mtime_ns)
     _refuse(str(file), feature, reason)
 
 
@@ -109,11 +111,17 @@ def try_parts(name: str, document: Mapping[str, Any]) -> None:
     TokenizerError
         As `try_in_child`.
     """
-    for part in walk(document.get("normalizer")):
+    for part in (*walk(document.get("normalizer")), *walk(document.get("decoder"))):
         if part["type"] == "Precompiled":
             problem = stored_problem(part.get("precompiled_charsmap"))
             if problem is not None:
                 raise TokenizerError(f"{name}: its charsmap {problem}; restore the file")
+        size = len(str(part.get("content")).encode("utf-8", "replace"))
+        if part["type"] == "Replace" and size > LONGEST:
+            raise TokenizerError(
+                f"{name} replaces {str(part.get('pattern'))[:60]} by {size:,} bytes; at most "
+                f"{LONGEST} are read: take that part out of the file"
+            )
     feature = odd_part(document)
     if feature is None:
         return
@@ -121,7 +129,9 @@ def try_parts(name: str, document: Mapping[str, Any]) -> None:
     model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
     alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
              **{part: document.get(part) for part in names}, "model": model}  # fmt: skip
-    _refuse(name, feature, _try("text", json.dumps(alone), _letters(document)))
+    _refuse(
+        name, feature, _try("text", json.dumps(alone), _probes(document), min(CLOCK, PARTS_CLOCK))
+    )
 
 
 def _refuse(name: str, feature: str, reason: str) -> None:
@@ -132,43 +142,45 @@ def _refuse(name: str, feature: str, reason: str) -> None:
         )
 
 
-def _letters(document: Mapping[str, Any]) -> str:
-    """Return the characters to try: of every kind, and those that the file's patterns name."""
+def _probes(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return characters of every kind; those that the file's patterns name; and these whole."""
     looked_for = [
-        value
+        value.encode("utf-8", "replace").decode()
         for name in ("normalizer", "pre_tokenizer", "decoder")
         for part in walk(document.get(name))
         if isinstance(part.get("pattern"), dict)
         for value in part["pattern"].values()
         if isinstance(value, str)
     ]
-    named = "".join(looked_for).encode("utf-8", "replace").decode()
-    return "".join(dict.fromkeys(LETTERS + named))[:_MOST_LETTERS]
+    characters = dict.fromkeys(LETTERS + "".join(looked_for))
+    whole = [value for value in dict.fromkeys(looked_for) if 1 < len(value) <= LONGEST]
+    return (*list(characters)[:_MOST_PROBES], *whole[:_MOST_PROBES])
 
 
-def _try(how: str, given: str, letters: str, version: tuple[int, ...] = ()) -> str:
+def _try(how: str, given: str, probes: tuple[str, ...], clock: int, changed: int = 0) -> str:
     """Return why a file, or the text of a tokenizer, is refused, or ''; each is tried once."""
-    return _tried(CHILD, (CLOCK, MEMORY, MOST_GROWTH), how, given, letters, version)
+    return _tried(CHILD, (clock, MEMORY, MOST_GROWTH), how, given, probes, changed)
 
 
 @lru_cache(maxsize=256)
 def _tried(
-    child: str, limits: tuple[int, int, int], how: str, given: str, letters: str, *_: object
+    child: str, limits: tuple[int, int, int], how: str, given: str, probes: tuple[str, ...], _: int
 ) -> str:
     command = [sys.executable, "-P", "-c", child, *map(str, limits), how]
     clock, memory, _most = limits
     try:
         ended = subprocess.run(
             command,
-            input=json.dumps([given, letters]).encode(),
+            input=json.dumps([given, probes]).encode(),
             capture_output=True,
             timeout=clock,
             check=False,
+            env={**os.environ, "RUST_BACKTRACE": "0"},
         )
     except subprocess.TimeoutExpired:
         return f"it took more than {clock} seconds"
     said = ended.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
-    if ended.returncode < 0 and said[-1].startswith("memory allocation"):
+    if ended.returncode < 0 and any(line.startswith("memory allocation") for line in said):
         return f"it needed more than {memory >> 30} GiB"
     if ended.returncode < 0:
         return f"it took more than {clock} seconds or {memory >> 30} GiB"

@@ -69,8 +69,9 @@ def _odd(part: Mapping[str, Any]) -> str | None:
             return f"the pattern {regex[:60]!r}"
     if kind == "Prepend" and len(str(part.get("prepend"))) > MOST_EDGE:
         return f"{len(str(part['prepend'])):,} characters put in front of every text"
-    if kind == "Strip" and any(_number(part.get(end)) > MOST_EDGE for end in ("start", "stop")):
-        return "thousands of characters taken from the ends of a text"
+    stripped = max(_number(part.get("start")), _number(part.get("stop")))
+    if kind == "Strip" and stripped > MOST_EDGE:
+        return f"{stripped:,} characters taken from the ends of a text"
     return None
 
 
