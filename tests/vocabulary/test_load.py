@@ -250,7 +250,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     first, *_ = json.loads(text)["model"]["vocab"]
     twice = text.replace('"vocab": {', '"vocab": {' + f"{json.dumps(first)}: 299,", 1)
     (tmp_path / "tokenizer.json").write_text(twice, "utf-8")
-    with pytest.raises(TokenizerError, match="twice in one object"):
+    with pytest.raises(TokenizerError, match="twice, with two values"):
         load_vocabulary(tmp_path)
 
 

@@ -204,7 +204,6 @@ def test_the_charsmaps_of_sentencepiece_are_sound(rule: str, tmp_path: Path) -> 
 
 
 def test_parts_are_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = {"normalizer": replace("<nl>" * 3, String="\v")}
-    load_vocabulary(with_part(tmp_path, **part))
+    load_vocabulary(with_part(tmp_path, normalizer=replace("<nl>" * 3, String="\v")))
     monkeypatch.setattr(subprocess, "run", never)
     load_vocabulary(tmp_path)

@@ -288,8 +288,12 @@ def from_tiktoken(
         return tokenizer, {}, None, notes
     import tiktoken
 
-    settings = {"pat_str": pattern, "mergeable_ranks": ranks, "special_tokens": {}}
-    own = guarded(f"tiktoken cannot open {file}", lambda: tiktoken.Encoding(file.stem, **settings))
+    own = guarded(
+        f"tiktoken cannot open {file}",
+        lambda: tiktoken.Encoding(
+            file.stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
+        ),
+    )
     return tokenizer, {}, own.encode_ordinary, notes
 
 

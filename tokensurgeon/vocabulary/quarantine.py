@@ -19,7 +19,7 @@ from typing import Any
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary.charsmap import LONGEST, stored_problem
-from tokensurgeon.vocabulary.parts import walk
+from tokensurgeon.vocabulary.parts import Json, walk
 from tokensurgeon.vocabulary.tame import odd_model, odd_part
 
 CLOCK = 60
@@ -127,7 +127,7 @@ def try_parts(name: str, document: Mapping[str, Any]) -> None:
         return
     names = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
     model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
-    alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+    alone: Json = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
              **{part: document.get(part) for part in names}, "model": model}  # fmt: skip
     _refuse(
         name, feature, _try("text", json.dumps(alone), _probes(document), min(CLOCK, PARTS_CLOCK))

@@ -50,13 +50,13 @@ def read_text(file: Path, most: int = MOST_BYTES) -> str:
 def read_json(file: Path) -> dict[str, Any]:
     """Return a JSON object from a file; anything else is a TokenizerError.
 
-    A key that an object has twice is refused: of two such entries every reader loses one.
+    A key that an object has twice, with two values, is refused: every reader loses one of them.
     """
     try:
         document = json.loads(read_text(file), object_pairs_hook=_object)
     except _RepeatedKeyError as error:
         raise TokenizerError(
-            f"{file} names {error.args[0][:40]!r} twice in one object; remove one of the two"
+            f"{file} names {error.args[0][:40]!r} twice, with two values; remove one of the two"
         ) from error
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
@@ -73,8 +73,9 @@ class _RepeatedKeyError(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        names: set[str] = set()
-        raise _RepeatedKeyError(next(key for key, _ in pairs if key in names or names.add(key)))
+        for key, value in pairs:
+            if table[key] != value:
+                raise _RepeatedKeyError(key)
     return table
 
 
