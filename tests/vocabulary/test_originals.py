@@ -172,7 +172,19 @@ def test_a_folder_with_code_only_is_told_so(tmp_path: Path) -> None:
 def test_a_table_without_some_bytes_is_said(tmp_path: Path) -> None:
     (tmp_path / "gpt2.tiktoken").write_bytes(table_of_ranks(lacking=b"\x00\xff"))
     (note,) = load_vocabulary(tmp_path).notes
-    assert "lacks 2 of the 256 bytes" in note
+    assert "of the 256 the table lacks 2" in note
+
+
+def test_a_pattern_that_matches_nothing_is_not_given_to_tiktoken(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tiktoken")
+    (tmp_path / "gpt2.tiktoken").write_bytes(table_of_ranks())
+    for pattern in ("", r"\w*", "(?=a)", "x|$"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"pattern": pattern}))
+        (note,) = load_vocabulary(tmp_path).notes
+        assert "it matches the empty text" in note
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

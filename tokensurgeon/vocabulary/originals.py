@@ -23,7 +23,7 @@ from tokensurgeon.vocabulary.charsmap import charsmap_problem
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
 from tokensurgeon.vocabulary.patterns import PATTERNS
-from tokensurgeon.vocabulary.quarantine import try_parts
+from tokensurgeon.vocabulary.quarantine import LETTERS, try_parts
 from tokensurgeon.vocabulary.reading import read_bytes
 from tokensurgeon.vocabulary.token_bytes import to_alphabet
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
@@ -276,15 +276,9 @@ def from_tiktoken(
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
     notes += _add_tokens(tokenizer, file.parent, config.get("added_tokens_decoder"))
-    lacking = 256 - sum(bytes([byte]) in ranks for byte in range(256))
-    if lacking:
-        notes.append(
-            f"{file.name} lacks {lacking} of the 256 bytes: text that needs them cannot be "
-            "written, and it was not compared with tiktoken, which needs them all"
-        )
-        return tokenizer, {}, None, notes
-    if not installed("tiktoken"):
-        notes.append(f"{file.name} was not compared with tiktoken, which is not installed")
+    why = _not_comparable(ranks, pattern)
+    if why is not None:
+        notes.append(f"{file.name} was not compared with tiktoken, which {why}")
         return tokenizer, {}, None, notes
     import tiktoken
 
@@ -295,6 +289,19 @@ def from_tiktoken(
         ),
     )
     return tokenizer, {}, own.encode_ordinary, notes
+
+
+def _not_comparable(ranks: Mapping[bytes, int], pattern: str) -> str | None:
+    """Return why tiktoken cannot read a table with a pattern; it would panic."""
+    if not installed("tiktoken"):
+        return "is not installed"
+    lacking = 256 - sum(bytes([byte]) in ranks for byte in range(256))
+    if lacking:
+        return f"needs all bytes; of the 256 the table lacks {lacking}"
+    marked = normalizers.Replace(Regex(pattern), "|")
+    if any(len(marked.normalize_str(letter)) > 1 for letter in LETTERS):
+        return f"fails on the pattern {pattern[:40]!r}, for it matches the empty text"
+    return None
 
 
 def _ranks(file: Path) -> dict[bytes, int]:
