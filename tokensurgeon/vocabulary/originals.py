@@ -152,7 +152,10 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
         if any(kind == kinds.USER_DEFINED for _, _, kind in pieces):
             notes.append(f"{file.name}: symbols that its maker defined are cut out of text first")
     else:
-        raise TokenizerError(f"{file} is a model of words; only unigram, bpe and char are rebuilt")
+        raise TokenizerError(
+            f"{file} is a model of words, and only unigram, bpe and char are rebuilt; convert it to "
+            "tokenizer.json"
+        )
     tokenizer.normalizer = normalizers.Sequence(_normalizers(rules))
     steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if rules.add_dummy_prefix:
@@ -271,7 +274,10 @@ def from_tiktoken(
     try:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
     except Exception as error:
-        raise TokenizerError(f"the pattern of {file} cannot be read: {str(error)[:100]}") from error
+        raise TokenizerError(
+            f"the pattern of {file} cannot be read ({str(error)[:100]}); correct 'pattern' in "
+            "tokenizer_config.json"
+        ) from error
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
