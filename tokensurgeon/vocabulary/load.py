@@ -236,7 +236,8 @@ def _converted(folder: Path) -> Vocabulary:
     import transformers
 
     loaded = guarded(
-        f"{folder} has no tokenizer.json, and transformers cannot convert its other files; restore them",
+        f"{folder} has no tokenizer.json, and transformers cannot convert its other files, which "
+        "must be restored",
         lambda: transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False),
     )
     backend = getattr(loaded, "backend_tokenizer", None)
