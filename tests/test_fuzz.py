@@ -175,6 +175,9 @@ def test_damaged_tokenizers(tokenizer: Path, n: int, capfd: pytest.CaptureFixtur
     text = "the cat sat on 12 mats, é"
     path = tokenizer / "tokenizer.json"
     fuzz(n, [path], in_json, lambda: load_vocabulary(tokenizer).encode(text))
+    beside = [tokenizer / "tokenizer_config.json", tokenizer / "special_tokens_map.json"]
+    beside[1].write_text('{"pad_token": {"content": "</s>"}, "additional_special_tokens": ["a"]}')
+    fuzz(n // 4, beside, in_json, lambda: load_vocabulary(tokenizer).encode(text))
     assert "panicked" not in capfd.readouterr().err  # the library beneath has nothing to say
 
 

@@ -26,10 +26,17 @@ from tokensurgeon.vocabulary.originals import (
 )
 from tokensurgeon.vocabulary.parts import guarded
 from tokensurgeon.vocabulary.quarantine import try_in_child
-from tokensurgeon.vocabulary.reading import read_json, read_optional_json, read_template
+from tokensurgeon.vocabulary.reading import (
+    read_bytes,
+    read_json,
+    read_optional_json,
+    read_template,
+)
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 
 CONFIG = "tokenizer_config.json"
+LISTS = ("vocab.json", "merges.txt", "vocab.txt")
+"""Files of a tokenizer without tokenizer.json, which transformers converts."""
 _HUB_FILES = [
     "tokenizer.json",
     CONFIG,
@@ -38,9 +45,7 @@ _HUB_FILES = [
     "chat_template.jinja",
     *NAMES,
     "*.tiktoken",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
+    *LISTS,
 ]
 
 
@@ -184,8 +189,8 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
             raise TokenizerError(
-                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}; "
-                "correct it, for that is no id"
+                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}, not an id; "
+                "give it a whole number from 0 on"
             )
         if token_id >= MAX_ROWS:
             raise TokenizerError(
@@ -229,10 +234,14 @@ def _converted(folder: Path) -> Vocabulary:
     if original is not None and (not named or is_tiktoken(original)):
         return load_original(original, folder, **beside)
     reader = None if original is None else open_sentencepiece(original)[1]
+    for name in LISTS:
+        if (folder / name).exists():
+            read_bytes(folder / name)  # within its bound: the converter reads all of it
     import transformers
 
     loaded = guarded(
-        f"{folder} has no tokenizer.json and transformers cannot convert it",
+        f"{folder} has no tokenizer.json, and transformers cannot convert its other files, which "
+        "must be restored",
         lambda: transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False),
     )
     backend = getattr(loaded, "backend_tokenizer", None)

@@ -6,11 +6,9 @@ Remaining differences are reported.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
@@ -24,6 +22,7 @@ from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import SPACE_MARK, guarded
 from tokensurgeon.vocabulary.patterns import PATTERNS
 from tokensurgeon.vocabulary.quarantine import LETTERS, try_parts
+from tokensurgeon.vocabulary.ranks import add_tokens, check_lengths, read_ranks
 from tokensurgeon.vocabulary.reading import read_bytes
 from tokensurgeon.vocabulary.token_bytes import to_alphabet
 from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
@@ -31,11 +30,6 @@ from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm",
          "tiktoken.model")  # fmt: skip
 SUFFIXES = (".model", ".spm", ".tiktoken")
-LONGEST = 1024
-"""Bytes of a token in a table whose merges are sought: every cut of it is. Published ones have up
-to 128, all spaces."""
-MOST_RESERVED = 10_000
-"""Ids between added tokens that are filled: Kimi's tables leave 240."""
 PLAIN = (
     "The quick brown fox jumps over the lazy dog.",
     " A  line  with  two  spaces, and a tab\there.\n",
@@ -134,7 +128,7 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
     pieces = [(p.piece, float(p.score), int(p.type)) for p in model.pieces]
     if not 0 < len(pieces) < MAX_ROWS:
         raise TokenizerError(f"{file} has {len(pieces)} pieces; restore the file")
-    _check_lengths(file, (text.encode() for text, _, _ in pieces))
+    check_lengths(file, (text.encode() for text, _, _ in pieces))
     unknown = next((i for i, p in enumerate(pieces) if p[2] == kinds.UNKNOWN), None)
     fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
     notes: list[str] = []
@@ -252,7 +246,7 @@ def from_tiktoken(
     file: Path, config: Mapping[str, Any]
 ) -> tuple[Tokenizer, dict[str, Any], Reader | None, list[str]]:
     """Rebuild a table of ranks as a byte-level BPE."""
-    ranks = _ranks(file)
+    ranks = read_ranks(file)
     pattern, notes = config.get("pattern"), []
     if not isinstance(pattern, str):
         stem = file.name.replace("r50k", "gpt2").replace("p50k", "gpt2")
@@ -277,7 +271,7 @@ def from_tiktoken(
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     tokenizer.decoder = decoders.ByteLevel()
-    notes += _add_tokens(tokenizer, file.parent, config.get("added_tokens_decoder"))
+    notes += add_tokens(tokenizer, file.parent, config.get("added_tokens_decoder"))
     why = _not_comparable(ranks, pattern)
     if why is not None:
         notes.append(f"{file.name} was not compared with tiktoken, which {why}")
@@ -304,78 +298,6 @@ def _not_comparable(ranks: Mapping[bytes, int], pattern: str) -> str | None:
     if any(len(marked.normalize_str(letter)) > 1 for letter in LETTERS):
         return f"fails on the pattern {pattern[:40]!r}, for it matches the empty text"
     return None
-
-
-def _ranks(file: Path) -> dict[bytes, int]:
-    """Read a table of ranks: a token in base64 and its rank on each line."""
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(read_bytes(file).splitlines()):
-        try:
-            token, rank = line.split()
-            data = base64.b64decode(token, validate=True)
-            repeated = data in ranks
-            ranks[data] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise TokenizerError(
-                f"{file}: line {number + 1} is no token and rank; restore the file"
-            ) from error
-        if repeated or not data:
-            what = "repeats a token" if repeated else "has an empty token"
-            raise TokenizerError(f"{file}: line {number + 1} {what}; restore the file")
-    _check_lengths(file, ranks)
-    if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
-        raise TokenizerError(f"{file} has ranks that cannot be ids; restore the file")
-    if len(set(ranks.values())) < len(ranks):
-        raise TokenizerError(f"{file} gives one rank to two tokens; restore the file")
-    return ranks
-
-
-def _check_lengths(file: Path, tokens: Iterable[bytes]) -> None:
-    longest = max(map(len, tokens), default=0)
-    if longest > LONGEST:
-        raise TokenizerError(
-            f"{file} has a token of {longest:,} bytes, and at most {LONGEST} are read; restore "
-            "the file"
-        )
-
-
-def _add_tokens(tokenizer: Tokenizer, folder: Path, added: Any) -> list[str]:
-    """Add the tokens that tokenizer_config.json names to a tokenizer; fill the ids between them."""
-    reserved: list[int] = []
-    for i, entry in sorted((added if isinstance(added, dict) else {}).items(), key=_number):
-        content = entry.get("content") if isinstance(entry, dict) else None
-        if not isinstance(content, str) or not content:
-            raise TokenizerError(f"the added token {i} of {folder} has no content; remove it")
-        free = range(tokenizer.get_vocab_size(), min(int(i), MAX_ROWS))
-        if len(free) > MOST_RESERVED:
-            raise TokenizerError(
-                f"the added token {content[:40]!r} of {folder} has the id {i}, and the ids before "
-                f"it end at {free.start - 1}; correct its id"
-            )
-        tokenizer.add_special_tokens([f"<|reserved_token_{hole}|>" for hole in free])
-        reserved += free
-        special = entry.get("special") is not False
-        tokenizer.add_tokens([AddedToken(content, special=special, normalized=False)])
-        if tokenizer.token_to_id(content) != int(i):
-            raise TokenizerError(
-                f"the added token {content[:40]!r} of {folder} has the id {i}, and "
-                f"{tokenizer.token_to_id(content)} once loaded; correct its id"
-            )
-    if not reserved:
-        return []
-    return [
-        f"{len(reserved)} ids between the added tokens have none, from {reserved[0]} on: they are "
-        f"filled with tokens such as {tokenizer.id_to_token(reserved[0])}, which nothing emits"
-    ]
-
-
-def _number(entry: tuple[str, Any]) -> int:
-    try:
-        return int(entry[0])
-    except ValueError as error:
-        raise TokenizerError(
-            f"the added token id {entry[0][:40]!r} is no number; correct tokenizer_config.json"
-        ) from error
 
 
 def installed(name: str) -> bool:

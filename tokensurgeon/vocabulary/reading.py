@@ -62,7 +62,9 @@ def read_json(file: Path) -> dict[str, Any]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
         raise TokenizerError(f"{file} is not readable JSON: {reason}; restore the file") from error
     if not isinstance(document, dict):
-        raise TokenizerError(f"{file} holds a JSON {type(document).__name__}, not an object")
+        raise TokenizerError(
+            f"{file} holds a JSON {type(document).__name__}, not an object; restore the file"
+        )
     return document
 
 
