@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensurgeon.errors import UnknownNameError
@@ -31,6 +31,7 @@ def test_of_two_that_begin_alike_the_longer_one_counts() -> None:
     assert cut("a[.*]b.*c", "[.*]") == (["a", "b.*c"], {"[.*]": 1})
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text("ab<>| ", max_size=6), max_size=8), st.sampled_from(["<|>", "<<", "a|"]))
 def test_the_parts_are_the_text_without_the_borders(parts: list[str], border: str) -> None:
     text = border.join(parts)

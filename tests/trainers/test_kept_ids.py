@@ -244,7 +244,7 @@ def test_what_would_be_read_with_other_ids_is_not_written(tmp_path: Path) -> Non
         check_written(other, behind())
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen2.5"])
+@pytest.mark.parametrize("name", ["llama3", pytest.param("qwen2.5", marks=pytest.mark.sweep)])
 def test_real_tokenizers_keep_every_id(assets: Path, name: str, tmp_path: Path) -> None:
     base = assets / "tokenizers" / name
     old = loaded(base)

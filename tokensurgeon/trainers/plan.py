@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tokensurgeon.errors import SettingError
-from tokensurgeon.trainers.controls import Controls
+from tokensurgeon.trainers.control_tokens import Controls
 from tokensurgeon.trainers.counting.pretokenizers import (
     BARRIERS,
     DIGITS,

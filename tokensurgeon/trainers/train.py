@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
-from tokensurgeon.trainers.controls import make_controls
+from tokensurgeon.trainers.control_tokens import make_controls
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut

@@ -94,12 +94,14 @@ class Base:
 
         `new` has the new ids of old ones; None where they stay.
         """
-        document = json.loads(tokenizer.to_str())
-        document |= {part: self.stored.get(part) for part in ("truncation", "padding")}
-        if document["padding"] is not None and new is not None:
-            old = document["padding"]["pad_id"]
-            document["padding"]["pad_id"] = new.get(old, old)
-        if (dropout := self.stored.get("model", {}).get("dropout")) is not None:
+        parts = {part: self.stored.get(part) for part in ("truncation", "padding")}
+        dropout = self.stored.get("model", {}).get("dropout")
+        if dropout is None and not any(parts.values()):
+            return tokenizer
+        document = json.loads(tokenizer.to_str()) | parts
+        if (padding := document["padding"]) and new is not None:
+            padding["pad_id"] = new.get(padding["pad_id"], padding["pad_id"])
+        if dropout is not None:
             document["model"]["dropout"] = dropout
         return Tokenizer.from_str(json.dumps(document))
 

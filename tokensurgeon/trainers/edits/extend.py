@@ -242,16 +242,24 @@ def _check_kept(original: Base, extended: Tokenizer) -> None:
     if moved:
         raise TokenizerError(
             f"{original.name} cannot be extended: {moved[0][:40]!r} and {len(moved) - 1} other "
-            "tokens would get other ids"
+            "tokens would get other ids; give another base"
         )
-    vocabulary = original.vocabulary.with_tokenizer(extended)
     for control, i in original.controls.items():
         # A tokenizer without bytes may write its unknown token, before as now.
-        if i in {*vocabulary.encode(control)} - {*original.vocabulary.encode(control)}:
+        before, after = (
+            _spelled(tokenizer, control) for tokenizer in (original.tokenizer, extended)
+        )
+        if i in after - before:
             raise TokenizerError(
                 f"{original.name} cannot be extended: its control token {control[:40]!r} would be "
-                "written for that text too"
+                "written for that text too; give another base"
             )
+
+
+def _spelled(tokenizer: Tokenizer, control: str) -> set[int]:
+    """Return the ids that the model writes for a control that is not cut out of the text."""
+    pieces = pre_tokens(tokenizer, control)
+    return {token.id for piece in pieces for token in tokenizer.model.tokenize(piece)}
 
 
 def _set_cut(document: dict[str, Any], cut: str | None) -> None:

@@ -19,7 +19,7 @@ from tokensurgeon.errors import TokenizerError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
-from tokensurgeon.trainers.controls import ids_around, renumber
+from tokensurgeon.trainers.control_tokens import ids_around, renumber
 from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
