@@ -218,6 +218,12 @@ def test_a_module_with_a_row_for_every_token_is_refused(
         write()
 
 
+def test_a_file_that_nests_without_end_is_refused(write: Callable[..., WriteResult]) -> None:
+    for name in ("processor_config.json", "generation_config.json"):
+        with pytest.raises(UnsafeCheckpointError, match=f"{name} nests more than 100 deep"):
+            write({name: '{"a": ' * 300 + "{}" + "}" * 300})
+
+
 @pytest.mark.parametrize(
     "modules",
     ["{", {}, [1], [{"path": 3, "type": "x"}], [{**POOLED[0], "path": "../up"}],

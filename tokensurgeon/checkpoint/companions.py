@@ -127,6 +127,8 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 def _count(folder: Path) -> str:
     """Say how many files a folder has, without following its links."""
+    if folder.is_symlink():
+        return "a link"
     n = 0
     for _, _, files in os.walk(folder):
         n += len(files)
@@ -150,7 +152,7 @@ def _modules(plan: PatchPlan, result: Companions) -> dict[str, str]:
             f"{source} keeps its transformer in {modules[0][0]}/, as {MODULES} says, and has "
             f"another beside it: give {source / modules[0][0]}"
         )
-    code = []
+    code: dict[str, None] = {}
     for path, name in modules:
         kind = name.rsplit(".", 1)[-1]
         if kind in _OWN_VOCABULARY:
@@ -159,7 +161,7 @@ def _modules(plan: PatchPlan, result: Companions) -> dict[str, str]:
                 f"models of its own; give the transformer alone, without {MODULES}"
             )
         if not name.startswith("sentence_transformers."):
-            code.append(name)
+            code[name] = None
     if code:
         result.warnings.append(
             f"{MODULES} names code of its own ({', '.join(code)}), which is not carried over: "

@@ -29,6 +29,9 @@ LICENCES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 MAX_JSON = 256 << 20
 """Bytes; the largest tokenizer.json of a released model has a few dozen MiB."""
 
+MAX_DEPTH = 100
+"""Of JSON in JSON: no file of a model nests half as deep, and what walks it would fall over."""
+
 _QUANTISED = ("qweight", "qzeros", "scales", "g_idx", "weight_scale_inv", "weight_scale", "absmax",
               "SCB", "weight_packed", "quant_map", "weight_blocks", "weight_scales")  # fmt: skip
 """How names of tensors end in the checkpoints of GPTQ, AWQ, bitsandbytes, FP8, MXFP4 and others."""
@@ -156,11 +159,18 @@ def _read_value(folder: Path, name: str) -> Any:
     if size > MAX_JSON:
         raise UnsafeCheckpointError(f"{name} has {size} bytes, more than {MAX_JSON}; refused")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UnsafeCheckpointError(
             f"{folder.name}/{name} is not plain JSON ({reason(error)}); restore the file"
         ) from error
+    level = [data] if isinstance(data, (dict, list)) else []
+    for _ in range(MAX_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return data
+    raise UnsafeCheckpointError(f"{folder.name}/{name} nests more than {MAX_DEPTH} deep; refused")
 
 
 def read_modules(folder: Path) -> list[tuple[str, str]]:

@@ -125,7 +125,8 @@ def ids_of_key(key: str) -> list[int]:
 
 
 def _firsts(value: Any) -> list[Any]:
-    return [item[0] for item in value if isinstance(item, list) and item]
+    items = value if isinstance(value, list) else []
+    return [item[0] for item in items if isinstance(item, list) and item]
 
 
 def levels(config: Json, size: int | None) -> Iterator[tuple[str, Json]]:

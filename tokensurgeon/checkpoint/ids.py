@@ -307,11 +307,12 @@ class _Remapper:
 
     def _warn_of_losses(self, name: str, form: Form, old: Any, new: Any, written: Any) -> None:
         lost = len(list(ids_in(old, form))) - len(list(ids_in(new, form)))
-        if isinstance(old, dict) and lost > 0:
+        n_entries = len(old) - len(new or ()) if isinstance(old, dict) else 0
+        if n_entries:
             gone = [key for key in old if key not in new] if form is Form.IDS else []
             self.remapped.warnings.append(
-                f"{name} lost {lost} of its {len(old)} entries, whose tokens the target tokenizer "
-                f"lacks{': ' if gone else ''}{_short(', '.join(gone))}"
+                f"{name} lost {n_entries} of its {len(old)} entries, whose tokens the target "
+                f"tokenizer lacks{': ' if gone else ''}{_short(', '.join(gone))}"
             )
         elif new is None or lost > 0:
             what = "that token" if is_id(old) else f"{lost} of these tokens"
