@@ -24,7 +24,7 @@ def command(checkpoint: str, no_manifest: bool, as_json: bool) -> None:
 
     with console.progress() as progress:
         result = recheck(checkpoint, progress, without_manifest=no_manifest)
-    if not no_manifest:
+    if not no_manifest and not result.problems:
         result.note("report", unreadable(result.folder), "it and the records can be read")
     if as_json:
         console.write_json(result.to_dict())

@@ -121,7 +121,7 @@ class PatchSide:
     def to_arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays as a patch file names them."""
         csr = self.weights
-        arrays = (
+        arrays: tuple[npt.NDArray[Any], ...] = (
             self.copied,
             csr.data.astype(np.float32),
             csr.indices.astype(np.int32),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokensurgeon.checkpoint.files import MAX_JSON
 from tokensurgeon.errors import SettingError, UsageError
 from tokensurgeon.evaluation import EntryResult
 
@@ -61,8 +62,11 @@ class KnownLimit:
 
 def _limit_file(path: str) -> dict[str, float]:
     """Return the known keys of a trained limit's file; none of what is no such file."""
+    file = Path(path)
     try:
-        data = json.loads(Path(path).read_text("utf-8"))
+        if not file.is_file() or file.stat().st_size > MAX_JSON:
+            return {}
+        data = json.loads(file.read_text("utf-8"))
         names = ("limit", "start", "source", "source_trained")
         data.setdefault("limit", data.get("floor"))  # as files of 0.1 have it
         return {name: float(data[name]) for name in names if data.get(name) is not None}
