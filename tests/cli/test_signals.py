@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,13 @@ def test_a_signal_while_it_writes_leaves_what_stood_before(
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_signal_in_any_phase_of_any_command(
-    name: str, existing: bool, world: World, tmp_path: Path
+    name: str,
+    existing: bool,
+    world: World,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    """``-o junit_family=xunit1 --junitxml=FILE`` tells how many phases there were."""
     if existing and "--force" not in COMMANDS[name](world):
         pytest.skip("it replaces nothing")
     done, phases = steps_of(name, world, tmp_path)
@@ -111,6 +117,7 @@ def test_a_signal_in_any_phase_of_any_command(
     if existing:  # a run over its own output may have phases of its own
         phases = run(name, world, folder_for(tmp_path, before)).phases
     assert len(phases) > 1 or name in ("evaluate", "align", "inspect"), phases
+    record_property("phases", len(phases))
     for number in (*SOFT, signal.SIGKILL):
         for step in phases.values():
             folder, stood, left = ended(name, world, tmp_path, before, number, step)

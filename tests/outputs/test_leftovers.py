@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tokensurgeon.errors import OutputError, OutputExistsError
-from tokensurgeon.outputs import leftovers, staged, whole_file, write_whole
+from tokensurgeon.outputs import scratch_folder, staged, whole_file, write_whole
 from tokensurgeon.outputs.leftovers import MARKER, OLD, clear_leftovers, temporary_name
 
 
@@ -19,9 +21,18 @@ class Stopped(BaseException):
     """As a signal."""
 
 
-def stop(error: BaseException | type[BaseException], *after: object) -> None:
-    """Raise an error after something was done."""
+def stop(error: BaseException, *files: Path) -> None:
+    """Raise an error after files are made."""
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
     raise error
+
+
+def link(path: Path, to: Path, *files: Path) -> None:
+    """Make a link and files, and be stopped."""
+    path.symlink_to(to)
+    stop(Stopped(), *files)
 
 
 def names(folder: Path) -> list[str]:
@@ -38,7 +49,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.Monk
     """Even where somebody knew the name."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    monkeypatch.setattr(leftovers.secrets, "token_hex", lambda n: "0" * 2 * n)
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "0" * 2 * n)
     for name in ("page.html", "out"):
         (tmp_path / temporary_name(name)).symlink_to(victim)
     with pytest.raises(OutputError, match="File exists"):
@@ -67,16 +78,16 @@ def test_while_it_is_written_only_its_writer_can_enter(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.csv").stat().st_mode) == 0o666 & ~mask
 
 
-@pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt, RuntimeError, OSError(28, "full")])
-def test_whatever_ends_a_writer_nothing_is_left(
-    tmp_path: Path, error: BaseException | type[BaseException]
-) -> None:
+@pytest.mark.parametrize(
+    "error", [Stopped(), KeyboardInterrupt(), RuntimeError(), OSError(28, "full")], ids=repr
+)
+def test_whatever_ends_a_writer_nothing_is_left(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a.csv").write_text("old")
-    wanted = OutputError if isinstance(error, OSError) else error
-    with pytest.raises(wanted), whole_file(tmp_path / "a.csv") as file:
-        stop(error, file.write(b"half"))
+    wanted = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(wanted), whole_file(tmp_path / "a.csv"):
+        stop(error)
     with pytest.raises(wanted), staged(tmp_path / "new" / "deep" / "out", force=False) as folder:
-        stop(error, (folder / "half").touch())
+        stop(error, folder / "half")
     assert names(tmp_path) == ["a.csv"]
     assert (tmp_path / "a.csv").read_text() == "old"
 
@@ -86,16 +97,29 @@ def test_a_signal_in_the_midst_of_cleaning_up_does_not_end_it(
 ) -> None:
     remove, calls = shutil.rmtree, []
 
-    def stop_once(path: Path, **options: bool) -> None:
+    def stop_once(path: Path, ignore_errors: bool) -> None:
         calls.append(path)
         if len(calls) == 1:
             raise Stopped
-        remove(path, **options)
+        remove(path, ignore_errors=ignore_errors)
 
-    monkeypatch.setattr(leftovers.shutil, "rmtree", stop_once)
+    monkeypatch.setattr(shutil, "rmtree", stop_once)
     with pytest.raises(Stopped), staged(tmp_path / "out", force=False) as folder:
-        stop(RuntimeError(), (folder / "half").touch())
+        stop(RuntimeError(), folder / "half")
     assert names(tmp_path) == []
+
+
+def test_a_folder_for_temporary_files_goes_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    with pytest.raises(Stopped), scratch_folder() as folder:
+        link(folder / "link", tmp_path / "precious", folder / "deep" / "file", folder / "file")
+    assert names(tmp_path / "scratch") == []
+    assert names(tmp_path / "precious") == ["file"]
 
 
 def test_without_an_exchange_of_names_the_old_output_comes_back(

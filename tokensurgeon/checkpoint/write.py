@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ from tokensurgeon.checkpoint.tokenizer_files import json_bytes, tokenizer_files
 from tokensurgeon.checkpoint.tokenizer_record import Decision, TokenizerFiles
 from tokensurgeon.checkpoint.verify import check_autotokenizer, check_headers, probe_ids
 from tokensurgeon.errors import CheckpointError, TokenizerError
-from tokensurgeon.outputs import check_folder, staged
+from tokensurgeon.outputs import check_folder, scratch_folder, staged
 from tokensurgeon.vocabulary.written import check_written
 
 Extra = Mapping[str, bytes | str]
@@ -155,8 +154,7 @@ def check_tokenizer(
     TokenizerError, CheckpointError
         If it disagrees with the target and that is not allowed, or a file cannot be made.
     """
-    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         _write_configs(plan, folder)
         tokenizer, different = _write_tokenizer(plan, folder)
         warnings = _differences(folder, plan, probe_texts, different, allow)

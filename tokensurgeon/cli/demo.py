@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib import resources
-from pathlib import Path
 
 import click
 
 from tokensurgeon.cli import console
+from tokensurgeon.outputs import scratch_folder
 
 BASELINES = ("omp-published", "subword-mean", "mean")
 """Plain methods, beside the one that is chosen."""
@@ -40,13 +39,13 @@ def command(output: str | None, force: bool, as_json: bool) -> None:
 
     with (
         resources.as_file(resources.files("tokensurgeon") / "data") as data,
-        tempfile.TemporaryDirectory(prefix="tokensurgeon-demo-") as scratch,
+        scratch_folder() as scratch,
         console.progress() as progress,
     ):
         recipe = Recipe(
             source=str(data / "source"),
             donor=str(data / "donor"),
-            output=output or str(Path(scratch) / "patched"),
+            output=output or str(scratch / "patched"),
             text=TextSpec(
                 calibration=(str(data / "text" / "calibration.jsonl"),),
                 evaluation=(str(data / "text" / "evaluation.jsonl"),),

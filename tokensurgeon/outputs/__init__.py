@@ -6,8 +6,17 @@ still, and nothing is left beside it. A writer that is killed outright leaves a 
 name says whose it is; the next writer to the same path removes it.
 """
 
+from tokensurgeon.outputs.leftovers import scratch_folder
 from tokensurgeon.outputs.paths import check_file, check_folder, output_path
 from tokensurgeon.outputs.whole_file import whole_file, write_whole
 from tokensurgeon.outputs.whole_folder import staged
 
-__all__ = ["check_file", "check_folder", "output_path", "staged", "whole_file", "write_whole"]
+__all__ = [
+    "check_file",
+    "check_folder",
+    "output_path",
+    "scratch_folder",
+    "staged",
+    "whole_file",
+    "write_whole",
+]

@@ -10,6 +10,8 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 MARKER = "written-by-tokensurgeon"
@@ -29,6 +31,20 @@ logger = logging.getLogger(__name__)
 def temporary_name(name: str) -> str:
     """Return a name beside an output that nobody can guess; it starts with a dot."""
     return f"{_prefix(name)}{secrets.token_hex(8)}"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield an empty folder among the system's temporary files, removed whatever ends the block.
+
+    `tempfile.TemporaryDirectory` stays where a signal arrives while it is removed.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tokensurgeon-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        discard(folder)
 
 
 def lock(handle: int) -> None:
@@ -84,11 +100,13 @@ def _prefix(name: str) -> str:
 def _remove(path: Path) -> None:
     """Remove a file, or a folder: the marker last, so that what is left can be told at any time."""
     with contextlib.suppress(OSError):
-        if not path.is_dir():
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
             return
         for entry in path.iterdir():
-            if entry.name != MARKER:
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != MARKER:
+                entry.unlink()
         (path / MARKER).unlink(missing_ok=True)
         path.rmdir()

@@ -82,8 +82,8 @@ def _others(folder: Path, name: str, listed: dict[str, Any]) -> tuple[list[str],
     for root, folders, files in os.walk(folder, onerror=_raise):
         for entry in list(folders):
             inside = Path(root, entry).relative_to(folder).as_posix() + "/"
-            is_link = Path(root, entry).is_symlink()
-            if is_link or not any(str(each).startswith(inside) for each in listed):
+            holds_ours = any(file.startswith(inside) for file in listed)
+            if Path(root, entry).is_symlink() or not holds_ours:
                 folders.remove(entry)
                 foreign.append(inside)
         for entry in files:

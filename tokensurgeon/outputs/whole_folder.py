@@ -75,9 +75,9 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
         discard(private)
         if handle >= 0:
             os.close(handle)
-        for made in missing:
+        for empty in missing:
             with contextlib.suppress(OSError):  # it holds the output
-                made.rmdir()
+                empty.rmdir()
 
 
 def _make_private(folder: Path) -> int:

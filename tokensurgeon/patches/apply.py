@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from tokensurgeon.checkpoint import Checkpoint, PatchPlan, write_checkpoint
 from tokensurgeon.checkpoint.likeness import LEAST_ALIKE, likeness
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.models.reload import reload_check
-from tokensurgeon.outputs import check_folder
+from tokensurgeon.outputs import check_folder, scratch_folder
 from tokensurgeon.patches.patch_file import FILES, RECORDS, SIDES, Facts, read_patch
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.surgery.row_records import BODY_RECORD, body_bytes, npz_bytes
@@ -100,10 +99,10 @@ def apply_patch(
                 f"id {bad[0]}: export it anew"
             )
     progress(2, 3, "writing")
-    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as scratch:
+    with scratch_folder() as scratch:
         for name in FILES:
             if name in data.files:
-                (Path(scratch) / name).write_bytes(data.files[name])
+                (scratch / name).write_bytes(data.files[name])
         plan = PatchPlan(
             checkpoint=before,
             target=load_vocabulary(scratch),

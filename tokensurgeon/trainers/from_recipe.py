@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import CorpusError, RecipeError
+from tokensurgeon.outputs import scratch_folder
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.text.setting_file import read_setting
@@ -36,8 +36,8 @@ def train_target(
     UsageError, CorpusError, TokenizerError
         As `train_vocabulary`, `extend_vocabulary` and `prune_vocabulary` do.
     """
-    with tempfile.TemporaryDirectory(prefix="tokensurgeon-") as scratch:
-        folder = Path(spec.save) if spec.save else Path(scratch) / "tokenizer"
+    with scratch_folder() as scratch:
+        folder = Path(spec.save) if spec.save else scratch / "tokenizer"
         text: dict[str, Part] | Sequence[str]
         text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus
         base = source.folder if spec.base == SOURCE else spec.base

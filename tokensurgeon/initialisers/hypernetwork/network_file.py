@@ -132,7 +132,7 @@ class Hypernet:
         """
         from safetensors import safe_open
 
-        path = Path(path)
+        path = Path(path).expanduser()
         if not path.is_file():
             raise InitialiserError(
                 f"no hypernetwork {path}; train one with tokensurgeon hypernet train SOURCE -o "
