@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +103,10 @@ def make(name: str) -> Any:
 
     cls = getattr(transformers, name)
     model = cls.model.__name__ if cls.model is not None else "BPE"
-    tokenizer = cls(**trained(model, byte_level=False))
+    try:
+        tokenizer = cls(**trained(model, byte_level=False))
+    except (TypeError, ValueError):  # some take a list of pieces with scores, whatever they say
+        return cls(**trained("Unigram", byte_level=False))
     if model == "BPE" and "ByteLevel" in str(tokenizer.backend_tokenizer.pre_tokenizer):
         tokenizer = cls(**trained(model, byte_level=True))
     return tokenizer
@@ -185,7 +189,8 @@ def page(outcomes: list[Kept]) -> str:
     ]
     if any(one.failed for one in outcomes):
         lines.append(f"- not made: {', '.join(one.name for one in outcomes if one.failed)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent="  " * (line[:1] == "-"))
+                     for line in lines) + "\n"  # fmt: skip
 
 
 def main() -> None:

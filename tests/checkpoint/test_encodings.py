@@ -398,6 +398,9 @@ def test_a_template_that_is_not_written_is_told(
 def test_a_template_that_is_asked_for_works_as_in_the_target(
     model_of: Callable[..., Path], tmp_path: Path, chat: Path
 ) -> None:
+    named = [{"name": "default", "template": CHAT}, {"name": "tool_use", "template": "{{ tools }}"}]
+    stored = {**config_of(chat), "chat_template": named}
+    (chat / "tokenizer_config.json").write_text(json.dumps(stored))
     result = moved_rows(model_of(), chat, tmp_path / "out", chat_template="target")
     assert not any("chat template" in line for line in result.warnings)
     talk = [{"role": "user", "content": "every row"}]

@@ -115,7 +115,7 @@ def lost_line(before: Any, whose: str, lost: list[str], why: str) -> str:
     more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
     return (
         f"the {whose}'s tokenizer class {class_name(before)} is not kept, for {why}; "
-        f"what it alone can do is lost: {', '.join(lost[:_SHOWN])}{more}"
+        f"what it alone can do is lost: {', '.join(lost[:_SHOWN])}{more}; do that in your own code"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tokensurgeon.checkpoint import encodings
+from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.around_text import settle_around
 from tokensurgeon.checkpoint.chat_template import BESIDE, choose_template
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
@@ -206,7 +207,8 @@ def _post_processor_of(post: Any) -> Any:
 
 def reads_otherwise(tokenizer: Any, target: Vocabulary) -> str | None:
     """Say what a tokenizer of transformers reads otherwise than the target, on hard texts."""
-    different = encodings.tried(lambda: difference_from(tokenizer, target, hard_texts()))
+    with internals.quiet():
+        different = encodings.tried(lambda: difference_from(tokenizer, target, hard_texts()))
     if isinstance(different, encodings.Failed):  # layout models take words with their boxes
         return f"{type(tokenizer).__name__} takes no plain text: {different}"
     return None if different is None else str(different)
