@@ -29,11 +29,11 @@ CLICKS = {"UsageError", "BadParameter", "ClickException"}
 
 STEPS = {
     "add", "align", "ask", "check", "choose", "compare", "convert", "copy", "correct", "cut",
-    "decorate", "download", "drop", "evaluate", "export", "extend", "fill", "free", "give", "have",
-    "install", "leave", "lower", "make", "measure", "mend", "move", "name", "pack", "patch", "pip",
-    "prune", "put", "python", "raise", "remove", "rename", "repair", "restore", "run", "save",
-    "score", "set", "spell", "take", "train", "transplant", "uninstall", "unpack", "untie", "use",
-    "write",
+    "decorate", "download", "drop", "evaluate", "export", "extend", "fetch", "fill", "free",
+    "give", "have", "install", "leave", "lower", "make", "measure", "mend", "move", "name",
+    "pack", "part", "patch", "pip", "prune", "put", "python", "raise", "remove", "rename",
+    "repair", "report", "restore", "run", "save", "score", "set", "spell", "take", "train",
+    "transplant", "uninstall", "unpack", "untie", "update", "use", "write",
 }  # fmt: skip
 """Verbs that a next step begins with."""
 
@@ -42,7 +42,7 @@ ALLOWED = re.compile(
     r"allows \{\}|the last id is|nothing was (replaced|left)"
 )
 """What leaves no step open, says what would have been right, or what became of the output."""
-ADVICE = {"hint", "advice", "less", "GIVE_OTHER", "why", "what", "_first_problem(error)", "verb",
+ADVICE = {"export", "hint", "advice", "less", "why", "what", "_first_problem(error)", "verb",
           "_nearest(name, known)"}  # fmt: skip
 """What texts end with that was worded before, and is advice itself."""
 
@@ -60,7 +60,8 @@ what was expected, and a user has no step to take."""
 class Message(NamedTuple):
     """One text: where it is raised, as what, its words with ``{}`` for what is filled in.
 
-    `values` are those fillings, `end` is the last one where a text ends with it.
+    `values` are those fillings, but for a text that passes one of ours on; `end` is the last one
+    where a text ends with it.
     """
 
     where: str
@@ -92,16 +93,27 @@ def _end(node: ast.AST) -> str:
     return ast.unparse(last.value) if isinstance(last, ast.FormattedValue) else ""
 
 
+def _caught(handler: ast.ExceptHandler) -> set[str]:
+    """Return the names of the errors that a handler is for."""
+    if handler.type is None:
+        return {"BaseException"}
+    return {one.id for one in ast.walk(handler.type) if isinstance(one, ast.Name)}
+
+
 def _collected() -> Iterator[Message]:
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        tree = ast.parse(path.read_text("utf-8"))
+        handlers = [one for one in ast.walk(tree) if isinstance(one, ast.ExceptHandler)]
+        passed_on = {id(node) for one in handlers if _caught(one) <= OURS for node in ast.walk(one)}
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             called = node.func
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
             if name in OURS | CLICKS:
                 where = f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno}"
-                values = [n.value for n in ast.walk(node) if isinstance(n, ast.FormattedValue)]
+                inside = () if id(node) in passed_on else ast.walk(node)
+                values = [n.value for n in inside if isinstance(n, ast.FormattedValue)]
                 yield Message(where, name, _words(node.args[0]), tuple(values), _end(node.args[0]))
 
 
@@ -143,7 +155,8 @@ def test_a_text_is_written_as_the_others() -> None:
 
 
 def _helps(message: Message) -> bool:
-    if message.where.split(":")[0] in AUTHORS or message.end in ADVICE:
+    advice = message.end in ADVICE or message.end.replace("_", "").isupper()  # a constant
+    if message.where.split(":")[0] in AUTHORS or advice:
         return True
     clauses = re.split(r"[;:.,] ", message.text)
     firsts = {re.sub(r"^(or|and|then|so|run:) ", "", clause).split(" ")[0] for clause in clauses}
@@ -198,7 +211,7 @@ def test_every_option_named_exists() -> None:
     assert not [one for one in sorted(named) if one[0] not in known]
 
 
-_COMMAND = r"([a-z-]+(?: (?:train|export|apply|show)\b)?)"
+_COMMAND = r"([a-z-]+(?: (?:train|export|apply|show|check)\b)?)"
 """A command, with the words of a command of its own."""
 
 

@@ -142,6 +142,9 @@ def test_a_training_corpus_and_its_save_folder_count_from_the_recipe(tmp_path: P
         ("source: a\ntokenizer: b\nzebra: 1\n", "unknown key 'zebra'; known: source"),
         ("source: a\ntokenizer: b\nuntie: perhaps\n", "'untie': "),
         ("source: a\ntokenizer: b\nseed: -1\n", "'seed': "),
+        ("source: a\ntokenizer: b\nheal: .inf\n", "'heal': "),
+        ("source: a\ntokenizer: b\nbudget: .nan\n", "'budget': "),
+        ("source: a\ntokenizer: b\npad_to_multiple_of: 100000\n", "'pad_to_multiple_of': "),
         ("source: a\n", "no target: give 'tokenizer', or a 'donor'"),
         ("tokenizer: a\n", "'source': Field required"),
         (

@@ -172,8 +172,8 @@ class Recipe(_Model):
     """Shorten new rows to this percentile of the trained rows' norms; None shortens none."""
     untie: bool = False
     """Write two matrices where the source has one for both sides."""
-    pad_to_multiple_of: int = Field(default=1, ge=1)
-    """Pad the rows to a multiple of this number."""
+    pad_to_multiple_of: int = Field(default=1, ge=1, le=65_536)
+    """Pad the rows to a multiple of this number; hardware asks for some hundreds."""
     trim_rows: bool = False
     """Drop the source's rows past the last id, where the target is the source's vocabulary."""
     map: dict[str, str] = Field(default_factory=dict)

@@ -179,5 +179,5 @@ def test_a_tokenizer_beyond_the_rows_or_loaded_otherwise_is_named(copy):
 def test_what_is_no_checkpoint_is_said(tmp_path):
     done = verify(tmp_path)
     assert done.exit_code == 1
-    assert "is it a checkpoint's folder?" in done.stdout
+    assert "give a checkpoint's folder" in done.stdout
     assert verify(tmp_path / "none/of/it").exit_code == 1

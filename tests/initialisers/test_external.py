@@ -140,6 +140,16 @@ def test_a_file_of_noise_is_refused(tmp_path, context, suffix):
         values(tmp_path / f"absent.{suffix}", context)
 
 
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
+def test_indices_past_the_matrix_are_refused_before_they_are_followed(tmp_path, context, kind):
+    path = tmp_path / "w.npz"
+    matrix = kind(np.eye(3))
+    matrix.indices[1] = 10**6
+    sp.save_npz(path, matrix)
+    with pytest.raises(InitialiserError, match="no weight file"):
+        values(path, context)
+
+
 def test_indices_that_point_nowhere_are_refused(tmp_path, context):
     path = tmp_path / "w.safetensors"
     broken = {"indptr": np.array([0, 5]), "indices": np.array([1]), "data": np.array([1.0])}

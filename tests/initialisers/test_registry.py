@@ -217,6 +217,8 @@ def test_a_plugin_file_adds_its_names_once(tmp_path: Path):
         ("x = 1", "registers nothing"),
         ("import no_such_module", "fails on import: ModuleNotFoundError"),
         ("def", "fails on import: SyntaxError"),
+        ("{}['x']", "fails on import: KeyError: there is no 'x'; mend it"),
+        ("import sys; sys.exit(0)", "fails on import: SystemExit"),
         (PLUGIN.format(name="omp"), "name of a built-in"),
     ],
 )
@@ -228,6 +230,13 @@ def test_a_plugin_file_that_is_wrong_is_refused_in_one_line(tmp_path, text: str,
     assert "\n" not in str(caught.value)
     with pytest.raises(InitialiserError, match="no plug-in file"):
         load_plugin(tmp_path / "absent.py")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), 10**400, "9" * 400])
+def test_a_number_that_is_none_is_refused(value: object):
+    for name, key in (("omp", "k"), ("random", "scale")):
+        with pytest.raises(SettingError, match=f"{name}.{key} must be .*; got"):
+            build(name, {key: value})
 
 
 class _Entry:

@@ -14,7 +14,7 @@ import pytest
 
 from tokensurgeon import InitContext, NewRows, Recipe, SideRows, compare, transplant
 from tokensurgeon.checkpoint import verify_manifest
-from tokensurgeon.errors import TokenizerError, UsageError
+from tokensurgeon.errors import InitialiserError, TokenizerError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.models.load import load_model
 from tokensurgeon.report import SurgeryReport
@@ -111,6 +111,24 @@ class Reader:
         value = float(len(context.texts))
         rows = np.full((context.n_missing, context.width), value, dtype=np.float32)
         return NewRows(input=SideRows(dense=rows), output=SideRows(dense=rows))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plug-in with a mistake."""
+
+    name: ClassVar[str] = "broken"
+
+    def __call__(self, context: InitContext) -> NewRows:
+        raise KeyError("rows")
+
+
+def test_a_plugin_that_fails_is_blamed_by_name(checkpoints: Checkpoints, world: Path) -> None:
+    recipe = Recipe.parse({"source": str(checkpoints()), "tokenizer": str(world / "target")})
+    with pytest.raises(
+        InitialiserError, match="'broken' fails: KeyError: there is no 'rows'; mend"
+    ):
+        transplant(recipe, initialiser=Broken())
 
 
 def test_the_report_says_which_methods_saw_the_text(

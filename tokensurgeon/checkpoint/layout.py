@@ -231,7 +231,7 @@ def _shape(
         if len(shape) != 2 or info.shape != expected or 0 in shape:
             raise UnsupportedCheckpointError(
                 f"{name} has the shape {list(info.shape)} where {list(expected)} was expected; "
-                "download the checkpoint again"
+                "it is refused rather than guessed"
             )
     said = getattr(config.get_text_config(), "vocab_size", None)
     if said != shape[0]:

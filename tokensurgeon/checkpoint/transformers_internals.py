@@ -247,7 +247,7 @@ def _renamed(model: nn.Module, keys: Iterable[str]) -> dict[str, tuple[str, str 
         def rename(key: str) -> tuple[str, str | None]:
             name, how = rename_source_key(key, renamings, converters, prefix or None, known)
             if name not in known and key in known:  # as transformers loads it: under its own name
-                return rename_source_key(key, [], [], prefix or None, known)
+                name, how = rename_source_key(key, [], [], prefix or None, known)
             return name, how
 
         return {key: rename(key) for key in keys}

@@ -67,9 +67,7 @@ def command(
     the difference comes with a 95 % interval (paired bootstrap over documents).
     """
     if max_rise is not None and against is None:
-        raise click.UsageError(
-            "--max-rise is a rise above another checkpoint: name it with --against"
-        )
+        raise click.UsageError("--max-rise needs --against: name the checkpoint to rise above")
     if draft_for is not None and (against is not None or settings["generate"]):
         raise click.UsageError(
             "--draft-for is a measure of its own: leave out --against, --generate"

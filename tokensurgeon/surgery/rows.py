@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import Matrices, StageRecord
 from tokensurgeon.checkpoint import BodyUpdate, round_rows
-from tokensurgeon.errors import InitialiserError
+from tokensurgeon.errors import InitialiserError, TokensurgeonError, reason
 from tokensurgeon.initialisers import build, mean_row
 from tokensurgeon.initialisers.contract import (
     InitContext,
@@ -178,7 +178,17 @@ def patch_rows(
 
 
 def _ask(initialiser: Initialiser, context: InitContext) -> NewRows:
-    answer = initialiser(context)
+    try:
+        answer = initialiser(context)
+    except (TokensurgeonError, MemoryError):
+        raise
+    except Exception as error:
+        if type(initialiser).__module__.startswith("tokensurgeon."):
+            raise
+        raise InitialiserError(
+            f"the plug-in's '{initialiser.name}' fails: {type(error).__name__}: {reason(error)}; "
+            "mend it, and try it with tokensurgeon initialisers check"
+        ) from error
     if not isinstance(answer, NewRows):
         raise InitialiserError(
             f"'{initialiser.name}' returned {type(answer).__name__}, not NewRows: see "

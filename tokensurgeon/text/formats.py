@@ -154,7 +154,7 @@ def _rows(path: Path, field: str) -> Iterator[tuple[str, int]]:
             if field not in names:
                 keys = ", ".join(names[:5])
                 raise CorpusError(
-                    f"{path} has no column '{field}' but {keys}; name one with --field"
+                    f"{path} has no column '{field}' (it has {keys}); name another with --field"
                 )
             for batch in file.iter_batches(_ROWS, columns=[field]):
                 for value in batch.column(0).to_pylist():
@@ -310,7 +310,8 @@ def text_of_value(value: Any, field: str, where: str, n_replaced: int) -> tuple[
         if field not in value:
             keys = ", ".join(list(map(str, value))[:5]) or "none"
             raise CorpusError(
-                f"{where}: an object has no field '{field}' but {keys}; name one with --field"
+                f"{where}: an object has no field '{field}' (its keys: {keys}); name another with "
+                "--field"
             )
         value = value[field]
     if not isinstance(value, str):

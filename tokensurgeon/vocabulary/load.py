@@ -189,8 +189,8 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     for spelling, token_id in entries:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
             raise TokenizerError(
-                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}, not an id; "
-                "give it a whole number from 0 on"
+                f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}, "
+                "which is not an id; correct it"
             )
         if token_id >= MAX_ROWS:
             raise TokenizerError(

@@ -97,10 +97,12 @@ def read_weights(path: Path, target: Vocabulary, source: Vocabulary, n_source: i
         if suffix == ".csv":
             matrix = _read_csv(path, target, source, n_source)
         elif suffix == ".npz":
-            matrix = sp.csr_array(sp.load_npz(path))
+            matrix = _read_npz(path)
         else:
             matrix = _read_safetensors(path)
-    except (ValueError, KeyError, OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except (InitialiserError, MemoryError):
+        raise
+    except Exception as error:  # whatever the readers trip over
         raise InitialiserError(
             f"{path} is no weight file: {reason(error)}; check external.file"
         ) from error
@@ -122,6 +124,16 @@ def read_weights(path: Path, target: Vocabulary, source: Vocabulary, n_source: i
         ),
         shape=(target.n_rows, n_source),
     )
+
+
+def _read_npz(path: Path) -> sp.csr_array:
+    try:
+        matrix = sp.load_npz(path)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError("scipy.sparse.save_npz did not write it") from error
+    if hasattr(matrix, "check_format"):  # scipy reads past the end of indices that are wrong
+        matrix.check_format(full_check=True)
+    return sp.csr_array(matrix)
 
 
 def _read_safetensors(path: Path) -> sp.csr_array:

@@ -105,8 +105,8 @@ def load_counts(
         counted.dropped = {name: int(n) for name, n in saved["dropped"].items()}
         counted.document_hashes = list(map(str, saved["hashes"]))
         counted.seen = Seen.of_text(saved["seen"])
-        tables = [counted.tables[name] for name in cutters]
-        counts = (*tables, counted.n_bytes, counted.n_documents, counted.n_lines)
+        counts: list[list[Any]] = [counted.tables[name] for name in cutters]
+        counts += [counted.n_bytes, counted.n_documents, counted.n_lines]
         if any(len(one) != len(counted.parts) for one in counts):
             raise ValueError("not every part has its counts")
     return list(counted.document_hashes)
