@@ -243,7 +243,7 @@ class Recipe(_Model):
         path = Path(path)
         data = read_yaml(read_bounded(path), str(path))
         if not isinstance(data, dict):
-            raise RecipeError(f"{path} holds no mapping; a recipe starts with 'source: …'")
+            raise RecipeError(f"{path} holds no mapping of keys; write source: MODEL and so on")
         recipe = cls.parse(data, where=str(path))
         for key in ASKED_TWICE:
             if getattr(recipe, key) and key not in given:

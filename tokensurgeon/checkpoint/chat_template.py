@@ -122,7 +122,8 @@ def _from_file(name: str) -> str:
             return data.decode("utf-8")
     except (OSError, ValueError) as error:
         raise UnknownNameError(
-            f"the chat template {name!r} is neither 'source', 'target' nor a readable file"
+            f"the chat template {name!r} is neither 'source', 'target' nor a "
+            "readable file; check the path"
         ) from error
     raise UnknownNameError(
         f"the chat template {name!r} has more than {LONGEST >> 20} MiB; give a template's file"

@@ -49,7 +49,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not (folder / NAME).exists():
         raise CheckpointError(
-            f"{folder} has no {NAME}: tokensurgeon did not write it, or the file was removed; "
+            f"{folder} has no {NAME}: it was written by another program, or the file was removed; "
             "transplant again"
         )
     manifest = read_json(folder, NAME)

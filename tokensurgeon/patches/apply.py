@@ -64,8 +64,8 @@ def apply_patch(
     layout = before.layout
     if load_vocabulary(before.path).fingerprint != facts.source_vocabulary:
         raise CheckpointError(
-            f"{checkpoint} has another tokenizer than the source of {patch}; a patch fits "
-            "fine-tunes that kept their tokenizer"
+            f"{checkpoint} has another tokenizer than the source of {patch}; give a "
+            "fine-tune that kept its tokenizer"
         )
     wanted = (facts.source_rows, facts.width, facts.source_tied)
     if (layout.n_rows, layout.width, layout.tied) != wanted:

@@ -33,7 +33,7 @@ from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.checkpoint import BodyUpdate, round_rows
 from tokensurgeon.checkpoint.likeness import Sketch
 from tokensurgeon.checkpoint.tensor_file import TensorFile, read_tensor_file
-from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError
+from tokensurgeon.errors import CheckpointError, UnsafeCheckpointError, reason
 
 FORMAT = 3
 """Of the files that are written. Older releases refuse it; this one reads 1 to 3."""
@@ -224,7 +224,7 @@ def read_patch(path: Path) -> Patch:
     try:
         file = read_tensor_file(path)
     except UnsafeCheckpointError as error:
-        raise CheckpointError(f"{path} is no patch file: {error}") from error
+        raise CheckpointError(f"{path} is no patch file ({reason(error)}); give a patch") from error
     facts = _read_facts(path, (file.metadata or {}).get("patch"))
     try:
         arrays = _read_arrays(file, facts)
@@ -235,7 +235,7 @@ def read_patch(path: Path) -> Patch:
         return _checked(facts, arrays)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is a damaged patch: {error}; fetch it again, or export it anew"
+            f"{path} is a damaged patch: {reason(error)}; fetch it again, or export it anew"
         ) from error
 
 
