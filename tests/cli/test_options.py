@@ -15,7 +15,7 @@ import tokensurgeon
 from tokensurgeon.cli.main import OLDER_NAMES, main
 
 PACKAGE = Path(tokensurgeon.__file__).parent
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
 def commands(command: click.Command, name: str = "tokensurgeon") -> Iterator[click.Command]:

@@ -98,7 +98,7 @@ def check_replaceable(folder: Path) -> None:
     reason = why_not_ours(folder)
     if reason is not None:
         raise OutputExistsError(
-            f"{reason}; --force replaces only what tokensurgeon wrote: move these files away, or "
+            f"{reason}; --force replaces only our own files: move these files away, or "
             "give another output"
         )
 
