@@ -204,7 +204,7 @@ class Recipe(_Model):
     """Accept that AutoTokenizer loads the new tokenizer with other ids."""
     allow_seen_text: bool = False
     """Evaluate on text that the target vocabulary was trained on."""
-    allow_invalid_utf8: bool = False
+    allow_invalid_text: bool = False
     """Calibrate and evaluate on text of which more than 1 % is not UTF-8; it counts as U+FFFD."""
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ def test_text_in_another_encoding_is_refused_or_counted_in_table_and_json(tiny_s
         ([], "120 characters of the text that was read are not UTF-8"),
         (["--json"], '"replaced_characters": 120'),
     ):
-        result = run(tiny_source, path, "--allow-invalid-utf8", *arguments)
+        result = run(tiny_source, path, "--allow-invalid-text", *arguments)
         assert result.exit_code == 0, result.output
         assert said in " ".join(result.stdout.split())
 

@@ -90,7 +90,7 @@ plugin_option = option(
 )
 seen_option = option("--allow-seen-text", "Measure on text that a vocabulary was trained on.")
 invalid_option = option(
-    "--allow-invalid-utf8", "Take text of which more than 1 % is not UTF-8, as U+FFFD."
+    "--allow-invalid-text", "Take text of which more than 1 % is not UTF-8, as U+FFFD."
 )
 mismatch_option = option(
     "--allow-autotokenizer-mismatch",

@@ -242,7 +242,7 @@ OPTIONS |= {
 }
 _option("allow_nonfinite", "--allow-nonfinite")
 OPTIONS["allow_seen_text"] = console.seen_option
-OPTIONS["allow_invalid_utf8"] = console.invalid_option
+OPTIONS["allow_invalid_text"] = console.invalid_option
 OPTIONS["allow_autotokenizer_mismatch"] = console.mismatch_option
 
 

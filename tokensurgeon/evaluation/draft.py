@@ -72,7 +72,7 @@ def evaluate_draft(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_seen_text: bool = False,
-    allow_invalid_utf8: bool = False,
+    allow_invalid_text: bool = False,
     progress: Progress = no_progress,
 ) -> DraftResult:
     """Measure a draft model for a big model, both at the same places of a text.
@@ -84,7 +84,7 @@ def evaluate_draft(
     texts : sequence of str or Path, or Corpus
     field, max_bytes, device, dtype, trust_remote_code, progress
         As in `evaluate_checkpoint`.
-    allow_seen_text, allow_invalid_utf8 : bool
+    allow_seen_text, allow_invalid_text : bool
         As in `evaluate_checkpoint`.
 
     Raises
@@ -95,7 +95,7 @@ def evaluate_draft(
     corpus = texts
     if not isinstance(corpus, Corpus):
         corpus = read_to_measure(
-            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_utf8
+            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_text
         )
     vocabularies = [load_vocabulary(model) for model in (draft, big)]
     check_same_ids(*vocabularies)

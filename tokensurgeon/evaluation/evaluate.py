@@ -113,7 +113,7 @@ def evaluate_checkpoint(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_seen_text: bool = False,
-    allow_invalid_utf8: bool = False,
+    allow_invalid_text: bool = False,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Load a checkpoint, and the one to compare it with, and measure both.
@@ -136,7 +136,7 @@ def evaluate_checkpoint(
     trust_remote_code : bool
     allow_seen_text : bool
         Measure on text that a vocabulary was trained on.
-    allow_invalid_utf8 : bool
+    allow_invalid_text : bool
         Measure on text of which more than 1 % is not UTF-8; it counts as U+FFFD.
     progress : callable(done, total, what)
 
@@ -153,7 +153,7 @@ def evaluate_checkpoint(
     corpus = texts
     if not isinstance(corpus, Corpus):
         corpus = read_to_measure(
-            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_utf8
+            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_text
         )
     entries: list[Entry] = []
     for folder in (path,) if against is None else (against, path):

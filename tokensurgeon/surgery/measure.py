@@ -47,7 +47,7 @@ def evaluation_texts(session: Session) -> list[str]:
     measured = read_to_measure(
         recipe.text.evaluation,
         max_bytes=recipe.text.max_bytes,
-        allow_invalid=recipe.allow_invalid_utf8,
+        allow_invalid=recipe.allow_invalid_text,
     )
     session.warnings += measured.notes("evaluation")
     texts = measured.texts

@@ -342,7 +342,7 @@ class Session:
         if not patterns:
             return ()
         corpus = read_corpus(
-            patterns, max_bytes=MOST_TEXT, allow_invalid=self.recipe.allow_invalid_utf8
+            patterns, max_bytes=MOST_TEXT, allow_invalid=self.recipe.allow_invalid_text
         )
         self.warnings += corpus.notes(use)
         return corpus.texts
