@@ -440,7 +440,7 @@ def test_markers_are_looked_for_where_a_template_spells_them(text: str, spelled:
 def test_a_template_that_cannot_be_parsed_is_told_and_never_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
 ) -> None:
-    monkeypatch.setattr(templates.subprocess, "run", None)  # would fail if a process were started
+    monkeypatch.setattr("subprocess.run", None)  # would fail if a process were started
     assert why in (try_template(tmp_path, text).problem or "")
 
 

@@ -92,7 +92,7 @@ def test_a_lacking_tensor_is_named_before_anything_is_loaded(model: Callable[...
     assert len(read_donor_rows(folder).input) == N_ROWS  # of a donor the rows alone count
 
 
-BESIDE = {
+BESIDE: dict[str, dict[str, tuple[int, ...]]] = {
     "buffers of older releases": {
         "model.layers.0.self_attn.rotary_emb.inv_freq": (4,),
         "model.rotary_emb.inv_freq": (4,),
@@ -215,7 +215,7 @@ def test_what_stands_beside_the_source_is_noted(model: Callable[..., Path]) -> N
     )
 
 
-ODD = (None, [], {}, "x", -1, 3.5, [None], 10**30, float("inf"), True, [[]], 0)
+ODD: tuple[Any, ...] = (None, [], {}, "x", -1, 3.5, [None], 10**30, float("inf"), True, [[]], 0)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -134,7 +134,7 @@ def test_weights_past_the_source_are_damaged_records(copy):
     import scipy.sparse as sp
 
     path = copy / "surgery" / "input_weights.npz"
-    weights = sp.load_npz(path)
+    weights = sp.csr_array(sp.load_npz(path))
     weights.indices[0] = weights.shape[1] + 7
     sp.save_npz(path, weights)
     with pytest.raises(CheckpointError, match="missing or damaged"):

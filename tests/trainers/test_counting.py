@@ -79,6 +79,7 @@ def test_a_cut_off_count_goes_on(small_batches, tmp_path):
     with pytest.raises(CorpusError, match="another method, cut or mixture"):
         count(cutters={"words": WORDS}, state=state)
     kept = json.loads(state.read_text("utf-8"))
+    changes: dict[str, Any]
     for changes in (
         {"tables": []}, {"tables": {}}, {"tables": {"words": [{"a": []}]}}, {"bytes": 3},
         {"lines": []}, {"hashes": None}, {"seen": "x\ny"}, {"dropped": {"words": "x"}},
