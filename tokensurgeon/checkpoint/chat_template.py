@@ -17,10 +17,9 @@ from typing import Any
 from tokensurgeon.checkpoint.encodings import difference
 from tokensurgeon.checkpoint.files import check_inside, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
-from tokensurgeon.errors import CheckpointError, UnknownNameError
+from tokensurgeon.errors import UnknownNameError
+from tokensurgeon.vocabulary.reading import MOST_TEMPLATE, read_text
 
-LONGEST = 1 << 20
-"""Most bytes of a template that is read; the longest published ones have some 20,000."""
 CLOCK, WAIT = 30, 600
 """Seconds of processor time, and of waiting on a busy machine, in which three messages have to be
 rendered: the start of the process takes three, a template thousandths of one."""
@@ -78,7 +77,7 @@ def choose_template(plan: PatchPlan, target_folder: Path | None) -> ChosenTempla
 
     Raises
     ------
-    CheckpointError, UnknownNameError
+    TokenizerError, UnknownNameError
         If it cannot be read.
     """
     choice = plan.chat_template
@@ -117,8 +116,8 @@ def _from_file(name: str) -> str:
     """Return the text of a file, or refuse it before all of it is read."""
     try:
         with Path(name).open("rb") as file:
-            data = file.read(LONGEST + 1)
-        if len(data) <= LONGEST:
+            data = file.read(MOST_TEMPLATE + 1)
+        if len(data) <= MOST_TEMPLATE:
             return data.decode("utf-8")
     except (OSError, ValueError) as error:
         raise UnknownNameError(
@@ -126,7 +125,7 @@ def _from_file(name: str) -> str:
             "readable file; check the path"
         ) from error
     raise UnknownNameError(
-        f"the chat template {name!r} has more than {LONGEST >> 20} MiB; give a template's file"
+        f"the chat template {name!r} has over {MOST_TEMPLATE >> 20} MiB; give a template's file"
     )
 
 
@@ -136,10 +135,7 @@ def _stored(folder: Path) -> tuple[Any, dict[str, Any]]:
     beside = {key: config[key] for key in BESIDE if key in config}
     if (folder / "chat_template.jinja").exists():
         path = check_inside(folder, "chat_template.jinja")
-        try:
-            return path.read_text(encoding="utf-8"), beside
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not UTF-8 text; save it as such") from error
+        return read_text(path, MOST_TEMPLATE), beside
     for stored in (read_optional_json(folder, "chat_template.json") or {}, config):
         template = stored.get("chat_template")
         if isinstance(template, (str, list)):
