@@ -33,9 +33,9 @@ from tokensurgeon.calibration.calibration_texts import TextBounds, generate_text
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.stages import BY_NAME, OF_LARGE, OF_SMALL
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
-from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
+from tokensurgeon.calibration.stages.taught import Taught
 from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
 from tokensurgeon.progress import Clock
 from tokensurgeon.surgery import prepare
@@ -417,7 +417,9 @@ def test_calibrated_rows_say_what_was_done(
     assert not found.generated
     assert found.forward_tokens > 0
     steps = {record.stage: record.gradient_steps for record in found.stages}
-    assert found.gradient_steps == steps.pop("distil") > 0
+    taught = [steps.pop(name) for name in ("token-distillation", "attention-influence", "distil")]
+    assert all(taught)
+    assert found.gradient_steps == sum(taught)
     assert not any(steps.values())
     for before, after in ((rows.input, found.input), (rows.output, found.output)):
         changed = (before.rows != after.rows).any(axis=1)
@@ -465,7 +467,7 @@ def test_a_stage_runs_no_more_tokens_than_it_said(
     said = stage.cost(data.sizes).total_tokens(data.sizes)
     if stage.cost(data.sizes).seconds:
         # A training has said its time instead; without any, it runs what it said besides.
-        assert isinstance(stage, Distil)
+        assert isinstance(stage, Taught)
         stage.seconds = 0.0
     start = Standing.of(Acceptance.of(data), pair[1])
     before = data.forward_tokens

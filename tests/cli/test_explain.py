@@ -105,7 +105,7 @@ def test_top_cuts_the_list_and_says_how_much_is_left(patched: Path) -> None:
     [
         ("99999", "id", "no token has id 99999; the last id is 399"),
         ("no such text at all", "any", "is no id, no spelling and not the text of one token"),
-        ("", "any", "is no id, no spelling"),
+        ("", "any", "argument 3 is empty"),
         ("5", "spelling", ""),
     ],
 )

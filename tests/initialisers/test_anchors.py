@@ -53,7 +53,7 @@ def test_any_space_and_any_combiner_keep_the_contract(space: str, combiner: str)
 
 def test_the_space_of_a_file_of_no_encoder_is_refused(tmp_path):
     assert set(SPACES) | {"encoder"} == set(get_args(SpaceName))
-    with pytest.raises(SettingError, match="must name the folder"):
+    with pytest.raises(SettingError, match="needs the folder of a text encoder"):
         build("anchors", {"space": "encoder"})
     with pytest.raises(InitialiserError, match=r"config\.json"):
         build("tokenadapt", {"encoder": str(tmp_path)})(example_context())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tokensurgeon.errors import OutputError
 from tokensurgeon.inspection import Inspection, inspect_tokenizer
 from tokensurgeon.report import inspection_words as said
 from tokensurgeon.report.inspection_views import page, print_inspection, write_page
@@ -130,6 +131,6 @@ def test_a_page_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match="No space"):
         write_page(tmp_path / "other.html", inspection)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -138,8 +138,10 @@ def test_a_patch_merges_the_change_into_a_fine_tune(
         merged = stage.update.merged(name, weights[key].numpy())
         np.testing.assert_allclose(applied.read(key), merged, atol=1e-6)
     narrow = checkpoints("llama", True, intermediate_size=40)
-    with pytest.raises(CheckpointError, match="it is of another model"):
+    with pytest.raises(CheckpointError, match="is no fine-tune of the source"):
         apply_patch(made.path, narrow, tmp_path / "x")
+    with pytest.raises(CheckpointError, match="it is of another model"):
+        apply_patch(made.path, narrow, tmp_path / "x", allow_other_model=True)
     assert not (tmp_path / "x").exists()
 
 

@@ -111,7 +111,7 @@ def test_the_commands_write_and_refuse(base, tmp_path):
         return CliRunner().invoke(main, ["train", *arguments, str(text), "-o", f"{tmp_path}/out"])
 
     assert "give it with --base" in run("extend", "--size", "340").stderr
-    assert "extend needs --size" in run("extend", "--base", str(base)).stderr
+    assert "give --size" in run("extend", "--base", str(base)).stderr
     assert "leave --size out" in run("prune", "--base", str(base), "--size", "300").stderr
     assert "not for bpe" in run("bpe", "--base", str(base), "--size", "300").stderr
     done = run("extend", "--base", str(base), "--size", "340", "--json")

@@ -224,7 +224,7 @@ def test_bytes_are_a_vocabulary():
     [
         ("pathpiece", {"encoder": "bpe"}, "no encoder for pathpiece 'bpe'"),
         ("unigram", {"encoder": "bpe"}, "no encoder for unigram"),
-        ("bpe", {"terms": ("a",)}, "takes no list"),
+        ("bpe", {"terms": ("a",)}, "takes no terms"),
         ("terms", {}, "needs a list"),
         ("superbpe", {"transition": 1.5}, "transition is 1.5"),
         ("superbpe", {"most_words": 1}, "most words of a token is 1"),
