@@ -260,7 +260,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_measured(
     assert "--after-steps N" in refused(recipe, FurtherTraining(), by="after-steps")
     assert "'luck' is no figure" in refused(recipe, TWO, by="luck")
     monkeypatch.setattr(after_steps, "available_memory", lambda: 1000)
-    assert "--after-steps-rows takes less" in refused(recipe, TWO)
+    assert "take --after-steps-rows" in refused(recipe, TWO)
     assert "leave it out" in refused(recipe, FurtherTraining(2, rows_only=True))
 
 
