@@ -3,7 +3,8 @@
 
     python scripts/fuzz.py READER [--seconds 600] [--folder DIR]
 
-READER is header, index, tokenizer, recipe, patch or lines.
+READER is header, index, tokenizer, ranks, pieces, template, recipe, patch, manifest, state or
+lines.
 
 Each input must give a right answer or one of our errors, in one short line. The first that does not
 ends the run, with a traceback and the input in a file of the folder. Inputs begin with valid files,
@@ -13,6 +14,7 @@ and every second one is damaged in its form, as the tests do it; recipes are tri
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import shutil
@@ -21,16 +23,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import atheris
 import numpy as np
 import yaml
 
 with atheris.instrument_imports(include=["tokensurgeon"], enable_loader_override=False):
+    import tokensurgeon.checkpoint.chat_template as templates
     import tokensurgeon.checkpoint.files as files
+    import tokensurgeon.checkpoint.manifest as manifests
     import tokensurgeon.patches.patch_file as patches
     import tokensurgeon.recipe as recipes
+    import tokensurgeon.studies.comparison_state as states
     import tokensurgeon.vocabulary.load as vocabularies
+    import tokensurgeon.vocabulary.reading as reading
     from tokensurgeon.checkpoint.tensor_file import read_tensor_file
     from tokensurgeon.errors import TokensurgeonError
     from tokensurgeon.text.corpus import read_corpus
@@ -129,13 +136,79 @@ def patch(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
     return path, read, [save(arrays, {"patch": json.dumps(facts)})]
 
 
+def ranks(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """A table of tiktoken."""
+    path = folder / "a.tiktoken"
+    tokens = [bytes([i]) for i in range(256)] + [b"ab", b"abc"]
+    table = b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens))
+    return path, lambda: vocabularies.load_vocabulary(path).encode("abc"), [table]
+
+
+def pieces(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """A model of SentencePiece."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    path = folder / "a.model"
+    messages: Any = sentencepiece_model_pb2
+    model = messages.ModelProto()
+    for text, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3), ("▁a", 1), ("b", 1), ("<0x41>", 6)):
+        model.pieces.add(piece=text, score=-1.0, type=kind)
+    model.trainer_spec.model_type = 1
+    model.normalizer_spec.name = "identity"
+    data = model.SerializeToString()
+    return path, lambda: vocabularies.load_vocabulary(path).encode("ab"), [data]
+
+
+def template(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """Chat templates, which are read and parsed, never rendered here."""
+    path = folder / "chat_template.jinja"
+    text = b"{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+
+    def read() -> object:
+        text = reading.read_template(folder) or ""
+        return templates.literals(text), templates.syntax_problem(text)
+
+    return (
+        path,
+        read,
+        [text, b"{{ bos_token }}{% if a %}<s>{% else %}{% raw %}<x>{% endraw %}{% endif %}"],
+    )
+
+
+def manifest(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """The manifest of a checkpoint."""
+    path = folder / manifests.NAME
+    files = {"a.json": {"sha256": "0" * 64, "bytes": 2}}
+    (folder / "a.json").write_text("{}")
+    told = {
+        "schema_version": manifests.SCHEMA,
+        "source": "a",
+        "seed": 0,
+        "recipe": "",
+        "files": files,
+    }
+    return path, lambda: manifests.verify_manifest(folder), [json.dumps(told).encode()]
+
+
+def state(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
+    """What a comparison keeps of a method."""
+    path = folder / "source.json"
+    result = {"bits_per_byte": 1.0, "losses": [1.0, 2.0]}
+    kept = {"schema": states.SCHEMA, "sha256": states._result_hash(result), "result": result}
+    return path, lambda: states.read_kept(path), [json.dumps(kept).encode()]
+
+
 def lines(folder: Path) -> tuple[Path, Callable[[], object], list[bytes]]:
     """Lines of JSON."""
     path = folder / "a.jsonl"
     return path, lambda: read_corpus([path]), [b'"a"\n{"text": "b", "n": [1]}', b'"\\ud83d\\ude00"']
 
 
-READERS = {each.__name__: each for each in (header, index, tokenizer, recipe, patch, lines)}
+READERS = {
+    reader.__name__: reader
+    for reader in (header, index, tokenizer, ranks, pieces, template, recipe, patch, manifest,
+                   state, lines)
+}  # fmt: skip
 
 
 def main() -> None:

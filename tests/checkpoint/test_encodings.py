@@ -459,7 +459,7 @@ def test_a_template_that_does_not_end_or_raises_is_told(
 
 
 def test_a_template_without_end_is_not_read(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="more than 1 MiB"):
+    with pytest.raises(UnknownNameError, match="over 1 MiB"):
         moved_rows(model_of(), model_of(), tmp_path / "out", chat_template="/dev/zero")
 
 

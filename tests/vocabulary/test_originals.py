@@ -221,6 +221,15 @@ def test_a_broken_charsmap_of_a_sentencepiece_model_is_refused(
         load_vocabulary(tmp_path)
 
 
+def test_a_piece_that_is_not_utf8_is_refused(piece_model: Path, tmp_path: Path) -> None:
+    data = (piece_model / "tokenizer.model").read_bytes()
+    at = data.index("▁".encode())
+    path = tmp_path / "a.model"
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with pytest.raises(TokenizerError, match="a piece that is not UTF-8; restore the file"):
+        load_vocabulary(path)
+
+
 def test_without_the_library_it_is_named(
     piece_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

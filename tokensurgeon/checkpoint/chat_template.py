@@ -223,7 +223,7 @@ def try_template(folder: Path, template: Any, before: Path | None = None) -> Ren
     texts = texts_of(template)
     if not any("{" in text for text in texts):
         return Rendering()
-    wrong = next(filter(None, map(_syntax, texts)), None)
+    wrong = next(filter(None, map(syntax_problem, texts)), None)
     if wrong is not None:
         return Rendering(f"the chat template is copied as it is, and is no valid one: {wrong}")
     folders = [str(folder), *([] if before is None else [str(before)])]
@@ -247,7 +247,7 @@ def try_template(folder: Path, template: Any, before: Path | None = None) -> Ren
     return Rendering(None, difference(wanted[0], after) if wanted else None)
 
 
-def _syntax(text: str) -> str | None:
+def syntax_problem(text: str) -> str | None:
     """Return what is wrong with the syntax of a template, which is parsed and not rendered."""
     from jinja2 import Environment, TemplateSyntaxError
 

@@ -29,6 +29,8 @@ from tokensurgeon.text.corpus import read_documents
 SCHEMA = 3
 """Of what is kept: a file of another one is measured again."""
 SOURCE = "source"
+MOST_BYTES = 256 << 20
+"""Of what is kept of a method: the losses of a million chunks take a tenth."""
 
 ELSEWHERE = {
     "source", "tokenizer", "donor", "output", "init", "text", "baselines", "force", "memory_gib",
@@ -83,17 +85,7 @@ class ComparisonState:
         `repeat` counts seeds; 0 is the recipe's.
         """
         path = self._path(method, repeat)
-        if path is None:
-            return None
-        try:
-            saved = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):  # not there, or not whole: measured again
-            return None
-        if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
-            return None
-        result = saved.get("result")
-        whole = isinstance(result, dict) and saved.get("sha256") == _result_hash(result)
-        return result if whole else None
+        return None if path is None else read_kept(path)
 
     def save(self, method: Method | str, result: dict[str, Any], repeat: int = 0) -> None:
         """Keep what was found; the file is there whole or not at all."""
@@ -197,6 +189,21 @@ class ComparisonState:
         for rows in (donor.input, donor.output):
             digest.update(rows.tobytes())
         return digest.hexdigest()
+
+
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """Return what a file of a comparison holds; None where nothing whole of ours is."""
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return None
+        saved = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
+        return None
+    result = saved.get("result")
+    whole = isinstance(result, dict) and saved.get("sha256") == _result_hash(result)
+    return result if whole else None
 
 
 def check_state_folder(name: str | Path) -> Path:

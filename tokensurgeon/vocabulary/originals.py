@@ -128,6 +128,8 @@ def from_sentencepiece(file: Path) -> tuple[Tokenizer, dict[str, Any], Reader, l
     pieces = [(p.piece, float(p.score), int(p.type)) for p in model.pieces]
     if not 0 < len(pieces) < MAX_ROWS:
         raise TokenizerError(f"{file} has {len(pieces)} pieces; restore the file")
+    if not all(isinstance(text, str) for text, _, _ in pieces):  # bytes, where they are not UTF-8
+        raise TokenizerError(f"{file} has a piece that is not UTF-8; restore the file")
     check_lengths(file, (text.encode() for text, _, _ in pieces))
     unknown = next((i for i, p in enumerate(pieces) if p[2] == kinds.UNKNOWN), None)
     fallback = any(kind == kinds.BYTE for _, _, kind in pieces)
