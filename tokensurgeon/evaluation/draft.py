@@ -82,10 +82,10 @@ def evaluate_draft(
     draft, big : str or Path
         Checkpoints whose tokenizers give every id the same text.
     texts : sequence of str or Path, or Corpus
-    field, max_bytes, device, dtype, trust_remote_code, progress
+    field, max_bytes, device, dtype, trust_remote_code, allow_seen_text
         As in `evaluate_checkpoint`.
-    allow_seen_text, allow_invalid_text : bool
-        As in `evaluate_checkpoint`.
+    allow_invalid_text, progress
+        The same.
 
     Raises
     ------
