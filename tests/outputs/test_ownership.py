@@ -12,7 +12,13 @@ import pytest
 
 from tokensurgeon.errors import OutputExistsError
 from tokensurgeon.outputs import check_folder, staged
-from tokensurgeon.outputs.ownership import NAMED, list_files, why_not_ours
+from tokensurgeon.outputs.ownership import (
+    CHECKPOINT,
+    NAMED,
+    VOCABULARY,
+    list_files,
+    why_not_ours,
+)
 
 
 def write(output: Path, weights: bytes = b"weights", name: str = "manifest.json") -> Path:
@@ -35,6 +41,17 @@ def test_what_was_written_is_ours_and_so_is_a_copy(tmp_path: Path, name: str) ->
     assert why_not_ours(copy) is None
     write(output, b"other")
     assert (output / "model.safetensors").read_bytes() == b"other"
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path / "model", name=CHECKPOINT)
+    vocabulary = write(tmp_path / "words", name=VOCABULARY)
+    assert check_folder(checkpoint, force=True) == checkpoint
+    assert check_folder(vocabulary, force=True, kind=VOCABULARY) == vocabulary
+    with pytest.raises(OutputExistsError, match="holds a vocabulary, and a checkpoint would take"):
+        check_folder(vocabulary, force=True)
+    with pytest.raises(OutputExistsError, match="holds a checkpoint, and a vocabulary would take"):
+        check_folder(checkpoint, force=True, kind=VOCABULARY)
 
 
 def git(folder: Path) -> None:

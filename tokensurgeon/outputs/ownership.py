@@ -9,8 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-LISTS = ("manifest.json", "training.json")
+CHECKPOINT, VOCABULARY = "manifest.json", "training.json"
 """Files in which a checkpoint and a vocabulary of ours list what they are made of."""
+KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary"}
 LONGEST_LIST = 64 << 20
 """Bytes; our lists have some kilobytes, and a recipe with a long map some more."""
 NAMED = 5
@@ -56,9 +57,14 @@ def why_not_ours(folder: Path) -> str | None:
     return None
 
 
+def kind_of(folder: Path) -> str | None:
+    """Return the name of the list that a folder of ours has, and so what it holds; else None."""
+    return _list_of(folder)[0] or None
+
+
 def _list_of(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the name of a folder's list and its entries, itself among them."""
-    for name in LISTS:
+    for name in KINDS:
         try:
             facts = (folder / name).lstat()
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > LONGEST_LIST:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tokensurgeon.errors import OutputError, OutputExistsError, UsageError
-from tokensurgeon.outputs.ownership import why_not_ours
+from tokensurgeon.outputs.ownership import CHECKPOINT, KINDS, kind_of, why_not_ours
 
 LONGEST_NAME = 255
 """Bytes of a name in ext4, XFS, Btrfs and tmpfs."""
@@ -50,12 +50,14 @@ def check_folder(
     force: bool,
     source: str | Path | None = None,
     keep: Iterable[str | Path | None] = (),
+    kind: str = CHECKPOINT,
 ) -> Path:
     """Return the path of a folder that is to be written, or refuse it.
 
     It may neither lie in `source` nor hold it, nor hold one of `keep`, further files and folders
     that are read; those which are not there (such as model ids) count for nothing. With `force` a
-    folder may be replaced that holds nothing but what a list of ours names, unchanged.
+    folder may be replaced that holds nothing but what a list of ours names, unchanged, and that is
+    of the `kind` that is to be written: the name of its list.
 
     Raises
     ------
@@ -84,6 +86,12 @@ def check_folder(
         what = "a link" if output.is_symlink() else "no folder"
         raise OutputExistsError(f"{output} is {what}, which --force does not replace: remove it")
     check_replaceable(output)
+    other = kind_of(output)
+    if other not in (None, kind):
+        raise OutputExistsError(
+            f"{output} holds {KINDS[str(other)]}, and {KINDS[kind]} would take its place: move it "
+            "away, or give another output"
+        )
     check_parent(output)
     return output
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.outputs import check_folder, staged
-from tokensurgeon.outputs.ownership import list_files
+from tokensurgeon.outputs.ownership import VOCABULARY, list_files
 from tokensurgeon.outputs.paths import check_apart
 from tokensurgeon.text.seen import SEEN_FILE, Seen
 from tokensurgeon.trainers.mixture import CorpusLike, Part, as_parts
@@ -112,7 +112,7 @@ class TrainedVocabulary:
         TokenizerError
             If the tokenizer would be refused as an input.
         """
-        output = check_folder(output, force=force)
+        output = check_folder(output, force=force, kind=VOCABULARY)
         files = {
             **(self.base_files or {}),
             "tokenizer.json": self._json(),
@@ -169,7 +169,7 @@ def check_output(
     """
     parts = [part for part in as_parts(corpus).values() if isinstance(part, Part)]
     patterns = [pattern for part in parts for pattern in part.patterns]
-    checked = check_folder(output, force=force, keep=[*patterns, base])
+    checked = check_folder(output, force=force, keep=[*patterns, base], kind=VOCABULARY)
     for pattern in patterns:
         if Path(pattern).expanduser().is_dir():
             check_apart(checked, pattern)
