@@ -15,12 +15,12 @@ from tokensurgeon.calibration import CalibrationData, Matrices, find_stages
 from tokensurgeon.calibration.stages.matched import AttentionInfluence, TokenDistillation
 from tokensurgeon.calibration.stages.taught import NO_STEP
 from tokensurgeon.calibration.training.matched_states import (
-    Matched,
     Observe,
     attention_outputs,
     last_states,
     match_states,
 )
+from tokensurgeon.calibration.training.teaching import Taught
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Clock
@@ -31,7 +31,7 @@ OBSERVED = (last_states, attention_outputs)
 
 def trained(
     data: CalibrationData, rows: Matrices, observe: Observe, texts: list[str] = TEXTS, seed: int = 0
-) -> Matched:
+) -> Taught:
     chunks = chunk_documents(texts, max_bytes_per_chunk=256)
     return match_states(
         data.model,

@@ -13,7 +13,8 @@ from tokensurgeon.calibration import CalibrationData
 from tokensurgeon.calibration.stages import distil
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
-from tokensurgeon.calibration.training.distillation import CHUNKS_PER_STEP, _batches
+from tokensurgeon.calibration.training.distillation import _batches
+from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 
 
 @pytest.fixture(scope="module")

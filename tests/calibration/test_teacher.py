@@ -24,7 +24,8 @@ from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.spellings import Spellings
-from tokensurgeon.calibration.training.distillation import Distilled, distil
+from tokensurgeon.calibration.training.distillation import distil
+from tokensurgeon.calibration.training.teaching import Taught
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.body_update import changeable_weights
 from tokensurgeon.progress import Clock
@@ -503,7 +504,7 @@ def taught(
     max_tokens: int | None = 1500,
     seconds: float = float("inf"),
     **settings: object,
-) -> Distilled:
+) -> Taught:
     teacher = Teacher(data.model, data.spellings)
     chunks = [chunk for text in TEXTS for chunk in chunk_documents([text], max_bytes_per_chunk=96)]
     ids = data.new_and_shared if ids is None else ids

@@ -8,7 +8,6 @@ where its tokens stand. Chunks whose tokens the two tokenizers cut differently c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,12 @@ from tokensurgeon.calibration.teacher.lessons import Lesson, Teacher
 from tokensurgeon.calibration.training.batches import padded
 from tokensurgeon.calibration.training.low_rank import LowRank
 from tokensurgeon.calibration.training.steps import RowAdam, rows_of_gradient
+from tokensurgeon.calibration.training.teaching import (
+    CHUNKS_PER_STEP,
+    HIGHEST_RATE,
+    Taught,
+    teach,
+)
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, shape_logits
@@ -29,18 +34,14 @@ from tokensurgeon.text.chunks import Chunk
 if TYPE_CHECKING:
     import torch
 
-CHUNKS_PER_STEP = 2
-"""Of up to 1,024 bytes. Steps of one chunk end worse, at any rate that was tried."""
-RATE_BY_WIDTH, HIGHEST_RATE = 2.5, 0.1
-"""The rate is the first over the width, at most the second, in units of the rows' root mean square.
+RATE_BY_WIDTH = 2.5
+"""The rate is this over the width, at most `HIGHEST_RATE`.
 On SmolLM2-135M (width 576) and Llama-3's tokens after `blend`, in 120 seconds: at 2.5, 53 steps win
 0.025 bits per byte on held-out articles and 0.001 on text that the source wrote; at 5, 58 steps win
 the same and lose 0.002 there, 111 lose 0.013; at 12, 130 lose 0.011, at 30, 153 lose 0.031, and at
 90 the selection text loses 0.06."""
 BODY_RATE = 1e-3
 """Of the factors of a low-rank update, usual for adapters of that kind."""
-WARM_UP_STEPS = 10
-"""In which the rates rise: Adam's moments are then known."""
 LIKELY, OTHERS = 4_000, 4_000
 """Rows that are scored in each step besides those that its distributions name: the likeliest, and
 some of the others. Both together cost a tenth of a vocabulary of 128,000."""
@@ -48,25 +49,6 @@ RENEWED = 20
 """Steps after which the likeliest rows are looked for anew."""
 LOOKED_AT = 256
 """States that they are looked for on."""
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """What a distillation gave.
-
-    Attributes
-    ----------
-    matrices : Matrices
-    n_steps, n_tokens : int
-        Of the patched model; the source ran as many again.
-    losses : tuple of float
-        Nats a position, of each step.
-    """
-
-    matrices: Matrices
-    n_steps: int
-    n_tokens: int
-    losses: tuple[float, ...]
 
 
 def distil(
@@ -84,7 +66,7 @@ def distil(
     allowed: frozenset[str] = frozenset(),
     seed: int = 0,
     progress: Progress = no_progress,
-) -> Distilled:
+) -> Taught:
     """Train rows by the divergence from what the source implies.
 
     Parameters
@@ -115,24 +97,23 @@ def distil(
     progress : callable(done, total, what)
     """
     student = _Student(model, matrices, ids, teacher, seed, rate_by_width, low_rank, allowed)
-    losses: list[float] = []
-    n_tokens, seconds = 0, max(clock.left(), 1e-9)
+
+    def step(batch: list[Chunk], share: float) -> tuple[float, int]:
+        lesson = teacher.lesson(batch)
+        return student.step(lesson, share), lesson.target.n_states
+
     try:
-        for batch in _batches(teacher, chunks, beside, seed):
-            done = 1 - clock.left() / seconds if np.isfinite(seconds) else 0.0
-            if max_tokens is not None:
-                done = max(done, n_tokens / max_tokens if max_tokens else 1.0)
-            if done >= 1:
-                break
-            lesson = teacher.lesson(batch)
-            rising = min(1.0, (len(losses) + 1) / WARM_UP_STEPS)
-            losses.append(student.step(lesson, rising * (1 - done)))
-            n_tokens += lesson.target.n_states
-            progress(int(1000 * done), 1000, "distilling")
+        losses, n_tokens = teach(
+            _batches(teacher, chunks, beside, seed),
+            step,
+            clock=clock,
+            max_tokens=max_tokens,
+            progress=progress,
+            what="distilling",
+        )
     finally:
         student.detach()
-    progress(1000, 1000, "distilling")
-    return Distilled(student.result(), len(losses), n_tokens, tuple(losses))
+    return Taught(student.result(), len(losses), n_tokens, losses)
 
 
 def _batches(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,12 @@ from tokensurgeon.calibration.byte_positions import BytePositions, common_states
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.batches import padded
 from tokensurgeon.calibration.training.steps import RowAdam, rows_of_gradient
+from tokensurgeon.calibration.training.teaching import (
+    CHUNKS_PER_STEP,
+    HIGHEST_RATE,
+    Taught,
+    teach,
+)
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
@@ -33,12 +38,9 @@ if TYPE_CHECKING:
 Observe = Callable[[LanguageModel, "torch.Tensor"], "list[torch.Tensor]"]
 """Runs a model on ids, (n, length); returns states, (n, length, width) each."""
 
-CHUNKS_PER_STEP = 2
-"""Of up to 1,024 bytes, as `distil` has them."""
-RATE_BY_WIDTH, HIGHEST_RATE = 5.0, 0.1
-"""Those of `distil`: the rows and the steps are of the same kind."""
-WARM_UP_STEPS = 10
-"""In which the rate rises: Adam's moments are then known."""
+RATE_BY_WIDTH = 5.0
+"""The rate is this over the width, at most `HIGHEST_RATE`: twice that of `distil`, for rows that
+both tokenizers have stay here. Not tuned on a real model."""
 ATTENTION_SHARE = 1 / 3
 """Of the blocks, the first ones, whose attention is compared; as published."""
 LEAST_SPREAD = 1e-12
@@ -94,25 +96,6 @@ def _attention_of(block: Any) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class Matched:
-    """What a training gave.
-
-    Attributes
-    ----------
-    matrices : Matrices
-    n_steps, n_tokens : int
-        Of the patched model; the source ran as many again.
-    losses : tuple of float
-        Of each step: squared differences in units of the source's variance.
-    """
-
-    matrices: Matrices
-    n_steps: int
-    n_tokens: int
-    losses: tuple[float, ...]
-
-
 def match_states(
     model: LanguageModel,
     source: Vocabulary,
@@ -126,7 +109,7 @@ def match_states(
     max_tokens: int | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
-) -> Matched:
+) -> Taught:
     """Train input rows by the squared difference of states at borders that both tokenizers have.
 
     Parameters
@@ -157,24 +140,22 @@ def match_states(
     """
     student = _Student(model, matrices, ids, observe)
     order = np.random.default_rng(seed).permutation(len(chunks)).tolist()
-    losses: list[float] = []
-    n_tokens, seconds = 0, max(clock.left(), 1e-9)
-    for part in blocks(len(order), CHUNKS_PER_STEP):
-        done = 1 - clock.left() / seconds if np.isfinite(seconds) else 0.0
-        if max_tokens is not None:
-            done = max(done, n_tokens / max_tokens if max_tokens else 1.0)
-        if done >= 1:
-            break
-        batch = [chunks[i] for i in order[part]]
+
+    def step(batch: list[Chunk], share: float) -> tuple[float, int]:
         theirs, ours = (
             positions_of(encode_chunks(vocabulary, batch), batch) for vocabulary in (source, target)
         )
-        rising = min(1.0, (len(losses) + 1) / WARM_UP_STEPS)
-        losses.append(student.step(theirs, ours, rising * (1 - done)))
-        n_tokens += ours.n_states
-        progress(int(1000 * done), 1000, "matching states")
-    progress(1000, 1000, "matching states")
-    return Matched(student.result(), len(losses), n_tokens, tuple(losses))
+        return student.step(theirs, ours, share), ours.n_states
+
+    losses, n_tokens = teach(
+        ([chunks[i] for i in order[part]] for part in blocks(len(order), CHUNKS_PER_STEP)),
+        step,
+        clock=clock,
+        max_tokens=max_tokens,
+        progress=progress,
+        what="matching states",
+    )
+    return Taught(student.result(), len(losses), n_tokens, losses)
 
 
 class _Student:
