@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file, save_file
 
 from tokensurgeon.cli.main import main
 from tokensurgeon.report import SurgeryReport
@@ -200,6 +202,41 @@ def test_a_wrong_comparison_is_one_line(
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["evaluate", "TEXT", "MODEL"], "is a file; give a checkpoint's folder in this place"),
+        (["inspect", "TEXT"], "is no tokenizer file"),
+        (["align", "TEXT", "MODEL"], "is no tokenizer file"),
+        (["patch", "apply", "MODEL", "TEXT", "-o", "OUT"], "is a folder; give a patch file"),
+        (["evaluate", "ROWS", "TEXT"], "the files hold rows of a vocabulary and no model"),
+        (
+            ["transplant", "MODEL", "--tokenizer", "ROWS", "--text", "nowhere.txt", "--dry-run"],
+            "there is no text file nowhere.txt",
+        ),
+    ],
+)
+def test_a_path_in_the_place_of_another_is_named(
+    tmp_path: Path,
+    tiny_source: Path,
+    tiny_donor: Path,
+    tiny_text: Path,
+    command: list[str],
+    message: str,
+) -> None:
+    rows = tmp_path / "rows"
+    shutil.copytree(tiny_donor, rows)
+    tensors = load_file(rows / "model.safetensors")
+    kept = {name: own for name, own in tensors.items() if "embed" in name or "head" in name}
+    save_file(kept, rows / "model.safetensors", metadata={"format": "pt"})
+    names = {"TEXT": tiny_text, "MODEL": tiny_source, "ROWS": rows, "OUT": tmp_path / "out"}
+    result = run(*(names.get(word, word) for word in command))
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_whole_of_it_in_a_process_is_silent_on_stderr(

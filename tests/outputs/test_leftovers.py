@@ -206,6 +206,7 @@ def test_what_a_living_run_writes_stays(tmp_path: Path) -> None:
         clear_leftovers(tmp_path / "a.csv")
         file.write(b"all")
     assert (tmp_path / "a.csv").read_bytes() == b"all"
-    (tmp_path / "out").rmdir()
-    with pytest.raises(OutputExistsError, match="meanwhile"), staged(tmp_path / "out", force=False):
-        (tmp_path / "out").mkdir()
+    notes = tmp_path / "out" / "notes.txt"
+    with pytest.raises(OutputExistsError, match="meanwhile"), staged(notes.parent, force=False):
+        notes.write_text("somebody's")
+    assert notes.read_text() == "somebody's"

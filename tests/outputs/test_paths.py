@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokensurgeon.errors import OutputError, TokensurgeonError, UsageError
-from tokensurgeon.outputs import check_file, check_folder, output_path
+from tokensurgeon.outputs import check_file, check_folder, output_path, staged
 from tokensurgeon.outputs.paths import begins_with, check_apart, safetensors_with
 
 
@@ -16,6 +16,7 @@ from tokensurgeon.outputs.paths import begins_with, check_apart, safetensors_wit
 def places(tmp_path: Path) -> Path:
     """A folder with something of every kind in it."""
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("text")
     (tmp_path / "to-folder").symlink_to(tmp_path / "folder")
     (tmp_path / "to-file").symlink_to(tmp_path / "file")
@@ -83,6 +84,17 @@ def test_what_exists_is_kept_without_force(
     monkeypatch.chdir(places)
     with pytest.raises(UsageError, match="exists already"):
         check_folder(name, force=False)
+
+
+def test_an_empty_folder_is_written_to_as_one_that_is_not_there(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    assert check_folder(output, force=False) == output
+    with staged(output, force=False) as folder:
+        (folder / "a.txt").write_text("new")
+    assert [path.name for path in output.iterdir()] == ["a.txt"]
+    with pytest.raises(UsageError, match="exists already"):
+        check_folder(output, force=False)
 
 
 def test_the_home_folder_stands_for_its_sign(

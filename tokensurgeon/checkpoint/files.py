@@ -88,6 +88,8 @@ def find_folder(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise CheckpointError(f"{path} is a file; give a checkpoint's folder in this place")
     name = str(path)
     model, _ = split_revision(name)
     if folder.exists() or not is_name(name) or model.count("/") != 1:

@@ -9,7 +9,7 @@ second head, a tower for images, a block that predicts further tokens. It is nam
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
@@ -101,6 +101,11 @@ def _refuse_missing(
     missing = internals.missing_names(model, names.every)
     if not missing:
         return
+    if _are_vocabulary_rows(model, set(parameters).difference(missing)):
+        raise CheckpointError(
+            "the files hold rows of a vocabulary and no model, as a donor's may; give the whole "
+            "checkpoint where the model itself is run"
+        )
     counted = _numbered(model, parameters, names.every)
     if counted is not None:
         raise CheckpointError(counted)
@@ -108,6 +113,14 @@ def _refuse_missing(
         f"the files lack {len(missing)} of the {len(parameters)} tensors that config.json asks "
         f"for, such as {missing[0]}; download them again, or {GIVE_OTHER}"
     )
+
+
+def _are_vocabulary_rows(model: nn.Module, stored: Collection[str]) -> bool:
+    """Tell whether what is stored of a model are its input and output rows and nothing else."""
+    ends: Iterable[Any] = (model.get_input_embeddings(), model.get_output_embeddings())
+    rows = {id(getattr(end, "weight", None)) for end in ends}
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return bool(stored) and all(name in named and id(named[name]) in rows for name in stored)
 
 
 def _numbered(model: nn.Module, *names: Collection[str]) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tokensurgeon.alignment import align
 from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.measured_source import MeasuredSource
@@ -147,9 +148,13 @@ def evaluate_checkpoint(
 
     Raises
     ------
+    CheckpointError
+        If there is no such checkpoint.
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
+    for folder in (path,) if against is None else (against, path):
+        find_folder(folder)  # before the text is read: the two may stand in each other's place
     corpus = texts
     if not isinstance(corpus, Corpus):
         corpus = read_to_measure(

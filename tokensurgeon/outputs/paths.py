@@ -55,16 +55,17 @@ def check_folder(
     """Return the path of a folder that is to be written, or refuse it.
 
     It may neither lie in `source` nor hold it, nor hold one of `keep`, further files and folders
-    that are read; those which are not there (such as model ids) count for nothing. With `force` a
-    folder may be replaced that holds nothing but what a list of ours names, unchanged, and that is
-    of the `kind` that is to be written: the name of its list.
+    that are read; those which are not there (such as model ids) count for nothing. An empty folder
+    may be written to as one that is not there. With `force` a folder may be replaced that holds
+    nothing but what a list of ours names, unchanged, and that is of the `kind` that is to be
+    written: the name of its list.
 
     Raises
     ------
     UsageError
         If the path cannot be one; see `output_path`.
     OutputExistsError
-        If it exists and `force` is not given, or it holds something else.
+        If it holds anything and `force` is not given, or it holds something else.
     OutputError
         If it and something that is read lie in each other, or nothing can be written there.
     """
@@ -80,7 +81,7 @@ def check_folder(
     if not os.path.lexists(output):
         check_parent(output)
         return output
-    if not force:
+    if not force and not is_empty_folder(output):
         raise OutputExistsError(f"{output} exists already: choose another or add --force")
     if output.is_symlink() or not output.is_dir():
         what = "a link" if output.is_symlink() else "no folder"
@@ -94,6 +95,14 @@ def check_folder(
         )
     check_parent(output)
     return output
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Tell whether a path is a folder, and no link to one, that holds nothing."""
+    try:
+        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    except OSError:  # nobody may look into it
+        return False
 
 
 def check_replaceable(folder: Path) -> None:

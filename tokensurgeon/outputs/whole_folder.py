@@ -119,7 +119,13 @@ def _publish(folder: Path, output: Path, force: bool) -> None:
             folder.rename(output)
         return
     if not force:
-        raise _came_meanwhile(output)
+        try:
+            folder.rename(output)  # takes the place of an empty folder, of nothing else
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise _came_meanwhile(output) from error
+        return
     check_replaceable(output)
     if _rename(folder, output, _EXCHANGE):
         return  # the old output is now where the new one was, and is removed with its folder

@@ -219,6 +219,8 @@ def read_patch(path: Path) -> Patch:
     CheckpointError
         If it is no patch, is of a newer release, was changed, or contradicts itself.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a patch file, and then the checkpoint")
     if not path.is_file():
         raise CheckpointError(f"there is no patch file {path}; check the path")
     try:

@@ -240,8 +240,6 @@ def rows_to_look_at(report: SurgeryReport) -> list[str]:
                 f"{audit.heavy[0].norm:.3g} (median {audit.weights['p50']:.2g}): "
                 f"{tokens(audit.heavy)}"
             )
-        if audit.not_probed:
-            lines.append(f"{label}not looked for over-predicted rows: {audit.not_probed}")
     return lines
 
 

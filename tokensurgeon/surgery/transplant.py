@@ -105,11 +105,12 @@ def transplant(
     session = prepare(recipe, progress or no_progress)
     methods = plan_methods(session, initialiser)
     check_loads(session)
+    if not dry_run:
+        _check_forward_passes(session, methods)
+    texts = evaluation_texts(session) if recipe.text.evaluation else []
     if dry_run:
         report = make_report(session, methods=methods.names, dry_run=estimate(session, methods))
         return SurgeryResult(report, None, session.alignment, None, None)
-    _check_forward_passes(session, methods)
-    texts = evaluation_texts(session) if recipe.text.evaluation else []
     rows, choice = _make_rows(session, methods)
     compared = with_baselines(session, rows) if texts else [("patched", rows)]
     evaluation = measure(session, compared, texts) if texts else None

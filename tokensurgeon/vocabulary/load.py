@@ -71,6 +71,11 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     if location.is_file():
         if location.suffix in SUFFIXES:
             return load_original(location, None, **_beside(location.parent))
+        if location.suffix not in (".json", ""):  # a hub's cache names files by their hash alone
+            raise TokenizerError(
+                f"{path} is no tokenizer file; give a tokenizer's folder, or a file "
+                f"{', '.join(('.json', *sorted(SUFFIXES)))}"
+            )
         return _from_file(location, location.parent)
     if not location.is_dir():
         if not is_name(str(path)):
