@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import tokensurgeon
 from tests.world import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
@@ -19,6 +20,8 @@ from tokensurgeon.studies.gap_closed import KnownLimit
 from tokensurgeon.studies.trained_limit import TrainedLimit, trained_limit
 from tokensurgeon.surgery.calibrate import CalibratedRows, calibrate_rows
 from tokensurgeon.surgery.session import Session
+
+DATA = Path(tokensurgeon.__file__).parent / "data"
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +125,41 @@ def test_the_share_closed_runs_from_the_start_to_the_limit(result: TrainedLimit)
     assert result.closed((result.start + result.limit) / 2) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("body", [False, True])
+def test_the_source_teaches_rows_and_the_body_too(body: bool) -> None:
+    """On the model that ships: what a model that knows nothing implies teaches nothing."""
+    texts = {kind: [str(DATA / "text" / f"{kind}.jsonl")] for kind in ("calibration", "evaluation")}
+    recipe = Recipe.model_validate(
+        {
+            "source": str(DATA / "source"),
+            "tokenizer": str(DATA / "donor"),
+            "init": {"input": "subword-mean", "output": "subword-mean"},
+            "calibrate": [],
+            "heal_body": body,
+            "text": {**texts, "max_bytes": 20_000},
+        }
+    )
+    found = trained_limit(recipe, minutes=60, max_tokens=5_000, teacher="source")
+    assert found.limit < found.start - 0.01
+    assert found.source_trained == found.source  # no label, so nothing that it could gain
+    assert found.source_training is None
+    assert found.body is body
+
+
+@pytest.mark.parametrize(
+    ("more", "teacher", "message"),
+    [({"heal_body": True}, "text", "--teacher source"), ({}, "a book", "no teacher 'a book'")],
+)
+def test_a_teacher_that_cannot_teach_is_refused(
+    arguments: dict[str, object], more: dict[str, object], teacher: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        trained_limit(Recipe.model_validate({**arguments, **more}), teacher=teacher)
+
+
 def test_both_trainings_say_what_they_took(result: TrainedLimit) -> None:
     for training in (result.target_training, result.source_training):
+        assert training is not None
         assert 0 < training.n_tokens <= 12_000 + 4 * 1024
         assert training.n_steps > 0
         assert [n for n, _ in training.history] == sorted({n for n, _ in training.history})

@@ -9,7 +9,7 @@ second head, a tower for images, a block that predicts further tokens. It is nam
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.checkpoint import transformers_internals as internals
@@ -115,9 +115,9 @@ def _refuse_missing(
     )
 
 
-def _are_vocabulary_rows(model: nn.Module, stored: Collection[str]) -> bool:
+def _are_vocabulary_rows(model: Any, stored: Collection[str]) -> bool:
     """Tell whether what is stored of a model are its input and output rows and nothing else."""
-    ends: Iterable[Any] = (model.get_input_embeddings(), model.get_output_embeddings())
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
     rows = {id(getattr(end, "weight", None)) for end in ends}
     named = dict(model.named_parameters(remove_duplicate=False))
     return bool(stored) and all(name in named and id(named[name]) in rows for name in stored)

@@ -13,8 +13,8 @@ from tokensurgeon.recipe import Recipe
 
 @click.command(short_help="What trained rows can reach on a pair.")
 @takes_recipe(
-    "tokenizer", "digits", "donor", "text.evaluation", "text.calibration", "untie", "map",
-    "device", "dtype", "seed", "trust_remote_code", "allow_seen_text",
+    "tokenizer", "digits", "donor", "text.evaluation", "text.calibration", "heal_body", "untie",
+    "map", "device", "dtype", "seed", "trust_remote_code", "allow_seen_text",
 )  # fmt: skip
 @console.option(
     "--minutes MINUTES",
@@ -25,12 +25,19 @@ from tokensurgeon.recipe import Recipe
 @console.option(
     "--max-tokens N", "Most tokens for each of the two trainings.", type=console.AT_LEAST_1
 )
+@console.option(
+    "--teacher WHAT",
+    "The text's own next tokens, or what the source implies of it.",
+    type=click.Choice(["text", "source"]),
+    default="text",
+)
 @console.json_option
 def command(recipe: Recipe, as_json: bool, **settings: Any) -> None:
     """Train all vocabulary rows of SOURCE under another tokenizer, the body frozen.
 
     The rows are calibrated first. Training stops when text set aside falls no further. The
-    source's own rows are trained in the same way: what it gains is adaptation to the text. Needs
+    source's own rows are trained in the same way: what it gains is adaptation to the text. With
+    --teacher source no label plays a part, and --heal-body trains the body too. Needs
     --calibration-text to train on and --text to measure on. Nothing is written; keep the JSON for
     compare --trained-limit. An older name of this command is 'floor'.
     """

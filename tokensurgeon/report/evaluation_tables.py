@@ -149,9 +149,10 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
     """
     table = figures_table("", "bits per byte", "gap", "gap, adapted", "closed")
     recoverable = limit["start"] > limit["limit"]
+    alike = [("source, trained alike", "source_trained", "")] if limit["source_training"] else []
     for name, key, closed in (
         ("source", "source", ""),
-        ("source, trained alike", "source_trained", ""),
+        *alike,
         (f"start ({limit['start_method']})", "start", "0%"),
         ("trained limit", "limit", "100%"),
     ):
@@ -160,7 +161,7 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
         cells = (f"{bits:.4f}", *(f"{gap:+.4f}" for gap in gaps), closed if recoverable else "")
         table.add_row(name, *cells)
     console.print(table)
-    for name in ("target", "source"):
+    for name in ("target", "source") if alike else ("target",):
         training = limit[f"{name}_training"]
         end = "the loss falls no further" if training["converged"] else "the time or the text is up"
         console.print(

@@ -5,11 +5,15 @@ until text set aside falls no further, the output rows are refitted to it, and t
 measured on evaluation text: the pipeline of a calibration, with a training to convergence in it.
 The source's own rows are trained and refitted in the same way on the same text: what it gains is
 adaptation to the text, and no merit of a transplant.
+
+Or the source teaches: what it implies of the text takes the place of the text's own next tokens.
+Then no label plays a part, `refit` is left out, and there is nothing that the source could gain.
+The body may be trained too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,14 +29,20 @@ from tokensurgeon.calibration import (
     find_stages,
 )
 from tokensurgeon.calibration.calibration_texts import CalibrationTexts
-from tokensurgeon.calibration.stages.train import Training, TrainToConvergence
+from tokensurgeon.calibration.stages.distil import TaughtRound
+from tokensurgeon.calibration.stages.train import (
+    TextRound,
+    Training,
+    TrainRound,
+    TrainToConvergence,
+)
 from tokensurgeon.errors import CalibrationError, UsageError
 from tokensurgeon.evaluation import Entry, evaluate
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.studies.adapted_source import onto_itself
-from tokensurgeon.surgery.calibrate import calibrate_rows
+from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body
 from tokensurgeon.surgery.chosen_methods import chosen_methods
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import prepare
@@ -40,6 +50,8 @@ from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
 from tokensurgeon.text.chunks import separable
 
+TEXT, SOURCE = "text", "source"
+"""What may teach."""
 START = "subword-mean"
 """The method at which the recoverable gap starts: the strong plain one."""
 DEFAULT_MINUTES = 30.0
@@ -58,7 +70,7 @@ class TrainedLimit:
     ----------
     source : float
     source_trained : float
-        The source after the same training of its own rows.
+        The source after the same training of its own rows; as it is where it taught.
     start : float
         The pair under the plain method `start_method`.
     start_method : str
@@ -71,6 +83,10 @@ class TrainedLimit:
     minutes : float
         The most that either training may take.
     target_training, source_training : Training
+        The second is None where the source taught.
+    teacher : str
+    body : bool
+        Whether the body was trained too.
     n_bytes : int
         Of evaluation text.
     facts : dict
@@ -86,7 +102,9 @@ class TrainedLimit:
     stages: tuple[str, ...]
     minutes: float
     target_training: Training
-    source_training: Training
+    source_training: Training | None
+    teacher: str
+    body: bool
     n_bytes: int
     facts: dict[str, Any]
 
@@ -118,6 +136,7 @@ def trained_limit(
     *,
     minutes: float = DEFAULT_MINUTES,
     max_tokens: int | None = None,
+    teacher: str = TEXT,
     progress: Progress | None = None,
 ) -> TrainedLimit:
     """Find the trained limit of a pair; nothing is written.
@@ -126,97 +145,167 @@ def trained_limit(
     ----------
     recipe : Recipe
         Its `text.calibration` is trained on and its `text.evaluation` measured on; the rows of its
-        `init`, after the stages of its `calibrate`, are where the training starts.
+        `init`, after the stages of its `calibrate`, are where the training starts. With its
+        `heal_body` the body is trained too, which only the source can teach.
     minutes : float
         Most time for each of the two trainings: of the process on a CPU, on the clock elsewhere.
     max_tokens : int or None
         Most tokens for each of the two trainings.
+    teacher : str
+        ``text``: its own next tokens. ``source``: what the source implies of it.
     progress : callable(done, total, what), optional
 
     Raises
     ------
     UsageError
-        Without either text, or if the two share documents.
+        Without either text, or if the two share documents; for a body without the source.
     """
-    if not recipe.text.calibration:
-        raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
-    if not recipe.text.evaluation:
-        raise UsageError("a trained limit needs a text to measure on: give --text FILE")
-    frozen = recipe.model_copy(update={"output": None, "heal_body": False})
-    whole = prepare(frozen, progress or no_progress)
+    _check(recipe, teacher)
+    whole = prepare(recipe.model_copy(update={"output": None}), progress or no_progress)
     whole.require_forward("a trained limit", trains=True)
+    if recipe.heal_body:
+        check_heal_body(whole)
     texts = evaluation_texts(whole)
     fitted, set_aside = _parted(whole.calibration_texts, recipe.seed)
     # Neither a method nor a stage may see the text by which the training stops.
     session = whole.variant(texts=fitted)
-    inputs, alignment = session.inputs, session.alignment
-    methods = chosen_methods(inputs, recipe.init)
-    stages = find_stages(recipe.calibrate, inputs.tied)
+    methods = chosen_methods(session.inputs, recipe.init)
+    stages = find_stages(recipe.calibrate, session.inputs.tied)
     plain = patched_model(session, patch_rows(session, (START, START), recipe.init))
     start = _calibrated(session, patch_rows(session, methods, recipe.init), stages)
-    late = [stage for stage in stages if stage.after_training]
-
-    def converged(
-        session: Session, rows: PatchedRows
-    ) -> tuple[LanguageModel, Calibrated, Training]:
-        vocabulary = session.alignment.target
-
-        def validate(model: LanguageModel) -> float:
-            entry = Entry("text set aside", model, vocabulary)
-            figure = evaluate([entry], set_aside, max_bytes=None).entries[0].bits_per_byte
-            assert figure is not None  # evaluate refuses a text on which it has no figure
-            return figure
-
-        training = TrainToConvergence(
-            fitted, validate, minutes, max_tokens, recipe.seed, session.progress
-        )
-        return _converged(session, rows, training, validate, late)
-
-    trained, calibrated, target_training = converged(session, start)
-    adapted, _, source_training = converged(*onto_itself(session))
-    evaluation = evaluate(
-        [
-            Entry("source", session.model, alignment.source),
-            Entry("source, trained", adapted, alignment.source),
-            Entry(START, plain, alignment.target, alignment=alignment),
-            Entry("trained limit", trained, alignment.target, alignment=alignment),
-        ],
-        texts,
-        max_bytes=recipe.text.max_bytes,
-        seed=recipe.seed,
-        progress=session.progress,
-    )
-    figures = [entry.bits_per_byte for entry in evaluation.entries]
-    if None in figures:
-        raise UsageError(
-            "the target's tokenizer loses text on all of the evaluation text; give other text"
-        )
-    source, source_trained, first, limit = (float(figure or 0.0) for figure in figures)
+    course = _Course(fitted, set_aside, minutes, max_tokens, teacher, stages)
+    target = course.take(session, start)
+    source = None if teacher == SOURCE else course.take(*onto_itself(session))
+    bits, n_bytes = _measured(session, texts, plain, target, source)
     return TrainedLimit(
-        source=source,
-        source_trained=source_trained,
-        start=first,
+        source=bits["source"],
+        source_trained=bits["source, trained" if source else "source"],
+        start=bits[START],
         start_method=START,
-        limit=limit,
+        limit=bits["trained limit"],
         trained_from=methods,
         stages=(
             *(record.stage for record in start.stages if record.kept),
-            *(record.stage for record in calibrated.records[1:] if record.kept),
+            *(record.stage for record in target.calibrated.records[1:] if record.kept),
         ),
         minutes=minutes,
-        target_training=target_training,
-        source_training=source_training,
-        n_bytes=evaluation.n_bytes,
+        target_training=target.training,
+        source_training=source.training if source else None,
+        teacher=teacher,
+        body=recipe.heal_body,
+        n_bytes=n_bytes,
         facts={
             "source": recipe.source,
             "target": recipe.target or "trained",
-            "tied": inputs.tied,
-            "untied": inputs.untied,
+            "tied": session.inputs.tied,
+            "untied": session.inputs.untied,
             "calibration_bytes": sum(len(text.encode()) for text in fitted),
             "seed": recipe.seed,
             "notes": list(session.warnings),
         },
     )
+
+
+def _check(recipe: Recipe, teacher: str) -> None:
+    if not recipe.text.calibration:
+        raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
+    if not recipe.text.evaluation:
+        raise UsageError("a trained limit needs a text to measure on: give --text FILE")
+    if teacher not in (TEXT, SOURCE):
+        raise UsageError(f"no teacher '{teacher}'; give {TEXT} or {SOURCE}")
+    if recipe.heal_body and teacher == TEXT:
+        raise UsageError("--heal-body is taught by the source alone: give --teacher source")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model after its training, what calibration says of it, and what the training took."""
+
+    model: LanguageModel
+    calibrated: Calibrated
+    training: Training
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How the target's and the source's rows are trained alike."""
+
+    fitted: Sequence[str]
+    set_aside: Sequence[str]
+    minutes: float
+    max_tokens: int | None
+    teacher: str
+    stages: Sequence[Stage]
+
+    def take(self, session: Session, rows: PatchedRows) -> _Trained:
+        """Train rows, and try the stages that come after; all by the text set aside."""
+
+        def validate(model: LanguageModel) -> float:
+            entry = Entry("text set aside", model, session.alignment.target)
+            figure = evaluate([entry], self.set_aside, max_bytes=None).entries[0].bits_per_byte
+            assert figure is not None  # evaluate refuses a text on which it has no figure
+            return figure
+
+        def model(matrices: Matrices) -> LanguageModel:
+            return session.model.patched(
+                matrices.input, matrices.output, matrices.bias, matrices.body
+            )
+
+        def figure(matrices: Matrices) -> float:
+            return validate(model(matrices))
+
+        seed, progress = session.recipe.seed, session.progress
+        train: TrainRound = TextRound(self.fitted, validate, seed, progress)
+        late = [stage for stage in self.stages if stage.after_training]
+        if self.teacher == SOURCE:
+            train, late = TaughtRound(validate, seed, progress), []  # they fit to labels
+        training = TrainToConvergence(train, self.minutes, self.max_tokens)
+        try:
+            data = session.calibration_data
+        except CalibrationError:  # said where it was calibrated; labels need no data of their own
+            if self.teacher == SOURCE:
+                raise
+            empty = np.zeros(0, dtype=np.int64)
+            texts = CalibrationTexts((), (), (), (), tuple(self.fitted), False, False)
+            data, late = CalibrationData(session.model, session.context, texts, empty, empty), []
+        calibrated = calibrate(
+            data,
+            rows.matrices,
+            [training, *late],
+            acceptance=Acceptance(figure, least_gain=0.0),
+            progress=session.progress,
+        )
+        assert training.training is not None  # it has run
+        return _Trained(model(calibrated.matrices), calibrated, training.training)
+
+
+def _measured(
+    session: Session,
+    texts: Sequence[str],
+    plain: LanguageModel,
+    target: _Trained,
+    source: _Trained | None,
+) -> tuple[dict[str, float], int]:
+    """Return bits per byte of evaluation text by name, and its bytes."""
+    alignment = session.alignment
+    evaluation = evaluate(
+        [
+            Entry("source", session.model, alignment.source),
+            *([Entry("source, trained", source.model, alignment.source)] if source else []),
+            Entry(START, plain, alignment.target, alignment=alignment),
+            Entry("trained limit", target.model, alignment.target, alignment=alignment),
+        ],
+        texts,
+        max_bytes=session.recipe.text.max_bytes,
+        seed=session.recipe.seed,
+        progress=session.progress,
+    )
+    bits = {one.name: one.bits_per_byte for one in evaluation.entries}
+    if None in bits.values():
+        raise UsageError(
+            "the target's tokenizer loses text on all of the evaluation text; give other text"
+        )
+    return {name: float(own or 0.0) for name, own in bits.items()}, evaluation.n_bytes
 
 
 def _parted(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
@@ -242,35 +331,3 @@ def _calibrated(session: Session, rows: PatchedRows, stages: Sequence[Stage]) ->
     except CalibrationError as error:
         session.warnings.append(f"trained from rows that are not calibrated: {error}")
         return rows
-
-
-def _converged(
-    session: Session,
-    rows: PatchedRows,
-    training: TrainToConvergence,
-    validate: Callable[[LanguageModel], float],
-    late: Sequence[Stage],
-) -> tuple[LanguageModel, Calibrated, Training]:
-    """Train rows, and try the stages that come after; all of it decided by the text set aside."""
-
-    def model(matrices: Matrices) -> LanguageModel:
-        return session.model.patched(matrices.input, matrices.output, matrices.bias, matrices.body)
-
-    def figure(matrices: Matrices) -> float:
-        return validate(model(matrices))
-
-    try:
-        data = session.calibration_data
-    except CalibrationError:  # said where it was calibrated; training needs no data of its own
-        empty = np.zeros(0, dtype=np.int64)
-        texts = CalibrationTexts((), (), (), (), tuple(training.texts), False, False)
-        data, late = CalibrationData(session.model, session.context, texts, empty, empty), ()
-    calibrated = calibrate(
-        data,
-        rows.matrices,
-        [training, *late],
-        acceptance=Acceptance(figure, least_gain=0.0),
-        progress=session.progress,
-    )
-    assert training.training is not None  # it has run
-    return model(calibrated.matrices), calibrated, training.training

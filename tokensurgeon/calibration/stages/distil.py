@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from tokensurgeon.calibration.contract import Candidate, Candidates
 from tokensurgeon.calibration.data import CalibrationData
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught, usable_chunks
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
-from tokensurgeon.calibration.training.distillation import RATE_BY_WIDTH, distil
+from tokensurgeon.calibration.training.distillation import BODY_RATE, RATE_BY_WIDTH, distil
+from tokensurgeon.calibration.training.loop import Trained
+from tokensurgeon.calibration.training.teaching import Taught as TaughtResult
+from tokensurgeon.errors import CalibrationError
+from tokensurgeon.models import LanguageModel
+from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
 
 LEAST_PARTED = 0.03
@@ -21,6 +30,7 @@ PARTED_RATE_BY_WIDTH = 12.0
 source wrote gains at each of them."""
 PARTED_TIMES = 8
 """Times that it is made from the text, with other words each time: more than there is time for."""
+NO_PLAIN_HEAD = "no gain: the model's logits are no plain product"
 RANK = 16
 """Of the body's update: a few million numbers in a model of 135M parameters."""
 SHARE_OF_BLOCKS = 0.25
@@ -45,31 +55,94 @@ class Distil(Taught):
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield where the training led."""
         if not data.model.plain_head:
-            return "no gain: the model's logits are no plain product"
-        ordinary, parted = usable_chunks(data, data.texts.documents), _parted(data, self.seed)
-        blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
-        teacher = Teacher(data.fast, data.spellings)
-        done = distil(
-            data.fast,
-            teacher,
-            parted or ordinary,
-            matrices,
-            data.new_and_shared,
-            beside=ordinary if parted else (),
-            rate_by_width=PARTED_RATE_BY_WIDTH if parted else RATE_BY_WIDTH,
-            clock=data.clock.within(self.seconds),
-            max_tokens=MOST_TOKENS,
-            low_rank=(RANK, blocks, blocks) if data.body_weights else None,
-            allowed=data.body_weights,
-            seed=self.seed,
-            progress=self.progress,
-        )
-        data.forward_tokens += done.n_tokens + teacher.n_tokens
-        data.gradient_steps += done.n_steps
+            return NO_PLAIN_HEAD
+        clock = data.clock.within(self.seconds)
+        done = _taught(data, matrices, clock, MOST_TOKENS, self.seed, self.progress)
         if not done.n_steps:
             return NO_STEP
         yield Candidate.of({"tokens": done.n_tokens, "steps": done.n_steps}, done.matrices)
         return None
+
+
+@dataclass(frozen=True)
+class TaughtRound:
+    """A round of a training to convergence that the source teaches, and no text; see `TrainRound`.
+
+    Where the body may change, it is trained too.
+
+    Attributes
+    ----------
+    validate : callable(LanguageModel) -> float
+        Bits per byte on text set aside.
+    seed : int
+    progress : callable(done, total, what)
+    """
+
+    validate: Callable[[LanguageModel], float]
+    seed: int = 0
+    progress: Progress = no_progress
+
+    def __call__(
+        self,
+        data: CalibrationData,
+        rows: Matrices,
+        *,
+        minutes: float,
+        max_tokens: int | None,
+        slower: float,
+        number: int,
+    ) -> Trained:
+        """Return the rows at the end, or those at the start where these do better."""
+        if not data.model.plain_head:
+            raise CalibrationError(f"the source cannot teach: {NO_PLAIN_HEAD}")
+        since, cpu_since = time.perf_counter(), time.process_time()
+        before = self.validate(data.patched(rows))
+        read = time.process_time if data.model.device == "cpu" else time.perf_counter
+        clock = Clock(60 * minutes, read)
+        done = _taught(data, rows, clock, max_tokens, self.seed + number, self.progress, slower)
+        after = self.validate(data.patched(done.matrices))
+        return Trained(
+            matrices=done.matrices if after < before else rows,
+            n_steps=done.n_steps,
+            n_tokens=done.n_tokens,
+            seconds=time.perf_counter() - since,
+            cpu_seconds=time.process_time() - cpu_since,
+            history=((0, before), (done.n_tokens, after)),
+        )
+
+
+def _taught(
+    data: CalibrationData,
+    matrices: Matrices,
+    clock: Clock,
+    max_tokens: int | None,
+    seed: int,
+    progress: Progress,
+    slower: float = 1.0,
+) -> TaughtResult:
+    """Train all rows, and the body where it may change, on what the source implies of the text."""
+    ordinary, parted = usable_chunks(data, data.texts.documents), _parted(data, seed)
+    blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
+    teacher = Teacher(data.fast, data.spellings)
+    done = distil(
+        data.fast,
+        teacher,
+        parted or ordinary,
+        matrices,
+        data.new_and_shared,
+        beside=ordinary if parted else (),
+        rate_by_width=slower * (PARTED_RATE_BY_WIDTH if parted else RATE_BY_WIDTH),
+        body_rate=slower * BODY_RATE,
+        clock=clock,
+        max_tokens=max_tokens,
+        low_rank=(RANK, blocks, blocks) if data.body_weights else None,
+        allowed=data.body_weights,
+        seed=seed,
+        progress=progress,
+    )
+    data.forward_tokens += done.n_tokens + teacher.n_tokens
+    data.gradient_steps += done.n_steps
+    return done
 
 
 def _parted(data: CalibrationData, seed: int) -> list[Chunk]:

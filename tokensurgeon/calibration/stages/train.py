@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -108,21 +108,94 @@ class Training:
     history: tuple[tuple[int, float], ...]
 
 
-class TrainToConvergence(Stage):
-    """Train all rows in rounds, until one brings next to nothing.
+class TrainRound(Protocol):
+    """Trains rows for some time, from where they are."""
 
-    Parameters
+    def __call__(
+        self,
+        data: CalibrationData,
+        rows: Matrices,
+        *,
+        minutes: float,
+        max_tokens: int | None,
+        slower: float,
+        number: int,
+    ) -> Trained:
+        """Return the rows after a round.
+
+        Parameters
+        ----------
+        data : CalibrationData
+        rows : Matrices
+            Where it starts; not changed.
+        minutes : float
+        max_tokens : int or None
+        slower : float
+            Of the usual learning rate.
+        number : int
+            Of the round, from 0: no two have the same order of the text.
+        """
+
+
+@dataclass(frozen=True)
+class TextRound:
+    """A round on a text's own next tokens: every row may change.
+
+    Attributes
     ----------
     texts : sequence of str
         What is trained on.
     validate : callable(LanguageModel) -> float
-        Bits per byte on text set aside, which ends the training and chooses the rows.
+        Bits per byte on text set aside.
+    seed : int
+    progress : callable(done, total, what)
+    """
+
+    texts: Sequence[str]
+    validate: Callable[[LanguageModel], float]
+    seed: int = 0
+    progress: Progress = no_progress
+
+    def __call__(
+        self,
+        data: CalibrationData,
+        rows: Matrices,
+        *,
+        minutes: float,
+        max_tokens: int | None,
+        slower: float,
+        number: int,
+    ) -> Trained:
+        """See `TrainRound`."""
+        mask = np.ones(len(rows.input), dtype=bool)
+        trained = train_rows(
+            data.patched(rows),
+            data.context.target,
+            self.texts,
+            train_input=mask,
+            train_output=mask,
+            tied=rows.tied,
+            minutes=minutes,
+            max_tokens=max_tokens,
+            learning_rate=rate_for(data.model.width) * slower,
+            seed=self.seed + number,
+            selection=self.validate,
+            progress=self.progress,
+        )
+        return replace(trained, matrices=trained.matrices.with_body(rows.body))
+
+
+class TrainToConvergence(Stage):
+    """Train in rounds, until one brings next to nothing.
+
+    Parameters
+    ----------
+    train_round : TrainRound
+        What text set aside says of its rows ends the training and chooses the rows.
     minutes : float
         At most.
     max_tokens : int or None
         At most.
-    seed : int
-    progress : callable(done, total, what)
 
     Attributes
     ----------
@@ -137,16 +210,9 @@ class TrainToConvergence(Stage):
     kept_candidates = 1 + len(PARTS)
 
     def __init__(
-        self,
-        texts: Sequence[str],
-        validate: Callable[[LanguageModel], float],
-        minutes: float,
-        max_tokens: int | None = None,
-        seed: int = 0,
-        progress: Progress = no_progress,
+        self, train_round: TrainRound, minutes: float, max_tokens: int | None = None
     ) -> None:
-        self.texts, self.validate, self.minutes = texts, validate, minutes
-        self.max_tokens, self.seed, self._progress = max_tokens, seed, progress
+        self.train_round, self.minutes, self.max_tokens = train_round, minutes, max_tokens
         self.training: Training | None = None
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
@@ -154,27 +220,20 @@ class TrainToConvergence(Stage):
         rounds: list[Trained] = []
         history: list[tuple[int, float]] = []
         rows, converged = matrices, False
-        mask = np.ones(len(matrices.input), dtype=bool)
         for number, share in enumerate(ROUNDS):
-            trained = train_rows(
-                data.patched(rows),
-                data.context.target,
-                self.texts,
-                train_input=mask,
-                train_output=mask,
-                tied=matrices.tied,
+            trained = self.train_round(
+                data,
+                rows,
                 minutes=self.minutes * share,
                 max_tokens=None if self.max_tokens is None else round(self.max_tokens * share),
-                learning_rate=rate_for(data.model.width) * SLOWER**number,
-                seed=self.seed + number,
-                selection=self.validate,
-                progress=self._progress,
+                slower=SLOWER**number,
+                number=number,
             )
             seen = sum(one.n_tokens for one in rounds)
             rounds.append(trained)
             if not trained.history:
                 break
-            rows = trained.matrices.with_body(matrices.body)
+            rows = trained.matrices
             history += [(seen + n, value) for n, value in trained.history[number > 0 :]]
             before, best = trained.history[0][1], min(value for _, value in trained.history)
             if before - best < LEAST_FALL * before:

@@ -41,7 +41,7 @@ On SmolLM2-135M (width 576) and Llama-3's tokens after `blend`, in 120 seconds: 
 the same and lose 0.002 there, 111 lose 0.013; at 12, 130 lose 0.011, at 30, 153 lose 0.031, and at
 90 the selection text loses 0.06."""
 BODY_RATE = 1e-3
-"""Of the factors of a low-rank update, usual for adapters of that kind."""
+"""Usual for adapters of that kind."""
 LIKELY, OTHERS = 4_000, 4_000
 """Rows that are scored in each step besides those that its distributions name: the likeliest, and
 some of the others. Both together cost a tenth of a vocabulary of 128,000."""
@@ -62,6 +62,7 @@ def distil(
     clock: Clock,
     max_tokens: int | None = None,
     rate_by_width: float = RATE_BY_WIDTH,
+    body_rate: float = BODY_RATE,
     low_rank: tuple[int, int, int] | None = None,
     allowed: frozenset[str] = frozenset(),
     seed: int = 0,
@@ -88,6 +89,8 @@ def distil(
         Ends it too. Where this binds, and not the clock, the same seed gives the same rows.
     rate_by_width : float
         Of the rows; in units of their root mean square, the rate is this over the width.
+    body_rate : float
+        Of the factors of a low-rank update.
     low_rank : (rank, first, last), optional
         Trains a low-rank update of that many first and last blocks too.
     allowed : frozenset of str
@@ -96,7 +99,9 @@ def distil(
         Of the order of chunks, and of the rows that are scored.
     progress : callable(done, total, what)
     """
-    student = _Student(model, matrices, ids, teacher, seed, rate_by_width, low_rank, allowed)
+    student = _Student(
+        model, matrices, ids, teacher, seed, (rate_by_width, body_rate), low_rank, allowed
+    )
 
     def step(batch: list[Chunk], share: float) -> tuple[float, int]:
         lesson = teacher.lesson(batch)
@@ -160,7 +165,7 @@ class _Student:
         ids: Ids,
         teacher: Teacher,
         seed: int,
-        rate_by_width: float,
+        rates: tuple[float, float],
         low_rank: tuple[int, int, int] | None,
         allowed: frozenset[str],
     ) -> None:
@@ -189,7 +194,8 @@ class _Student:
         self._may_change[ids] = True
         self._group, self._rng = teacher.spellings.group, np.random.default_rng(seed)
         self._likely: Ids = np.zeros(0, dtype=np.int64)
-        self._n_steps, self._rate = 0, min(rate_by_width / model.width, HIGHEST_RATE)
+        self._n_steps, self._body_rate = 0, rates[1]
+        self._rate = min(rates[0] / model.width, HIGHEST_RATE)
         self._low_rank = None
         if low_rank is not None:
             rank, first, last = low_rank
@@ -232,7 +238,7 @@ class _Student:
             changed = self._changeable(ids)
             self._bias[ids[changed]] -= self._rate * share * (found.bias / n)[changed]
         if self._low_rank is not None:
-            self._low_rank.step(BODY_RATE * share)
+            self._low_rank.step(self._body_rate * share)
         self._n_steps += 1
         return found.loss / n
 
