@@ -13,9 +13,16 @@ from tokensurgeon import transplant
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import EvaluationError, RecipeError
-from tokensurgeon.evaluation.draft import check_same_ids, expected_accepted, measure_draft
+from tokensurgeon.evaluation.draft import (
+    PLACES,
+    check_same_ids,
+    expected_accepted,
+    measure_draft,
+)
+from tokensurgeon.evaluation.without_surgery import WithoutSurgery
+from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.load import load_model
-from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 WORDS = ["stone", "river", "winter", "garden", "silver", "morning", "letter", "window"]
 TEXT = " ".join(WORDS[(i * i + i // 3) % 8] for i in range(400))
@@ -31,6 +38,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tokenizer(byte_level_bpe(300, ("<s>",)), small, bos_token="<s>")
     (folder / "text.txt").write_text(TEXT)
     return folder
+
+
+def both(world: Path) -> tuple[list[LanguageModel], list[Vocabulary]]:
+    """The small and the big model, and their vocabularies."""
+    folders = [world / "small", world / "big"]
+    return [load_model(folder) for folder in folders], [load_vocabulary(f) for f in folders]
 
 
 def test_chances_multiply_along_the_text() -> None:
@@ -67,6 +80,67 @@ def test_acceptance_is_the_overlap_of_the_two(world: Path) -> None:
     assert short.acceptance == pytest.approx(np.minimum(p, q).sum(axis=1)[:-1].mean(), abs=1e-6)
 
 
+def test_a_model_of_the_same_vocabulary_needs_no_surgery(world: Path) -> None:
+    """Two routes: what is kept of an intersection that is everything is the draft itself."""
+    big, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    rows = [e.weight.numpy() for e in (big.model.get_input_embeddings(), big.model.lm_head)]
+    other = big.patched(rows[0], 0.5 * rows[1])
+    found = measure_draft(other, big, vocabulary, [TEXT[:600]], untouched=(other, vocabulary))
+    kept = found.without_surgery["token-level intersection"]
+    # The rows that pad the matrix are no tokens, and are left out.
+    assert kept.acceptance == pytest.approx(found.acceptance, abs=0.1)
+    assert kept.n_positions == found.n_positions
+    itself = measure_draft(big, big, vocabulary, [TEXT[:600]], untouched=(big, vocabulary))
+    again = itself.without_surgery["re-encoding"]
+    assert 0 < again.n_positions <= 2 * PLACES
+    assert again.acceptance < itself.acceptance  # it must draw the same token, not one as likely
+    assert again.agreement > again.acceptance
+
+
+def test_what_is_kept_of_a_distribution_is_as_brute_force_finds_it(world: Path) -> None:
+    models, vocabularies = both(world)
+    ways = WithoutSurgery(models[0], models[1], vocabularies[0], vocabularies[1])
+    data = TEXT[:120].encode()
+    encoding = vocabularies[1].encode_with_bytes(TEXT[:120])
+    starts = [0, *encoding.ends.tolist()][:-1]
+    ids = [vocabularies[1].start_id, *encoding.ids]
+    logits = models[1].logits(ids)[:-1].astype(np.float64)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = ways.intersection(data, starts, p)
+    by_bytes = {b: i for i, b in enumerate(vocabularies[0].token_bytes) if b is not None}
+    for at, start in enumerate(starts):
+        context = [vocabularies[0].start_id, *vocabularies[0].encode(data[:start].decode())]
+        own = np.exp(models[0].logits(context)[-1].astype(np.float64))
+        q = np.zeros(p.shape[1])
+        for token, spelled in enumerate(vocabularies[1].token_bytes):
+            if spelled is not None and spelled in by_bytes:
+                q[token] = own[by_bytes[spelled]]
+            elif token == vocabularies[1].start_id:
+                q[token] = own[vocabularies[0].start_id]
+        q /= q.sum()
+        assert found.sampled[at] == pytest.approx(np.minimum(p[at], q).sum(), abs=1e-6)
+        assert found.greedy[at] == (q.argmax() == p[at].argmax())
+
+
+def test_what_is_re_encoded_is_accepted_as_the_big_model_draws_it(world: Path) -> None:
+    """By hand, a place: the text goes on in the small model's tokens, and is cut by the big one."""
+    models, vocabularies = both(world)
+    ways = WithoutSurgery(models[0], models[1], vocabularies[0], vocabularies[1])
+    text = TEXT[:60]
+    ids = [vocabularies[1].start_id, *vocabularies[1].encode(text)]
+    found = ways.re_encoding(text.encode(), ids, 4, seed=0)
+    context = [vocabularies[0].start_id, *vocabularies[0].encode(text)]
+    (written,) = models[0].generate(context, 4, 0, temperature=0.0)
+    for n, drafted in enumerate(found, 1):
+        more = vocabularies[0].bytes_of(written[:n])
+        again = vocabularies[1].encode((text.encode() + more).decode(errors="ignore"))
+        own = again[len(ids) - 1 :] if again[: len(ids) - 1] == ids[1:] else []
+        for at, token in enumerate(own[: len(drafted.greedy)]):
+            likeliest = models[1].logits([*ids, *own[:at]])[-1].argmax()
+            assert drafted.greedy[at] == (likeliest == token)
+    assert ways.re_encoding("é".encode()[:1], ids, 4, seed=0) == []
+
+
 def test_other_ids_are_refused_by_the_first_of_them(world: Path) -> None:
     one, other = load_vocabulary(world / "small"), load_vocabulary(world / "big")
     with pytest.raises(EvaluationError, match=r"id \d+ is '.*' to the draft"):
@@ -92,10 +166,18 @@ def test_a_draft_gets_the_big_models_ids_and_rows(world: Path, tmp_path: Path, c
     assert 0 < told["acceptance"] < 1
     assert told["n_rows"] == [352, 352]
     assert list(told["accepted"]) == [str(n) for n in range(2, 9)]
+    assert told["without_surgery"] == {}
+    words += ["--against", str(world / "small")]
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--json"])
+    assert left.value.code == 0
+    beside = json.loads(capsys.readouterr().out)["without_surgery"]
+    assert list(beside) == ["token-level intersection", "re-encoding"]
+    assert all(0 <= one["acceptance"] < 1 for one in beside.values())
     with pytest.raises(SystemExit) as left:
         main(words)
     assert left.value.code == 0
-    assert "acceptance" in capsys.readouterr().out
+    assert "re-encoding" in capsys.readouterr().out
 
 
 def test_calibration_ends_with_what_the_big_model_says(world: Path, tmp_path: Path) -> None:
@@ -125,7 +207,7 @@ def test_what_makes_no_draft_is_refused(world: Path, capsys) -> None:
     text, big = str(world / "text.txt"), str(world / "big")
     for extra, code, message in (
         (["--draft-for", str(world / "small")], 1, "must share its ids"),
-        (["--draft-for", big, "--against", big], 2, "a measure of its own"),
+        (["--draft-for", big, "--generate", "1"], 2, "a measure of its own"),
     ):
         with pytest.raises(SystemExit) as left:
             main(["evaluate", big, text, *extra])

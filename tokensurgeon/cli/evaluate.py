@@ -64,13 +64,14 @@ def command(
 
     Bits per byte compare models with different tokenizers; perplexity per token does not. TEXT is
     files, folders or globs. With --against the other checkpoint is measured on the same bytes, and
-    the difference comes with a 95 % interval (paired bootstrap over documents).
+    the difference comes with a 95 % interval (paired bootstrap over documents). With --draft-for,
+    --against names a small model of another tokenizer, and what it drafts as it is stands beside.
     """
     if max_rise is not None and against is None:
         raise click.UsageError("--max-rise needs --against: name the checkpoint to rise above")
-    if draft_for is not None and (against is not None or settings["generate"]):
+    if draft_for is not None and (max_rise is not None or settings["generate"]):
         raise click.UsageError(
-            "--draft-for is a measure of its own: leave out --against, --generate"
+            "--draft-for is a measure of its own: leave out --max-rise, --generate"
         )
 
     from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft
@@ -81,7 +82,9 @@ def command(
         for name in ("chunk_bytes", "generate", "seed"):
             del settings[name]
         with console.progress() as progress:
-            draft = evaluate_draft(checkpoint, draft_for, text, progress=progress, **settings)
+            draft = evaluate_draft(
+                checkpoint, draft_for, text, untouched=against, progress=progress, **settings
+            )
         console.write_result(as_json, draft.to_dict(), print_draft, draft)
         return
     with console.progress() as progress:

@@ -121,20 +121,20 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 
 def print_draft(console: Console, draft: DraftResult) -> None:
-    """Print what is accepted of a draft, beside doing without one."""
-    table = figures_table(
-        "drafted at once", "accepted, sampling", "accepted, greedy", "tokens a pass"
-    )
-    table.add_row("0", "", "", "1.00 … 1.00")
-    for n, accepted in draft.accepted.items():
-        greedy = draft.accepted_greedy[n]
-        passes = f"{1 + accepted:.2f} … {1 + greedy:.2f}"
-        table.add_row(str(n), f"{accepted:.2f}", f"{greedy:.2f}", passes)
-    console.print(table)
-    console.print(
-        f"acceptance {draft.acceptance:.1%} by sampling, {draft.agreement:.1%} greedy, at "
-        f"{draft.n_positions:,} places of {draft.n_bytes:,} bytes"
-    )
+    """Print what is accepted of a draft, and of what needs no surgery."""
+    for name, one in {"": draft, **draft.without_surgery}.items():
+        heading = f"{name}: drafted at once" if name else "drafted at once"
+        table = figures_table(heading, "accepted, sampling", "accepted, greedy", "tokens a pass")
+        table.add_row("0", "", "", "1.00 … 1.00")
+        for n, accepted in one.accepted.items():
+            greedy = one.accepted_greedy[n]
+            passes = f"{1 + accepted:.2f} … {1 + greedy:.2f}"
+            table.add_row(str(n), f"{accepted:.2f}", f"{greedy:.2f}", passes)
+        console.print(table)
+        console.print(
+            f"acceptance {one.acceptance:.1%} by sampling, {one.agreement:.1%} greedy, at "
+            f"{one.n_positions:,} places of {draft.n_bytes:,} bytes"
+        )
     if draft.n_rows[0] != draft.n_rows[1]:
         console.print(
             f"the draft has {draft.n_rows[0]:,} rows and the big model {draft.n_rows[1]:,}; "
