@@ -147,6 +147,9 @@ class Recipe(_Model):
     """A model that has the target tokenizer; only its vocabulary rows are read."""
     for_draft: str | None = None
     """A big model that the result is to draft for: its tokenizer and number of rows are taken."""
+    draft_vocabulary: int | None = Field(default=None, ge=1)
+    """Of a draft, how many tokens its output side is cut to in engines that can: those that the
+    calibration text has most often. Maps are written beside the checkpoint, which stays whole."""
     output: str | None = None
     """The folder to write; None computes and reports without writing."""
     init: InitSpec = InitSpec()
@@ -213,6 +216,12 @@ class Recipe(_Model):
             raise ValueError("'for_draft' takes the big model's tokenizer; leave out 'tokenizer'")
         if self.for_draft is not None and self.digits == "source":
             raise ValueError("'for_draft' cuts digits as the big model does; leave out 'digits'")
+        if self.draft_vocabulary is not None and self.for_draft is None:
+            raise ValueError("'draft_vocabulary' cuts the head of a draft; give 'for_draft'")
+        if self.draft_vocabulary is not None and not self.text.calibration:
+            raise ValueError(
+                "'draft_vocabulary' keeps what a text needs most often; give 'text.calibration'"
+            )
         if self.tokenizer is None and self.donor is None and self.for_draft is None:
             raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
         return self

@@ -13,12 +13,8 @@ from tokensurgeon import transplant
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import EvaluationError, RecipeError
-from tokensurgeon.evaluation.draft import (
-    PLACES,
-    check_same_ids,
-    expected_accepted,
-    measure_draft,
-)
+from tokensurgeon.evaluation.draft import PLACES, check_same_ids, measure_draft
+from tokensurgeon.evaluation.draft_figures import expected_accepted
 from tokensurgeon.evaluation.without_surgery import WithoutSurgery
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.load import load_model
@@ -139,6 +135,21 @@ def test_what_is_re_encoded_is_accepted_as_the_big_model_draws_it(world: Path) -
             likeliest = models[1].logits([*ids, *own[:at]])[-1].argmax()
             assert drafted.greedy[at] == (likeliest == token)
     assert ways.re_encoding("é".encode()[:1], ids, 4, seed=0) == []
+
+
+def test_a_head_that_keeps_all_is_the_whole_head(world: Path) -> None:
+    big, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    rows = [e.weight.numpy() for e in (big.model.get_input_embeddings(), big.model.lm_head)]
+    other = big.patched(rows[0], 0.5 * rows[1])
+    whole = measure_draft(other, big, vocabulary, [TEXT], kept=np.arange(352))
+    assert whole.cut_head is not None
+    assert whole.cut_head.accepted.acceptance == pytest.approx(whole.acceptance)
+    kept = np.unique(vocabulary.encode(TEXT))
+    cut = measure_draft(other, big, vocabulary, [TEXT], kept=kept).cut_head
+    assert cut is not None
+    assert cut.n_kept == len(kept)
+    assert 0 < cut.accepted.agreement <= whole.agreement
+    assert cut.whole_seconds > 0
 
 
 def test_other_ids_are_refused_by_the_first_of_them(world: Path) -> None:

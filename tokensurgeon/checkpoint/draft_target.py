@@ -18,7 +18,7 @@ def big_rows(model: str, target: Vocabulary, *, trust_remote_code: bool = False)
     CheckpointError
         If its configuration says nothing of it, or less than its tokenizer has ids.
     """
-    config = _config(model, trust_remote_code)
+    config = text_config(model, trust_remote_code)
     rows = getattr(config, "vocab_size", None)
     if not isinstance(rows, int):
         raise CheckpointError(
@@ -37,7 +37,7 @@ def role_warnings(model: str, target: Vocabulary, *, trust_remote_code: bool = F
 
     The draft's configuration follows the tokenizer.
     """
-    config = _config(model, trust_remote_code)
+    config = text_config(model, trust_remote_code)
     lines = []
     for role in ("bos", "eos"):
         said, own = getattr(config, f"{role}_token_id", None), target.roles.get(role)
@@ -49,6 +49,7 @@ def role_warnings(model: str, target: Vocabulary, *, trust_remote_code: bool = F
     return lines
 
 
-def _config(model: str, trust_remote_code: bool) -> Any:
+def text_config(model: str, trust_remote_code: bool) -> Any:
+    """Return the configuration of a model's text part, as transformers reads it."""
     folder = find_folder(model)
     return internals.load_config(folder, trust_remote_code=trust_remote_code).get_text_config()

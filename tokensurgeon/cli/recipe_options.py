@@ -152,6 +152,7 @@ _option(
 _option("output", "-o --output DIR", "Where the patched checkpoint goes.")
 _option("donor", "--donor MODEL")
 _option("for_draft", "--for-draft MODEL")
+_option("draft_vocabulary", "--draft-vocabulary N", type=console.AT_LEAST_1)
 _option(
     "init",
     "--init NAME",

@@ -31,3 +31,10 @@ def command(recipe: Recipe, dry_run: bool, plugins: tuple[str, ...], as_json: bo
     with console.progress() as progress:
         report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
     console.write_result(as_json, report.model_dump(mode="json"), print_report, report)
+    if recipe.for_draft is not None and report.written_to is not None and not as_json:
+        from tokensurgeon.checkpoint.draft_engines import engine_rules
+        from tokensurgeon.report.evaluation_tables import print_engines
+
+        trust = recipe.trust_remote_code
+        engines = engine_rules(report.written_to, recipe.for_draft, trust_remote_code=trust)
+        console.write_result(False, None, print_engines, engines)

@@ -1,7 +1,8 @@
 """What a model costs in bits per byte, beside its source and the plain baselines."""
 
 from tokensurgeon.evaluation.breakdown import Part, token_kind
-from tokensurgeon.evaluation.draft import DraftResult, evaluate_draft
+from tokensurgeon.evaluation.draft import evaluate_draft
+from tokensurgeon.evaluation.draft_figures import DraftResult
 from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
 from tokensurgeon.evaluation.excess import loss_on_spans
 from tokensurgeon.evaluation.generation import measure_generation

@@ -9,15 +9,20 @@ surgery is measured beside (`without_surgery`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tokensurgeon.arrays import Float64
+from tokensurgeon.arrays import Float64, Ids
+from tokensurgeon.checkpoint.draft_engines import engine_rules
+from tokensurgeon.checkpoint.draft_vocabulary import read_kept
+from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.evaluation.draft_figures import DRAFTED, Accepted, CutHead, DraftResult
 from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
@@ -26,90 +31,12 @@ from tokensurgeon.text.encoding import fitting_chunks
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
-DRAFTED = (2, 3, 4, 5, 6, 7, 8)
-"""Tokens drafted at once: what engines are set to."""
 PLACES = 200
 """At which a small model writes by itself: its accepted share is then known to about 0.03."""
+CONTEXT, TIMED = 128, 15
+"""Tokens that stand before the token whose time is taken, and how often it is taken."""
 DEFAULT_BYTES = 50_000
 """Of text: some ten thousand positions, each scored by a big model, settle a mean acceptance."""
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What a big model would accept of a draft's tokens on a text.
-
-    Attributes
-    ----------
-    acceptance : float
-        Mean of Σ min(p, q): the chance that a sampled token is accepted.
-    agreement : float
-        Share of the places where both find the same token likeliest.
-    accepted, accepted_greedy : dict of int to float
-        By how many tokens are drafted at once, how many are accepted on average, by sampling and
-        greedily. One more token comes from the big model itself; without a draft, that is all.
-    n_positions : int
-    """
-
-    acceptance: float
-    agreement: float
-    accepted: dict[int, float]
-    accepted_greedy: dict[int, float]
-    n_positions: int
-
-    @classmethod
-    def along(cls, sampled: Sequence[Float64], greedy: Sequence[Float64]) -> Accepted:
-        """Return the figures from the chances of the tokens of texts, one array per text."""
-        return cls(
-            acceptance=float(np.concatenate(sampled).mean()),
-            agreement=float(np.concatenate(greedy).mean()),
-            accepted={n: expected_accepted(sampled, n) for n in DRAFTED},
-            accepted_greedy={n: expected_accepted(greedy, n) for n in DRAFTED},
-            n_positions=sum(map(len, sampled)),
-        )
-
-    @classmethod
-    def of_drafts(cls, drafts: Sequence[Sequence[Drafted]]) -> Accepted:
-        """Return the figures from drafts of one, two, … tokens at some places."""
-
-        def accepted(mode: str, n: int) -> float:
-            chances = (getattr(of_place[n - 1], mode) for of_place in drafts if len(of_place) >= n)
-            return float(sum(np.cumprod(own).sum() for own in chances) / max(1, len(drafts)))
-
-        def first(mode: str) -> float:
-            firsts = (getattr(of_place[-1], mode)[:1] for of_place in drafts if of_place)
-            return float(sum(own.sum() for own in firsts) / max(1, len(drafts)))
-
-        return cls(
-            acceptance=first("sampled"),
-            agreement=first("greedy"),
-            accepted={n: accepted("sampled", n) for n in DRAFTED},
-            accepted_greedy={n: accepted("greedy", n) for n in DRAFTED},
-            n_positions=len(drafts),
-        )
-
-
-@dataclass(frozen=True)
-class DraftResult(Accepted):
-    """What a big model would accept of a draft, and of what needs no surgery.
-
-    Attributes
-    ----------
-    n_bytes : int
-        Of text.
-    n_rows : tuple of int
-        Of the draft and of the big model; engines may insist that they are equal.
-    without_surgery : dict of str to Accepted
-        By way, what the big model would accept of an untouched small model: see
-        `WithoutSurgery`. Of re-encoding, tokens that are drafted are the small model's.
-    """
-
-    n_bytes: int = 0
-    n_rows: tuple[int, int] = (0, 0)
-    without_surgery: dict[str, Accepted] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result for JSON."""
-        return asdict(self)
 
 
 def evaluate_draft(
@@ -161,15 +88,17 @@ def evaluate_draft(
         load_model(path, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         for path in paths
     )
-    return measure_draft(
+    result = measure_draft(
         small,
         large,
         vocabularies[1],
         corpus.texts,
         untouched=(others[0], vocabularies[2]) if others else None,
+        kept=read_kept(find_folder(draft), small.n_rows),
         max_bytes=max_bytes,
         progress=progress,
     )
+    return replace(result, engines=engine_rules(draft, big, trust_remote_code=trust_remote_code))
 
 
 def check_same_ids(draft: Vocabulary, big: Vocabulary) -> None:
@@ -198,10 +127,14 @@ def measure_draft(
     texts: Sequence[str],
     *,
     untouched: tuple[LanguageModel, Vocabulary] | None = None,
+    kept: Ids | None = None,
     max_bytes: int | None = DEFAULT_BYTES,
     progress: Progress = no_progress,
 ) -> DraftResult:
-    """Measure two loaded models of one vocabulary; see `evaluate_draft`."""
+    """Measure two loaded models of one vocabulary; see `evaluate_draft`.
+
+    `kept` are the ids, ascending, that a cut head of the draft keeps.
+    """
     from scipy.special import softmax
 
     limits = [m for m in (draft.max_positions, big.max_positions) if m is not None]
@@ -218,27 +151,82 @@ def measure_draft(
     if untouched is not None:
         n_positions = sum(len(encoded.ids[i]) - first for i in chosen)
         beside = _Beside(WithoutSurgery(untouched[0], big, untouched[1], vocabulary), n_positions)
-    overlaps: list[Float64] = []
-    agreements: list[Float64] = []
+    drafted, cut = _Drafts(), _Drafts()
     for done, i in enumerate(chosen):
         (ids,) = encoded.sequences(np.array([i]))
         # From the last id of the prefix on, every state but the last one says what comes next.
         predicting = slice(max(0, len(encoded.prefix) - 1), -1)
         p = softmax(big.logits(ids)[predicting].astype(np.float64), axis=1)
         q = softmax(draft.logits(ids)[predicting].astype(np.float64), axis=1)
-        shared = min(p.shape[1], q.shape[1])
-        overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
-        agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
+        drafted.add(p, q)
+        if kept is not None:
+            only = np.zeros_like(q)
+            only[:, kept] = q[:, kept] / q[:, kept].sum(axis=1, keepdims=True)
+            cut.add(p, only)
         if beside is not None:
             starts = [0, *encoded.ends[i].tolist()][first:-1]
             beside.look(chunks[i].text.encode(), starts, ids, p)
         progress(done + 1, len(chosen), "drafting")
     return DraftResult(
-        **vars(Accepted.along(overlaps, agreements)),
+        **vars(drafted.accepted()),
         n_bytes=sum(chunks[i].n_bytes for i in chosen),
         n_rows=(draft.n_rows, big.n_rows),
         without_surgery={} if beside is None else beside.result(),
+        cut_head=None
+        if kept is None
+        else CutHead(len(kept), cut.accepted(), *_seconds_a_token(draft, kept)),
     )
+
+
+class _Drafts:
+    """Chances of a draft's tokens, text by text."""
+
+    def __init__(self) -> None:
+        self._overlaps: list[Float64] = []
+        self._agreements: list[Float64] = []
+
+    def add(self, p: Float64, q: Float64) -> None:
+        """Add the places of a text, at which the big model says p and the draft q."""
+        shared = min(p.shape[1], q.shape[1])
+        self._overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
+        self._agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
+
+    def accepted(self) -> Accepted:
+        """Return the figures of all texts."""
+        return Accepted.along(self._overlaps, self._agreements)
+
+
+def _seconds_a_token(draft: LanguageModel, kept: Ids) -> tuple[float, float]:
+    """Return the time of a drafted token with all output rows, and with those that are kept."""
+    import torch
+
+    head = draft.head
+    cut = head.with_rows(head.rows[kept], None if head.bias is None else head.bias[kept])
+    state = np.ones((1, draft.width), dtype=np.float32)
+    most = draft.max_positions or CONTEXT + TIMED + 2
+    ids = torch.zeros((1, max(2, min(CONTEXT, most - TIMED - 1))), dtype=torch.long)
+    ids = ids.to(draft.device)
+    with torch.inference_mode():
+        cache = draft.model(input_ids=ids[:, :-1], use_cache=True).past_key_values
+
+        def step() -> object:  # each leaves a position more in the cache
+            return draft.model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True)
+
+        whole, *products = (
+            median_seconds(work)
+            for work in (step, lambda: head.logits(state), lambda: cut.logits(state))
+        )
+    return whole, max(0.0, whole - products[0] + products[1])
+
+
+def median_seconds(work: Callable[[], object]) -> float:
+    """Return the median time of a short piece of work, after a run that is not counted."""
+    times = []
+    for _ in range(TIMED + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
 class _Beside:
@@ -277,28 +265,3 @@ class _Beside:
             "token-level intersection": Accepted.along(sampled, greedy),
             "re-encoding": Accepted.of_drafts(self._drafts),
         }
-
-
-def expected_accepted(chances: Sequence[Float64], drafted: int) -> float:
-    """Return how many of `drafted` tokens are accepted on average, started anywhere.
-
-    A token is accepted only if all before it were: the sum over k of the product of the first k
-    chances. Chances are those along the text, so that hard stretches count as they come.
-
-    Parameters
-    ----------
-    chances : sequence of float64 (n,)
-        Of each position of a text, one array per text.
-    drafted : int
-
-    Examples
-    --------
-    >>> expected_accepted([np.array([1.0, 0.5, 0.5])], 2)
-    1.125
-    """
-    accepted = []
-    for of_text in chances:
-        if len(of_text) >= drafted:
-            windows = np.lib.stride_tricks.sliding_window_view(of_text, drafted)
-            accepted.append(np.cumprod(windows, axis=1).sum(axis=1))
-    return float(np.concatenate(accepted).mean()) if accepted else float("nan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tokensurgeon.checkpoint.draft_engines import EngineRule
     from tokensurgeon.evaluation import DraftResult, EntryResult, Evaluation, Part
 
 
@@ -122,7 +123,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 def print_draft(console: Console, draft: DraftResult) -> None:
     """Print what is accepted of a draft, and of what needs no surgery."""
-    for name, one in {"": draft, **draft.without_surgery}.items():
+    cut = draft.cut_head
+    of_cut = {} if cut is None else {f"head cut to {cut.n_kept:,}": cut.accepted}
+    for name, one in {"": draft, **of_cut, **draft.without_surgery}.items():
         heading = f"{name}: drafted at once" if name else "drafted at once"
         table = figures_table(heading, "accepted, sampling", "accepted, greedy", "tokens a pass")
         table.add_row("0", "", "", "1.00 … 1.00")
@@ -135,11 +138,19 @@ def print_draft(console: Console, draft: DraftResult) -> None:
             f"acceptance {one.acceptance:.1%} by sampling, {one.agreement:.1%} greedy, at "
             f"{one.n_positions:,} places of {draft.n_bytes:,} bytes"
         )
-    if draft.n_rows[0] != draft.n_rows[1]:
+    if cut is not None:
         console.print(
-            f"the draft has {draft.n_rows[0]:,} rows and the big model {draft.n_rows[1]:,}; "
-            "some engines want them equal: transplant --for-draft pads"
+            f"a drafted token takes {1000 * cut.whole_seconds:.1f} ms, and "
+            f"{1000 * cut.cut_seconds:.1f} ms with the cut head"
         )
+    print_engines(console, draft.engines)
+
+
+def print_engines(console: Console, engines: Sequence[EngineRule]) -> None:
+    """Print a line for each engine: whether it takes a draft, and by which rule."""
+    for engine in engines:
+        said = "takes the draft" if engine.broken is None else f"does not: {engine.broken}"
+        console.print(f"{engine.engine}: {said} (its rule: {engine.rule})")
 
 
 def print_limit(console: Console, limit: Mapping[str, Any]) -> None:

@@ -294,7 +294,6 @@ class SurgeryReport(_Model):
     """Of a dry run: ``seconds``, ``memory_bytes`` at the peak, ``output_bytes``."""
     steps: tuple[StepFact, ...] = ()
     """Of a dry run: what each step would take, in their order."""
-    """Of a dry run: ``{"seconds": …, "memory_bytes": …, "output_bytes": …}``, what is known."""
 
     def sides(self, both: str) -> list[tuple[str, SideReport]]:
         """Return each matrix with its name, which is `both` where there is one for both sides."""

@@ -45,6 +45,7 @@ def onto_itself(session: Session) -> tuple[Session, PatchedRows]:
         "tokenizer": str(session.inputs.checkpoint.path),
         "donor": None,
         "for_draft": None,
+        "draft_vocabulary": None,
         "output": None,
         "map": {},
         "pad_to_multiple_of": 1,

@@ -12,6 +12,8 @@
     (rank, in); only where the body was changed.
 ``new_token_ids.json``
     The ids whose rows are new: what to train first.
+``draft_vocabulary/``
+    The maps of a draft's cut head, where one was asked for.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Match
-from tokensurgeon.arrays import Float32
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.checkpoint import BodyUpdate
+from tokensurgeon.checkpoint.draft_vocabulary import kept_tokens, map_files
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.surgery.row_origins import CONTROL, INITIALISED, ORIGINS, UNSPELLABLE
 from tokensurgeon.surgery.rows import PatchedRows, Side
@@ -45,7 +48,23 @@ def record_files(session: Session, rows: PatchedRows) -> dict[str, bytes | str]:
         files["surgery/output_weights.npz"] = npz_bytes(rows.output.weights)
     if rows.body is not None:
         files[BODY_RECORD] = body_bytes(rows.body)
+    if session.recipe.draft_vocabulary is not None:
+        files |= map_files(kept_of_draft(session), len(rows.output.rows))
     return files
+
+
+def kept_of_draft(session: Session) -> Ids:
+    """Return the ids that the cut head of the draft keeps, int64, ascending.
+
+    Raises
+    ------
+    UsageError
+        If so many tokens cannot be kept.
+    """
+    context, n = session.context, session.recipe.draft_vocabulary
+    assert n is not None
+    assert context.target_counts is not None  # Recipe asks for the text
+    return kept_tokens(context.target, context.target_counts, n)
 
 
 def body_bytes(update: BodyUpdate) -> bytes:

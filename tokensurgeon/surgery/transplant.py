@@ -24,6 +24,7 @@ from tokensurgeon.surgery.measure import evaluation_texts, measure, with_baselin
 from tokensurgeon.surgery.output import check_loads, write_output
 from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.reporting import make_report
+from tokensurgeon.surgery.row_records import kept_of_draft
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
 
@@ -105,6 +106,8 @@ def transplant(
     session = prepare(recipe, progress or no_progress)
     methods = plan_methods(session, initialiser)
     check_loads(session)
+    if recipe.draft_vocabulary is not None:
+        kept_of_draft(session)
     if not dry_run:
         _check_forward_passes(session, methods)
     texts = evaluation_texts(session) if recipe.text.evaluation else []
