@@ -8,8 +8,9 @@ fit of a draft are stages alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
@@ -52,6 +53,20 @@ Candidates = Generator[Candidate, bool | None, str | None]
 """Candidates, computed one at a time. Each is answered with whether it is the best so far (the rows
 as they were count too), so that a series which goes on from it may end. What is returned at the
 end, if anything, says why there was nothing to propose."""
+
+
+def on_the_way(
+    start: Matrices, end: Matrices, settings: dict[str, Any], shares: Sequence[float] = PARTS
+) -> Candidates:
+    """Yield where a training led, and rows on the way there, one in memory at a time.
+
+    They are often better, on the text and elsewhere (weight-space ensembles; Wortsman et al., 2022,
+    arXiv 2109.01903).
+    """
+    yield Candidate.of(settings, end)
+    for share in shares:
+        yield Candidate({**settings, "of_the_change": share}, partial(start.towards, end, share))
+    return None
 
 
 @dataclass(frozen=True)

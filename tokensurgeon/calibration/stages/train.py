@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from tokensurgeon.calibration.contract import PARTS, Candidate, Candidates, Cost, Stage
+from tokensurgeon.calibration.contract import PARTS, Candidates, Cost, Stage, on_the_way
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.loop import CHECKS, Trained, rate_for, train_rows
@@ -28,8 +27,7 @@ LEAST_FALL = 0.003
 class Heal(Stage):
     """Train new and shared rows by cross-entropy for some minutes, the body frozen.
 
-    Rows on the way from the start to where training led are candidates too: they are often better
-    on the text and elsewhere (weight-space ensembles; Wortsman et al., 2022, arXiv 2109.01903).
+    Rows on the way from the start to where training led are candidates too.
 
     Parameters
     ----------
@@ -70,20 +68,12 @@ class Heal(Stage):
         data.forward_tokens += trained.n_tokens
         data.gradient_steps += trained.n_steps
         settings = {"minutes": self.minutes, "tokens": trained.n_tokens}
-        yield from _on_the_way(matrices, trained.matrices.with_body(matrices.body), settings)
+        yield from on_the_way(matrices, trained.matrices.with_body(matrices.body), settings)
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:
         """The minutes, and the looks at the selection text."""
         return Cost(passes=CHECKS + 2 * self.kept_candidates, seconds=60 * self.minutes)
-
-
-def _on_the_way(start: Matrices, end: Matrices, settings: dict[str, Any]) -> Candidates:
-    """Yield the end, and parts of the way to it, one in memory at a time."""
-    yield Candidate.of(settings, end)
-    for share in PARTS:
-        yield Candidate({**settings, "of_the_change": share}, partial(start.towards, end, share))
-    return None
 
 
 @dataclass(frozen=True)
@@ -249,7 +239,7 @@ class TrainToConvergence(Stage):
         )
         data.forward_tokens += self.training.n_tokens
         data.gradient_steps += self.training.n_steps
-        yield from _on_the_way(matrices, rows, {"tokens": self.training.n_tokens})
+        yield from on_the_way(matrices, rows, {"tokens": self.training.n_tokens})
         return None
 
     def cost(self, sizes: TextSizes) -> Cost:

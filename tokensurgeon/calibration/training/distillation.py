@@ -34,12 +34,9 @@ from tokensurgeon.text.chunks import Chunk
 if TYPE_CHECKING:
     import torch
 
-RATE_BY_WIDTH = 2.5
-"""The rate is this over the width, at most `HIGHEST_RATE`.
-On SmolLM2-135M (width 576) and Llama-3's tokens after `blend`, in 120 seconds: at 2.5, 53 steps win
-0.025 bits per byte on held-out articles and 0.001 on text that the source wrote; at 5, 58 steps win
-the same and lose 0.002 there, 111 lose 0.013; at 12, 130 lose 0.011, at 30, 153 lose 0.031, and at
-90 the selection text loses 0.06."""
+RATE_BY_WIDTH = 12.0
+"""The rate is this over the width, at most `HIGHEST_RATE`. So fast a training overshoots, and half
+of the way is where it should have gone: see `stages.distil.SHARES`."""
 BODY_RATE = 1e-3
 """Usual for adapters of that kind."""
 LIKELY, OTHERS = 4_000, 4_000
