@@ -92,8 +92,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
     from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 
     notes = [
-        f"{evaluation.n_documents:,} documents, {evaluation.n_chunks:,} chunks of at most "
-        f"{evaluation.chunk_bytes:,} bytes, {evaluation.n_bytes:,} bytes"
+        f"{words.count(evaluation.n_documents, 'document')}, "
+        f"{words.count(evaluation.n_chunks, 'chunk')} of at most "
+        f"{evaluation.chunk_bytes:,} bytes, {words.count(evaluation.n_bytes, 'byte')}"
     ]
     if evaluation.n_replaced:
         notes.append(
@@ -115,8 +116,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
     for entry in evaluation.entries:
         if entry.n_lost:
             notes.append(
-                f"{entry.name} loses text on {entry.n_lost:,} chunks: not comparable there, "
-                "and not to be ranked"
+                f"{entry.name} loses text on {words.count(entry.n_lost, 'chunk')}: not comparable "
+                "there, and not to be ranked"
             )
     return notes
 
