@@ -121,6 +121,9 @@ class TextSpec(_Model):
     other: tuple[str, ...] = ()
     """Text of another domain, on which a calibration that changes shared rows must not lose; if
     none, the source writes some."""
+    chat: tuple[str, ...] = ()
+    """Of a draft, conversations (JSON lines with ``messages``) that are rendered by the big model's
+    chat template; the draft is fitted to what the big model says of them too."""
     max_bytes: int = Field(default=500_000, ge=1_000)
     """Evaluate on whole documents, in their order, until this many bytes are reached."""
 
@@ -222,6 +225,8 @@ class Recipe(_Model):
             raise ValueError(
                 "'draft_vocabulary' keeps what a text needs most often; give 'text.calibration'"
             )
+        if self.text.chat and self.for_draft is None:
+            raise ValueError("'text.chat' is what a draft is fitted to; give 'for_draft'")
         if self.tokenizer is None and self.donor is None and self.for_draft is None:
             raise ValueError("no target: give 'tokenizer', or a 'donor' whose tokenizer is taken")
         return self
@@ -286,7 +291,7 @@ class Recipe(_Model):
 
 _READ = {
     "source", "tokenizer", "donor", "for_draft", "chat_template",
-    "calibration", "evaluation", "other", "corpus", "base", "list",
+    "calibration", "evaluation", "other", "chat", "corpus", "base", "list",
 }  # fmt: skip
 _WRITTEN = {"output", "export_map", "save"}
 """Keys that name files or folders, of any part of a recipe but `init`; besides them `mixture`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,34 @@ def test_calibration_ends_with_what_the_big_model_says(world: Path, tmp_path: Pa
     assert told.acceptance >= last.settings["acceptance_after"] - 0.02  # which counts no tail
 
 
+def test_a_draft_is_fitted_to_conversations_too(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join([TEXT] * 6))
+    shutil.copytree(world / "big", tmp_path / "big")
+    template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    (tmp_path / "big" / "chat_template.jinja").write_text(template)
+    talk = [{"role": "user", "content": TEXT[:200]}, {"role": "model", "content": TEXT[200:400]}]
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text("".join(json.dumps({"messages": talk}) + "\n" for _ in range(6)))
+    tokens = []
+    for named in ((), (str(chats),)):
+        result = transplant(
+            source=world / "small",
+            for_draft=tmp_path / "big",
+            untie=True,
+            init={"input": "subword-mean", "output": "subword-mean"},
+            text={"calibration": [str(tmp_path / "text.txt")], "chat": named},
+            calibrate=["shrunk"],
+        )
+        tokens.append(result.report.stages[-1].settings["big_model_tokens"])
+    big = load_vocabulary(world / "big")
+    rendered = "".join(f"{m['role']}: {m['content']}\n" for m in talk)
+    # Of each conversation the control that begins a turn is one id, and the text's are its own.
+    assert tokens[1] - tokens[0] == pytest.approx(6 * len(big.encode(rendered)), rel=0.1)
+
+
 def test_what_makes_no_draft_is_refused(world: Path, capsys) -> None:
+    with pytest.raises(RecipeError, match=r"'text\.chat' is what a draft is fitted to"):
+        transplant(source=world / "small", tokenizer=world / "big", text={"chat": ["a.jsonl"]})
     with pytest.raises(RecipeError, match="leave out 'tokenizer'"):
         transplant(source=world / "small", tokenizer=world / "small", for_draft=world / "big")
     text, big = str(world / "text.txt"), str(world / "big")

@@ -292,4 +292,5 @@ def _worth_asking(
         smaller = matrices.towards(best.matrices, share)
         figure = acceptance.selection(smaller)
         if acceptance.wins(before, figure):
-            yield figure, Candidate.of({**best.settings, "of_the_change": share}, smaller)
+            of_all = share * best.settings.get("of_the_change", 1.0)
+            yield figure, Candidate.of({**best.settings, "of_the_change": of_all}, smaller)

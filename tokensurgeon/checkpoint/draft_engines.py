@@ -6,9 +6,8 @@ they are read here as they lie in both folders.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokensurgeon.checkpoint import encodings
 from tokensurgeon.checkpoint.draft_target import text_config
@@ -42,10 +41,6 @@ class EngineRule:
     def holds(self) -> bool:
         """Whether the engine takes the draft."""
         return self.broken is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule for JSON."""
-        return {**asdict(self), "holds": self.holds}
 
 
 def engine_rules(

@@ -182,6 +182,13 @@ _option(
     multiple=True,
 )
 _option(
+    "text.chat",
+    "--calibration-chat FILE",
+    "With --for-draft: conversations, JSON lines with 'messages', under the big model's chat "
+    "template; the draft is fitted to what the big model says of them.",
+    multiple=True,
+)
+_option(
     "text.other",
     "--other-text FILE",
     "Text of another domain, on which calibration must lose nothing; the source writes some if "

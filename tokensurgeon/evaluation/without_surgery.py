@@ -48,6 +48,11 @@ class WithoutSurgery:
     ----------
     small, big : LanguageModel
     small_vocabulary, big_vocabulary : Vocabulary
+
+    Attributes
+    ----------
+    n_tokens : int
+        That the small model has run for `intersection` so far.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class WithoutSurgery:
         small_vocabulary: Vocabulary,
         big_vocabulary: Vocabulary,
     ) -> None:
-        self.small, self.big = small, big
+        self.small, self.big, self.n_tokens = small, big, 0
         self.small_vocabulary, self.big_vocabulary = small_vocabulary, big_vocabulary
         of_big = align(small_vocabulary, big_vocabulary).source_ids
         self._shared = np.flatnonzero((of_big >= 0) & (of_big < small.n_rows))
@@ -179,6 +184,7 @@ class WithoutSurgery:
             return []
         whole = max(contexts, key=len)
         shared, alone = self.small.logits(whole), [c for c in contexts if whole[: len(c)] != c]
+        self.n_tokens += len(whole) + sum(map(len, alone))
         if self.small.plain_head and alone:
             states = self.small.states(alone, self.small.n_layers)
             own = iter(self.small.head.logits(states).cpu().numpy())

@@ -190,7 +190,8 @@ def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) 
         ordered.append(Heal(heal, recipe.seed, progress))
     ordered += [stage for stage in stages if stage.after_training]
     if drafts:
-        ordered.append(Draft(lambda: _big_model(recipe), DRAFT_SECONDS * recipe.budget, progress))
+        seconds = DRAFT_SECONDS * recipe.budget
+        ordered.append(Draft(lambda: _big_model(recipe), seconds, progress, session.chats))
     return ordered
 
 

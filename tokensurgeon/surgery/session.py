@@ -17,7 +17,9 @@ from tokensurgeon.alignment import Alignment
 from tokensurgeon.arrays import Float32, Ids, Mask
 from tokensurgeon.calibration import CalibrationData, read_calibration_data
 from tokensurgeon.checkpoint.body_update import changeable_weights
+from tokensurgeon.checkpoint.chat_ids import chat_ids
 from tokensurgeon.checkpoint.embeddings import CAUSAL
+from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.checkpoint.tokenizer_record import Decision
 from tokensurgeon.checkpoint.trained_rows import looks_trained, refuse_untrained
 from tokensurgeon.errors import CheckpointError
@@ -35,6 +37,7 @@ from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
 from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, copied_rows, row_origins
 from tokensurgeon.text import read_corpus
+from tokensurgeon.text.chats import read_chats
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Kind, Vocabulary
 
@@ -314,6 +317,21 @@ class Session:
                 changeable_weights(inputs.checkpoint) if self.recipe.heal_body else ()
             ),
         )
+
+    @part()
+    def chats(self) -> list[tuple[int, ...]]:
+        """The recipe's conversations in the ids of the big model, under its chat template.
+
+        Raises
+        ------
+        CorpusError, TokenizerError
+        """
+        recipe = self.recipe
+        if not recipe.text.chat or recipe.for_draft is None:
+            return []
+        chats = chat_ids(find_folder(recipe.for_draft), read_chats(recipe.text.chat))
+        n_rows = self.inputs.n_rows
+        return [chat for chat in chats if all(token < n_rows for token in chat)]
 
     @property
     def model_loaded(self) -> bool:

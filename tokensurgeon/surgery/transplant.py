@@ -106,8 +106,7 @@ def transplant(
     session = prepare(recipe, progress or no_progress)
     methods = plan_methods(session, initialiser)
     check_loads(session)
-    if recipe.draft_vocabulary is not None:
-        kept_of_draft(session)
+    _check_draft(session)
     if not dry_run:
         _check_forward_passes(session, methods)
     texts = evaluation_texts(session) if recipe.text.evaluation else []
@@ -131,6 +130,18 @@ def _recipe(recipe: Recipe | None, fields: dict[str, Any]) -> Recipe:
         return recipe
     given = {} if recipe is None else recipe.model_dump()
     return Recipe.parse({**given, **fields}, where="transplant()")
+
+
+def _check_draft(session: Session) -> None:
+    """Refuse what a draft cannot be cut or fitted to, before anything is computed."""
+    recipe = session.recipe
+    if recipe.draft_vocabulary is not None:
+        kept_of_draft(session)
+    if recipe.text.chat and not session.chats:
+        raise UsageError(
+            f"{', '.join(recipe.text.chat)} holds no conversation in the big model's tokens; give "
+            "another file"
+        )
 
 
 def _check_forward_passes(session: Session, methods: Methods) -> None:

@@ -27,6 +27,7 @@ _SUFFIXES = (
 TEXT_SUFFIXES = frozenset(_SUFFIXES.split())
 """What is read from a folder. A file that is named or matched by a glob may have any suffix."""
 
+_JSON_LINES = (".jsonl", ".ndjson")
 FASTA = {".fa", ".fasta", ".fna"}
 _RECORD = re.compile(rb"[>;]")
 END_OF_TEXT = "<|endoftext|>"
@@ -85,24 +86,39 @@ def texts_of(
     suffix = suffix_of(path)
     if suffix in _UNREADABLE or path.suffix.lower() in _UNREADABLE:
         raise CorpusError(f"{path}: {suffix} files are not read; unpack it to .txt, .jsonl or .gz")
-    if suffix in (".jsonl", ".ndjson"):
-        for number, line in enumerate(_whole_lines(path), start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                text, n_replaced = _decode(line, path)
-                yield text_of_value(_parse(text, where), field, where, n_replaced)
+    if suffix in (*_JSON_LINES, ".json"):
+        for value, where, n_replaced in json_values(path):
+            yield text_of_value(value, field, where, n_replaced)
     elif suffix == ".parquet":
         yield from _rows(path, field)
-    elif suffix == ".json":
-        text, n_replaced = _decode(_whole(path), path)
-        data = _parse(text, str(path)) if text.strip() else []
-        for number, value in enumerate(data if isinstance(data, list) else [data], start=1):
-            yield text_of_value(value, field, f"{path}, entry {number}", n_replaced)
-            n_replaced = 0
     elif suffix in FASTA:
         yield from _parts(path, _RECORD, most=most, strips=True)
     else:
         yield from _parts(path, _SEPARATOR, part_bytes, most, ends=ends)
+
+
+def json_values(path: Path) -> Iterator[tuple[Any, str, int]]:
+    """Yield each value of a file of JSON lines, or of the list that a JSON file is.
+
+    Besides it, where it stands, for messages, and the number of characters replaced in it.
+
+    Raises
+    ------
+    CorpusError
+        If the file cannot be read, or is no JSON.
+    """
+    if suffix_of(path) in _JSON_LINES:
+        for number, line in enumerate(_whole_lines(path), start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                text, n_replaced = _decode(line, path)
+                yield _parse(text, where), where, n_replaced
+        return
+    text, n_replaced = _decode(_whole(path), path)
+    data = _parse(text, str(path)) if text.strip() else []
+    for number, value in enumerate(data if isinstance(data, list) else [data], start=1):
+        yield value, f"{path}, entry {number}", n_replaced
+        n_replaced = 0
 
 
 def _parts(

@@ -8,6 +8,7 @@ of the text's one. The big model runs over the text once; its k likeliest per st
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from tokensurgeon.progress import Progress, no_progress
 
 KEPT = 64
 """Likeliest tokens of the big model that are kept of each state: they hold nearly all its mass."""
+LONGEST_CHAT = 512
+"""Ids of a conversation that are read: its template and first turns."""
+CHATS_TO_JUDGE = 5
+"""One conversation of so many is not fitted to, and judges."""
 LEAST_RISE = 1e-3
 """Of the acceptance, that a round must win on the selection text: a token in a thousand."""
 
@@ -135,6 +140,8 @@ class Draft(Stage):
         For the big model's run over the text that is fitted to; it reads the selection text
         besides.
     progress : callable(done, total, what)
+    chats : sequence of sequences of int
+        Conversations in the big model's ids, controls among them: read beside the text.
     """
 
     name = "draft"
@@ -147,8 +154,10 @@ class Draft(Stage):
         load: Callable[[], LanguageModel],
         seconds: float = float("inf"),
         progress: Progress = no_progress,
+        chats: Sequence[Sequence[int]] = (),
     ) -> None:
         self._load, self._seconds, self._progress = load, seconds, progress
+        self._chats = [list(chat[:LONGEST_CHAT]) for chat in chats if len(chat) > 1]
         self._accepted: Callable[[Matrices], float] | None = None
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
@@ -158,11 +167,11 @@ class Draft(Stage):
         except TokensurgeonError as error:
             return f"not tried: {error}"
         n_rows = min(len(matrices.output), big.n_rows)
-        selection = data.positions(data.texts.selection).sequences
+        selection, fit = self._sequences(data)
         validation = predict(big, selection, n_rows, progress=self._progress)
         fitted = predict(
             big,
-            data.target_positions.sequences,
+            fit,
             n_rows,
             seconds=self._seconds,
             progress=self._progress,
@@ -200,6 +209,15 @@ class Draft(Stage):
         }
         yield Candidate.of(settings, best)
         return None
+
+    def _sequences(self, data: CalibrationData) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+        """Return what judges, and what is fitted to: text and conversations in turn."""
+        last = CHATS_TO_JUDGE - 1
+        judging = self._chats[last::CHATS_TO_JUDGE]
+        fitting = [c for i, c in enumerate(self._chats) if i % CHATS_TO_JUDGE != last]
+        text = data.positions(data.texts.selection).sequences, data.target_positions.sequences
+        in_turn = itertools.chain(*itertools.zip_longest(fitting, text[1]))
+        return [*judging, *text[0]], [one for one in in_turn if one is not None]
 
     def cost(self, sizes: TextSizes) -> Cost:
         """A pass of either model over both texts, in the time that was given."""
