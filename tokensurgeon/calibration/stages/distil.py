@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tokensurgeon.calibration.contract import Candidates, on_the_way
-from tokensurgeon.calibration.data import CalibrationData
+from tokensurgeon.calibration.contract import Candidates, Cost, on_the_way
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught, usable_chunks
 from tokensurgeon.calibration.teacher.lessons import Teacher
@@ -58,6 +58,10 @@ class Distil(Taught):
     name = "distil"
     changes_shared = True
     kept_candidates = 1 + len(SHARES)
+
+    def cost(self, sizes: TextSizes) -> Cost:
+        """The seconds, and a look at each candidate."""
+        return replace(super().cost(sizes), passes=self.kept_candidates)
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield where the training led, and half of the way there."""
