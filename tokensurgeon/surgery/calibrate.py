@@ -33,8 +33,8 @@ LARGE = 50_000_000
 of, the largest small one has 27 million and the smallest large one 135 million."""
 TAUGHT_SHARE = 0.45
 """Of the budget that stages which the source teaches are given, all together: choice, the stages
-before them, the looks at the text and `refit` take the rest. At 0.5 `refit` missed its time by seven
-seconds on SmolLM2-135M onto Llama-3's tokens."""
+before them, the looks at the text and `refit` take the rest. At 0.5 `refit` missed its time by
+seven seconds on SmolLM2-135M onto Llama-3's tokens."""
 DISTIL_OVERHEAD = 1.5e-3
 """Seconds a token that working out the distributions takes besides, measured on two cores."""
 DRAFT_SECONDS = 15
