@@ -262,5 +262,6 @@ def test_what_is_no_file_is_said_at_once(name, tmp_path):
 
     paths = {"zero": Path("/dev/zero"), "fifo": tmp_path / "fifo", "folder": tmp_path}
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(CheckpointError, match="there is no patch file"):
+    said = "is a folder; give a patch file" if name == "folder" else "there is no patch file"
+    with pytest.raises(CheckpointError, match=said):
         read_patch(paths.get(name, tmp_path / "none"))

@@ -57,7 +57,8 @@ def test_the_demo_ends_with_three_lines_of_what_to_do_next(output: str | None) -
 
 
 def test_the_demo_does_not_touch_an_output_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
     result = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
     assert result.exit_code == 2
     assert "--force" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -253,6 +253,7 @@ def test_non_finite_rows_of_an_initialiser_are_never_written(
 
 def test_an_existing_output_is_refused_before_anything_is_read(world: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="--force"):
         transplant(source="/nowhere", tokenizer=str(world / "target"), output=str(tmp_path / "out"))
 

@@ -6,7 +6,7 @@ rows does for most drafts (FR-Spec, Zhao et al., 2025, arXiv 2502.14856), and th
 output rows, most of a small model's time, shrinks with it.
 
 ``draft_vocabulary/token_map.pt``
-    A list of ids, as SGLang's ``--speculative-token-map`` reads it.
+    A list of ids, which SGLang takes as its speculative token map.
 ``draft_vocabulary/maps.safetensors``
     ``d2t``, int64 (n_kept,): what is added to a kept token's number to get its id; ``t2d``, bool
     (n_rows,): whether an id is kept. EAGLE-3 heads have both, in vLLM and SGLang.
