@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from tokensurgeon.alignment import align
 from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.models import LanguageModel
+from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -129,6 +130,14 @@ class WithoutSurgery:
             by_mode.append(self._accepted(ids, drafts, greedy=temperature == 0.0))
         return [Drafted(*chances) for chances in zip(*by_mode, strict=True)]
 
+    @cached_property
+    def _small_head(self) -> OutputHead:
+        return self.small.head
+
+    @cached_property
+    def _big_head(self) -> OutputHead:
+        return self.big.head
+
     def _is_text(self, token: int) -> bool:
         table = self.small_vocabulary.token_bytes
         return token < len(table) and table[token] is not None
@@ -142,9 +151,7 @@ class WithoutSurgery:
             return [np.zeros(0) for _ in drafts]
         longest = self.big.max_positions or len(ids) + len(path)
         path = path[: max(0, longest - len(ids))]
-        logits = self.big.logits([*ids, *path])[len(ids) - 1 :].astype(np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+        p = self._predicted(ids, path)
         found = []
         for draft in drafts:
             same = 0
@@ -154,6 +161,17 @@ class WithoutSurgery:
             chances = [p[j].argmax() == t if greedy else p[j, t] for j, t in enumerate(judged)]
             found.append(np.array(chances, dtype=np.float64))
         return found
+
+    def _predicted(self, ids: Sequence[int], path: Sequence[int]) -> Float64:
+        """Return what the big model says after the text so far, and after each token of a path."""
+        sequence, big = [*ids, *path], self.big
+        if big.plain_head:  # of a large vocabulary, the logits of the text so far are the dear part
+            states = big.every_state([sequence], big.n_layers)[0][len(ids) - 1 :]
+            logits = self._big_head.logits(states).cpu().numpy().astype(np.float64)
+        else:
+            logits = big.logits(sequence)[len(ids) - 1 :].astype(np.float64)
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def _for_big(self, data: bytes, ids: Sequence[int], written: Sequence[int]) -> list[int]:
         """Return the big model's tokens for what was written; none where the border moves."""
@@ -187,7 +205,7 @@ class WithoutSurgery:
         self.n_tokens += len(whole) + sum(map(len, alone))
         if self.small.plain_head and alone:
             states = self.small.states(alone, self.small.n_layers)
-            own = iter(self.small.head.logits(states).cpu().numpy())
+            own = iter(self._small_head.logits(states).cpu().numpy())
         else:
             own = (self.small.logits(context)[-1] for context in alone)
         return [

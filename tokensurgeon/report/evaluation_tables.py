@@ -151,7 +151,7 @@ def print_engines(console: Console, engines: Sequence[EngineRule]) -> None:
     """Print a line for each engine: whether it takes a draft, and by which rule."""
     for engine in engines:
         said = "takes the draft" if engine.broken is None else f"does not: {engine.broken}"
-        console.print(f"{engine.engine}: {said} (its rule: {engine.rule})")
+        say(console, f"{engine.engine}: {said} (its rule: {engine.rule})")
 
 
 def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
