@@ -10,6 +10,7 @@ from tokensurgeon.calibration.contract import Candidates, Cost, on_the_way
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught, usable_chunks
+from tokensurgeon.calibration.stages.train import Bounds
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.distillation import BODY_RATE, RATE_BY_WIDTH, distil
@@ -94,24 +95,17 @@ class TaughtRound:
     seed: int = 0
     progress: Progress = no_progress
 
-    def __call__(
-        self,
-        data: CalibrationData,
-        rows: Matrices,
-        *,
-        minutes: float,
-        max_tokens: int | None,
-        slower: float,
-        number: int,
-    ) -> Trained:
+    def __call__(self, data: CalibrationData, rows: Matrices, bounds: Bounds) -> Trained:
         """Return the best of the rows at the end, those on the way, and those at the start."""
         if not data.model.plain_head:
             raise CalibrationError(f"the source cannot teach: {NO_PLAIN_HEAD}")
         since, cpu_since = time.perf_counter(), time.process_time()
         best, before = rows, self.validate(data.patched(rows))
         read = time.process_time if data.model.device == "cpu" else time.perf_counter
-        clock = Clock(60 * minutes, read)
-        done = _taught(data, rows, clock, max_tokens, self.seed + number, self.progress, slower)
+        clock, seed = Clock(60 * bounds.minutes, read), self.seed + bounds.number
+        done = _taught(
+            data, rows, clock, bounds.max_tokens, seed, self.progress, slower=bounds.slower
+        )
         least = before
         for candidate in on_the_way(rows, done.matrices, {}, SHARES):
             figure = self.validate(data.patched(candidate.matrices))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -98,33 +97,28 @@ class Training:
     history: tuple[tuple[int, float], ...]
 
 
-class TrainRound(Protocol):
-    """Trains rows for some time, from where they are."""
+@dataclass(frozen=True)
+class Bounds:
+    """What bounds a round of a training.
 
-    def __call__(
-        self,
-        data: CalibrationData,
-        rows: Matrices,
-        *,
-        minutes: float,
-        max_tokens: int | None,
-        slower: float,
-        number: int,
-    ) -> Trained:
-        """Return the rows after a round.
+    Attributes
+    ----------
+    minutes : float
+    max_tokens : int or None
+    slower : float
+        Of the usual learning rate.
+    number : int
+        Of the round, from 0: no two have the same order of the text.
+    """
 
-        Parameters
-        ----------
-        data : CalibrationData
-        rows : Matrices
-            Where it starts; not changed.
-        minutes : float
-        max_tokens : int or None
-        slower : float
-            Of the usual learning rate.
-        number : int
-            Of the round, from 0: no two have the same order of the text.
-        """
+    minutes: float
+    max_tokens: int | None
+    slower: float
+    number: int
+
+
+TrainRound = Callable[[CalibrationData, Matrices, Bounds], Trained]
+"""Trains rows within some bounds, from where they are; these are not changed."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +140,7 @@ class TextRound:
     seed: int = 0
     progress: Progress = no_progress
 
-    def __call__(
-        self,
-        data: CalibrationData,
-        rows: Matrices,
-        *,
-        minutes: float,
-        max_tokens: int | None,
-        slower: float,
-        number: int,
-    ) -> Trained:
+    def __call__(self, data: CalibrationData, rows: Matrices, bounds: Bounds) -> Trained:
         """See `TrainRound`."""
         mask = np.ones(len(rows.input), dtype=bool)
         trained = train_rows(
@@ -165,10 +150,10 @@ class TextRound:
             train_input=mask,
             train_output=mask,
             tied=rows.tied,
-            minutes=minutes,
-            max_tokens=max_tokens,
-            learning_rate=rate_for(data.model.width) * slower,
-            seed=self.seed + number,
+            minutes=bounds.minutes,
+            max_tokens=bounds.max_tokens,
+            learning_rate=rate_for(data.model.width) * bounds.slower,
+            seed=self.seed + bounds.number,
             selection=self.validate,
             progress=self.progress,
         )
@@ -211,14 +196,9 @@ class TrainToConvergence(Stage):
         history: list[tuple[int, float]] = []
         rows, converged = matrices, False
         for number, share in enumerate(ROUNDS):
-            trained = self.train_round(
-                data,
-                rows,
-                minutes=self.minutes * share,
-                max_tokens=None if self.max_tokens is None else round(self.max_tokens * share),
-                slower=SLOWER**number,
-                number=number,
-            )
+            tokens = None if self.max_tokens is None else round(self.max_tokens * share)
+            bounds = Bounds(self.minutes * share, tokens, SLOWER**number, number)
+            trained = self.train_round(data, rows, bounds)
             seen = sum(one.n_tokens for one in rounds)
             rounds.append(trained)
             if not trained.history:
