@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -110,3 +111,19 @@ def test_a_third_partys_model_costs_what_others_measured(assets):
     )
     assert result.entries[0].bits_per_byte == pytest.approx(0.894, abs=0.004)
     assert result.n_too_long == 0
+
+
+def test_dropout_that_is_off_while_a_model_is_measured_is_said_once(
+    tiny_source, tiny_text, tmp_path
+):
+    dropping = tmp_path / "dropping"
+    shutil.copytree(tiny_source, dropping)
+    document = json.loads((dropping / "tokenizer.json").read_text("utf-8"))
+    document["model"]["dropout"] = 0.3
+    (dropping / "tokenizer.json").write_text(json.dumps(document), "utf-8")
+    result = run(dropping, tiny_text, "--against", dropping)
+    assert result.exit_code == 0, result.output
+    assert " ".join(result.stdout.split()).count("dropping stores a BPE dropout of 0.3") == 1
+    (note,) = json.loads(run(dropping, tiny_text, "--json").stdout)["notes"]
+    assert "it is off here" in note
+    assert "notes" in json.loads(run(tiny_source, tiny_text, "--json").stdout)

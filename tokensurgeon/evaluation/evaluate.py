@@ -179,4 +179,5 @@ def evaluate_checkpoint(
         generate=generate,
         progress=progress,
     )
-    return replace(evaluation, n_replaced=corpus.n_replaced)
+    notes = dict.fromkeys(note for entry in entries for note in entry.vocabulary.notes)
+    return replace(evaluation, n_replaced=corpus.n_replaced, notes=tuple(notes))

@@ -134,6 +134,8 @@ class Evaluation:
         Of the models: what their loss is.
     n_replaced : int
         Characters of the text that was read which are not UTF-8 and count as U+FFFD.
+    notes : tuple of str
+        On the models' tokenizers, such as dropout that is off.
     """
 
     entries: tuple[EntryResult, ...]
@@ -148,6 +150,7 @@ class Evaluation:
     seed: int
     kind: str = CAUSAL
     n_replaced: int = 0
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> EntryResult:
         for entry in self.entries:
@@ -172,4 +175,5 @@ class Evaluation:
             },
             "seed": self.seed,
             "protocol": PROTOCOLS[self.kind],
+            "notes": list(self.notes),
         }

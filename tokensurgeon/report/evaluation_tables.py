@@ -119,7 +119,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
                 f"{entry.name} loses text on {words.count(entry.n_lost, 'chunk')}: not comparable "
                 "there, and not to be ranked"
             )
-    return notes
+    return [*notes, *evaluation.notes]
 
 
 def print_draft(console: Console, draft: DraftResult) -> None:

@@ -82,7 +82,7 @@ class Vocabulary:
             self.notes = (
                 f"{folder.name if folder is not None else 'the tokenizer'} stores a BPE dropout of "
                 f"{dropout:g}, which cuts the same text another way each time; it is off here, and "
-                "in what is written",
+                "in what a surgery writes",
             )
             self.edited = True
         self.tokenizer = tokenizer
