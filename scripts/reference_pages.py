@@ -303,7 +303,7 @@ def stages_page() -> Iterator[str]:
 
     flags = {
         "changes_shared": "changes rows of shared tokens",
-        "needs_two_matrices": "needs two matrices",
+        "one_side": "moves one side",
         "after_training": "comes after healing",
         "adapts_to_text": "adapts to the text",
     }
@@ -323,7 +323,7 @@ def stages_page() -> Iterator[str]:
     yield from (
         "",
         "- A stage that changes rows of shared tokens must not lose on text of another domain.",
-        "- One that needs two matrices is refused on a tied checkpoint unless `--untie` is given.",
+        "- One that moves one side moves both of a tied checkpoint, tried there by name only.",
         "- One that comes after healing is tried once healing is done, where there is any.",
         "- One that adapts to the text would help the source on its own text too.",
         "  `compare --adapted` says how much of a gain that is.",

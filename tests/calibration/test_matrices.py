@@ -28,7 +28,11 @@ def test_other_rows_keep_the_body(tied: bool) -> None:
     assert (moved.output == 2).all()
     assert (moved.input == (2 if tied else 1)).all()
     assert (moved.bias == 3).all()
-    assert matrices.with_input(2 * rows).body is matrices.body
+    other = matrices.with_input(2 * rows)
+    assert other.body is matrices.body
+    assert other.tied == tied
+    assert (other.input == 2).all()
+    assert (other.output == (2 if tied else 1)).all()
     assert matrices.with_body(None).body is None
 
 

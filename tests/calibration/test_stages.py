@@ -36,7 +36,7 @@ from tokensurgeon.calibration.stages.directions import even_direction, shifted
 from tokensurgeon.calibration.stages.output_rows import from_text, read_out
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
 from tokensurgeon.calibration.stages.taught import Taught
-from tokensurgeon.errors import CalibrationError, UnknownNameError, UsageError
+from tokensurgeon.errors import CalibrationError, UnknownNameError
 from tokensurgeon.progress import Clock
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import calibrate_rows, clipped
@@ -275,10 +275,29 @@ def test_no_stage_begins_after_the_budget(same: CalibrationData, own: Matrices) 
 def test_stages_that_cannot_be_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="no calibration stage 'foldd'; known: quiet"):
         find_stages(["foldd"], False)
-    with pytest.raises(UsageError, match="'fold' makes the input and the output rows differ"):
-        find_stages(["fold"], True)
+    assert [stage.name for stage in find_stages(["fold"], tied=True)] == ["fold"]
     assert "fold" not in [stage.name for stage in find_stages(None, tied=True)]
     assert [stage.name for stage in find_stages(list(STAGES), tied=False)] == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STAGES if find_stages([name], tied=False)[0].one_side]
+)
+def test_a_stage_of_one_side_moves_both_of_a_tied_model(
+    pair: tuple[CalibrationData, Matrices], name: str
+) -> None:
+    data, rows = pair
+    tied = Matrices(rows.output, rows.output)
+    (stage,) = find_stages([name], tied=True)
+    done = calibrate(data, tied, [stage])
+    assert done.matrices.tied
+    (record,) = done.records
+    assert record.before is not None
+    assert record.after is not None
+    assert record.after != record.before
+    (candidate, *_) = stage.propose(data, tied)
+    assert candidate.matrices.tied
+    assert not np.array_equal(candidate.matrices.input, tied.input)
 
 
 @pytest.mark.parametrize(("large", "names"), [(False, OF_SMALL), (True, OF_LARGE)])
@@ -286,7 +305,7 @@ def test_the_size_of_the_model_decides_over_the_stages(large: bool, names: tuple
     assert [stage.name for stage in find_stages(None, tied=False, large=large)] == list(names)
     tied = find_stages(None, tied=True, large=large)
     assert tied
-    assert not any(stage.needs_two_matrices for stage in tied)
+    assert not any(stage.one_side for stage in tied)
     assert set(OF_SMALL) | set(OF_LARGE) | set(BY_NAME) == set(STAGES)
 
 

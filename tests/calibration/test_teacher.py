@@ -17,9 +17,10 @@ from tests.world import SENTENCES, byte_level_bpe, make_model, make_tokenizer
 from tokensurgeon.calibration import CalibrationData, Matrices
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.stages.distil import Distil
+from tokensurgeon.calibration.stages.follows import Follows
 from tokensurgeon.calibration.stages.marginal import Marginal, follows_of
 from tokensurgeon.calibration.stages.quiet import Quiet
-from tokensurgeon.calibration.stages.regression import Follows, Regression
+from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
 from tokensurgeon.calibration.teacher.lessons import Teacher
@@ -473,7 +474,12 @@ def test_a_regression_over_all_rows_is_one_over_rows_that_take_part(
 
     def rounds(active: np.ndarray | None) -> list[Matrices]:
         regression = Regression(
-            data.head(rows), rows, states, follows, data.new_and_shared, active=active
+            data.head(rows),
+            rows,
+            states,
+            follows if active is None else follows.among(active),
+            data.new_and_shared,
+            active,
         )
         return [regression.advance(ridge) for ridge in (256.0, 64.0, 16.0)]
 

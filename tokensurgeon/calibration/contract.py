@@ -110,8 +110,9 @@ class Stage(ABC):
     changes_shared : bool
         Whether rows that both tokenizers have, or the body, may change: then other text is asked
         too.
-    needs_two_matrices : bool
-        Whether it makes the two sides differ, which a tied checkpoint cannot hold.
+    one_side : bool
+        Whether it moves the rows of one side with no heed to the other. On a tied checkpoint it
+        moves both, and is tried only where it is named.
     after_training : bool
         Whether it comes after a training of the rows, where there is one.
     adapts_to_text : bool
@@ -133,7 +134,7 @@ class Stage(ABC):
 
     name: str
     changes_shared: bool = False
-    needs_two_matrices: bool = False
+    one_side: bool = False
     after_training: bool = False
     adapts_to_text: bool = False
     parts: tuple[float, ...] = PARTS

@@ -35,8 +35,9 @@ class Matrices:
         return self.input is self.output
 
     def with_input(self, rows: Float64 | Float32) -> Matrices:
-        """Return the matrices with another input side; only where the sides are two."""
-        return replace(self, input=np.asarray(rows, dtype=np.float32))
+        """Return the matrices with another input side, which is both sides where tied."""
+        changed = np.asarray(rows, dtype=np.float32)
+        return replace(self, input=changed, output=changed if self.tied else self.output)
 
     def with_output(
         self, rows: Float64 | Float32, bias: Float64 | Float32 | None = None

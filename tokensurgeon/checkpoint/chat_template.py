@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,13 @@ from typing import Any
 from tokensurgeon.checkpoint.encodings import difference
 from tokensurgeon.checkpoint.files import check_inside, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
+from tokensurgeon.checkpoint.template_child import render
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.vocabulary.reading import MOST_TEMPLATE, read_text
 
-CLOCK, WAIT = 30, 600
-"""Seconds of processor time, and of waiting on a busy machine, in which three messages have to be
-rendered: the start of the process takes three, a template thousandths of one."""
-MEMORY = 4 << 30
-"""Bytes of data of that process: the libraries that it loads take a tenth of it."""
+CLOCK = 30
+"""Seconds of processor time in which three messages have to be rendered: the start of the process
+takes three, a template thousandths of one."""
 
 BESIDE = ("response_template", "response_schema", "chat_control_tokens")
 """Keys of tokenizer_config.json that belong to a template and follow it."""
@@ -33,18 +30,10 @@ _MARKER = re.compile(r"<\|[^|<>\s]{1,64}\|>")
 """How most chat templates spell their control tokens."""
 
 _CHILD = """
-import json, resource, sys
-clock, memory = int(sys.argv[1]), int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_CPU, (clock, clock + 1))
-resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-from transformers import AutoTokenizer
 talk = [("user", "How many cats?"), ("assistant", "12."), ("user", "And now?")]
 talk = [{"role": role, "content": content} for role, content in talk]
 for folder in sys.argv[3:]:
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    tokenizer = load(folder)
     text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     print(json.dumps({"text": text, "ids": ids}), flush=True)
@@ -227,19 +216,10 @@ def try_template(folder: Path, template: Any, before: Path | None = None) -> Ren
     if wrong is not None:
         return Rendering(f"the chat template is copied as it is, and is no valid one: {wrong}")
     folders = [str(folder), *([] if before is None else [str(before)])]
-    command = [sys.executable, "-P", "-c", _CHILD, str(CLOCK), str(MEMORY), *folders]
-    try:
-        child = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=WAIT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return Rendering(f"the chat template took more than {WAIT} seconds on three messages")
-    lines = child.stdout.decode("utf-8", "replace").splitlines()
-    slow = f"it took more than {CLOCK} seconds of processor time, or {MEMORY >> 30} GiB"
+    rendered = render(_CHILD, CLOCK, *folders)
+    lines = rendered.lines
     if not lines:
-        said = child.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1] if said and child.returncode > 0 else slow
-        return Rendering(f"the chat template fails on three messages: {why[:150]}")
+        return Rendering(f"the chat template fails on three messages: {rendered.why}")
     if len(lines) < len(folders):  # it works here, and never did there
         return Rendering()
     after, *others = map(json.loads, lines)

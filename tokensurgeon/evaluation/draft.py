@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tokensurgeon.arrays import Float64, Ids
+from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.checkpoint.draft_engines import engine_rules
 from tokensurgeon.checkpoint.draft_vocabulary import read_kept
 from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.draft_figures import DRAFTED, Accepted, CutHead, DraftResult
-from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery
+from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery, chances
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_to_measure
@@ -138,8 +138,6 @@ def measure_draft(
 
     `kept` are the ids, ascending, that a cut head of the draft keeps.
     """
-    from scipy.special import softmax
-
     limits = [m for m in (draft.max_positions, big.max_positions) if m is not None]
     chunks, encoded, fits = fitting_chunks(
         vocabulary, texts, min(limits, default=None), max_bytes=max_bytes
@@ -159,13 +157,13 @@ def measure_draft(
         (ids,) = encoded.sequences(np.array([i]))
         # From the last id of the prefix on, every state but the last one says what comes next.
         predicting = slice(max(0, len(encoded.prefix) - 1), -1)
-        p = softmax(big.logits(ids)[predicting].astype(np.float64), axis=1)
-        q = softmax(draft.logits(ids)[predicting].astype(np.float64), axis=1)
+        p, q = (chances(model.logits(ids)[predicting]) for model in (big, draft))
         drafted.add(p, q)
         if kept is not None:
-            only = np.zeros_like(q)
-            only[:, kept] = q[:, kept] / q[:, kept].sum(axis=1, keepdims=True)
-            cut.add(p, only)
+            only = q[:, kept] / q[:, kept].sum(axis=1, keepdims=True)
+            q.fill(0)
+            q[:, kept] = only
+            cut.add(p, q)
         if beside is not None:
             starts = [0, *encoded.ends[i].tolist()][first:-1]
             beside.look(chunks[i].text.encode(), starts, ids, p)
@@ -188,10 +186,12 @@ class _Drafts:
         self._overlaps: list[Float64] = []
         self._agreements: list[Float64] = []
 
-    def add(self, p: Float64, q: Float64) -> None:
+    def add(self, p: Float32, q: Float32) -> None:
         """Add the places of a text, at which the big model says p and the draft q."""
         shared = min(p.shape[1], q.shape[1])
-        self._overlaps.append(np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1))
+        self._overlaps.append(
+            np.minimum(p[:, :shared], q[:, :shared]).sum(axis=1, dtype=np.float64)
+        )
         self._agreements.append((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
 
     def accepted(self) -> Accepted:
@@ -241,7 +241,7 @@ class _Beside:
         self._nexts: list[Drafted] = []
         self._drafts: list[list[Drafted]] = []
 
-    def look(self, data: bytes, starts: Sequence[int], ids: Sequence[int], p: Float64) -> None:
+    def look(self, data: bytes, starts: Sequence[int], ids: Sequence[int], p: Float32) -> None:
         """Measure both ways on a chunk.
 
         Parameters
@@ -250,7 +250,7 @@ class _Beside:
         starts : sequence of int
             Where the predicted tokens begin; the last `len(starts)` of `ids` are these.
         ids : sequence of int
-        p : float64 (len(starts), n_rows)
+        p : float32 (len(starts), n_rows)
             What the big model says there.
         """
         if self._ways.n_tokens < MOST_RUN:

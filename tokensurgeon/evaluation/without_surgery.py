@@ -42,6 +42,13 @@ class Drafted:
     greedy: Float64
 
 
+def chances(logits: Float32) -> Float32:
+    """Return the probabilities that logits stand for, float32 (n, n_rows)."""
+    import torch
+
+    return torch.from_numpy(logits).softmax(1).numpy()
+
+
 class WithoutSurgery:
     """A small model that drafts for a big one as it is.
 
@@ -73,7 +80,7 @@ class WithoutSurgery:
                 "the small model shares no token with the big one; leave --against out"
             )
 
-    def intersection(self, data: bytes, starts: Sequence[int], p: Float64) -> Drafted:
+    def intersection(self, data: bytes, starts: Sequence[int], p: Float32) -> Drafted:
         """Return what is accepted of the next token at some places of a chunk, each for itself.
 
         Parameters
@@ -82,7 +89,7 @@ class WithoutSurgery:
             The chunk.
         starts : sequence of int
             Where the predicted tokens of the big model begin.
-        p : float64 (n, n_big_rows)
+        p : float32 (n, n_big_rows)
             What the big model says there.
         """
         overlap, agreement = np.zeros(len(starts)), np.zeros(len(starts))
@@ -94,8 +101,7 @@ class WithoutSurgery:
         known = self._shared[self._shared < p.shape[1]]
         own = self._own[: len(known)]
         for at, logits in zip(asked, self._next_logits(list(asked.values())), strict=True):
-            q = np.exp(logits[own] - logits[own].max())
-            q /= q.sum()
+            (q,) = chances(logits[None, own])
             overlap[at] = np.minimum(p[at, known], q).sum()
             agreement[at] = known[q.argmax()] == p[at].argmax()
         return Drafted(overlap, agreement)
@@ -162,16 +168,13 @@ class WithoutSurgery:
             found.append(np.array(chances, dtype=np.float64))
         return found
 
-    def _predicted(self, ids: Sequence[int], path: Sequence[int]) -> Float64:
+    def _predicted(self, ids: Sequence[int], path: Sequence[int]) -> Float32:
         """Return what the big model says after the text so far, and after each token of a path."""
         sequence, big = [*ids, *path], self.big
         if big.plain_head:  # of a large vocabulary, the logits of the text so far are the dear part
             states = big.every_state([sequence], big.n_layers)[0][len(ids) - 1 :]
-            logits = self._big_head.logits(states).cpu().numpy().astype(np.float64)
-        else:
-            logits = big.logits(sequence)[len(ids) - 1 :].astype(np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(p / p.sum(axis=1, keepdims=True))
+            return chances(self._big_head.logits(states).cpu().numpy())
+        return chances(big.logits(sequence)[len(ids) - 1 :])
 
     def _for_big(self, data: bytes, ids: Sequence[int], written: Sequence[int]) -> list[int]:
         """Return the big model's tokens for what was written; none where the border moves."""

@@ -18,7 +18,7 @@ from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
 from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.refit import Refit
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
-from tokensurgeon.errors import UnknownNameError, UsageError
+from tokensurgeon.errors import UnknownNameError
 
 STAGES: dict[str, Callable[[], Stage]] = {
     "quiet": Quiet,
@@ -60,7 +60,7 @@ def find_stages(names: Sequence[str] | None, tied: bool, *, large: bool = False)
     Parameters
     ----------
     names : sequence of str or None
-        None returns those of small models, or of large ones, that the checkpoint allows.
+        None returns those of small models, or of large ones, that suit the checkpoint.
     tied : bool
     large : bool
         Whether the model is large.
@@ -69,21 +69,14 @@ def find_stages(names: Sequence[str] | None, tied: bool, *, large: bool = False)
     ------
     UnknownNameError
         If there is no such stage.
-    UsageError
-        On a tied checkpoint, if a stage makes its sides differ.
     """
     if names is None:
         stages = [STAGES[name]() for name in (OF_LARGE if large else OF_SMALL)]
-        return [stage for stage in stages if not (tied and stage.needs_two_matrices)]
+        return [stage for stage in stages if not (tied and stage.one_side)]
     stages = []
     for name in names:
         name = OLDER_NAMES.get(name, name)
         if name not in STAGES:
             raise UnknownNameError(f"no calibration stage '{name}'; known: {', '.join(STAGES)}")
         stages.append(STAGES[name]())
-        if tied and stages[-1].needs_two_matrices:
-            raise UsageError(
-                f"the calibration '{name}' makes the input and the output rows differ, and the "
-                "source ties them: leave it out, or add --untie"
-            )
     return stages

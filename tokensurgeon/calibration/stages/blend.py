@@ -51,7 +51,7 @@ class Lean(Stage):
     """
 
     name = "lean"
-    needs_two_matrices = True
+    one_side = True
     validation_passes = 2
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:

@@ -58,7 +58,7 @@ class ContextRows(Stage):
     name = "context-rows"
     changes_shared = True
     adapts_to_text = True
-    needs_two_matrices = True
+    one_side = True
     validation_passes = 3 + len(Stage.parts)
 
     def least(self, sizes: TextSizes) -> Cost:

@@ -2,8 +2,9 @@
 
 What a draft is for is to be accepted: a token drafted from q passes with probability Σ min(p, q), p
 the big model's (Leviathan et al., 2023, arXiv 2211.17192). So its rows are refitted as to a text,
-but that each state is followed by the big model's likeliest tokens, by their probability, instead
-of the text's one. The big model runs over the text once; its k likeliest per state are kept.
+but that each state is followed by all tokens, by the big model's probability of them, instead of
+the text's one. The big model runs over the text once; its final states are kept, and from them its
+distributions are worked out whenever they are needed, a few at a time.
 """
 
 from __future__ import annotations
@@ -11,53 +12,27 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.arrays import Float32
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import RIDGES, Follows, Regression
+from tokensurgeon.calibration.stages.follows import Distributions
+from tokensurgeon.calibration.stages.regression import MOST_LOGITS, RIDGES, Regression
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.progress import Progress, no_progress
 
-KEPT = 64
-"""Likeliest tokens of the big model that are kept of each state: they hold nearly all its mass."""
 LONGEST_CHAT = 512
 """Ids of a conversation that are read: its template and first turns."""
 CHATS_TO_JUDGE = 5
 """One conversation of so many is not fitted to, and judges."""
+RIDGES_HERE = (*RIDGES, 8.0, 4.0, 2.0, 1.0)
+"""λ, one a round. Whole distributions have no noise of a draw, so that rounds go on for longer."""
 LEAST_RISE = 1e-3
 """Of the acceptance, that a round must win on the selection text: a token in a thousand."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the big model says of a text, by state.
-
-    Attributes
-    ----------
-    sequences : tuple of tuples of int
-        What both models read.
-    tokens : int64 (n, KEPT)
-        The likeliest that follow each state, over all sequences in order.
-    chances : float32 (n, KEPT)
-        Their probabilities.
-    """
-
-    sequences: tuple[tuple[int, ...], ...]
-    tokens: Ids
-    chances: Float32
-
-    @property
-    def follows(self) -> Follows:
-        """The tokens as what follows, their weights made to sum to one."""
-        n, k = self.tokens.shape
-        weights = self.chances / self.chances.sum(axis=1, keepdims=True)
-        return Follows(np.repeat(np.arange(n), k), self.tokens.ravel(), weights.ravel())
 
 
 def predict(
@@ -67,62 +42,55 @@ def predict(
     *,
     seconds: float = float("inf"),
     progress: Progress = no_progress,
-) -> Predictions:
-    """Run the big model over a text and keep its likeliest tokens.
+) -> tuple[list[tuple[int, ...]], Distributions]:
+    """Run the big model over a text; return what it read, and what it says after each token.
 
     Parameters
     ----------
     big : LanguageModel
+        With a `plain_head`.
     sequences : sequence of sequences of int
         Ids of its own vocabulary.
     n_rows : int
-        Rows of the draft: ids beyond are not kept.
+        Rows of the draft: ids beyond are left out.
     seconds : float
         When they are spent, the rest of the text is left out.
     progress : callable(done, total, what)
     """
-    import torch
-
     start = time.perf_counter()
     read: list[tuple[int, ...]] = []
-    tokens: list[Ids] = []
-    chances: list[Float32] = []
+    states: list[Float32] = []
     longest = big.max_positions or max(map(len, sequences), default=0)
     for done, sequence in enumerate(sequences):
         if read and time.perf_counter() - start > seconds:
             break
         if len(sequence) > longest:
             continue
-        p = torch.from_numpy(big.logits(sequence)).softmax(1)[:, :n_rows]
-        likeliest = p.topk(min(KEPT, p.shape[1]), dim=1)
         read.append(tuple(sequence))
-        tokens.append(likeliest.indices.numpy())
-        chances.append(likeliest.values.numpy())
+        states.append(big.all_states([sequence], big.n_layers))
         progress(done + 1, len(sequences), "asking the big model")
-    if not read:
-        return Predictions((), np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1), dtype=np.float32))
-    return Predictions(tuple(read), np.concatenate(tokens), np.concatenate(chances))
+    whole = np.concatenate(states) if read else np.zeros((0, big.width), dtype=np.float32)
+    return read, Distributions(whole, big.head, n_rows)
 
 
-def acceptance(head: OutputHead, states: Float32, predictions: Predictions) -> float:
-    """Return the mean over a text of Σ min(p, q), over the tokens that are kept of p.
+def acceptance(head: OutputHead, states: Float32, said: Distributions) -> float:
+    """Return the mean over a text of Σ min(p, q).
 
     Parameters
     ----------
     head : OutputHead
         The draft's.
     states : float32 (n, width)
-        The draft's final states on the sequences of `predictions`.
-    predictions : Predictions
+        The draft's final states.
+    said : Distributions
+        What the big model says there.
     """
     import torch
 
     total = 0.0
     for part in head.blocks(len(states)):
-        q = head.log_softmax(states[part]).exp_()
-        token = torch.from_numpy(predictions.tokens[part]).to(q.device)
-        p = torch.from_numpy(predictions.chances[part]).to(q.device)
-        total += float(torch.minimum(q.gather(1, token), p).sum())
+        q = head.log_softmax(states[part])[:, : said.n_rows].exp_()
+        total += float(torch.minimum(q, said.chances(part).to(q.device)).sum())
     return total / max(1, len(states))
 
 
@@ -166,34 +134,42 @@ class Draft(Stage):
             big = self._load()
         except TokensurgeonError as error:
             return f"not tried: {error}"
+        if not big.plain_head:
+            return "not tried: the big model's logits are no plain product with its output rows"
         n_rows = min(len(matrices.output), big.n_rows)
         selection, fit = self._sequences(data)
-        validation = predict(big, selection, n_rows, progress=self._progress)
-        fitted = predict(
-            big,
-            fit,
-            n_rows,
-            seconds=self._seconds,
-            progress=self._progress,
-        )
-        if not validation.sequences or not fitted.sequences:
+        judging, validation = predict(big, selection, n_rows, progress=self._progress)
+        fitting, fitted = predict(big, fit, n_rows, seconds=self._seconds, progress=self._progress)
+        if not judging or not fitting:
             return "not tried: the text is longer than the big model takes"
-        draft = data.patched(matrices)
-        # Output rows alone change: the draft's states are those of the start.
-        states = data.states(draft, validation.sequences, draft.n_layers)
 
         def accepted(rows: Matrices) -> float:
-            return acceptance(data.head(rows), states, validation)
+            same = rows.input is matrices.input  # of untied rows, output rows alone change
+            at = states if same else final_states(rows, judging)
+            return acceptance(data.head(rows), at, validation)
 
-        ids, follows = data.new_and_shared, fitted.follows
-        fit_states = data.states(draft, fitted.sequences, draft.n_layers)
-        head = data.head(matrices)
-        regression = Regression(head, matrices, fit_states, follows, ids[ids < n_rows])
-        best, shares = matrices, [accepted(matrices)]
-        for number, ridge in enumerate(RIDGES, 1):
+        def final_states(rows: Matrices, sequences: Sequence[Sequence[int]]) -> Float32:
+            return data.states(data.patched(rows), sequences, data.model.n_layers)
+
+        states = final_states(matrices, judging)
+        thin = max(1, -(-len(fitted) * len(matrices.output) // MOST_LOGITS))
+        ids = data.new_and_shared
+        regression = Regression(
+            data.head(matrices),
+            matrices,
+            np.ascontiguousarray(final_states(matrices, fitting)[::thin]),
+            fitted.thinned(thin),
+            ids[ids < n_rows],
+        )
+        best, shares, longest = matrices, [accepted(matrices)], 0.0
+        for number, ridge in enumerate(RIDGES_HERE, 1):
+            start = time.perf_counter()
+            if longest > data.end.left():
+                break
             moved = regression.advance(ridge)
             share = accepted(moved)
-            self._progress(number, len(RIDGES), "fitting to the big model")
+            longest = max(longest, time.perf_counter() - start)
+            self._progress(number, len(RIDGES_HERE), "fitting to the big model")
             if not share - shares[-1] > LEAST_RISE:
                 break
             best = moved
@@ -205,7 +181,7 @@ class Draft(Stage):
             "rounds": len(shares) - 1,
             "acceptance_before": round(shares[0], 4),
             "acceptance_after": round(shares[-1], 4),
-            "big_model_tokens": sum(map(len, (*validation.sequences, *fitted.sequences))),
+            "big_model_tokens": len(validation) + len(fitted),
         }
         yield Candidate.of(settings, best)
         return None
@@ -234,4 +210,4 @@ class Draft(Stage):
 
 
 def _words(share: float) -> str:
-    return f"the big model accepts at least {share:.3f} of a text's tokens"
+    return f"the big model accepts {share:.3f} of a text's tokens"

@@ -8,7 +8,8 @@ from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import MOST_LOGITS, Follows, Regression
+from tokensurgeon.calibration.stages.follows import Follows
+from tokensurgeon.calibration.stages.regression import MOST_LOGITS, Regression
 from tokensurgeon.calibration.stages.rounds import RegressionStage
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
@@ -43,13 +44,15 @@ class Marginal(RegressionStage):
             return "no gain: the source implies nothing on this text"
         states = data.final_states(matrices, data.texts.fit)
         used, index = np.unique(follows.states, return_inverse=True)
+        active = _active(data, matrices, states[used], follows)
+        after = Follows(index, follows.tokens, follows.weights)
         regression = Regression(
             data.head(matrices),
             matrices,
             states[used],
-            Follows(index, follows.tokens, follows.weights),
+            after if active is None else after.among(active),
             data.new_and_shared,
-            active=_active(data, matrices, states[used], follows),
+            active,
         )
         yield from self.rounds(regression)
         return None

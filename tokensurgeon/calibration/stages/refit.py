@@ -5,7 +5,8 @@ from __future__ import annotations
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.calibration.stages.regression import Follows, Regression
+from tokensurgeon.calibration.stages.follows import Follows
+from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.stages.rounds import RegressionStage
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Ids, blocks
+from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import whitener
+from tokensurgeon.calibration.stages.follows import Followers
 from tokensurgeon.models.head import LOGITS_AT_ONCE, OutputHead
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ what is observed and what is expected then err alike."""
 STEPS = (1.0, 0.5, 0.25, 0.125)
 """Of a round, tried on states of the same text."""
 TRIED_ON = 4_000
-"""States on which the length of a step is chosen: four lengths cost less than the round."""
+"""States on which the length of a step is chosen, at most, and fewer where their logits would be
+more than a round's: four lengths then cost no more than the round."""
 TOKENS_AT_ONCE = 128
 """Whose systems are solved together: larger batches gain nothing on two cores."""
 
@@ -53,58 +55,12 @@ def scored_states(sizes: TextSizes) -> int:
     Expectations cost twice what scores alone do; steps are tried on some states.
     """
     n = sizes.fit + sizes.more
-    return 2 * min(n, MOST_LOGITS // max(1, sizes.n_rows)) + len(STEPS) * min(n, TRIED_ON)
+    tried = min(n, _tried_on(sizes.n_rows))
+    return 2 * min(n, MOST_LOGITS // max(1, sizes.n_rows)) + len(STEPS) * tried
 
 
-@dataclass(frozen=True)
-class Follows:
-    """Which tokens follow states, and how surely; the weights of one state sum to one.
-
-    Attributes
-    ----------
-    states : int64 (m,)
-        Indices of states, ascending.
-    tokens : int64 (m,)
-    weights : float32 (m,)
-    """
-
-    states: Ids
-    tokens: Ids
-    weights: Float32
-
-    @classmethod
-    def of_text(cls, tokens: Ids) -> Follows:
-        """Return that one token follows each state, as a text has it."""
-        return cls(np.arange(len(tokens)), tokens, np.ones(len(tokens), dtype=np.float32))
-
-    def thinned(self, step: int) -> Follows:
-        """Return what follows every `step`-th state, those numbered anew."""
-        chosen = self.states % step == 0
-        return Follows(self.states[chosen] // step, self.tokens[chosen], self.weights[chosen])
-
-    def among(self, active: Ids) -> Follows:
-        """Return the same with tokens numbered among some, ascending; all others become one more.
-
-        Parameters
-        ----------
-        active : int64 (n,)
-        """
-        place = np.minimum(np.searchsorted(active, self.tokens), len(active) - 1)
-        inside = active[place] == self.tokens
-        return Follows(self.states, np.where(inside, place, len(active)), self.weights)
-
-    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
-        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
-        import torch
-
-        total = torch.zeros((n_rows + 1, flat.shape[1]), device=flat.device)
-        for part in blocks(len(self.states), max(1, LOGITS_AT_ONCE // flat.shape[1])):
-            state, token, weight = (
-                torch.from_numpy(array[part]).to(flat.device)
-                for array in (self.states, self.tokens, self.weights)
-            )
-            total.index_add_(0, token, flat[state] * weight[:, None])
-        return total[:n_rows]  # without what `among` left outside
+def _tried_on(n_rows: int) -> int:
+    return max(1, min(TRIED_ON, MOST_LOGITS // len(STEPS) // max(1, n_rows)))
 
 
 class Regression:
@@ -118,8 +74,8 @@ class Regression:
         The rows to start from, and to hold to; not changed.
     states : float32 (n, width)
         Of the patched model.
-    follows : Follows
-        What comes after each.
+    follows : Followers
+        What comes after each, with tokens numbered among `active` where that is given.
     ids : int64
         Rows that may change.
     active : int64, optional
@@ -132,7 +88,7 @@ class Regression:
         head: OutputHead,
         matrices: Matrices,
         states: Float32,
-        follows: Follows,
+        follows: Followers,
         ids: Ids,
         active: Ids | None = None,
     ) -> None:
@@ -141,7 +97,6 @@ class Regression:
         self._whole, self._active, rest = matrices, active, None
         if active is not None:
             rest = _rest(head, matrices, states, active)
-            follows = follows.among(active)
             ids = np.flatnonzero(np.isin(active, ids))
             rows = matrices.output[active]
             bias = None if matrices.bias is None else matrices.bias[active]
@@ -155,13 +110,12 @@ class Regression:
         self._flat = torch.from_numpy(self._states).to(device) @ self._whiten
         self._observed = after.sums(self._flat, n_rows) * thin
         if thin > 1:
-            counts = np.bincount(after.tokens, after.weights, minlength=n_rows)[:n_rows]
-            rare = torch.from_numpy(counts < OFTEN).to(device)
+            rare = torch.from_numpy(after.counts(n_rows) < OFTEN).to(device)
             whole = follows.sums(torch.from_numpy(states), n_rows).to(device) @ self._whiten
             self._observed = torch.where(rare[:, None], whole, self._observed)
         # How far each row has come, in white coordinates: there G is the identity.
         self._moved = torch.zeros_like(self._observed)
-        few = max(1, len(states) // TRIED_ON)
+        few = max(1, len(states) // _tried_on(n_rows))
         self._tried_on = np.ascontiguousarray(states[::few]), follows.thinned(few)
         self._rest_of_tried = None if rest is None else rest[::few]
 
@@ -201,10 +155,8 @@ class Regression:
             loss = 0.0
             head = self._head.with_rows(moved.output, moved.bias)
             for part in head.blocks(len(states)):
-                scores = _log_probs(head, states, part, self._rest_of_tried).cpu().numpy()
-                first, last = np.searchsorted(after.states, (part.start, part.stop))
-                at, token = after.states[first:last] - part.start, after.tokens[first:last]
-                loss -= float(scores[at, token] @ after.weights[first:last])
+                scores = _log_probs(head, states, part, self._rest_of_tried)
+                loss -= after.score(scores, part)
             if best is None or loss < best[0]:
                 best = (loss, length, moved)
         assert best is not None

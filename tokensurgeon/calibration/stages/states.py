@@ -40,7 +40,7 @@ class Match(Stage):
     with the states that the last one left, for as long as they help.
     """
 
-    needs_two_matrices = True
+    one_side = True
     fit_passes = len(DEPTHS) * (1 + MOST_ROUNDS)
     validation_passes = len(DEPTHS) * (1 + MOST_ROUNDS) + len(Stage.parts)
 
@@ -115,7 +115,7 @@ class Fold(Stage):
     name = "fold"
     changes_shared = True
     adapts_to_text = True
-    needs_two_matrices = True
+    one_side = True
     fit_passes = 2
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:

@@ -1,0 +1,159 @@
+"""What follows the states of a text: one token, some with their weights, or whole distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Float64, Ids, blocks
+from tokensurgeon.models.head import LOGITS_AT_ONCE, OutputHead
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Followers(Protocol):
+    """What a regression asks of what follows states; the weights of one state sum to one."""
+
+    def thinned(self, step: int) -> Self:
+        """Return what follows every `step`-th state, those numbered anew."""
+
+    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
+
+    def counts(self, n_rows: int) -> Float64:
+        """Return how often each token follows, by weight, float64 (n_rows,)."""
+
+    def score(self, log_probs: torch.Tensor, part: slice) -> float:
+        """Return the sum over some states of the weighted log-probabilities of what follows.
+
+        Parameters
+        ----------
+        log_probs : float32 (n, n_rows)
+            At the states of `part`.
+        part : slice
+        """
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Which tokens follow states, and how surely; the weights of one state sum to one.
+
+    Attributes
+    ----------
+    states : int64 (m,)
+        Indices of states, ascending.
+    tokens : int64 (m,)
+    weights : float32 (m,)
+    """
+
+    states: Ids
+    tokens: Ids
+    weights: Float32
+
+    @classmethod
+    def of_text(cls, tokens: Ids) -> Follows:
+        """Return that one token follows each state, as a text has it."""
+        return cls(np.arange(len(tokens)), tokens, np.ones(len(tokens), dtype=np.float32))
+
+    def thinned(self, step: int) -> Follows:
+        """Return what follows every `step`-th state, those numbered anew."""
+        chosen = self.states % step == 0
+        return Follows(self.states[chosen] // step, self.tokens[chosen], self.weights[chosen])
+
+    def among(self, active: Ids) -> Follows:
+        """Return the same with tokens numbered among some, ascending; all others become one more.
+
+        Parameters
+        ----------
+        active : int64 (n,)
+        """
+        place = np.minimum(np.searchsorted(active, self.tokens), len(active) - 1)
+        inside = active[place] == self.tokens
+        return Follows(self.states, np.where(inside, place, len(active)), self.weights)
+
+    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
+        import torch
+
+        total = torch.zeros((n_rows + 1, flat.shape[1]), device=flat.device)
+        for part in blocks(len(self.states), max(1, LOGITS_AT_ONCE // flat.shape[1])):
+            state, token, weight = (
+                torch.from_numpy(array[part]).to(flat.device)
+                for array in (self.states, self.tokens, self.weights)
+            )
+            total.index_add_(0, token, flat[state] * weight[:, None])
+        return total[:n_rows]  # without what `among` left outside
+
+    def counts(self, n_rows: int) -> Float64:
+        """Return how often each token follows, by weight, float64 (n_rows,)."""
+        counts = np.bincount(self.tokens, self.weights, minlength=n_rows)[:n_rows]
+        return counts.astype(np.float64)
+
+    def score(self, log_probs: torch.Tensor, part: slice) -> float:
+        """Return the sum over some states of the weighted log-probabilities of what follows."""
+        first, last = np.searchsorted(self.states, (part.start, part.stop))
+        at, token = self.states[first:last] - part.start, self.tokens[first:last]
+        return float(log_probs.cpu().numpy()[at, token] @ self.weights[first:last])
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Whole distributions of another model over the same tokens, worked out whenever asked for.
+
+    Attributes
+    ----------
+    states : float32 (n, width of the other model)
+        Its final states.
+    head : OutputHead
+        Its output side.
+    n_rows : int
+        Tokens that count; the others of its rows are left out.
+    """
+
+    states: Float32
+    head: OutputHead
+    n_rows: int
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def chances(self, part: slice) -> torch.Tensor:
+        """Return the probabilities at some states, float32 (n, n_rows), on the head's device."""
+        return self.head.log_softmax(self.states[part])[:, : self.n_rows].exp_()
+
+    def thinned(self, step: int) -> Distributions:
+        """Return those at every `step`-th state."""
+        return replace(self, states=np.ascontiguousarray(self.states[::step]))
+
+    def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
+        """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
+        import torch
+
+        total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
+        for part, weights in self._weights():
+            total[: self.n_rows].addmm_(weights.to(flat.device).T, flat[part])
+        return total
+
+    def counts(self, n_rows: int) -> Float64:
+        """Return how often each token follows, by weight, float64 (n_rows,)."""
+        total = np.zeros(n_rows)
+        for _, weights in self._weights():
+            total[: self.n_rows] += weights.sum(0).double().cpu().numpy()
+        return total
+
+    def score(self, log_probs: torch.Tensor, part: slice) -> float:
+        """Return the sum over some states of the weighted log-probabilities of what follows."""
+        weights = _summing_to_one(self.chances(part)).to(log_probs.device)
+        return float((weights * log_probs[:, : self.n_rows]).sum())
+
+    def _weights(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for part in self.head.blocks(len(self)):
+            yield part, _summing_to_one(self.chances(part))
+
+
+def _summing_to_one(chances: torch.Tensor) -> torch.Tensor:
+    return chances.div_(chances.sum(1, keepdim=True))
