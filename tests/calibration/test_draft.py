@@ -101,8 +101,10 @@ def test_whole_distributions_are_summed_thinned_and_scored_as_tables_are(
     assert isinstance(every_third, Distributions)
     part = slice(2, 9)
     expected = (p[::3][part] * log_q[::3][part]).sum()
-    scored = every_third.score(torch.from_numpy(log_q[::3][part]), part)
-    assert scored == pytest.approx(expected, rel=1e-4)
+    given = torch.from_numpy(log_q[::3][part])
+    assert every_third.scores([given, 2 * given], part) == pytest.approx(
+        np.array([expected, 2 * expected]), rel=1e-4
+    )
 
 
 def test_what_follows_is_summed_and_thinned_by_its_weight() -> None:
@@ -119,7 +121,8 @@ def test_what_follows_is_summed_and_thinned_by_its_weight() -> None:
     )
     assert follows.counts(3).tolist() == [1, 1.25, 1.75]
     scores = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]]))
-    assert follows.score(scores, slice(0, 2)) == pytest.approx(np.log(0.25) * 1 + np.log(0.5))
+    (score,) = follows.scores([scores], slice(0, 2))
+    assert score == pytest.approx(np.log(0.25) + np.log(0.5))
     thin = follows.thinned(2)
     assert thin.states.tolist() == [0, 0, 1]
     assert thin.tokens.tolist() == [1, 2, 0]

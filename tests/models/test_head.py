@@ -112,6 +112,19 @@ def test_blocks_of_states_give_the_same_figures(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(whole.nll(states, tokens), losses, atol=1e-6)
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_logits_along_a_direction_are_those_of_moved_rows(softcap: float | None) -> None:
+    generator = np.random.default_rng(0)
+    states, rows, direction = (
+        generator.normal(size=(n, 8)).astype(np.float32) for n in (20, 30, 30)
+    )
+    whole = OutputHead(rows, rows[:, 0].copy(), 2.0, softcap)
+    lengths = (1.0, 0.25, 0.0)
+    for length, found in zip(lengths, whole.logits_along(states, direction, lengths), strict=True):
+        moved = whole.with_rows(rows + np.float32(length) * direction, whole.bias)
+        torch.testing.assert_close(found, moved.logits(states), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_gradients_of_the_head_are_autograd_s(

@@ -7,7 +7,7 @@ rows on them with a matrix product: no forward pass is needed while the input ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -76,6 +76,29 @@ class OutputHead:
         if self.bias is not None:
             raw += torch.from_numpy(self.bias).to(self.device)
         return shape_logits(raw, self.scale, self.softcap)
+
+    def logits_along(
+        self, states: Float32, direction: Float32, lengths: Sequence[float]
+    ) -> Iterator[torch.Tensor]:
+        """Yield the final logits with rows moved by each length times a direction.
+
+        Two products serve all lengths.
+
+        Parameters
+        ----------
+        states : float32 (n_states, width)
+        direction : float32 (n_rows, width)
+        lengths : sequence of float
+        """
+        import torch
+
+        given = torch.from_numpy(states).to(self.device)
+        raw = given @ self._rows.T
+        if self.bias is not None:
+            raw += torch.from_numpy(self.bias).to(self.device)
+        step = given @ torch.from_numpy(direction).to(self.device).T
+        for length in lengths:
+            yield shape_logits(torch.add(raw, step, alpha=length), self.scale, self.softcap)
 
     def log_softmax(self, states: Float32) -> torch.Tensor:
         """Return log-probabilities, float32 (n_states, n_rows), on `device`."""

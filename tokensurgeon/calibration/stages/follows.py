@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -27,13 +27,13 @@ class Followers(Protocol):
     def counts(self, n_rows: int) -> Float64:
         """Return how often each token follows, by weight, float64 (n_rows,)."""
 
-    def score(self, log_probs: torch.Tensor, part: slice) -> float:
-        """Return the sum over some states of the weighted log-probabilities of what follows.
+    def scores(self, log_probs: Iterable[torch.Tensor], part: slice) -> Float64:
+        """Return sums over some states of the weighted log-probabilities of what follows.
 
         Parameters
         ----------
-        log_probs : float32 (n, n_rows)
-            At the states of `part`.
+        log_probs : iterable of float32 (n, n_rows)
+            Several at the states of `part`, one for each sum.
         part : slice
         """
 
@@ -93,11 +93,12 @@ class Follows:
         counts = np.bincount(self.tokens, self.weights, minlength=n_rows)[:n_rows]
         return counts.astype(np.float64)
 
-    def score(self, log_probs: torch.Tensor, part: slice) -> float:
-        """Return the sum over some states of the weighted log-probabilities of what follows."""
+    def scores(self, log_probs: Iterable[torch.Tensor], part: slice) -> Float64:
+        """Return sums over some states of the weighted log-probabilities of what follows."""
         first, last = np.searchsorted(self.states, (part.start, part.stop))
         at, token = self.states[first:last] - part.start, self.tokens[first:last]
-        return float(log_probs.cpu().numpy()[at, token] @ self.weights[first:last])
+        weights = self.weights[first:last]
+        return np.array([float(one.cpu().numpy()[at, token] @ weights) for one in log_probs])
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,11 @@ class Distributions:
             total[: self.n_rows] += weights.sum(0).double().cpu().numpy()
         return total
 
-    def score(self, log_probs: torch.Tensor, part: slice) -> float:
-        """Return the sum over some states of the weighted log-probabilities of what follows."""
-        weights = _summing_to_one(self.chances(part)).to(log_probs.device)
-        return float((weights * log_probs[:, : self.n_rows]).sum())
+    def scores(self, log_probs: Iterable[torch.Tensor], part: slice) -> Float64:
+        """Return sums over some states of the weighted log-probabilities of what follows."""
+        weights = _summing_to_one(self.chances(part))
+        mine = (one[:, : self.n_rows].to(weights.device) for one in log_probs)
+        return np.array([float((weights * one).sum()) for one in mine])
 
     def _weights(self) -> Iterator[tuple[slice, torch.Tensor]]:
         for part in self.head.blocks(len(self)):

@@ -149,18 +149,14 @@ class Regression:
     def _best_step(self, direction: Float32) -> tuple[float, Matrices]:
         """Return how long a step along `direction` serves some states best, and where it leads."""
         states, after = self._tried_on
-        best: tuple[float, float, Matrices] | None = None
-        for length in STEPS:
-            moved = self.matrices.with_output(self.matrices.output + np.float32(length) * direction)
-            loss = 0.0
-            head = self._head.with_rows(moved.output, moved.bias)
-            for part in head.blocks(len(states)):
-                scores = _log_probs(head, states, part, self._rest_of_tried)
-                loss -= after.score(scores, part)
-            if best is None or loss < best[0]:
-                best = (loss, length, moved)
-        assert best is not None
-        return best[1:]
+        losses = np.zeros(len(STEPS))
+        head = self._head.with_rows(self.matrices.output, self.matrices.bias)
+        for part in head.blocks(len(states)):
+            rest = None if self._rest_of_tried is None else self._rest_of_tried[part]
+            along = head.logits_along(states[part], direction, STEPS)
+            losses -= after.scores((_log_probs(logits, rest) for logits in along), part)
+        length = np.float32(STEPS[int(losses.argmin())])
+        return float(length), self.matrices.with_output(self.matrices.output + length * direction)
 
 
 @dataclass(frozen=True)
@@ -200,21 +196,18 @@ def _rest(head: OutputHead, matrices: Matrices, states: Float32, active: Ids) ->
     return sums
 
 
-def _log_probs(
-    head: OutputHead, states: Float32, part: slice, rest: Float32 | None
-) -> torch.Tensor:
+def _log_probs(logits: torch.Tensor, rest: Float32 | None) -> torch.Tensor:
     """Return log-probabilities at some states; with `rest`, a column more for all other rows.
 
     The last column is that of a token with a logit of 0: rows that stay differ from it by a
-    constant.
+    constant. `logits` may be changed.
     """
     import torch
 
     if rest is None:
-        return head.log_softmax(states[part])
-    logits = head.logits(states[part])
+        return logits.sub_(logits.logsumexp(1, keepdim=True))
     logits = torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
-    outside = torch.from_numpy(rest[part]).to(logits.device)
+    outside = torch.from_numpy(rest).to(logits.device)
     logits -= torch.logaddexp(logits[:, :-1].logsumexp(1), outside)[:, None]
     return logits
 
@@ -228,7 +221,8 @@ def _expect(
     sums, mass = torch.zeros((n_rows, flat.shape[1]), device=flat.device), None
     likely, tokens, shares = [], [], []
     for part in head.blocks(len(states)):
-        p = _log_probs(head, states, part, rest)[:, :n_rows].exp_()
+        outside = None if rest is None else rest[part]
+        p = _log_probs(head.logits(states[part]), outside)[:, :n_rows].exp_()
         sums.addmm_(p.T, flat[part])
         mass = p.sum(0) if mass is None else mass + p.sum(0)
         where = (p > LEAST_SHARE).nonzero()
