@@ -90,6 +90,43 @@ def converted(source: Path, model: Path, file: Path) -> Path:
     return file
 
 
+def with_vocabulary_of(source: Path, big: Path, small: Path, file: Path) -> Path:
+    """Return a copy of a draft's file that has the big model's vocabulary as it was converted.
+
+    The converter chooses the kind of a vocabulary by the architecture: one tokenizer.json becomes
+    byte-level BPE in a Gemma and SentencePiece in a Llama, and llama.cpp refuses the draft.
+    """
+    if file.exists():
+        return file
+    sys.path.insert(0, str(source / "gguf-py"))
+    import gguf
+
+    reader, theirs = gguf.GGUFReader(small), gguf.GGUFReader(big)
+    kind = reader.get_field(gguf.Keys.General.ARCHITECTURE).contents()
+    writer = gguf.GGUFWriter(file, kind)
+    fields = [field for field in reader.fields.values() if not _of_vocabulary(field.name)]
+    fields += [field for field in theirs.fields.values() if _of_vocabulary(field.name)]
+    for field in fields:
+        if field.name != gguf.Keys.General.ARCHITECTURE and not field.name.startswith("GGUF."):
+            array = field.types[0] == gguf.GGUFValueType.ARRAY
+            within = field.types[-1] if array else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=within)
+    for tensor in reader.tensors:
+        data = tensor.data
+        writer.add_tensor_info(tensor.name, data.shape, data.dtype, data.nbytes, tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in reader.tensors:
+        writer.write_tensor_data(tensor.data)
+    writer.close()
+    return file
+
+
+def _of_vocabulary(name: str) -> bool:
+    return name.startswith("tokenizer.")
+
+
 def draft(
     programs: Path, big: Path, small: Path, prompts: Sequence[str], new_tokens: int, drafted: int
 ) -> Drafted:
@@ -147,10 +184,12 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=8, help="for the perplexity; 0 leaves it out")
     asked = parser.parse_args()
     source, programs = built(asked.folder)
+    names = [model.resolve().name for model in (asked.big, asked.draft)]
     files = [
-        converted(source, model, asked.folder / f"{model.resolve().name}.gguf")
-        for model in (asked.big, asked.draft)
+        converted(source, model, asked.folder / f"{name}.gguf")
+        for model, name in zip((asked.big, asked.draft), names, strict=True)
     ]
+    files[1] = with_vocabulary_of(source, *files, asked.folder / f"{names[1]}-same.gguf")
     big, tokenizer = load(asked.big)
     prompts = prompts_of(asked.text, tokenizer, asked.prompts)
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in prompts]

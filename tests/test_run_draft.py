@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.scripts import script
 from tests.world import byte_level_bpe, make_model, save_tokenizer
@@ -66,3 +68,20 @@ def test_a_model_accepts_its_own_drafts_as_the_measure_says(
     folder = Path(tokenizer.name_or_path)
     measured = measure_draft(wrapped, wrapped, load_vocabulary(folder), [TEXT[:300]])
     assert measured.accepted_greedy[4] == pytest.approx(4)
+
+
+def test_perplexity_is_that_of_second_halves_of_chunks(
+    models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big, tokenizer = models["big"]
+    run_llama_cpp = script("run_llama_cpp")
+    monkeypatch.setattr(run_llama_cpp, "CONTEXT", 16)
+    found = run_llama_cpp.own_perplexity(Path(tokenizer.name_or_path), tokenizer, TEXT, 3)
+    ids = tokenizer(TEXT)["input_ids"]
+    losses = []
+    for start in (0, 16, 32):
+        chunk = torch.tensor([[tokenizer.bos_token_id, *ids[start + 1 : start + 16]]])
+        with torch.inference_mode():
+            log_p = big(input_ids=chunk).logits[0].log_softmax(1)
+        losses += [-float(log_p[k, chunk[0, k + 1]]) for k in range(8, 15)]
+    assert found == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)

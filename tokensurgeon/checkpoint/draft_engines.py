@@ -78,7 +78,8 @@ def engine_rules(
         EngineRule(
             "llama.cpp",
             "one kind of vocabulary, the same start and end put around a text, sizes within "
-            f"{SIZE_DIFFERENCE}, the same text per id from {FIRST_COMPARED} on",
+            f"{SIZE_DIFFERENCE}, the same text per id from {FIRST_COMPARED} on; its converter must "
+            "give both files one kind, which it chooses by the architecture",
             _for_llama_cpp(one, other),
         ),
     )
