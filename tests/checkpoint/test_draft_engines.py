@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.world import byte_level_bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
 from tokensurgeon.checkpoint.draft_engines import engine_rules
+from tokensurgeon.cli.main import main
 
 TEXT = "stone river winter garden silver morning letter window " * 40
 
@@ -80,3 +83,20 @@ def test_another_start_is_named(big: Path, tmp_path: Path) -> None:
     found = broken(draft, big)
     assert found["transformers"] is None
     assert "a text stands between the ids ([0], [])" in str(found["llama.cpp"])
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_says_which_engines_take_the_draft(
+    small: Path, big: Path, tmp_path: Path, as_json: bool
+) -> None:
+    asked = ["transplant", str(small), "--for-draft", str(big), "-o", str(tmp_path / "draft")]
+    asked += ["--init", "subword-mean", "--calibrate", "none", *(["--json"] if as_json else [])]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.output
+    engines = [rule.engine for rule in engine_rules(tmp_path / "draft", big)]
+    if as_json:
+        facts = json.loads(result.stdout)["engines"]
+        assert [one["engine"] for one in facts] == engines
+        assert all(one["broken"] is None for one in facts)
+    else:
+        assert all(f"{name}: takes the draft" in result.stdout for name in engines)

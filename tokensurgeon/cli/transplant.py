@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from tokensurgeon.cli import console
@@ -30,11 +32,16 @@ def command(recipe: Recipe, dry_run: bool, plugins: tuple[str, ...], as_json: bo
 
     with console.progress() as progress:
         report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
-    console.write_result(as_json, report.model_dump(mode="json"), print_report, report)
-    if recipe.for_draft is not None and report.written_to is not None and not as_json:
-        from tokensurgeon.checkpoint.draft_engines import engine_rules
-        from tokensurgeon.report.evaluation_tables import print_engines
+    facts = report.model_dump(mode="json")
+    if recipe.for_draft is None or report.written_to is None:
+        console.write_result(as_json, facts, print_report, report)
+        return
+    from tokensurgeon.checkpoint.draft_engines import engine_rules
+    from tokensurgeon.report.evaluation_tables import print_engines
 
-        trust = recipe.trust_remote_code
-        engines = engine_rules(report.written_to, recipe.for_draft, trust_remote_code=trust)
-        console.write_result(False, None, print_engines, engines)
+    trust = recipe.trust_remote_code
+    engines = engine_rules(report.written_to, recipe.for_draft, trust_remote_code=trust)
+    facts["engines"] = [asdict(engine) for engine in engines]
+    console.write_result(as_json, facts, print_report, report)
+    if not as_json:
+        print_engines(console.stdout(), engines)
