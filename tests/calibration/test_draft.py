@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tokensurgeon.calibration import CalibrationData, Matrices, calibrate
+from tokensurgeon.calibration.stages import regression
 from tokensurgeon.calibration.stages.draft import Draft, acceptance, predict
 from tokensurgeon.calibration.stages.follows import Distributions, Follows
 from tokensurgeon.errors import CalibrationError
@@ -97,6 +98,18 @@ def test_whole_distributions_are_summed_thinned_and_scored_as_tables_are(
     assert not sums[n_rows:].any()
     assert np.allclose(said.counts(n_rows), p.sum(0), atol=1e-4)
     log_q = np.log(softmax(np.random.default_rng(1).normal(size=p.shape))).astype(np.float32)
+    some = np.flatnonzero(np.arange(n_rows) % 3 > 0)
+    among = said.among(some)
+    raw = softmax(np.concatenate([big.logits(one) for one in sequences]))[:, some]
+    assert np.allclose(among.chances(slice(None)).numpy(), raw, atol=1e-6)
+    assert np.allclose(
+        among.sums(torch.from_numpy(flat), len(some)).numpy(), raw.T @ flat, atol=1e-4
+    )
+    given = np.random.default_rng(2).normal(size=(9, len(some) + 1)).astype(np.float32)
+    thin = among.thinned(2)
+    (score,) = thin.scores([torch.from_numpy(given)], slice(1, 10))
+    weights = np.hstack([raw, 1 - raw.sum(1, keepdims=True)])[::2][1:10]
+    assert score == pytest.approx((weights * given).sum(), rel=1e-4)
     every_third = said.thinned(3)
     assert isinstance(every_third, Distributions)
     part = slice(2, 9)
@@ -126,6 +139,24 @@ def test_what_follows_is_summed_and_thinned_by_its_weight() -> None:
     thin = follows.thinned(2)
     assert thin.states.tolist() == [0, 0, 1]
     assert thin.tokens.tolist() == [1, 2, 0]
+
+
+def test_rows_that_hardly_occur_stay_where_a_vocabulary_is_large(
+    same: CalibrationData, own: Matrices, big, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = calibrate(same, own, [Draft(lambda: big)]).records
+    monkeypatch.setattr(regression, "MOST_LOGITS", 1 << 18)
+    monkeypatch.setattr(regression, "LEAST_COUNT", 20.0)
+    done = calibrate(same, own, [Draft(lambda: big)])
+    moved = (done.matrices.output != own.output).any(axis=1)
+    assert 20 < moved.sum() < 0.8 * len(moved)
+    (with_some,) = done.records
+    assert with_some.settings["acceptance_before"] == record.settings["acceptance_before"]
+    gains = [
+        one.settings["acceptance_after"] - one.settings["acceptance_before"]
+        for one in (with_some, record)
+    ]
+    assert gains[0] > 0.5 * gains[1] > 0
 
 
 def test_the_clock_leaves_text_out_but_never_all(same: CalibrationData, big) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokensurgeon.calibration import find_stages
+from tokensurgeon.calibration import STAGES, find_stages
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.progress import Timings
 from tokensurgeon.recipe import InitSpec
@@ -21,7 +21,7 @@ from tokensurgeon.surgery.session import Session
 def adapting_stages(rows: PatchedRows) -> tuple[tuple[str, ...], float]:
     """Return which of a method's kept stages adapt to the text, and its kept minutes of healing."""
     kept = [record for record in rows.stages if record.kept]
-    stages = {stage.name for stage in find_stages(None, rows.tied) if stage.adapts_to_text}
+    stages = {stage.name for stage in find_stages(tuple(STAGES), rows.tied) if stage.adapts_to_text}
     names = tuple(
         record.stage
         for record in kept

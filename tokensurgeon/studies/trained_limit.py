@@ -26,10 +26,11 @@ from tokensurgeon.calibration import (
     Matrices,
     Stage,
     calibrate,
-    find_stages,
 )
 from tokensurgeon.calibration.calibration_texts import CalibrationTexts
 from tokensurgeon.calibration.stages.distil import TaughtRound
+from tokensurgeon.calibration.stages.draft import Draft
+from tokensurgeon.calibration.stages.taught import Taught
 from tokensurgeon.calibration.stages.train import (
     TextRound,
     Training,
@@ -42,7 +43,7 @@ from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.studies.adapted_source import onto_itself
-from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body
+from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body, planned_stages
 from tokensurgeon.surgery.chosen_methods import chosen_methods
 from tokensurgeon.surgery.measure import evaluation_texts, patched_model
 from tokensurgeon.surgery.prepare import prepare
@@ -170,7 +171,11 @@ def trained_limit(
     # Neither a method nor a stage may see the text by which the training stops.
     session = whole.variant(texts=fitted)
     methods = chosen_methods(session.inputs, recipe.init)
-    stages = find_stages(recipe.calibrate, session.inputs.tied)
+    stages = [
+        stage
+        for stage in planned_stages(session, recipe.calibrate, heal=0)
+        if not isinstance(stage, (Taught, Draft))
+    ]
     plain = patched_model(session, patch_rows(session, (START, START), recipe.init))
     start = _calibrated(session, patch_rows(session, methods, recipe.init), stages)
     course = _Course(fitted, set_aside, minutes, max_tokens, teacher, stages)

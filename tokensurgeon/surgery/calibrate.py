@@ -38,7 +38,7 @@ seven seconds on SmolLM2-135M onto Llama-3's tokens."""
 DISTIL_OVERHEAD = 1.5e-3
 """Seconds a token that working out the distributions takes besides, measured on two cores."""
 DRAFT_SECONDS = 15
-"""Of the big model's run over the text, for each minute of the budget: a quarter of it."""
+"""Of the fit to a big model, for each minute of the budget: a quarter of it."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.follows import Distributions
-from tokensurgeon.calibration.stages.regression import MOST_LOGITS, RIDGES, Regression
+from tokensurgeon.calibration.stages.regression import RIDGES, Regression, rows_that_matter
+from tokensurgeon.calibration.stages.taught import usable_chunks
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.progress import Progress, no_progress
@@ -31,6 +32,14 @@ CHATS_TO_JUDGE = 5
 """One conversation of so many is not fitted to, and judges."""
 RIDGES_HERE = (*RIDGES, 8.0, 4.0, 2.0, 1.0)
 """λ, one a round. Whole distributions have no noise of a draw, so that rounds go on for longer."""
+SHARE_OF_READING = 0.2
+"""Of the time, that the big model may read for: the draft reads the same, and both score all tokens
+after each, which takes four times as long where there are many."""
+MOST_JUDGED = 1 << 28
+"""Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
+are looked at, a thousand for 262,144 tokens."""
+MOST_TOKENS = 60_000
+"""Of text that is read."""
 LEAST_RISE = 1e-3
 """Of the acceptance, that a round must win on the selection text: a token in a thousand."""
 
@@ -105,8 +114,7 @@ class Draft(Stage):
     load : callable() -> LanguageModel
         Loads the big model; may raise a TokensurgeonError that says why it cannot run.
     seconds : float
-        For the big model's run over the text that is fitted to; it reads the selection text
-        besides.
+        For both models' runs over the text that is fitted to, and the rounds.
     progress : callable(done, total, what)
     chats : sequence of sequences of int
         Conversations in the big model's ids, controls among them: read beside the text.
@@ -139,27 +147,33 @@ class Draft(Stage):
         n_rows = min(len(matrices.output), big.n_rows)
         selection, fit = self._sequences(data)
         judging, validation = predict(big, selection, n_rows, progress=self._progress)
-        fitting, fitted = predict(big, fit, n_rows, seconds=self._seconds, progress=self._progress)
+        seconds = SHARE_OF_READING * self._seconds
+        fitting, fitted = predict(big, fit, n_rows, seconds=seconds, progress=self._progress)
         if not judging or not fitting:
             return "not tried: the text is longer than the big model takes"
+
+        thin = max(1, len(validation) * n_rows // MOST_JUDGED)
+        validation = validation.thinned(thin)
 
         def accepted(rows: Matrices) -> float:
             same = rows.input is matrices.input  # of untied rows, output rows alone change
             at = states if same else final_states(rows, judging)
-            return acceptance(data.head(rows), at, validation)
+            return acceptance(data.head(rows), np.ascontiguousarray(at[::thin]), validation)
 
         def final_states(rows: Matrices, sequences: Sequence[Sequence[int]]) -> Float32:
             return data.states(data.patched(rows), sequences, data.model.n_layers)
 
-        states = final_states(matrices, judging)
-        thin = max(1, -(-len(fitted) * len(matrices.output) // MOST_LOGITS))
+        states, head = final_states(matrices, judging), data.head(matrices)
+        fit_states = final_states(matrices, fitting)
         ids = data.new_and_shared
+        active = rows_that_matter(head, fit_states, fitted)
         regression = Regression(
-            data.head(matrices),
+            head,
             matrices,
-            np.ascontiguousarray(final_states(matrices, fitting)[::thin]),
-            fitted.thinned(thin),
+            fit_states,
+            fitted if active is None else fitted.among(active),
             ids[ids < n_rows],
+            active,
         )
         best, shares, longest = matrices, [accepted(matrices)], 0.0
         for number, ridge in enumerate(RIDGES_HERE, 1):
@@ -191,13 +205,16 @@ class Draft(Stage):
         last = CHATS_TO_JUDGE - 1
         judging = self._chats[last::CHATS_TO_JUDGE]
         fitting = [c for i, c in enumerate(self._chats) if i % CHATS_TO_JUDGE != last]
-        text = data.positions(data.texts.selection).sequences, data.target_positions.sequences
-        in_turn = itertools.chain(*itertools.zip_longest(fitting, text[1]))
-        return [*judging, *text[0]], [one for one in in_turn if one is not None]
+        text = data.positions(tuple(usable_chunks(data, data.texts.documents))).sequences
+        order = np.random.default_rng(0).permutation(len(text))
+        texts = [text[i] for i in order[: MOST_TOKENS // max(1, max(map(len, text), default=1))]]
+        in_turn = itertools.chain(*itertools.zip_longest(fitting, texts))
+        judged = data.positions(data.texts.selection).sequences
+        return [*judging, *judged], [one for one in in_turn if one is not None]
 
     def cost(self, sizes: TextSizes) -> Cost:
-        """A pass of either model over both texts, in the time that was given."""
-        return Cost(2 * sizes.fit, 2, self._seconds)
+        """The time that was given, and two looks."""
+        return Cost(passes=2, seconds=self._seconds)
 
     def own_objective(self) -> Callable[[Matrices], float] | None:
         """Return minus the acceptance on the selection text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -13,6 +13,9 @@ from tokensurgeon.models.head import LOGITS_AT_ONCE, OutputHead
 
 if TYPE_CHECKING:
     import torch
+
+COUNTED_ON = 2048
+"""States on which whole distributions are counted: each has chances for all tokens."""
 
 
 class Followers(Protocol):
@@ -112,50 +115,80 @@ class Distributions:
     head : OutputHead
         Its output side.
     n_rows : int
-        Tokens that count; the others of its rows are left out.
+        Tokens that count; the others of its rows are left out, and the rest made to sum to one.
+    log_total : float32 (n,), optional
+        Logsumexp of all its logits at each state, where the head has some of its rows only: what
+        they leave is then the chance of one token more, the last.
     """
 
     states: Float32
     head: OutputHead
     n_rows: int
+    log_total: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.states)
 
     def chances(self, part: slice) -> torch.Tensor:
         """Return the probabilities at some states, float32 (n, n_rows), on the head's device."""
-        return self.head.log_softmax(self.states[part])[:, : self.n_rows].exp_()
+        import torch
+
+        if self.log_total is None:
+            return self.head.log_softmax(self.states[part])[:, : self.n_rows].exp_()
+        total = torch.from_numpy(self.log_total[part]).to(self.head.device)
+        return self.head.logits(self.states[part]).sub_(total[:, None]).exp_()
 
     def thinned(self, step: int) -> Distributions:
         """Return those at every `step`-th state."""
-        return replace(self, states=np.ascontiguousarray(self.states[::step]))
+        total = None if self.log_total is None else self.log_total[::step]
+        return replace(self, states=np.ascontiguousarray(self.states[::step]), log_total=total)
+
+    def among(self, active: Ids) -> Distributions:
+        """Return the same with tokens numbered among some, ascending; all others become one more.
+
+        Parameters
+        ----------
+        active : int64 (n,)
+        """
+        bias = None if self.head.bias is None else self.head.bias[active]
+        total = self.head.logsumexp(self.states).astype(np.float32)
+        some = self.head.with_rows(self.head.rows[active], bias)
+        return Distributions(self.states, some, len(active), total)
 
     def sums(self, flat: torch.Tensor, n_rows: int) -> torch.Tensor:
         """Return the weighted sum of the states before each token, float32 (n_rows, width)."""
         import torch
 
         total = torch.zeros((n_rows, flat.shape[1]), device=flat.device)
-        for part, weights in self._weights():
-            total[: self.n_rows].addmm_(weights.to(flat.device).T, flat[part])
+        for part in self.head.blocks(len(self)):
+            weights = self._weights(part).to(flat.device)
+            total[: self.n_rows].addmm_(weights.T, flat[part])
         return total
 
     def counts(self, n_rows: int) -> Float64:
-        """Return how often each token follows, by weight, float64 (n_rows,)."""
-        total = np.zeros(n_rows)
-        for _, weights in self._weights():
-            total[: self.n_rows] += weights.sum(0).double().cpu().numpy()
-        return total
+        """Return how often each token follows, by weight, float64 (n_rows,).
+
+        As evenly spaced states have it, where there are many.
+        """
+        step, total = max(1, len(self) // COUNTED_ON), np.zeros(n_rows)
+        few = self.thinned(step)
+        for part in few.head.blocks(len(few)):
+            total[: self.n_rows] += few._weights(part).sum(0).double().cpu().numpy()
+        return total * (len(self) / len(few))
 
     def scores(self, log_probs: Iterable[torch.Tensor], part: slice) -> Float64:
         """Return sums over some states of the weighted log-probabilities of what follows."""
-        weights = _summing_to_one(self.chances(part))
-        mine = (one[:, : self.n_rows].to(weights.device) for one in log_probs)
-        return np.array([float((weights * one).sum()) for one in mine])
+        weights = self._weights(part)
+        rest = 1 - weights.sum(1)
+        found = []
+        for one in log_probs:
+            mine = one.to(weights.device)
+            score = (weights * mine[:, : self.n_rows]).sum()
+            if self.log_total is not None:
+                score += (rest * mine[:, self.n_rows]).sum()
+            found.append(float(score))
+        return np.array(found)
 
-    def _weights(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        for part in self.head.blocks(len(self)):
-            yield part, _summing_to_one(self.chances(part))
-
-
-def _summing_to_one(chances: torch.Tensor) -> torch.Tensor:
-    return chances.div_(chances.sum(1, keepdim=True))
+    def _weights(self, part: slice) -> torch.Tensor:
+        chances = self.chances(part)
+        return chances if self.log_total is not None else chances / chances.sum(1, keepdim=True)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32, Ids
+from tokensurgeon.arrays import Ids
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.follows import Follows
-from tokensurgeon.calibration.stages.regression import MOST_LOGITS, Regression
+from tokensurgeon.calibration.stages.regression import Regression, rows_that_matter
 from tokensurgeon.calibration.stages.rounds import RegressionStage
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.spellings import Spellings
 
-LEAST_COUNT = 0.1
-"""Occurrences that the source implies of a token, or the model expects, over the whole text, for
-its row to take part: the others would hardly move, and they are nine tenths of a vocabulary."""
-EXPECTED_ON = 512
-"""States on which the model's expectation is looked at."""
 COUNT_OF_MAIN = 4.0
 """Occurrences of the token that leads a group, beside those in the text, when the group's mass is
 divided where the text does not go on with it: a member the text never shows gets nothing."""
@@ -44,8 +39,8 @@ class Marginal(RegressionStage):
             return "no gain: the source implies nothing on this text"
         states = data.final_states(matrices, data.texts.fit)
         used, index = np.unique(follows.states, return_inverse=True)
-        active = _active(data, matrices, states[used], follows)
         after = Follows(index, follows.tokens, follows.weights)
+        active = rows_that_matter(data.head(matrices), states[used], after)
         regression = Regression(
             data.head(matrices),
             matrices,
@@ -64,19 +59,6 @@ class Marginal(RegressionStage):
     def scored_once(self, sizes: TextSizes) -> int:
         """The source's distributions."""
         return sizes.fit
-
-
-def _active(
-    data: CalibrationData, matrices: Matrices, states: Float32, follows: Follows
-) -> Ids | None:
-    """Return the rows that take part; None for all, where there are few."""
-    n_rows = len(matrices.output)
-    if len(states) * n_rows <= MOST_LOGITS // 4:
-        return None
-    counts = np.bincount(follows.tokens, follows.weights, minlength=n_rows)
-    few = np.ascontiguousarray(states[:: max(1, len(states) // EXPECTED_ON)])
-    expected = data.head(matrices).expected_counts(few) * (len(states) / len(few))
-    return np.flatnonzero(counts + expected > LEAST_COUNT)
 
 
 def follows_of(implied: Implied, before: Ids, spellings: Spellings) -> Follows:

@@ -34,6 +34,11 @@ would else be moved by eight."""
 MOST_LOGITS = 1 << 30
 """In one round: where states times rows are more, expectations are taken over evenly spaced
 states."""
+LEAST_COUNT = 0.1
+"""Occurrences of a token, observed or expected over all states, for its row to take part: the
+others would hardly move, and they are nine tenths of a vocabulary."""
+EXPECTED_ON = 512
+"""States on which the model's expectation is looked at."""
 LEAST_SHARE = 0.01
 """A token's states where its probability is above this enter its system one by one; the rest of
 its mass as if it lay on states like all others."""
@@ -61,6 +66,17 @@ def scored_states(sizes: TextSizes) -> int:
 
 def _tried_on(n_rows: int) -> int:
     return max(1, min(TRIED_ON, MOST_LOGITS // len(STEPS) // max(1, n_rows)))
+
+
+def rows_that_matter(head: OutputHead, states: Float32, follows: Followers) -> Ids | None:
+    """Return the rows for a regression to move, int64 (n,); None for all, where there are few."""
+    n, n_rows = len(states), len(head.rows)
+    if n * n_rows <= MOST_LOGITS // 4:
+        return None
+    step = max(1, n // EXPECTED_ON)
+    few = np.ascontiguousarray(states[::step])
+    counts = head.expected_counts(few) * (n / len(few)) + follows.counts(n_rows)
+    return np.flatnonzero(counts > LEAST_COUNT)
 
 
 class Regression:
