@@ -35,6 +35,8 @@ TAUGHT_SHARE = 0.45
 """Of the budget that stages which the source teaches are given, all together: choice, the stages
 before them, the looks at the text and `refit` take the rest. At 0.5 `refit` missed its time by
 seven seconds on SmolLM2-135M onto Llama-3's tokens."""
+TAUGHT_SHARE_OF_DRAFTS = 0.25
+"""The same where the rows are then fitted to a big model, which takes as much."""
 DISTIL_OVERHEAD = 1.5e-3
 """Seconds a token that working out the distributions takes besides, measured on two cores."""
 DRAFT_SECONDS = 15
@@ -175,10 +177,11 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
     taught = [stage for stage in stages if isinstance(stage, Taught)]
+    share = TAUGHT_SHARE if recipe.for_draft is None else TAUGHT_SHARE_OF_DRAFTS
     for stage in taught:
         n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
         takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
-        stage.seconds = min(TAUGHT_SHARE * 60 * recipe.budget / len(taught), takes)
+        stage.seconds = min(share * 60 * recipe.budget / len(taught), takes)
         stage.seed, stage.progress = recipe.seed, session.progress
     return stages
 

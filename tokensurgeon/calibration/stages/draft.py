@@ -20,7 +20,7 @@ from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.follows import Distributions
-from tokensurgeon.calibration.stages.regression import RIDGES, Regression, rows_that_matter
+from tokensurgeon.calibration.stages.regression import Regression, rows_that_matter
 from tokensurgeon.calibration.stages.taught import usable_chunks
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
@@ -30,11 +30,14 @@ LONGEST_CHAT = 512
 """Ids of a conversation that are read: its template and first turns."""
 CHATS_TO_JUDGE = 5
 """One conversation of so many is not fitted to, and judges."""
-RIDGES_HERE = (*RIDGES, 8.0, 4.0, 2.0, 1.0)
-"""λ, one a round. Whole distributions have no noise of a draw, so that rounds go on for longer."""
-SHARE_OF_READING = 0.2
+RIDGES = (1024.0, 256.0, 64.0, 16.0, 4.0, 1.0)
+"""λ, one a round: fewer and lower ones than for a text, for a round over a large vocabulary is
+dear, and whole distributions have no noise of a draw."""
+PATIENCE = 2
+"""Rounds in a row that may win nothing: the first hold the rows so that they hardly move."""
+SHARE_OF_READING = 0.12
 """Of the time, that the big model may read for: the draft reads the same, and both score all tokens
-after each, which takes four times as long where there are many."""
+after each, which takes twice as long as both readings where there are 262,144."""
 MOST_JUDGED = 1 << 28
 """Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
 are looked at, a thousand for 262,144 tokens."""
@@ -175,26 +178,27 @@ class Draft(Stage):
             ids[ids < n_rows],
             active,
         )
-        best, shares, longest = matrices, [accepted(matrices)], 0.0
-        for number, ridge in enumerate(RIDGES_HERE, 1):
+        best, before, rounds, longest = matrices, accepted(matrices), 0, 0.0
+        top = before
+        for number, ridge in enumerate(RIDGES, 1):
             start = time.perf_counter()
             if longest > data.end.left():
                 break
             moved = regression.advance(ridge)
             share = accepted(moved)
             longest = max(longest, time.perf_counter() - start)
-            self._progress(number, len(RIDGES_HERE), "fitting to the big model")
-            if not share - shares[-1] > LEAST_RISE:
+            self._progress(number, len(RIDGES), "fitting to the big model")
+            if share - top > LEAST_RISE:
+                best, top, rounds = moved, share, number
+            elif number - rounds >= PATIENCE:
                 break
-            best = moved
-            shares.append(share)
-        if len(shares) == 1:
-            return f"no gain: {_words(shares[0])} already"
+        if not rounds:
+            return f"no gain: {_words(before)} already"
         self._accepted = accepted
         settings = {
-            "rounds": len(shares) - 1,
-            "acceptance_before": round(shares[0], 4),
-            "acceptance_after": round(shares[-1], 4),
+            "rounds": rounds,
+            "acceptance_before": round(before, 4),
+            "acceptance_after": round(top, 4),
             "big_model_tokens": len(validation) + len(fitted),
         }
         yield Candidate.of(settings, best)
