@@ -35,9 +35,11 @@ RIDGES = (1024.0, 256.0, 64.0, 16.0, 4.0, 1.0)
 dear, and whole distributions have no noise of a draw."""
 PATIENCE = 2
 """Rounds in a row that may win nothing: the first hold the rows so that they hardly move."""
-SHARE_OF_READING = 0.12
-"""Of the time, that the big model may read for: the draft reads the same, and both score all tokens
-after each, which takes twice as long as both readings where there are 262,144."""
+SHARE_OF_READING = 0.06
+"""Of the time, that the big model may read for: the draft reads the same, both score all tokens
+after each, which takes twice as long as both readings where there are 262,144, and a round takes 25
+seconds there. At twice the share one round was left in ten minutes for SmolLM2-135M and
+Gemma-3-270M."""
 MOST_JUDGED = 1 << 28
 """Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
 are looked at, a thousand for 262,144 tokens."""
