@@ -24,6 +24,7 @@ from tokensurgeon.calibration.stages.regression import Regression, rows_that_mat
 from tokensurgeon.calibration.stages.taught import usable_chunks
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
+from tokensurgeon.models.pace import Pace
 from tokensurgeon.progress import Progress, no_progress
 
 LONGEST_CHAT = 512
@@ -35,11 +36,9 @@ RIDGES = (1024.0, 256.0, 64.0, 16.0, 4.0, 1.0)
 dear, and whole distributions have no noise of a draw."""
 PATIENCE = 2
 """Rounds in a row that may win nothing: the first hold the rows so that they hardly move."""
-SHARE_OF_READING = 0.06
-"""Of the time, that the big model may read for: the draft reads the same, both score all tokens
-after each, which takes twice as long as both readings where there are 262,144, and a round takes 25
-seconds there. At twice the share one round was left in ten minutes for SmolLM2-135M and
-Gemma-3-270M."""
+SHARE_OF_LOOKING = 0.5
+"""Of the time, that both models may take to read, and to score all tokens once after each that they
+read; the rest is for rounds. A round takes 25 seconds for SmolLM2-135M and Gemma-3-270M."""
 MOST_JUDGED = 1 << 28
 """Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
 are looked at, a thousand for 262,144 tokens."""
@@ -152,7 +151,7 @@ class Draft(Stage):
         n_rows = min(len(matrices.output), big.n_rows)
         selection, fit = self._sequences(data)
         judging, validation = predict(big, selection, n_rows, progress=self._progress)
-        seconds = SHARE_OF_READING * self._seconds
+        seconds = self._reading_seconds(data.pace, n_rows)
         fitting, fitted = predict(big, fit, n_rows, seconds=seconds, progress=self._progress)
         if not judging or not fitting:
             return "not tried: the text is longer than the big model takes"
@@ -205,6 +204,12 @@ class Draft(Stage):
         }
         yield Candidate.of(settings, best)
         return None
+
+    def _reading_seconds(self, pace: Pace, n_rows: int) -> float:
+        """Return how long the big model may read, as if it were as fast as the draft."""
+        body, head = pace.seconds(1), pace.seconds(0, 1, n_rows)
+        share = body / (2 * (body + head)) if body else 0.5
+        return SHARE_OF_LOOKING * share * self._seconds
 
     def _sequences(self, data: CalibrationData) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
         """Return what judges, and what is fitted to: text and conversations in turn."""
