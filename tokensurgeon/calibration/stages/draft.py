@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from tokensurgeon.calibration.stages.taught import usable_chunks
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.models.pace import Pace
-from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.progress import Clock, Progress, no_progress
 
 LONGEST_CHAT = 512
 """Ids of a conversation that are read: its template and first turns."""
@@ -107,6 +108,15 @@ def acceptance(head: OutputHead, states: Float32, said: Distributions) -> float:
     return total / max(1, len(states))
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Rows after a round, the first of which is 1, and the share that is accepted of them."""
+
+    number: int
+    rows: Matrices
+    share: float
+
+
 class Draft(Stage):
     """Fit output rows to the big model that the result is to draft for, for as long as it helps.
 
@@ -179,31 +189,42 @@ class Draft(Stage):
             ids[ids < n_rows],
             active,
         )
-        best, before, rounds, longest = matrices, accepted(matrices), 0, 0.0
-        top = before
-        for number, ridge in enumerate(RIDGES, 1):
-            start = time.perf_counter()
-            if longest > data.end.left():
-                break
-            moved = regression.advance(ridge)
-            share = accepted(moved)
-            longest = max(longest, time.perf_counter() - start)
-            self._progress(number, len(RIDGES), "fitting to the big model")
-            if share - top > LEAST_RISE:
-                best, top, rounds = moved, share, number
-            elif number - rounds >= PATIENCE:
-                break
-        if not rounds:
+        before = accepted(matrices)
+        best = self._best_round(regression, accepted, _Round(0, matrices, before), data.end)
+        if not best.number:
             return f"no gain: {_words(before)} already"
         self._accepted = accepted
         settings = {
-            "rounds": rounds,
+            "rounds": best.number,
             "acceptance_before": round(before, 4),
-            "acceptance_after": round(top, 4),
-            "big_model_tokens": len(validation) + len(fitted),
+            "acceptance_after": round(best.share, 4),
+            "big_model_tokens": sum(map(len, (*judging, *fitting))),
         }
-        yield Candidate.of(settings, best)
+        yield Candidate.of(settings, best.rows)
         return None
+
+    def _best_round(
+        self,
+        regression: Regression,
+        accepted: Callable[[Matrices], float],
+        best: _Round,
+        end: Clock,
+    ) -> _Round:
+        """Go on for as long as rounds help and fit into the time; return the best, or the start."""
+        longest = 0.0
+        for number, ridge in enumerate(RIDGES, 1):
+            if longest > end.left():
+                break
+            start = time.perf_counter()
+            rows = regression.advance(ridge)
+            share = accepted(rows)
+            longest = max(longest, time.perf_counter() - start)
+            self._progress(number, len(RIDGES), "fitting to the big model")
+            if share - best.share > LEAST_RISE:
+                best = _Round(number, rows, share)
+            elif number - best.number >= PATIENCE:
+                break
+        return best
 
     def _reading_seconds(self, pace: Pace, n_rows: int) -> float:
         """Return how long the big model may read, as if it were as fast as the draft."""
