@@ -11,12 +11,12 @@ import torch
 from tokensurgeon.calibration import CalibrationData, Candidate, Matrices
 from tokensurgeon.calibration.stages.context_rows import ContextRows, Covers
 from tokensurgeon.calibration.stages.directions import whitener
+from tokensurgeon.calibration.stages.follows import Follows
 from tokensurgeon.calibration.stages.output_rows import Readings, from_contexts, read_out
 from tokensurgeon.calibration.stages.refit import Refit
 from tokensurgeon.calibration.stages.regression import (
     MOST_CHANGE,
     RIDGES,
-    Follows,
     Regression,
     _Expected,
     _solve,
