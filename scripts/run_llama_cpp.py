@@ -13,6 +13,7 @@ installed.
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import re
 import subprocess
@@ -58,7 +59,7 @@ def run(command: Sequence[str | Path], **options: Any) -> str:
     )
     if done.returncode:
         sys.exit(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout)[-600:]}")
-    return done.stdout + done.stderr
+    return str(done.stdout + done.stderr)
 
 
 def built(folder: Path) -> tuple[Path, Path]:
@@ -99,8 +100,7 @@ def with_vocabulary_of(source: Path, big: Path, small: Path, file: Path) -> Path
     if file.exists():
         return file
     sys.path.insert(0, str(source / "gguf-py"))
-    import gguf
-
+    gguf = importlib.import_module("gguf")
     reader, theirs = gguf.GGUFReader(small), gguf.GGUFReader(big)
     kind = reader.get_field(gguf.Keys.General.ARCHITECTURE).contents()
     writer = gguf.GGUFWriter(file, kind)
@@ -185,31 +185,32 @@ def main() -> None:
     asked = parser.parse_args()
     source, programs = built(asked.folder)
     names = [model.resolve().name for model in (asked.big, asked.draft)]
-    files = [
+    big_file, small_file = (
         converted(source, model, asked.folder / f"{name}.gguf")
         for model, name in zip((asked.big, asked.draft), names, strict=True)
-    ]
-    files[1] = with_vocabulary_of(source, *files, asked.folder / f"{names[1]}-same.gguf")
+    )
+    same = asked.folder / f"{names[1]}-same.gguf"
+    small_file = with_vocabulary_of(source, big_file, small_file, same)
     big, tokenizer = load(asked.big)
     prompts = prompts_of(asked.text, tokenizer, asked.prompts)
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in prompts]
-    seen = draft(programs, *files, texts, asked.new_tokens, asked.drafted)
+    seen = draft(programs, big_file, small_file, texts, asked.new_tokens, asked.drafted)
     ours = generate(
         big, prompts, draft=load(asked.draft)[0], new_tokens=asked.new_tokens, drafted=asked.drafted
     )
     own = [tokenizer.decode(ids, skip_special_tokens=True) for ids in ours.outputs]
-    same = sum(
+    alike = sum(
         theirs.strip().startswith(text.strip()[:40])
         for text, theirs in zip(own, seen.outputs, strict=True)
     )
     print(f"llama.cpp takes the draft; {len(prompts)} prompts, {asked.drafted} drafted at once")
     print(f"accepted of the drafted: llama.cpp {seen.accepted / max(1, seen.drafted):.1%}, "
           f"transformers {ours.accepted / asked.drafted:.1%}")  # fmt: skip
-    print(f"the same first 40 characters: {same} of {len(prompts)} prompts")
+    print(f"the same first 40 characters: {alike} of {len(prompts)} prompts")
     if asked.chunks:
         text = "\n\n".join(read_corpus(asked.text).texts)
         (asked.folder / "text.txt").write_text(text, "utf-8")
-        for folder, file in zip((asked.big, asked.draft), files, strict=True):
+        for folder, file in ((asked.big, big_file), (asked.draft, small_file)):
             theirs = perplexity(programs, file, asked.folder / "text.txt", asked.chunks)
             mine = own_perplexity(folder, tokenizer, text, asked.chunks)
             print(f"perplexity of {folder.name}: llama.cpp {theirs:.4f}, ours {mine:.4f}")

@@ -43,7 +43,7 @@ def test_rows_of_the_same_body_are_found(same: CalibrationData, own: Matrices, b
 def test_what_a_tied_draft_is_said_to_reach_is_what_it_reaches(
     same: CalibrationData, own: Matrices
 ) -> None:
-    truth, rng = np.float32(own.output * 30), np.random.default_rng(0)
+    truth, rng = own.output * np.float32(30), np.random.default_rng(0)
     wrong = rng.random(len(truth)) < 0.5
     start = truth + wrong[:, None] * rng.normal(0, truth.std(), truth.shape).astype(np.float32)
     tied, big = Matrices(start, start), same.model.patched(truth, truth)
