@@ -39,7 +39,8 @@ PATIENCE = 2
 """Rounds in a row that may win nothing: the first hold the rows so that they hardly move."""
 SHARE_OF_LOOKING = 0.5
 """Of the time, that both models may take to read, and to score all tokens once after each that they
-read; the rest is for rounds. A round takes 25 seconds for SmolLM2-135M and Gemma-3-270M."""
+read; the rest is for rounds. A round takes 25 seconds for SmolLM2-135M and Gemma-3-270M, and ten
+minutes of budget have room for one."""
 MOST_JUDGED = 1 << 28
 """Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
 are looked at, a thousand for 262,144 tokens."""
