@@ -52,10 +52,10 @@ class Drafted:
     outputs: list[str]
 
 
-def run(command: Sequence[str | Path], **options: Any) -> str:
+def run(command: Sequence[str | Path]) -> str:
     """Run a command and return what it wrote; where it fails, its last words are the error."""
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+        [str(part) for part in command], capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout)[-600:]}")
@@ -136,28 +136,25 @@ def draft(
         said = run([programs / PROGRAMS[0], "-m", big, "-md", small, "-p", prompt, "--no-escape",
                     "-n", str(new_tokens), "--temp", "0", "-c", "1024", "--spec-type",
                     "draft-simple", "--spec-draft-n-max", str(drafted)])  # fmt: skip
-        total += figure(said, r"n_drafted = (\d+)")
-        accepted += figure(said, r"n_accept  = (\d+)")
+        total += int(figure(said, r"n_drafted = (\d+)"))
+        accepted += int(figure(said, r"n_accept  = (\d+)"))
         outputs.append(said.partition(prompt)[2].partition("\n\nencoded")[0])
     return Drafted(total, accepted, outputs)
 
 
-def figure(said: str, pattern: str) -> int:
+def figure(said: str, pattern: str) -> float:
     """Return a number that a program wrote."""
     found = re.search(pattern, said)
     if found is None:
         sys.exit(f"llama.cpp says nothing like {pattern!r}: {said[-600:]}")
-    return int(found[1])
+    return float(found[1])
 
 
 def perplexity(programs: Path, model: Path, text: Path, chunks: int) -> float:
     """Return llama.cpp's perplexity of a text."""
     said = run([programs / PROGRAMS[1], "-m", model, "-f", text, "-c", str(CONTEXT), "-b",
                 str(CONTEXT), "--chunks", str(chunks)])  # fmt: skip
-    found = re.search(r"Final estimate: PPL = ([0-9.]+)", said)
-    if found is None:
-        sys.exit(f"llama-perplexity gives no estimate: {said[-600:]}")
-    return float(found[1])
+    return figure(said, r"Final estimate: PPL = ([0-9.]+)")
 
 
 def own_perplexity(folder: Path, tokenizer: Any, text: str, chunks: int) -> float:

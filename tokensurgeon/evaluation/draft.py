@@ -23,7 +23,7 @@ from tokensurgeon.checkpoint.draft_vocabulary import read_kept
 from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.draft_figures import DRAFTED, Accepted, CutHead, DraftResult
-from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery, chances
+from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery, softmax
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_to_measure
@@ -157,7 +157,7 @@ def measure_draft(
         (ids,) = encoded.sequences(np.array([i]))
         # From the last id of the prefix on, every state but the last one says what comes next.
         predicting = slice(max(0, len(encoded.prefix) - 1), -1)
-        p, q = (chances(model.logits(ids)[predicting]) for model in (big, draft))
+        p, q = (softmax(model.logits(ids)[predicting]) for model in (big, draft))
         drafted.add(p, q)
         if kept is not None:
             only = q[:, kept] / q[:, kept].sum(axis=1, keepdims=True)

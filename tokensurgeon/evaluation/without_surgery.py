@@ -42,7 +42,7 @@ class Drafted:
     greedy: Float64
 
 
-def chances(logits: Float32) -> Float32:
+def softmax(logits: Float32) -> Float32:
     """Return the probabilities that logits stand for, float32 (n, n_rows)."""
     import torch
 
@@ -101,7 +101,7 @@ class WithoutSurgery:
         known = self._shared[self._shared < p.shape[1]]
         own = self._own[: len(known)]
         for at, logits in zip(asked, self._next_logits(list(asked.values())), strict=True):
-            (q,) = chances(logits[None, own])
+            (q,) = softmax(logits[None, own])
             overlap[at] = np.minimum(p[at, known], q).sum()
             agreement[at] = known[q.argmax()] == p[at].argmax()
         return Drafted(overlap, agreement)
@@ -173,8 +173,8 @@ class WithoutSurgery:
         sequence, big = [*ids, *path], self.big
         if big.plain_head:  # of a large vocabulary, the logits of the text so far are the dear part
             states = big.every_state([sequence], big.n_layers)[0][len(ids) - 1 :]
-            return chances(self._big_head.logits(states).cpu().numpy())
-        return chances(big.logits(sequence)[len(ids) - 1 :])
+            return softmax(self._big_head.logits(states).cpu().numpy())
+        return softmax(big.logits(sequence)[len(ids) - 1 :])
 
     def _for_big(self, data: bytes, ids: Sequence[int], written: Sequence[int]) -> list[int]:
         """Return the big model's tokens for what was written; none where the border moves."""

@@ -70,12 +70,7 @@ class OutputHead:
 
     def logits(self, states: Float32) -> torch.Tensor:
         """Return final logits, float32 (n_states, n_rows), on `device`."""
-        import torch
-
-        raw = torch.from_numpy(states).to(self.device) @ self._rows.T
-        if self.bias is not None:
-            raw += torch.from_numpy(self.bias).to(self.device)
-        return shape_logits(raw, self.scale, self.softcap)
+        return shape_logits(self._raw(states), self.scale, self.softcap)
 
     def logits_along(
         self, states: Float32, direction: Float32, lengths: Sequence[float]
@@ -92,11 +87,8 @@ class OutputHead:
         """
         import torch
 
-        given = torch.from_numpy(states).to(self.device)
-        raw = given @ self._rows.T
-        if self.bias is not None:
-            raw += torch.from_numpy(self.bias).to(self.device)
-        step = given @ torch.from_numpy(direction).to(self.device).T
+        raw = self._raw(states)
+        step = torch.from_numpy(states).to(self.device) @ torch.from_numpy(direction).to(raw).T
         for length in lengths:
             yield shape_logits(torch.add(raw, step, alpha=length), self.scale, self.softcap)
 
@@ -151,6 +143,15 @@ class OutputHead:
         if self.softcap is not None:
             logits = self.softcap * np.arctanh(np.clip(logits / self.softcap, -NEARLY, NEARLY))
         return np.asarray(logits / self.scale)
+
+    def _raw(self, states: Float32) -> torch.Tensor:
+        """Return what the output matrix gives, before scale and softcap."""
+        import torch
+
+        raw = torch.from_numpy(states).to(self.device) @ self._rows.T
+        if self.bias is not None:
+            raw += torch.from_numpy(self.bias).to(self.device)
+        return raw
 
     @cached_property
     def _rows(self) -> torch.Tensor:
