@@ -54,6 +54,10 @@ def huge_id(document: Any) -> None:
     table[list(table)[50]] = 4_000_000_000
 
 
+def distant_id(document: dict[str, Any]) -> None:
+    document["model"]["vocab"]["far"] = 6_214_741
+
+
 def negative_id(document: Any) -> None:
     table = document["model"]["vocab"]
     table[list(table)[50]] = -1
@@ -109,6 +113,7 @@ def no_model(document: Any) -> None:
     [
         (duplicate_id, "both have the id"),
         (huge_id, "4000000000"),
+        (distant_id, r"'far' has the id 6214741; correct it, for ids of \d+ tokens are below 1\d{6}$"),
         (negative_id, "not an id"),
         (long_id, "not an id"),
         (piece_that_is_a_list, "a piece without text"),

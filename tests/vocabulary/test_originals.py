@@ -112,6 +112,7 @@ def test_a_table_of_ranks_cuts_as_tiktoken_does(name: str, tmp_path: Path) -> No
         ("x.tiktoken", b"YQ== 0\nYg== 0\n", "one rank to two tokens"),
         ("x.tiktoken", b"YQ== 0\nYg==\n", "line 2 is no token and rank"),
         ("x.tiktoken", b"YQ== 99999999999\n", "ranks that cannot be ids"),
+        ("x.tiktoken", b"YQ== 7777708\n", "ranks that cannot be ids"),
         ("x.tiktoken", b"YQ== 0\nYQ== 1\n", "line 2 repeats a token"),
         ("x.tiktoken", b"YQ== 0\n= 1\n", "line 2 "),
         ("tiktoken.model", b"YQ== 0\n" + b"YWFh" * 400 + b" 1\n", "a token of 1,200 bytes"),

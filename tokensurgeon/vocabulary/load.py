@@ -32,7 +32,7 @@ from tokensurgeon.vocabulary.reading import (
     read_optional_json,
     read_template,
 )
-from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary
+from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, Vocabulary, most_rows
 
 CONFIG = "tokenizer_config.json"
 LISTS = ("vocab.json", "merges.txt", "vocab.txt")
@@ -197,10 +197,10 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
                 f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]!r}, "
                 "which is not an id; correct it"
             )
-        if token_id >= MAX_ROWS:
+        if token_id >= most_rows(len(entries)):
             raise TokenizerError(
                 f"{name}: token {spelling[:40]!r} has the id {str(token_id)[:40]}; "
-                f"correct it, for ids are below {MAX_ROWS}"
+                f"correct it, for ids of {len(entries)} tokens are below {most_rows(len(entries))}"
             )
         if token_id in ids:
             raise TokenizerError(

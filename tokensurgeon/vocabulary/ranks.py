@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.vocabulary.reading import read_bytes
-from tokensurgeon.vocabulary.vocabulary import MAX_ROWS
+from tokensurgeon.vocabulary.vocabulary import MAX_ROWS, most_rows
 
 LONGEST = 1024
 """Bytes of a token in a table whose merges are sought: every cut of it is. Published ones have up
@@ -45,7 +45,7 @@ def read_ranks(file: Path) -> dict[bytes, int]:
             what = "repeats a token" if repeated else "has an empty token"
             raise TokenizerError(f"{file}: line {number + 1} {what}; restore the file")
     check_lengths(file, ranks)
-    if not ranks or not 0 <= max(ranks.values()) < MAX_ROWS or min(ranks.values()) < 0:
+    if not ranks or min(ranks.values()) < 0 or max(ranks.values()) >= most_rows(len(ranks)):
         raise TokenizerError(f"{file} has ranks that cannot be ids; restore the file")
     if len(set(ranks.values())) < len(ranks):
         raise TokenizerError(f"{file} gives one rank to two tokens; restore the file")

@@ -26,6 +26,11 @@ MAX_ROWS = 10_000_000
 """Most ids: forty times Gemma 3's. Beyond, an id is a mistake that would fill the memory."""
 
 
+def most_rows(n_tokens: int) -> int:
+    """Return how many rows may come of some tokens: ids may lie apart, but not by millions."""
+    return min(MAX_ROWS, 8 * n_tokens + 1_000_000)
+
+
 class Vocabulary:
     """A tokenizer seen as exact bytes. Make one with `load_vocabulary`; treat it as read-only.
 
@@ -308,9 +313,10 @@ def _spellings(tokenizer: Tokenizer) -> tuple[str | None, ...]:
     if not ids:
         raise TokenizerError("the tokenizer has no tokens; give one with a vocabulary")
     largest = max(ids.values())
-    if largest >= MAX_ROWS:
+    if largest >= most_rows(len(ids)):
         raise TokenizerError(
-            f"the largest id is {largest}; at most {MAX_ROWS} rows are supported: check the file"
+            f"the largest id of {len(ids)} tokens is {largest}; correct it, for ids are below "
+            f"{most_rows(len(ids))} there"
         )
     if len(set(ids.values())) != len(ids):
         raise TokenizerError(
