@@ -113,7 +113,7 @@ def no_model(document: Any) -> None:
     [
         (duplicate_id, "both have the id"),
         (huge_id, "4000000000"),
-        (distant_id, r"'far' has the id 6214741; correct it, for ids of \d+ tokens are below 1\d{6}$"),
+        (distant_id, r"the id 6214741; correct it, for ids of \d+ tokens are below 1\d{6}$"),
         (negative_id, "not an id"),
         (long_id, "not an id"),
         (piece_that_is_a_list, "a piece without text"),
