@@ -23,7 +23,8 @@ from tokensurgeon.checkpoint.draft_vocabulary import read_kept
 from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.draft_figures import DRAFTED, Accepted, CutHead, DraftResult
-from tokensurgeon.evaluation.without_surgery import Drafted, WithoutSurgery, softmax
+from tokensurgeon.evaluation.without_surgery import WithoutSurgery
+from tokensurgeon.evaluation.written_drafts import Drafted, Reader, softmax, write
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_to_measure
@@ -151,7 +152,8 @@ def measure_draft(
     beside = None
     if untouched is not None:
         n_positions = sum(len(encoded.ids[i]) - first for i in chosen)
-        beside = _Beside(WithoutSurgery(untouched[0], big, untouched[1], vocabulary), n_positions)
+        ways = WithoutSurgery(untouched[0], big, untouched[1], vocabulary)
+        beside = _Beside(ways, Reader(draft), Reader(big), n_positions)
     drafted, cut = _Drafts(), _Drafts()
     for done, i in enumerate(chosen):
         (ids,) = encoded.sequences(np.array([i]))
@@ -172,6 +174,7 @@ def measure_draft(
         **vars(drafted.accepted()),
         n_bytes=sum(chunks[i].n_bytes for i in chosen),
         n_rows=(draft.n_rows, big.n_rows),
+        written=None if beside is None else Accepted.of_drafts(beside.own),
         without_surgery={} if beside is None else beside.result(),
         cut_head=None
         if kept is None
@@ -233,16 +236,17 @@ def median_seconds(work: Callable[[], object]) -> float:
 
 
 class _Beside:
-    """What is measured of an untouched small model, chunk by chunk."""
+    """What is measured of an untouched small model, chunk by chunk, and of the draft beside it."""
 
-    def __init__(self, ways: WithoutSurgery, n_positions: int) -> None:
-        self._ways, self._step = ways, max(1, n_positions // PLACES)
-        self._seen = 0
+    def __init__(self, ways: WithoutSurgery, draft: Reader, big: Reader, n_positions: int) -> None:
+        self._ways, self._draft, self._big = ways, draft, big
+        self._step, self._seen = max(1, n_positions // PLACES), 0
         self._nexts: list[Drafted] = []
         self._drafts: list[list[Drafted]] = []
+        self.own: list[list[Drafted]] = []
 
     def look(self, data: bytes, starts: Sequence[int], ids: Sequence[int], p: Float32) -> None:
-        """Measure both ways on a chunk.
+        """Measure both ways on a chunk, and let the draft write at the same places.
 
         Parameters
         ----------
@@ -255,11 +259,13 @@ class _Beside:
         """
         if self._ways.n_tokens < MOST_RUN:
             self._nexts.append(self._ways.intersection(data, starts, p))
+        most = DRAFTED[-1]
         for at, start in enumerate(starts):
             if (self._seen + at) % self._step == 0:
                 before = ids[: len(ids) - len(starts) + at]
                 seed = len(self._drafts)
-                self._drafts.append(self._ways.re_encoding(data[:start], before, DRAFTED[-1], seed))
+                self._drafts.append(self._ways.re_encoding(data[:start], before, most, seed))
+                self.own.append(write(self._draft, self._big, before, most, seed))
         self._seen += len(starts)
 
     def result(self) -> dict[str, Accepted]:

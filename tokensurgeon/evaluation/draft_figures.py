@@ -10,7 +10,7 @@ import numpy as np
 
 from tokensurgeon.arrays import Float64
 from tokensurgeon.checkpoint.draft_engines import EngineRule
-from tokensurgeon.evaluation.without_surgery import Drafted
+from tokensurgeon.evaluation.written_drafts import Drafted
 
 DRAFTED = (2, 3, 4, 5, 6, 7, 8)
 """Tokens drafted at once: what engines are set to."""
@@ -100,6 +100,11 @@ class DraftResult(Accepted):
         Of text.
     n_rows : tuple of int
         Of the draft and of the big model; engines may insist that they are equal.
+    written : Accepted or None
+        Where an untouched small model is measured beside: the same of tokens that the draft wrote
+        itself, one after the other, at the places where the small model wrote for re-encoding.
+        These two compare at every length; along a text, accepted lengths are shorter, for what a
+        person wrote is harder to foretell than what a model did.
     without_surgery : dict of str to Accepted
         By way, what the big model would accept of an untouched small model: see
         `WithoutSurgery`. Of re-encoding, tokens that are drafted are the small model's.
@@ -111,6 +116,7 @@ class DraftResult(Accepted):
 
     n_bytes: int = 0
     n_rows: tuple[int, int] = (0, 0)
+    written: Accepted | None = None
     without_surgery: dict[str, Accepted] = field(default_factory=dict)
     cut_head: CutHead | None = None
     engines: tuple[EngineRule, ...] = ()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,31 +21,10 @@ import numpy as np
 from tokensurgeon.alignment import align
 from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.evaluation.written_drafts import Drafted, Reader, softmax
 from tokensurgeon.models import LanguageModel, OutputHead
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Drafted:
-    """What the big model accepts of one draft, token by token.
-
-    Attributes
-    ----------
-    sampled, greedy : float64 (n,)
-        Of each token in turn, the probability that it is accepted if those before it are; greedily
-        it is 0 or 1.
-    """
-
-    sampled: Float64
-    greedy: Float64
-
-
-def softmax(logits: Float32) -> Float32:
-    """Return the probabilities that logits stand for, float32 (n, n_rows)."""
-    import torch
-
-    return torch.from_numpy(logits).softmax(1).numpy()
 
 
 class WithoutSurgery:
@@ -70,7 +48,7 @@ class WithoutSurgery:
         small_vocabulary: Vocabulary,
         big_vocabulary: Vocabulary,
     ) -> None:
-        self.small, self.big, self.n_tokens = small, big, 0
+        self.small, self._big, self.n_tokens = small, Reader(big), 0
         self.small_vocabulary, self.big_vocabulary = small_vocabulary, big_vocabulary
         of_big = align(small_vocabulary, big_vocabulary).source_ids
         self._shared = np.flatnonzero((of_big >= 0) & (of_big < small.n_rows))
@@ -140,10 +118,6 @@ class WithoutSurgery:
     def _small_head(self) -> OutputHead:
         return self.small.head
 
-    @cached_property
-    def _big_head(self) -> OutputHead:
-        return self.big.head
-
     def _is_text(self, token: int) -> bool:
         table = self.small_vocabulary.token_bytes
         return token < len(table) and table[token] is not None
@@ -155,9 +129,8 @@ class WithoutSurgery:
         path = max(drafts, key=len, default=[])
         if not path:
             return [np.zeros(0) for _ in drafts]
-        longest = self.big.max_positions or len(ids) + len(path)
-        path = path[: max(0, longest - len(ids))]
-        p = self._predicted(ids, path)
+        path = path[: self._big.room(ids)]
+        p = self._big.says(ids, path)
         found = []
         for draft in drafts:
             same = 0
@@ -167,14 +140,6 @@ class WithoutSurgery:
             chances = [p[j].argmax() == t if greedy else p[j, t] for j, t in enumerate(judged)]
             found.append(np.array(chances, dtype=np.float64))
         return found
-
-    def _predicted(self, ids: Sequence[int], path: Sequence[int]) -> Float32:
-        """Return what the big model says after the text so far, and after each token of a path."""
-        sequence, big = [*ids, *path], self.big
-        if big.plain_head:  # of a large vocabulary, the logits of the text so far are the dear part
-            states = big.every_state([sequence], big.n_layers)[0][len(ids) - 1 :]
-            return softmax(self._big_head.logits(states).cpu().numpy())
-        return softmax(big.logits(sequence)[len(ids) - 1 :])
 
     def _for_big(self, data: bytes, ids: Sequence[int], written: Sequence[int]) -> list[int]:
         """Return the big model's tokens for what was written; none where the border moves."""

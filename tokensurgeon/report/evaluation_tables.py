@@ -126,7 +126,8 @@ def print_draft(console: Console, draft: DraftResult) -> None:
     """Print what is accepted of a draft, and of what needs no surgery."""
     cut = draft.cut_head
     of_cut = {} if cut is None else {f"head cut to {cut.n_kept:,}": cut.accepted}
-    for name, one in {"": draft, **of_cut, **draft.without_surgery}.items():
+    written = {} if draft.written is None else {"written by itself": draft.written}
+    for name, one in {"": draft, **of_cut, **written, **draft.without_surgery}.items():
         heading = f"{name}: drafted at once" if name else "drafted at once"
         table = figures_table(heading, "accepted, sampling", "accepted, greedy", "tokens a pass")
         table.add_row("0", "", "", "1.00 … 1.00")
