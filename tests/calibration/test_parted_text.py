@@ -11,9 +11,8 @@ import pytest
 from tests.calibration.conftest import pair_of
 from tokensurgeon.calibration import CalibrationData
 from tokensurgeon.calibration.stages import distil
-from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.teacher.lessons import batches
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
-from tokensurgeon.calibration.training.distillation import _batches
 from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 
 
@@ -32,13 +31,12 @@ def test_where_nothing_is_parted_no_word_is_replaced(
 
 
 def test_each_step_reads_ordinary_text_beside(parting: CalibrationData) -> None:
-    teacher = Teacher(parting.model, parting.spellings)
     few, many = parting.texts.fit[:2], parting.texts.fit[2:]
-    batches = list(_batches(teacher, many, few, 0))
-    assert len(batches) == len(many)
-    assert sorted(id(one) for one, _ in batches) == sorted(map(id, many))
-    assert {id(one) for _, one in batches} == set(map(id, few))
-    plain = list(_batches(teacher, many, (), 0))
+    both = list(batches(parting.spellings, many, few, size=CHUNKS_PER_STEP, seed=0))
+    assert len(both) == len(many)
+    assert sorted(id(one) for one, _ in both) == sorted(map(id, many))
+    assert {id(one) for _, one in both} == set(map(id, few))
+    plain = list(batches(parting.spellings, many, size=CHUNKS_PER_STEP, seed=0))
     assert [len(batch) for batch in plain[:-1]] == [CHUNKS_PER_STEP] * (len(plain) - 1)
 
 

@@ -23,7 +23,7 @@ from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
-from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.teacher.lessons import Teacher, batches
 from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.calibration.training.teaching import Taught
@@ -514,10 +514,12 @@ def taught(
     teacher = Teacher(data.model, data.spellings)
     chunks = [chunk for text in TEXTS for chunk in chunk_documents([text], max_bytes_per_chunk=96)]
     ids = data.new_and_shared if ids is None else ids
+    seed = settings.get("seed", 0)
+    assert isinstance(seed, int)
     return distil(
         data.model,
         teacher,
-        chunks,
+        batches(data.spellings, chunks, size=2, seed=seed),
         rows,
         ids,
         clock=Clock(seconds),

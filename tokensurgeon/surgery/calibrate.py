@@ -35,12 +35,10 @@ TAUGHT_SHARE = 0.45
 """Of the budget that stages which the source teaches are given, all together: choice, the stages
 before them, the looks at the text and `refit` take the rest. At 0.5 `refit` missed its time by
 seven seconds on SmolLM2-135M onto Llama-3's tokens."""
-TAUGHT_SHARE_OF_DRAFTS = 0.25
-"""The same where the rows are then fitted to a big model, which takes as much."""
 DISTIL_OVERHEAD = 1.5e-3
 """Seconds a token that working out the distributions takes besides, measured on two cores."""
-DRAFT_SECONDS = 15
-"""Of the fit to a big model, for each minute of the budget: a quarter of it."""
+DRAFT_SHARE = 0.55
+"""Of the budget, for the fit to a big model. The source then teaches nothing but by name."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +174,14 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     checkpoint, recipe = session.inputs.checkpoint, session.recipe
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
+    if names is None and recipe.for_draft is not None and _runs(_big_checkpoint(recipe), recipe):
+        # One training is enough, and the fit to the big model is one, and refits the output rows.
+        stages = [s for s in stages if not isinstance(s, Taught) and not s.after_training]
     taught = [stage for stage in stages if isinstance(stage, Taught)]
-    share = TAUGHT_SHARE if recipe.for_draft is None else TAUGHT_SHARE_OF_DRAFTS
     for stage in taught:
         n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
         takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
-        stage.seconds = min(share * 60 * recipe.budget / len(taught), takes)
+        stage.seconds = min(TAUGHT_SHARE * 60 * recipe.budget / len(taught), takes)
         stage.seed, stage.progress = recipe.seed, session.progress
     return stages
 
@@ -194,8 +194,9 @@ def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) 
         ordered.append(Heal(heal, recipe.seed, progress))
     ordered += [stage for stage in stages if stage.after_training]
     if drafts:
-        seconds = DRAFT_SECONDS * recipe.budget
-        ordered.append(Draft(lambda: _big_model(recipe), seconds, progress, session.chats))
+        seconds = DRAFT_SHARE * 60 * recipe.budget
+        draft = Draft(lambda: _big_model(recipe), seconds, progress, session.chats, recipe.seed)
+        ordered.append(draft)
     return ordered
 
 
@@ -231,9 +232,8 @@ def _big_model(recipe: Recipe) -> LanguageModel:
     CalibrationError, CheckpointError
         If it cannot be run; of some, only the rows are there, which are enough for all else.
     """
-    assert recipe.for_draft is not None
-    big = Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
-    if big.layout.kind != CAUSAL or not can_run(big, recipe):
+    big = _big_checkpoint(recipe)
+    if not _runs(big, recipe):
         what = "larger than memory" if big.layout.kind == CAUSAL else "no causal language model"
         raise CalibrationError(f"the big model is {what}; leave the stage out")
     return load_model(
@@ -242,6 +242,15 @@ def _big_model(recipe: Recipe) -> LanguageModel:
         dtype=recipe.dtype,
         trust_remote_code=recipe.trust_remote_code,
     )
+
+
+def _big_checkpoint(recipe: Recipe) -> Checkpoint:
+    assert recipe.for_draft is not None
+    return Checkpoint.open(recipe.for_draft, trust_remote_code=recipe.trust_remote_code)
+
+
+def _runs(big: Checkpoint, recipe: Recipe) -> bool:
+    return big.layout.kind == CAUSAL and can_run(big, recipe)
 
 
 def clipped(session: Session, rows: PatchedRows, percentile: float) -> PatchedRows:

@@ -11,10 +11,11 @@ from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught, usable_chunks
 from tokensurgeon.calibration.stages.train import Bounds
-from tokensurgeon.calibration.teacher.lessons import Teacher
+from tokensurgeon.calibration.teacher.lessons import Teacher, batches
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.distillation import BODY_RATE, RATE_BY_WIDTH, distil
 from tokensurgeon.calibration.training.loop import Trained
+from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 from tokensurgeon.calibration.training.teaching import Taught as TaughtResult
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.models import LanguageModel
@@ -137,10 +138,15 @@ def _taught(
     done = distil(
         data.fast,
         teacher,
-        parted or ordinary,
+        batches(
+            data.spellings,
+            parted or ordinary,
+            ordinary if parted else (),
+            size=CHUNKS_PER_STEP,
+            seed=seed,
+        ),
         matrices,
         data.new_and_shared,
-        beside=ordinary if parted else (),
         rate_by_width=slower * RATE_BY_WIDTH,
         body_rate=slower * BODY_RATE,
         clock=clock,

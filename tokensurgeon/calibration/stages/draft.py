@@ -1,10 +1,11 @@
-"""Fit a draft's output rows to what the big model says, in closed form.
+"""Fit a draft's rows to what the big model says.
 
 What a draft is for is to be accepted: a token drafted from q passes with probability Σ min(p, q), p
-the big model's (Leviathan et al., 2023, arXiv 2211.17192). So its rows are refitted as to a text,
-but that each state is followed by all tokens, by the big model's probability of them, instead of
-the text's one. The big model runs over the text once; its final states are kept, and from them its
-distributions are worked out whenever they are needed, a few at a time.
+the big model's (Leviathan et al., 2023, arXiv 2211.17192). So its rows are trained towards p, both
+sides, as the source teaches elsewhere (`Distil`). Then its output rows are refitted in closed form,
+as to a text, but that each state is followed by all tokens, by the big model's probability of them.
+The big model runs over the text once; its final states are kept, and its distributions are worked
+out from them, a few at a time.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensurgeon.arrays import Float32
+from tokensurgeon.arrays import Float32, blocks
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.follows import Distributions
 from tokensurgeon.calibration.stages.regression import Regression, rows_that_matter
 from tokensurgeon.calibration.stages.taught import usable_chunks
+from tokensurgeon.calibration.teacher.big_model import BigModel
+from tokensurgeon.calibration.training.distillation import distil
+from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 from tokensurgeon.errors import TokensurgeonError
 from tokensurgeon.models import LanguageModel, OutputHead
-from tokensurgeon.models.pace import Pace
 from tokensurgeon.progress import Clock, Progress, no_progress
 
 LONGEST_CHAT = 512
@@ -37,55 +40,16 @@ RIDGES = (1024.0, 256.0, 64.0, 16.0, 4.0, 1.0)
 dear, and whole distributions have no noise of a draw."""
 PATIENCE = 2
 """Rounds in a row that may win nothing: the first hold the rows so that they hardly move."""
-SHARE_OF_LOOKING = 0.5
-"""Of the time, that both models may take to read, and to score all tokens once after each that they
-read; the rest is for rounds. A round takes 25 seconds for SmolLM2-135M and Gemma-3-270M, and ten
-minutes of budget have room for one."""
+SHARE_OF_TRAINING = 0.7
+"""Of the time; the rest is for rounds, and for a run of the draft over what was read."""
 MOST_JUDGED = 1 << 28
-"""Logits of either model in a look at the acceptance: where the text has more, evenly spaced states
-are looked at, a thousand for 262,144 tokens."""
+"""Logits of either model in a look at the acceptance: at a thousand states for 262,144 tokens."""
+JUDGED_TOGETHER = 128
+"""States that a look takes of a sequence, where it cannot take all: of many texts, a part each."""
 MOST_TOKENS = 60_000
 """Of text that is read."""
 LEAST_RISE = 1e-3
 """Of the acceptance, that a round must win on the selection text: a token in a thousand."""
-
-
-def predict(
-    big: LanguageModel,
-    sequences: Sequence[Sequence[int]],
-    n_rows: int,
-    *,
-    seconds: float = float("inf"),
-    progress: Progress = no_progress,
-) -> tuple[list[tuple[int, ...]], Distributions]:
-    """Run the big model over a text; return what it read, and what it says after each token.
-
-    Parameters
-    ----------
-    big : LanguageModel
-        With a `plain_head`.
-    sequences : sequence of sequences of int
-        Ids of its own vocabulary.
-    n_rows : int
-        Rows of the draft: ids beyond are left out.
-    seconds : float
-        When they are spent, the rest of the text is left out.
-    progress : callable(done, total, what)
-    """
-    start = time.perf_counter()
-    read: list[tuple[int, ...]] = []
-    states: list[Float32] = []
-    longest = big.max_positions or max(map(len, sequences), default=0)
-    for done, sequence in enumerate(sequences):
-        if read and time.perf_counter() - start > seconds:
-            break
-        if len(sequence) > longest:
-            continue
-        read.append(tuple(sequence))
-        states.append(big.all_states([sequence], big.n_layers))
-        progress(done + 1, len(sequences), "asking the big model")
-    whole = np.concatenate(states) if read else np.zeros((0, big.width), dtype=np.float32)
-    return read, Distributions(whole, big.head, n_rows)
 
 
 def acceptance(head: OutputHead, states: Float32, said: Distributions) -> float:
@@ -109,9 +73,59 @@ def acceptance(head: OutputHead, states: Float32, said: Distributions) -> float:
     return total / max(1, len(states))
 
 
+class Judge:
+    """Says what the big model accepts of a draft's tokens on text that nothing is fitted to.
+
+    Parameters
+    ----------
+    data : CalibrationData
+    big : LanguageModel
+        With a `plain_head`.
+    sequences : sequence of sequences of int
+        Ids, evenly spaced parts of which are judged where there are many.
+    n_rows : int
+        Tokens that count.
+    """
+
+    def __init__(
+        self,
+        data: CalibrationData,
+        big: LanguageModel,
+        sequences: Sequence[Sequence[int]],
+        n_rows: int,
+    ) -> None:
+        self._data = data
+        most, total = max(1, MOST_JUDGED // n_rows), sum(map(len, sequences))
+        if total > most:
+            n = max(1, most // JUDGED_TOGETHER)
+            sequences = sequences[:: max(1, len(sequences) // n)][:n]
+            sequences = [sequence[: max(2, most // len(sequences))] for sequence in sequences]
+        self.sequences = [tuple(sequence) for sequence in sequences]
+        states = np.zeros((0, big.width), dtype=np.float32)
+        if sequences:
+            states = big.all_states(self.sequences, big.n_layers)
+        self._said = Distributions(states, big.head, n_rows)
+        self._of_input: tuple[Matrices, Float32] | None = None
+
+    def __call__(self, rows: Matrices) -> float:
+        """Return the mean of Σ min(p, q) for a draft with these rows."""
+        known, states = self._of_input or (None, None)
+        if states is None or known is None or rows.input is not known.input:
+            states = final_states(self._data, rows, self.sequences)
+            self._of_input = rows, states
+        return acceptance(self._data.head(rows), states, self._said)
+
+
+def final_states(
+    data: CalibrationData, rows: Matrices, sequences: Sequence[Sequence[int]]
+) -> Float32:
+    """Return the states of a model with these rows that its logits are made of."""
+    return data.states(data.patched(rows), sequences, data.model.n_layers)
+
+
 @dataclass(frozen=True)
 class _Round:
-    """Rows after a round, the first of which is 1, and the share that is accepted of them."""
+    """Rows after a round, and the share that is accepted of them; number 0 is before the first."""
 
     number: int
     rows: Matrices
@@ -119,7 +133,7 @@ class _Round:
 
 
 class Draft(Stage):
-    """Fit output rows to the big model that the result is to draft for, for as long as it helps.
+    """Fit rows to the big model that the result is to draft for, for as long as it helps.
 
     The objective is the share of drafted tokens that the big model accepts, and not bits per byte:
     it may cost a little of these, and other text is not asked.
@@ -129,10 +143,12 @@ class Draft(Stage):
     load : callable() -> LanguageModel
         Loads the big model; may raise a TokensurgeonError that says why it cannot run.
     seconds : float
-        For both models' runs over the text that is fitted to, and the rounds.
+        For the training, and the rounds after it.
     progress : callable(done, total, what)
     chats : sequence of sequences of int
         Conversations in the big model's ids, controls among them: read beside the text.
+    seed : int
+        Of the rows that the training scores.
     """
 
     name = "draft"
@@ -146,63 +162,91 @@ class Draft(Stage):
         seconds: float = float("inf"),
         progress: Progress = no_progress,
         chats: Sequence[Sequence[int]] = (),
+        seed: int = 0,
     ) -> None:
-        self._load, self._seconds, self._progress = load, seconds, progress
+        self._load, self._seconds, self._progress, self._seed = load, seconds, progress, seed
         self._chats = [list(chat[:LONGEST_CHAT]) for chat in chats if len(chat) > 1]
         self._accepted: Callable[[Matrices], float] | None = None
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
-        """Yield the rows of the best round, if one helps."""
+        """Yield the rows of the training, or of the best round after it, if they help."""
         try:
             big = self._load()
         except TokensurgeonError as error:
             return f"not tried: {error}"
         if not big.plain_head:
             return "not tried: the big model's logits are no plain product with its output rows"
-        n_rows = min(len(matrices.output), big.n_rows)
-        selection, fit = self._sequences(data)
-        judging, validation = predict(big, selection, n_rows, progress=self._progress)
-        seconds = self._reading_seconds(data.pace, n_rows)
-        fitting, fitted = predict(big, fit, n_rows, seconds=seconds, progress=self._progress)
-        if not judging or not fitting:
+        teacher = BigModel(big, min(len(matrices.output), big.n_rows), len(matrices.output))
+        judged, fit = (
+            [one for one in sequences if 1 < len(one) <= teacher.longest]
+            for sequences in self._sequences(data)
+        )
+        if not judged or not fit:
             return "not tried: the text is longer than the big model takes"
+        judge = Judge(data, big, judged, teacher.n_rows)
+        start = _Round(0, matrices, judge(matrices))
+        trained, steps = self._trained(data, matrices, teacher, fit)
+        best = max(start, _Round(0, trained, judge(trained)), key=lambda one: one.share)
+        settings = {
+            "acceptance_before": round(start.share, 4),
+            "acceptance_trained": round(best.share, 4),
+            "steps": steps,
+            "big_model_tokens": sum(map(len, (*judge.sequences, *teacher.sequences))),
+        }
+        best = self._refitted(data, best, teacher, judge)
+        if best.share - start.share <= LEAST_RISE:
+            return f"no gain: {_words(start.share)} already"
+        self._accepted = judge
+        settings |= {"rounds": best.number, "acceptance_after": round(best.share, 4)}
+        yield Candidate.of(settings, best.rows)
+        return None
 
-        thin = max(1, len(validation) * n_rows // MOST_JUDGED)
-        validation = validation.thinned(thin)
-
-        def accepted(rows: Matrices) -> float:
-            same = rows.input is matrices.input  # of untied rows, output rows alone change
-            at = states if same else final_states(rows, judging)
-            return acceptance(data.head(rows), np.ascontiguousarray(at[::thin]), validation)
-
-        def final_states(rows: Matrices, sequences: Sequence[Sequence[int]]) -> Float32:
-            return data.states(data.patched(rows), sequences, data.model.n_layers)
-
-        states, head = final_states(matrices, judging), data.head(matrices)
-        fit_states = final_states(matrices, fitting)
+    def _trained(
+        self,
+        data: CalibrationData,
+        matrices: Matrices,
+        teacher: BigModel,
+        sequences: Sequence[Sequence[int]],
+    ) -> tuple[Matrices, int]:
+        """Train rows on what the big model says of a text; return them, and the steps taken."""
+        if not data.model.plain_head:
+            return matrices, 0
         ids = data.new_and_shared
-        active = rows_that_matter(head, fit_states, fitted)
+        done = distil(
+            data.fast,
+            teacher,
+            (sequences[part] for part in blocks(len(sequences), CHUNKS_PER_STEP)),
+            matrices,
+            ids[ids < teacher.n_rows],
+            clock=data.clock.within(SHARE_OF_TRAINING * self._seconds),
+            max_tokens=MOST_TOKENS,
+            seed=self._seed,
+            progress=self._progress,
+        )
+        data.forward_tokens += done.n_tokens
+        data.gradient_steps += done.n_steps
+        return done.matrices if done.n_steps else matrices, done.n_steps
+
+    def _refitted(
+        self, data: CalibrationData, start: _Round, teacher: BigModel, judge: Judge
+    ) -> _Round:
+        """Return the best round of a regression of the output rows on what was read."""
+        n_rows, read = teacher.n_rows, teacher.sequences
+        if not read or data.end.left() <= data.pace.seconds(sum(map(len, read)), len(read), n_rows):
+            return start
+        said = Distributions(teacher.states, teacher.head, n_rows)
+        states, head = final_states(data, start.rows, read), data.head(start.rows)
+        active = rows_that_matter(head, states, said)
+        ids = data.new_and_shared
         regression = Regression(
             head,
-            matrices,
-            fit_states,
-            fitted if active is None else fitted.among(active),
+            start.rows,
+            states,
+            said if active is None else said.among(active),
             ids[ids < n_rows],
             active,
         )
-        before = accepted(matrices)
-        best = self._best_round(regression, accepted, _Round(0, matrices, before), data.end)
-        if not best.number:
-            return f"no gain: {_words(before)} already"
-        self._accepted = accepted
-        settings = {
-            "rounds": best.number,
-            "acceptance_before": round(before, 4),
-            "acceptance_after": round(best.share, 4),
-            "big_model_tokens": sum(map(len, (*judging, *fitting))),
-        }
-        yield Candidate.of(settings, best.rows)
-        return None
+        return self._best_round(regression, judge, start, data.end)
 
     def _best_round(
         self,
@@ -227,12 +271,6 @@ class Draft(Stage):
                 break
         return best
 
-    def _reading_seconds(self, pace: Pace, n_rows: int) -> float:
-        """Return how long the big model may read, as if it were as fast as the draft."""
-        body, head = pace.seconds(1), pace.seconds(0, 1, n_rows)
-        share = body / (2 * (body + head)) if body else 0.5
-        return SHARE_OF_LOOKING * share * self._seconds
-
     def _sequences(self, data: CalibrationData) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
         """Return what judges, and what is fitted to: text and conversations in turn."""
         last = CHATS_TO_JUDGE - 1
@@ -246,7 +284,7 @@ class Draft(Stage):
         return [*judging, *judged], [one for one in in_turn if one is not None]
 
     def cost(self, sizes: TextSizes) -> Cost:
-        """The time that was given, and two looks."""
+        """The time that was given, and two looks at the text."""
         return Cost(passes=2, seconds=self._seconds)
 
     def own_objective(self) -> Callable[[Matrices], float] | None:

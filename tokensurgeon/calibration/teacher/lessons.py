@@ -1,12 +1,14 @@
-"""Lessons: what the source says of some chunks of text, beside how the target cuts them."""
+"""Lessons: what a teacher says of some text, at the states of a student that reads the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tokensurgeon.arrays import Float32, blocks
+import numpy as np
+
+from tokensurgeon.arrays import Float32, Ids, blocks
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
 from tokensurgeon.calibration.teacher.spellings import Spellings
@@ -18,26 +20,57 @@ from tokensurgeon.text.encoding import encode_chunks
 if TYPE_CHECKING:
     import torch
 
+Reads = TypeVar("Reads", contravariant=True)
+"""A piece of text as a teacher reads it."""
 CHUNKS_AT_ONCE = 4
 """Whose logits are in memory together: some thousand positions times the source's vocabulary."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Some chunks, with what the source implies of the target's tokens on them.
+    """What a teacher says of some text that a student reads.
 
     Attributes
     ----------
-    target : BytePositions
+    sequences : tuple of tuples of int
+        What the student is given.
+    states : int64 (n,)
+        Which of its states is to say what the teacher says, counted over all sequences.
+    tokens : int64 (n,)
+        What follows them in the text.
     implied : Implied
+        What the teacher says there.
     """
 
-    target: BytePositions
+    sequences: tuple[tuple[int, ...], ...]
+    states: Ids
+    tokens: Ids
     implied: Implied
+
+    @property
+    def n_states(self) -> int:
+        """Ids that the student reads."""
+        return sum(map(len, self.sequences))
+
+
+class Teaches(Protocol[Reads]):
+    """What gives lessons.
+
+    Attributes
+    ----------
+    group : int64 (n_target,)
+        The token for which each counts where the teacher tells them apart only later; see
+        `Spellings.group`.
+    """
+
+    group: Ids
+
+    def lesson(self, batch: Sequence[Reads]) -> Lesson:
+        """Run the teacher over a few pieces of text."""
 
 
 class Teacher:
-    """Gives lessons.
+    """Gives lessons of what the source implies.
 
     Parameters
     ----------
@@ -47,35 +80,78 @@ class Teacher:
 
     Attributes
     ----------
+    group : int64 (n_target,)
     n_tokens : int
         Run through the source so far.
     """
 
     def __init__(self, model: LanguageModel, spellings: Spellings) -> None:
         self.model, self.spellings = model, spellings
-        self.n_tokens = 0
+        self.group, self.n_tokens = spellings.group, 0
         self._implied = ImpliedTokens(spellings)
 
-    def lesson(self, chunks: Sequence[Chunk]) -> Lesson:
+    def lesson(self, batch: Sequence[Chunk]) -> Lesson:
         """Run the source over a few chunks; memory holds its logits at all their tokens."""
+        target, implied = self._read(batch)
+        at = implied.positions
+        return Lesson(target.sequences, target.before[at], target.ids[at], implied)
+
+    def read(self, chunks: Sequence[Chunk]) -> Implied:
+        """Return what the source implies on many chunks, positions counted over all of them."""
+        parts, n_before = [], 0
+        for part in blocks(len(chunks), CHUNKS_AT_ONCE):
+            target, implied = self._read(chunks[part])
+            parts.append(replace(implied, positions=implied.positions + n_before))
+            n_before += len(target.ids)
+        return Implied.joined(parts)
+
+    def _read(self, chunks: Sequence[Chunk]) -> tuple[BytePositions, Implied]:
         source, target = (
             positions_of(encode_chunks(vocabulary, chunks), chunks)
             for vocabulary in (self.spellings.source, self.spellings.target)
         )
         states = self.model.all_states(source.sequences, self.model.n_layers)
         self.n_tokens += len(states)
-        implied = self._implied.of(source, target, log_probs(self.model, states))
-        return Lesson(target, implied)
+        return target, self._implied.of(source, target, log_probs(self.model, states))
 
-    def read(self, chunks: Sequence[Chunk]) -> Implied:
-        """Return what the source implies on many chunks, positions counted over all of them."""
-        parts, n_before = [], 0
-        for part in blocks(len(chunks), CHUNKS_AT_ONCE):
-            lesson = self.lesson(chunks[part])
-            implied = lesson.implied
-            parts.append(replace(implied, positions=implied.positions + n_before))
-            n_before += len(lesson.target.ids)
-        return Implied.joined(parts)
+
+def batches(
+    spellings: Spellings,
+    chunks: Sequence[Chunk],
+    beside: Sequence[Chunk] = (),
+    *,
+    size: int,
+    seed: int,
+) -> Iterator[list[Chunk]]:
+    """Yield batches of chunks, of which one is of those `beside` where these are given.
+
+    Chunks whose tokens the two tokenizers cut differently come first. Those beside, which are
+    ordinary text where the others are not, are gone through again and again.
+    """
+    ordered = _ordered(spellings, chunks, seed)
+    if not beside:
+        yield from (ordered[part] for part in blocks(len(ordered), size))
+        return
+    ordinary = _ordered(spellings, beside, seed)
+    for number, part in enumerate(blocks(len(ordered), size - 1)):
+        yield [*ordered[part], ordinary[number % len(ordinary)]]
+
+
+def _ordered(spellings: Spellings, chunks: Sequence[Chunk], seed: int) -> list[Chunk]:
+    """Return chunks in an order in which those with many tokens cut differently tend to come first.
+
+    A random order in which a chunk with twice the share is twice as likely to be next.
+    """
+    shares = []
+    for chunk in chunks:
+        ends = [
+            set(vocabulary.encode_with_bytes(chunk.text).ends)
+            for vocabulary in (spellings.source, spellings.target)
+        ]
+        differ = len(ends[0] ^ ends[1])
+        shares.append((1 + differ) / max(1, len(ends[0] | ends[1])))
+    draws = np.random.default_rng(seed).exponential(size=len(chunks)) / np.maximum(shares, 1e-9)
+    return [chunks[i] for i in np.argsort(draws, kind="stable").tolist()]
 
 
 def log_probs(model: LanguageModel, states: Float32) -> torch.Tensor:

@@ -1,13 +1,13 @@
-"""The training of vocabulary rows, and where wanted of the body, on what the source implies.
+"""The training of vocabulary rows, and where wanted of the body, on what a teacher says.
 
-The teacher is the source: at every target position that has one, its own implied distribution
-(`tokensurgeon.calibration.teacher`). There are no labels, so nothing is learnt of the text but
-where its tokens stand. Chunks whose tokens the two tokenizers cut differently come first.
+The teacher is the source, by its own implied distribution at every target position that has one
+(`tokensurgeon.calibration.teacher`), or the big model that a draft is made for. There are no
+labels, so nothing is learnt of the text but where its tokens stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,21 +15,15 @@ import numpy as np
 from tokensurgeon.arrays import Ids, blocks
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.teacher.cells import CellGradients, SampledRows, cell_gradients
-from tokensurgeon.calibration.teacher.lessons import Lesson, Teacher
+from tokensurgeon.calibration.teacher.lessons import Lesson, Reads, Teaches
 from tokensurgeon.calibration.training.batches import padded
 from tokensurgeon.calibration.training.low_rank import LowRank
 from tokensurgeon.calibration.training.steps import RowAdam, rows_of_gradient
-from tokensurgeon.calibration.training.teaching import (
-    CHUNKS_PER_STEP,
-    HIGHEST_RATE,
-    Taught,
-    teach,
-)
+from tokensurgeon.calibration.training.teaching import HIGHEST_RATE, Taught, teach
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.head import LOSS_LOGITS, shape_logits
 from tokensurgeon.progress import Clock, Progress, no_progress
-from tokensurgeon.text.chunks import Chunk
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +44,11 @@ LOOKED_AT = 256
 
 def distil(
     model: LanguageModel,
-    teacher: Teacher,
-    chunks: Sequence[Chunk],
+    teacher: Teaches[Reads],
+    batches: Iterable[Sequence[Reads]],
     matrices: Matrices,
     ids: Ids,
     *,
-    beside: Sequence[Chunk] = (),
     clock: Clock,
     max_tokens: int | None = None,
     rate_by_width: float = RATE_BY_WIDTH,
@@ -65,21 +58,19 @@ def distil(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Taught:
-    """Train rows by the divergence from what the source implies.
+    """Train rows by the divergence from what a teacher says.
 
     Parameters
     ----------
     model : LanguageModel
         The source, or a faster copy; not changed.
-    teacher : Teacher
-    chunks : sequence of Chunk
-        Each is read once at most.
+    teacher : Teaches
+    batches : iterable of sequences
+        What the teacher reads at a step.
     matrices : Matrices
         The rows to start from; not changed.
     ids : int64
         Rows that may change.
-    beside : sequence of Chunk
-        Ordinary text, where `chunks` are not: each step reads one of these too.
     clock : Clock
         Ends the training; rates fall to zero until then.
     max_tokens : int, optional
@@ -93,20 +84,20 @@ def distil(
     allowed : frozenset of str
         Weights that it may change.
     seed : int
-        Of the order of chunks, and of the rows that are scored.
+        Of the rows that are scored.
     progress : callable(done, total, what)
     """
     student = _Student(
-        model, matrices, ids, teacher, seed, (rate_by_width, body_rate), low_rank, allowed
+        model, matrices, ids, teacher.group, seed, (rate_by_width, body_rate), low_rank, allowed
     )
 
-    def step(batch: list[Chunk], share: float) -> tuple[float, int]:
+    def step(batch: Sequence[Reads], share: float) -> tuple[float, int]:
         lesson = teacher.lesson(batch)
-        return student.step(lesson, share), lesson.target.n_states
+        return student.step(lesson, share), lesson.n_states
 
     try:
         losses, n_tokens = teach(
-            _batches(teacher, chunks, beside, seed),
+            batches,
             step,
             clock=clock,
             max_tokens=max_tokens,
@@ -118,40 +109,6 @@ def distil(
     return Taught(student.result(), len(losses), n_tokens, losses)
 
 
-def _batches(
-    teacher: Teacher, chunks: Sequence[Chunk], beside: Sequence[Chunk], seed: int
-) -> Iterator[list[Chunk]]:
-    """Yield batches of chunks, of which one is ordinary text where that is given besides.
-
-    Ordinary text is gone through again and again.
-    """
-    ordered = _ordered(teacher, chunks, seed)
-    if not beside:
-        yield from (ordered[part] for part in blocks(len(ordered), CHUNKS_PER_STEP))
-        return
-    ordinary = _ordered(teacher, beside, seed)
-    for number, part in enumerate(blocks(len(ordered), CHUNKS_PER_STEP - 1)):
-        yield [*ordered[part], ordinary[number % len(ordinary)]]
-
-
-def _ordered(teacher: Teacher, chunks: Sequence[Chunk], seed: int) -> list[Chunk]:
-    """Return chunks in an order in which those with many tokens cut differently tend to come first.
-
-    A random order in which a chunk with twice the share is twice as likely to be next.
-    """
-    spellings = teacher.spellings
-    shares = []
-    for chunk in chunks:
-        ends = [
-            set(vocabulary.encode_with_bytes(chunk.text).ends)
-            for vocabulary in (spellings.source, spellings.target)
-        ]
-        differ = len(ends[0] ^ ends[1])
-        shares.append((1 + differ) / max(1, len(ends[0] | ends[1])))
-    draws = np.random.default_rng(seed).exponential(size=len(chunks)) / np.maximum(shares, 1e-9)
-    return [chunks[i] for i in np.argsort(draws, kind="stable").tolist()]
-
-
 class _Student:
     """The patched model while its rows are trained."""
 
@@ -160,7 +117,7 @@ class _Student:
         model: LanguageModel,
         matrices: Matrices,
         ids: Ids,
-        teacher: Teacher,
+        group: Ids,
         seed: int,
         rates: tuple[float, float],
         low_rank: tuple[int, int, int] | None,
@@ -189,7 +146,7 @@ class _Student:
         )
         self._may_change = np.zeros(len(matrices.input), dtype=np.bool_)
         self._may_change[ids] = True
-        self._group, self._rng = teacher.spellings.group, np.random.default_rng(seed)
+        self._group, self._rng = group, np.random.default_rng(seed)
         self._likely: Ids = np.zeros(0, dtype=np.int64)
         self._n_steps, self._body_rate = 0, rates[1]
         self._rate = min(rates[0] / model.width, HIGHEST_RATE)
@@ -207,7 +164,7 @@ class _Student:
         implied = lesson.implied
         if not len(implied.positions):
             return 0.0
-        batch, real = padded(lesson.target.sequences)
+        batch, real = padded(lesson.sequences)
         on_device = torch.from_numpy(batch).to(self._device)
         self._write(torch.from_numpy(np.unique(batch)).to(self._device))
         self._inner.weight.requires_grad_(True)
@@ -254,13 +211,14 @@ class _Student:
         """
         import torch
 
-        implied, target = lesson.implied, lesson.target
-        before = torch.from_numpy(target.before[implied.positions]).to(self._device)
+        implied = lesson.implied
+        before = torch.from_numpy(lesson.states).to(self._device)
         given = flat.detach()[before]
         if self._n_steps % RENEWED == 0:
             self._likely = self._likeliest(given)
-        wanted = target.ids[implied.positions]
-        sampled = SampledRows.draw(implied, wanted, self._likely, self._group, OTHERS, self._rng)
+        sampled = SampledRows.draw(
+            implied, lesson.tokens, self._likely, self._group, OTHERS, self._rng
+        )
         ids = sampled.ids.to(self._device)
         found = cell_gradients(
             given,
