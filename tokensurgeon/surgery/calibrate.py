@@ -18,7 +18,7 @@ from tokensurgeon.calibration.text_sizes import BYTES_PER_TOKEN
 from tokensurgeon.checkpoint import Checkpoint, round_rows
 from tokensurgeon.checkpoint.body_update import as_stored, changeable_weights
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.errors import CalibrationError, UsageError
+from tokensurgeon.errors import CalibrationError, CheckpointError, UsageError
 from tokensurgeon.initialisers.numerics.clip import clip_rows
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Clock
@@ -174,7 +174,7 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     checkpoint, recipe = session.inputs.checkpoint, session.recipe
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
-    if names is None and recipe.for_draft is not None and _runs(_big_checkpoint(recipe), recipe):
+    if names is None and recipe.for_draft is not None and _has_big_model(recipe):
         # One training is enough, and the fit to the big model is one, and refits the output rows.
         stages = [s for s in stages if not isinstance(s, Taught) and not s.after_training]
     taught = [stage for stage in stages if isinstance(stage, Taught)]
@@ -251,6 +251,13 @@ def _big_checkpoint(recipe: Recipe) -> Checkpoint:
 
 def _runs(big: Checkpoint, recipe: Recipe) -> bool:
     return big.layout.kind == CAUSAL and can_run(big, recipe)
+
+
+def _has_big_model(recipe: Recipe) -> bool:
+    try:
+        return _runs(_big_checkpoint(recipe), recipe)
+    except CheckpointError:  # which `draft` says
+        return False
 
 
 def clipped(session: Session, rows: PatchedRows, percentile: float) -> PatchedRows:
