@@ -175,6 +175,8 @@ BLOCK = [0] * 255
         (charsmap([], b"a\0"), "0 bytes"),
         (charsmap([0], b"a\0"), "out of its array of 1 units"),
         (charsmap([1 << 30, *BLOCK], b"a\0"), "out of its array of 256 units at unit 0"),
+        # A root that says that it is a leaf is followed all the same.
+        (charsmap([1 << 31 | 1 << 20, *BLOCK], b"a\0"), "out of its array of 256 units at unit 0"),
         (charsmap([LEAF | TO_NEXT, 1 << 31 | 77, *BLOCK[1:]], b"a\0"), "byte 77 of 2 bytes"),
         (charsmap([LEAF | TO_NEXT, 1 << 31 | 1, *BLOCK[1:]], b"\xc3\xa9\0"), "inside a character"),
         (charsmap([0, *BLOCK], b"\xff\0"), "not UTF-8, at byte 0"),

@@ -50,6 +50,7 @@ def charsmap_problem(data: bytes) -> str | None:
     places = np.arange(len(units))
     first = places ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
     inner = units >> 31 == 0
+    inner[0] = True  # the root is followed, whatever it says of itself
     outside = inner & ((first | (_BLOCK - 1)) >= len(units))
     if outside.any():
         return f"leads out of its array of {len(units):,} units at unit {int(outside.argmax())}"
