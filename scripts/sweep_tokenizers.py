@@ -115,7 +115,7 @@ def make(name: str) -> Any:
 def try_class(name: str, kind: str, folder: Path) -> Kept:
     """Write the tokenizer of a class, and say which class was written."""
     from tokensurgeon.checkpoint import transformers_internals as internals
-    from tokensurgeon.checkpoint.tokenizer_class import own_methods
+    from tokensurgeon.checkpoint.tokenizer_methods import own_methods
     from tokensurgeon.errors import TokensurgeonError
 
     source, bare = folder / "source", folder / "bare"

@@ -265,3 +265,16 @@ def test_what_is_no_file_is_said_at_once(name, tmp_path):
     said = "is a folder; give a patch file" if name == "folder" else "there is no patch file"
     with pytest.raises(CheckpointError, match=said):
         read_patch(paths.get(name, tmp_path / "none"))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_blamed_on_the_patch(patch, source, tmp_path):
+    facts, arrays = taken_apart(patch)
+    name = next(one for one in arrays if one.endswith("tokenizer.json"))
+    document = json.loads(arrays[name].tobytes())
+    document["added_tokens"] = 5
+    arrays[name] = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    path = put_together(tmp_path / "b.safetensors", facts, arrays)
+    with pytest.raises(CheckpointError, match="added tokens that are no list") as refused:
+        apply_patch(path, source, tmp_path / "x")
+    assert str(refused.value).startswith(f"{path} holds a tokenizer that cannot be read (tokenizer")
+    assert str(refused.value).endswith("export it anew")

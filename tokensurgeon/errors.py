@@ -27,6 +27,7 @@ the command line turns them into one line on stderr and the exit code of the cla
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -98,6 +99,10 @@ class UnsafeCheckpointError(CheckpointError):
     """A checkpoint could do harm: pickle, escaping paths, broken headers, non-finite rows."""
 
 
+class MisfitError(CheckpointError):
+    """Its files hold another model than its configuration describes."""
+
+
 class UnsupportedCheckpointError(CheckpointError):
     """A layout that is refused rather than guessed at."""
 
@@ -141,6 +146,8 @@ def reason(error: BaseException, longest: int = 250) -> str:
         text = f"there is no {text}"
     elif isinstance(error, RecursionError):
         text = "nested too deeply"
+    elif "set_int_max_str_digits" in text:
+        text = f"a number has more than {sys.get_int_max_str_digits():,} digits"
     if len(text) > longest:
         text = f"{text[: longest - 2].rstrip()} …"
     return text.rstrip(" .:;,") or type(error).__name__

@@ -252,7 +252,8 @@ def test_code_of_modules_is_named(write: Callable[..., WriteResult]) -> None:
 
 
 def test_a_model_in_a_subfolder_is_named(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    folder = put(tmp_path, {"modules.json": [{**POOLED[0], "path": "0_Transformer"}]})
+    folder = put(tmp_path, {"modules.json": [POOLED[1], {**POOLED[0], "path": "0_Transformer"}]})
+    put(folder / "1_Pooling", {"config.json": {}, "model.safetensors": ""})
     shutil.copytree(model_of("llama"), folder / "0_Transformer")
     with pytest.raises(CheckpointError, match=r"give .*0_Transformer, and put the result in its"):
         Checkpoint.open(folder)

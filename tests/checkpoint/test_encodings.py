@@ -481,3 +481,52 @@ def test_a_file_beside_another_tokenizer_is_the_one_that_is_written(
     byte_level_bpe(280, ("<s>", "</s>")).save(str(folder / "other.json"))
     moved_rows(model_of(), folder / "other.json", tmp_path / "out")
     assert len(load_vocabulary(tmp_path / "out")) == 280
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{{ \xff }}", "is no text in UTF-8: byte 3 is none"),
+        (b" \n", "is empty"),
+        (None, r"nor a readable file \(Is a directory\)"),
+    ],
+)
+def test_a_template_that_is_no_text_is_refused_by_what_it_is(
+    model_of: Callable[..., Path], tmp_path: Path, data: bytes | None, said: str
+) -> None:
+    path = tmp_path / "template"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(UnknownNameError, match=said):
+        moved_rows(model_of(), model_of(), tmp_path / "out", chat_template=str(path))
+
+
+def test_the_mark_of_an_encoding_is_no_part_of_a_template(
+    model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "template").write_bytes(b"\xef\xbb\xbf{{ messages[0].content }}")
+    moved_rows(model_of(), model_of(), tmp_path / "out", chat_template=str(tmp_path / "template"))
+    written = (tmp_path / "out" / "chat_template.jinja").read_text("utf-8")
+    assert written == "{{ messages[0].content }}"
+
+
+def test_where_nobody_has_the_template_that_was_asked_for_it_is_said(
+    model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    result = moved_rows(model_of(), model_of(), tmp_path / "out", chat_template="target")
+    assert any("neither the target nor the source has one" in line for line in result.warnings)
+
+
+def test_a_class_that_reads_a_folder_otherwise_than_its_file_is_told(tmp_path: Path) -> None:
+    """GPT-2's builds what it reads by tokenizer_config.json, which may say another thing."""
+    folder = save_tokenizer(
+        byte_level_bpe(290, ("<s>", "</s>")),
+        tmp_path / "model",
+        bos_token="<s>",
+        eos_token="</s>",
+        tokenizer_class="GPT2Tokenizer",
+        add_prefix_space=True,
+    )
+    make_model(folder, "llama", 290)
+    result = moved_rows(folder, folder, tmp_path / "out")
+    said = " ".join(result.warnings)
+    assert "AutoTokenizer reads the target's folder otherwise than its tokenizer.json" in said

@@ -66,9 +66,11 @@ def store(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 def test_a_configuration_of_another_model_is_refused_by_what_differs(
     model: Callable[..., Path], family: str, key: str, says: int, words: str
 ) -> None:
+    folder = model(family, **{key: says})
     with pytest.raises(CheckpointError, match=words) as refused:
-        Checkpoint.open(model(family, **{key: says}))
+        Checkpoint.open(folder)
     assert OTHER in str(refused.value)
+    assert str(refused.value).startswith(f"{folder}: ")  # of two checkpoints, this one
 
 
 def test_biases_that_the_configuration_leaves_out_are_refused(model: Callable[..., Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.world import SENTENCES, make_model, make_tokenizer, plan_of
 from tokensurgeon.checkpoint import Checkpoint, write_checkpoint
 from tokensurgeon.checkpoint.draft_target import big_rows
 from tokensurgeon.checkpoint.recheck import recheck
+from tokensurgeon.checkpoint.verify import check_autotokenizer
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -46,6 +48,27 @@ def test_dropout_of_a_target_is_not_written(model: Path, tmp_path: Path) -> None
     assert stored["model"]["dropout"] is None
     assert load_vocabulary(out).notes == ()
     assert json.loads((target / "tokenizer.json").read_text("utf-8"))["model"]["dropout"] == 0.9
+
+
+def test_verify_says_that_a_file_drops_merges(model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    change(folder / "tokenizer.json", "model", dropout=0.9)
+    problems = recheck(folder, without_manifest=True).problems
+    (problem,) = [one for one in problems if "AutoTokenizer" in one]
+    assert "drops merges at random" in problem
+    assert problem.endswith("set dropout to null in tokenizer.json")
+
+
+@pytest.mark.parametrize("token", [5, {"lstrip": False}, "<nope>"])
+def test_a_configuration_that_no_class_reads_right_is_blamed(
+    model: Path, tmp_path: Path, token: object
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    stored = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**stored, "eos_token": token}))
+    problem = check_autotokenizer(folder, load_vocabulary(model), SENTENCES) or ""
+    advice = "; correct tokenizer_config.json, which names its class and special tokens"
+    assert problem.endswith(advice)
 
 
 def test_a_folder_with_a_table_of_ranks_is_a_target_to_draft_for(

@@ -165,8 +165,8 @@ def test_whispers_dictionaries_move_and_what_they_lose_is_named() -> None:
         "alignment_heads": [[1, 2]],
     }
     assert found.warnings == [
-        "generation_config.json:lang_to_id lost 1 of its 3 entries, whose tokens the target "
-        "tokenizer lacks: <|fr|>"
+        "generation_config.json:lang_to_id lost 1 of its 3 entries, whose ids stand for no token "
+        "of the target: <|fr|>"
     ]
     assert set(found.changes) == {
         "generation_config.json:lang_to_id", "generation_config.json:task_to_id",
@@ -253,3 +253,20 @@ def test_what_the_outer_class_would_fill_in_is_remapped_too() -> None:
     assert found.config == {
         "text_config": {"vocab_size": NEW}, "end_token_id": 12, "start_token_id": 40,
     }  # fmt: skip
+
+
+def test_what_is_no_id_where_one_belongs_is_said_and_left() -> None:
+    generation = {
+        "eos_token_id": "1",
+        "pad_token_id": True,
+        "lang_to_id": {"<|de|>": "3", "<|en|>": 2},
+        "forced_bos_token_id": -1,
+    }
+    found = remap({}, generation)
+    assert found.generation_config == {**generation, "lang_to_id": {"<|de|>": "3", "<|en|>": 12}}
+    assert [line.partition(" holds ")[0] for line in found.warnings] == [
+        "generation_config.json:eos_token_id",
+        "generation_config.json:pad_token_id",
+        "generation_config.json:lang_to_id",
+    ]
+    assert all("is no token id: it is left as it is" in line for line in found.warnings)

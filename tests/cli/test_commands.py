@@ -249,3 +249,25 @@ def test_the_whole_of_it_in_a_process_is_silent_on_stderr(
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout)["output"]["method"] == "subword-mean"
+
+
+@pytest.mark.parametrize("option", ["--other-text", "--calibration-text", "--text"])
+@pytest.mark.parametrize("more", [["--dry-run"], ["--calibrate", "none"]])
+def test_a_text_that_is_not_there_is_told_though_nothing_reads_it(
+    tmp_path: Path, tiny_source: Path, tiny_donor: Path, option: str, more: list[str]
+) -> None:
+    words = ["transplant", tiny_source, "--tokenizer", tiny_donor, "--init", "mean", *more]
+    done = run(*words, option, tmp_path / "nowhere.txt", "-o", tmp_path / "a")
+    assert done.exit_code == 1
+    assert "there is no text file" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_dry_run_tells_what_becomes_of_the_tokenizer(
+    tmp_path: Path, tiny_source: Path, tiny_donor: Path
+) -> None:
+    donor = Path(shutil.copytree(tiny_donor, tmp_path / "donor"))
+    (donor / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    done = run("transplant", tiny_source, "--tokenizer", donor, "--init", "mean", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "no chat template is written: the source has none" in " ".join(done.output.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,15 @@ def test_a_wrong_comparison_is_one_line(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_a_checkpoint_is_no_place_for_what_was_measured(
+    tmp_path: Path, tiny_source: Path, tiny_donor: Path, tiny_text: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_source, tmp_path / "model"))
+    before = sorted(path.name for path in copy.iterdir())
+    words = ["compare", tiny_source, "--tokenizer", tiny_donor, "--text", tiny_text]
+    done = run(*words, "--methods", "mean", "-o", copy, "--force")
+    assert done.exit_code == 2
+    assert "holds a checkpoint or a tokenizer (config.json); name a folder" in done.stderr
+    assert sorted(path.name for path in copy.iterdir()) == before

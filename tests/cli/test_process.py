@@ -172,7 +172,7 @@ def test_an_empty_argument_is_no_path(tmp_path: Path, monkeypatch: pytest.Monkey
         assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("value", ["x", "", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["x", "", "-1", "1.5", "1" + "0" * 20])
 def test_a_date_that_numpy_cannot_read_is_refused(
     run_doing: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

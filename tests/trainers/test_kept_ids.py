@@ -157,6 +157,8 @@ def test_extending_moves_no_id_and_writes_no_control(name: str, tmp_path: Path) 
         assert as_written(tmp_path / "more")[part] == as_written(base)[part]
     model, model_before = (as_written(folder)["model"] for folder in (tmp_path / "more", base))
     assert model.get("dropout") == model_before.get("dropout")
+    card = (tmp_path / "more" / "README.md").read_text("utf-8")
+    assert ("BPE dropout, as the base" in card) == (name == "bounded")
 
 
 @pytest.mark.parametrize("name", [*BPES, *OTHERS])

@@ -173,6 +173,12 @@ SEQUENCE = [{"Sequence": {"id": "A", "type_id": 0}}]
         ),
         (template("<|im_start|>", 1, special_tokens={}), "'single' names .* and gives it no id"),
         (template("<|im_start|>", 1, single=SEQUENCE * 101), "'single' puts 101 parts together"),
+        (template("<|im_start|>", *[1] * 200), "'single' puts 201 parts together"),
+        (template("<|im_start|>", 1, single=SEQUENCE * 2), "holds the texts A and A instead of A"),
+        (
+            {"type": "Sequence", "processors": [template("<|im_start|>", 1)] * 2},
+            "two templates, which fail on a pair of texts",
+        ),
         (template("<|im_start|>", 1, special_tokens=NO_ID), "as id None, which is no id"),
         (template("<|im_start|>", 1, single=[]), "'single' holds the texts none instead of A"),
         (template("<|im_start|>", 1, pair=SEQUENCE), "'pair' holds the texts A instead of A and B"),
@@ -394,3 +400,10 @@ def test_two_equal_pieces_of_a_unigram_list_are_one_token_and_one_unused_id() ->
 def test_an_unknown_spelling_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"<\|im_start\|>"):
         made("byte_level").require_id("<|im_strat|>")
+
+
+def test_a_number_of_very_many_digits_is_said_in_our_words(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": ' + "9" * 5000 + "}")
+    with pytest.raises(TokenizerError, match="a number has more than 4,300 digits; restore"):
+        load_vocabulary(folder)

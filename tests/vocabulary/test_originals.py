@@ -115,6 +115,8 @@ def test_a_table_of_ranks_cuts_as_tiktoken_does(name: str, tmp_path: Path) -> No
         ("x.tiktoken", b"YQ== 7777708\n", "ranks that cannot be ids"),
         ("x.tiktoken", b"YQ== 0\nYQ== 1\n", "line 2 repeats a token"),
         ("x.tiktoken", b"YQ== 0\n= 1\n", "line 2 "),
+        ("tiktoken.model", b"\xef\xbb\xbfYQ== 0\n", "line 1 is no token and rank"),
+        ("tiktoken.model", b"no base64\n", "line 1 is no token and rank"),
         ("tiktoken.model", b"YQ== 0\n" + b"YWFh" * 400 + b" 1\n", "a token of 1,200 bytes"),
     ],
 )
@@ -242,3 +244,8 @@ def test_without_the_library_it_is_named(
     )
     (note,) = load_vocabulary(tmp_path).notes
     assert "was not compared with tiktoken" in note
+
+
+def test_blank_lines_of_a_table_are_passed_over_as_tiktoken_does(tmp_path: Path) -> None:
+    (tmp_path / "gpt2.tiktoken").write_bytes(b"\n" + table_of_ranks() + b"\n\n")
+    assert load_vocabulary(tmp_path).n_rows == 256

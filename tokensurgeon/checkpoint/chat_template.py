@@ -16,7 +16,7 @@ from tokensurgeon.checkpoint.encodings import difference
 from tokensurgeon.checkpoint.files import check_inside, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.template_child import render
-from tokensurgeon.errors import UnknownNameError
+from tokensurgeon.errors import UnknownNameError, reason
 from tokensurgeon.vocabulary.reading import MOST_TEMPLATE, read_text
 
 CLOCK = 30
@@ -98,6 +98,8 @@ def _not_written(choice: str, own: Any, theirs: Any) -> tuple[str, ...]:
             "no chat template is written: the target has none, and the source's was not asked for; "
             "--chat-template source writes it",
         )
+    if choice == "target":
+        return ("no chat template is written: neither the target nor the source has one",)
     return ()
 
 
@@ -106,16 +108,25 @@ def _from_file(name: str) -> str:
     try:
         with Path(name).open("rb") as file:
             data = file.read(MOST_TEMPLATE + 1)
-        if len(data) <= MOST_TEMPLATE:
-            return data.decode("utf-8")
+        text = data.decode("utf-8-sig") if len(data) <= MOST_TEMPLATE else None
+    except UnicodeDecodeError as error:
+        raise UnknownNameError(
+            f"the chat template {name!r} is no text in UTF-8: byte {error.start} is none; convert "
+            "it, or give a template's file"
+        ) from error
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or reason(error)
         raise UnknownNameError(
             f"the chat template {name!r} is neither 'source', 'target' nor a "
-            "readable file; check the path"
+            f"readable file ({why}); check the path"
         ) from error
-    raise UnknownNameError(
-        f"the chat template {name!r} has over {MOST_TEMPLATE >> 20} MiB; give a template's file"
-    )
+    if text is None:
+        raise UnknownNameError(
+            f"the chat template {name!r} has over {MOST_TEMPLATE >> 20} MiB; give a template's file"
+        )
+    if not text.strip():
+        raise UnknownNameError(f"the chat template {name!r} is empty; give a template's file")
+    return text
 
 
 def _stored(folder: Path) -> tuple[Any, dict[str, Any]]:

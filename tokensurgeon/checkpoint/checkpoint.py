@@ -26,7 +26,7 @@ from tokensurgeon.checkpoint.files import (
 from tokensurgeon.checkpoint.fit import GIVE_OTHER
 from tokensurgeon.checkpoint.layout import Layout, find_layout
 from tokensurgeon.checkpoint.tensor_file import CHUNK, FLOAT_DTYPES
-from tokensurgeon.errors import UnsupportedCheckpointError, reading
+from tokensurgeon.errors import MisfitError, UnsupportedCheckpointError, reading
 
 
 def rows_to_float32(raw: npt.NDArray[np.uint8], dtype: str) -> Float32:
@@ -123,9 +123,12 @@ class Checkpoint:
         built = internals.load_config(folder, trust_remote_code=trust_remote_code)
         generation_config = read_optional_json(folder, "generation_config.json")
         with reading(f"{folder}/config.json", GIVE_OTHER):
-            layout = find_layout(
-                built, tensors, trust_remote_code=trust_remote_code, partial=partial
-            )
+            try:
+                layout = find_layout(
+                    built, tensors, trust_remote_code=trust_remote_code, partial=partial
+                )
+            except MisfitError as error:  # of two checkpoints, say which
+                raise type(error)(f"{folder}: {error}") from error
             return cls(
                 path=folder,
                 config=config,

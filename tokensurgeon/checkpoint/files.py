@@ -299,7 +299,7 @@ def _refuse_adapters(folder: Path) -> None:
 
 
 def _nothing_to_open(folder: Path) -> CheckpointError:
-    modules = [path for path, _ in read_modules(folder) if (folder / path / "config.json").exists()]
+    modules = [path for path, kind in read_modules(folder) if kind.endswith(".Transformer")]
     models = [path for path in modules if (folder / path / SINGLE).exists()]
     if models:
         return CheckpointError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tokensurgeon.checkpoint import transformers_internals as internals
 from tokensurgeon.checkpoint.files import TensorFolder
 from tokensurgeon.checkpoint.tensor_file import FLOAT_DTYPES
-from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
+from tokensurgeon.errors import MisfitError, UnsupportedCheckpointError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def check_fit(
 
     Raises
     ------
-    CheckpointError
+    MisfitError
         Where tensors are missing, have another shape, or are more than the configuration says.
     UnsupportedCheckpointError
         Where weights are stored as whole numbers or in 8 bits.
@@ -70,7 +70,7 @@ def check_fit(
     _refuse_missing(model, names, parameters)
     for key, name in names.unconverted.items():
         if name in parameters and tensors.info(key).shape != tuple(parameters[name].shape):
-            raise CheckpointError(
+            raise MisfitError(
                 f"{key} has the shape {list(tensors.info(key).shape)}, and by config.json it is "
                 f"{list(parameters[name].shape)}; {GIVE_OTHER}"
             )
@@ -102,14 +102,14 @@ def _refuse_missing(
     if not missing:
         return
     if _are_vocabulary_rows(model, set(parameters).difference(missing)):
-        raise CheckpointError(
+        raise MisfitError(
             "the files hold rows of a vocabulary and no model, as a donor's may; give the whole "
             "checkpoint where the model itself is run"
         )
     counted = _numbered(model, parameters, names.every)
     if counted is not None:
-        raise CheckpointError(counted)
-    raise CheckpointError(
+        raise MisfitError(counted)
+    raise MisfitError(
         f"the files lack {len(missing)} of the {len(parameters)} tensors that config.json asks "
         f"for, such as {missing[0]}; download them again, or {GIVE_OTHER}"
     )
@@ -163,7 +163,7 @@ def _beside(model: nn.Module, tensors: TensorFolder, unused: Mapping[str, str]) 
     if inside:
         known = set(model.state_dict())
         counted = _numbered(model, known, known | set(inside.values()))
-        raise CheckpointError(
+        raise MisfitError(
             counted
             or f"{next(iter(inside))}, one of {len(inside)} in the files, has no place in "
             f"{type(model).__name__} as config.json describes it, which would compute something "

@@ -91,6 +91,24 @@ def form_of(key: str, value: object) -> Form | None:
     return Form.UNDECIDED if hints and next(ids_in(value), None) is not None else None
 
 
+def stray(key: str, value: object) -> object:
+    """Return what the value of a key of token ids holds that is none: a text, a fraction, a truth.
+
+    None if there is nothing of the kind.
+
+    Examples
+    --------
+    >>> stray("eos_token_id", [1, "2"]), stray("eos_token_id", -1), stray("eos", "2")
+    ('2', None, None)
+    """
+    if _OTHER_VOCABULARY.match(key) or not (key in ROLE_OF_KEY or _IDS.search(key)):
+        return None
+    if isinstance(value, (list, dict)):
+        inside = (stray(key, one) for one in (value.values() if isinstance(value, dict) else value))
+        return next((one for one in inside if one is not None), None)
+    return value if isinstance(value, (bool, str, float)) else None
+
+
 def is_id(value: object) -> bool:
     """Tell an id; a negative number stands for "none" in older files and is left alone."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

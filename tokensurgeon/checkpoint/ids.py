@@ -23,6 +23,7 @@ from tokensurgeon.checkpoint.id_keys import (
     ids_of_key,
     is_id,
     levels,
+    stray,
 )
 from tokensurgeon.errors import CheckpointError, UnsupportedCheckpointError
 
@@ -173,6 +174,11 @@ class _Remapper:
         for where, level in levels(config, self.n_old):
             for key, old in list(level.items()):
                 form = form_of(key, old)
+                if (wrong := stray(key, old)) is not None:
+                    self.remapped.warnings.append(
+                        f"{file}:{where}{key} holds {_short(repr(wrong))}, which is no token id: "
+                        "it is left as it is; correct it by hand"
+                    )
                 if form is Form.UNDECIDED:
                     if any(self.id_map.get(token, token) != token for token in ids_in(old)):
                         undecided.append(f"{where}{key} ({_short(old)})")
@@ -311,8 +317,8 @@ class _Remapper:
         if n_entries:
             gone = [key for key in old if key not in new] if form is Form.IDS else []
             self.remapped.warnings.append(
-                f"{name} lost {n_entries} of its {len(old)} entries, whose tokens the target "
-                f"tokenizer lacks{': ' if gone else ''}{_short(', '.join(gone))}"
+                f"{name} lost {n_entries} of its {len(old)} entries, whose ids stand for no "
+                f"token of the target{': ' if gone else ''}{_short(', '.join(gone))}"
             )
         elif new is None or lost > 0:
             what = "that token" if is_id(old) else f"{lost} of these tokens"

@@ -124,7 +124,9 @@ def read_tensor_file(path: Path) -> TensorFile:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+            if len(start) < 8:
+                raise _broken(path, f"it has {size} bytes, fewer than the length of a header")
+            length = struct.unpack("<Q", start)[0]
             if not 2 <= length <= min(MAX_HEADER, size - 8):
                 raise _broken(path, f"its header claims {length} bytes in a file of {size}")
             header = file.read(length)

@@ -17,22 +17,19 @@ from tokensurgeon.checkpoint.files import read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.checkpoint.tokenizer_files import (
     DROPPED,
-    GENERIC,
     json_bytes,
     part_of,
     reads_otherwise,
 )
+from tokensurgeon.checkpoint.tokenizer_methods import (
+    GENERIC,
+    class_name,
+    is_special,
+    own_methods,
+)
 from tokensurgeon.checkpoint.tokenizer_record import TokenizerFiles
 from tokensurgeon.vocabulary import Vocabulary
 
-_BASES = (GENERIC, "PreTrainedTokenizerFast", "PythonBackend", "PreTrainedTokenizer",
-          "SentencePieceBackend", "PreTrainedTokenizerBase", "object")  # fmt: skip
-"""Classes that any tokenizer has; what they define is no class's own."""
-_PLUMBING = ("save_vocabulary", "vocab_size", "get_vocab", "vocab", "convert_tokens_to_string",
-             "build_inputs_with_special_tokens", "get_special_tokens_mask", "mask_token",
-             "create_token_type_ids_from_sequences", "update_post_processor", "do_lower_case",
-             "num_special_tokens_to_add", "convert_from_spm_model", "model")  # fmt: skip
-"""Methods by which a class does what tokenizer.json says; nobody misses them."""
 _SHOWN = 4
 """Most methods that a line names."""
 
@@ -77,32 +74,6 @@ class Tried:
     loaded: Any
     fields: encodings.Fields
     why: str | None = None
-
-
-def class_name(tokenizer: Any) -> str:
-    """Return the name of a tokenizer's class, as tokenizer_config.json spells it."""
-    name = type(tokenizer).__name__
-    return name.removesuffix("Fast") if name not in _BASES else name
-
-
-def is_special(tokenizer: Any) -> bool:
-    """Say whether the class of a tokenizer is one of a family."""
-    return tokenizer is not None and type(tokenizer).__name__ not in _BASES
-
-
-def own_methods(tokenizer: Any) -> list[str]:
-    """Return the public methods and properties that only the class of a tokenizer has."""
-    names: dict[str, None] = {}
-    for cls in type(tokenizer).__mro__:
-        if cls.__name__ in _BASES:
-            break
-        for name, value in vars(cls).items():
-            is_method = callable(value) or isinstance(value, (property, classmethod, staticmethod))
-            if is_method and not name.startswith("_") and name not in _PLUMBING:
-                names[name] = None
-        if "__call__" in vars(cls):
-            names["__call__"] = None
-    return list(names)
 
 
 def what_is_lost(before: Any, written: Any) -> list[str]:

@@ -20,6 +20,7 @@ from tokensurgeon.checkpoint.chat_template import BESIDE, choose_template
 from tokensurgeon.checkpoint.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.files import check_inside, read_json, read_optional_json
 from tokensurgeon.checkpoint.plan import PatchPlan
+from tokensurgeon.checkpoint.tokenizer_methods import GENERIC, own_methods
 from tokensurgeon.checkpoint.tokenizer_record import TokenizerFiles
 from tokensurgeon.checkpoint.verify import difference_from
 from tokensurgeon.text.seen import SEEN_FILE
@@ -27,8 +28,6 @@ from tokensurgeon.vocabulary import Vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import guarded
 
-GENERIC = "TokenizersBackend"
-"""Reads tokenizer.json as it is. With another class, or none, AutoTokenizer may build its own."""
 UNBOUNDED = 1 << 40
 """No model takes so many tokens: transformers writes 10³⁰ where it knows no bound."""
 DROPPED = ("auto_map", "tokenizer_file", "vocab_file", "merges_file", "name_or_path",
@@ -130,7 +129,7 @@ def _as_users_read(target: Vocabulary, folder: Path | None, files: TokenizerFile
     if different is None:
         return loaded
     same_class = files.source is not None and type(files.source) is type(loaded)
-    if same_class or not _has_file(target, folder):
+    if (same_class and own_methods(loaded)) or not _has_file(target, folder):
         return None  # the line on the source's class says it, or the target is another file
     files.warnings.append(
         f"AutoTokenizer reads the target's folder otherwise than its tokenizer.json ({different}); "

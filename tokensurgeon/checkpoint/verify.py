@@ -17,6 +17,7 @@ from tokensurgeon.checkpoint.plan import PatchPlan
 from tokensurgeon.errors import CheckpointError, reason
 from tokensurgeon.vocabulary import Vocabulary
 
+DROPS = "which drops merges at random, so that it cuts the same text another way each time"
 N_PROBES = 4
 PROBE_LENGTH = 64
 """In tokens: a few short sequences show rows that were mixed up, at the cost of seconds."""
@@ -66,30 +67,41 @@ def check_autotokenizer(folder: Path, target: Vocabulary, texts: Sequence[str]) 
     Returns
     -------
     str or None
-        What differs, in one line with the load line that works; None if nothing does.
+        What differs, in one line with the load line that works, if one does; None if nothing does.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, TokenizersBackend
 
-    advice = (
-        "load it with transformers.TokenizersBackend.from_pretrained(FOLDER), "
-        "or pass --allow-autotokenizer-mismatch"
-    )
+    different = _as_loaded(AutoTokenizer, folder, target, texts)
+    if different is None:
+        return None
+    what = f"AutoTokenizer {different}"
+    if different.endswith(DROPS):
+        return f"{what}; set dropout to null in tokenizer.json"
+    if _as_loaded(TokenizersBackend, folder, target, texts) is None:
+        return f"{what}; load it with transformers.TokenizersBackend.from_pretrained(FOLDER)"
+    return f"{what}; correct tokenizer_config.json, which names its class and special tokens"
+
+
+def _as_loaded(loader: Any, folder: Path, target: Vocabulary, texts: Sequence[str]) -> str | None:
+    """Say how a class of transformers loads a folder otherwise than the target; else None."""
     try:
         with internals.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = loader.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
             different = difference_from(tokenizer, target, texts)
     except BaseException as error:  # a panic of the Rust library is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return f"AutoTokenizer cannot load it ({reason(error)}); {advice}"
-    return None if different is None else f"AutoTokenizer loads {different}; {advice}"
+        return f"cannot load it ({reason(error)})"
+    return None if different is None else f"loads {different}"
 
 
 def difference_from(tokenizer: Any, target: Vocabulary, texts: Sequence[str]) -> str | None:
     """Say what a tokenizer of transformers reads otherwise than the target, id by id; else None."""
     name = type(tokenizer).__name__
+    if getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", 0):
+        return f"{name}, {DROPS}"
     table = {int(i): str(token) for token, i in tokenizer.get_vocab().items()}
     for i, spelling in enumerate(target.spellings):
         if table.get(i) != spelling:

@@ -170,14 +170,13 @@ def _differences(
     """
     difference = check_autotokenizer(folder, plan.target, probe_texts)
     if difference is None and different is not None:
-        difference = (
-            f"AutoTokenizer would not encode as with the target's own folder: {different}; "
-            "pass --allow-autotokenizer-mismatch to write it nevertheless"
-        )
+        difference = f"AutoTokenizer would not encode as with the target's own folder: {different}"
     if difference is None:
         return []
     if not allow:
-        raise TokenizerError(difference)
+        raise TokenizerError(
+            f"{difference}; pass --allow-autotokenizer-mismatch to write it nevertheless"
+        )
     return [difference]
 
 
@@ -272,6 +271,6 @@ def _check_space(plan: PatchPlan, output: Path) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise CheckpointError(
-            f"the output needs {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free; "
+            f"the output needs {needed / 1e6:,.1f} MB and {parent} has {free / 1e6:,.1f} MB free; "
             "make room"
         )

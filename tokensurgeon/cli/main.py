@@ -40,6 +40,8 @@ COMMANDS = {
 }
 """Every command by name, in the order of the help page; its module is `tokensurgeon.cli.NAME`."""
 
+LAST_SECOND = 253_402_300_800
+"""Since 1970, at the end of the year 9999: no calendar of Python goes on."""
 OLDER_NAMES = {"floor": "trained-limit"}
 """Names that commands had, and still go by."""
 
@@ -180,7 +182,7 @@ def _end_if_stdout_failed(error: OSError) -> None:
 def _check_environment() -> None:
     """Refuse a variable on which numpy would fail when it is loaded, in words of its own."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is not None and not epoch.strip().isdecimal():
+    if epoch is not None and not (epoch.strip().isdecimal() and int(epoch) < LAST_SECOND):
         raise click.UsageError(
             f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970; correct it or unset it"
         )

@@ -8,13 +8,13 @@ import numpy as np
 
 from tokensurgeon.checkpoint import Checkpoint, PatchPlan, write_checkpoint
 from tokensurgeon.checkpoint.likeness import LEAST_ALIKE, likeness
-from tokensurgeon.errors import CheckpointError
+from tokensurgeon.errors import CheckpointError, TokenizerError
 from tokensurgeon.models.reload import reload_check
 from tokensurgeon.outputs import check_folder, scratch_folder
 from tokensurgeon.patches.patch_file import FILES, RECORDS, SIDES, Facts, read_patch
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.surgery.row_records import BODY_RECORD, body_bytes, npz_bytes
-from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 
 
@@ -105,7 +105,7 @@ def apply_patch(
                 (scratch / name).write_bytes(data.files[name])
         plan = PatchPlan(
             checkpoint=before,
-            target=load_vocabulary(scratch),
+            target=_tokenizer_of(patch, scratch),
             input_rows=rows[0],
             output_rows=rows[-1],
             output_bias=bias,
@@ -135,6 +135,17 @@ def apply_patch(
     said += written.warnings
     progress(3, 3, "written")
     return output
+
+
+def _tokenizer_of(patch: str | Path, folder: Path) -> Vocabulary:
+    """Load the tokenizer that a patch holds, unpacked in a folder of our own."""
+    try:
+        return load_vocabulary(folder)
+    except TokenizerError as error:
+        said = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
+        raise CheckpointError(
+            f"{patch} holds a tokenizer that cannot be read ({said}): export it anew"
+        ) from error
 
 
 def _unlike(facts: Facts, before: Checkpoint, checkpoint: str, patch: str) -> str | None:

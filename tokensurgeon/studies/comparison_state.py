@@ -220,6 +220,12 @@ def check_state_folder(name: str | Path) -> Path:
         raise UsageError(
             f"{folder} cannot hold what was measured: it is no folder; name another folder"
         )
+    for name in ("config.json", "tokenizer.json", "manifest.json"):
+        if (folder / name).exists():
+            raise UsageError(
+                f"{folder} holds a checkpoint or a tokenizer ({name}); name a folder for what is "
+                "measured"
+            )
     return folder
 
 

@@ -51,8 +51,6 @@ def check_loads(session: Session) -> None:
     TokenizerError, CheckpointError
     """
     recipe, inputs = session.recipe, session.inputs
-    if recipe.output is None:
-        return
     shape = inputs.n_rows, inputs.checkpoint.layout.width
     nothing, none = np.broadcast_to(np.float32(0), shape), np.full(inputs.n_rows, -1)
     plan = _plan(

@@ -24,6 +24,7 @@ from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import check_kind, check_pad
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.text.corpus import find_files
 from tokensurgeon.trainers.digit_cut import cut_digits
 from tokensurgeon.trainers.from_recipe import train_target
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
@@ -49,6 +50,9 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         read = (recipe.donor, recipe.for_draft, recipe.target)
         check_folder(recipe.output, force=recipe.force, source=recipe.source, keep=read)
     check_device(recipe.device)
+    for use in ("calibration", "evaluation", "other", "chat"):
+        if patterns := getattr(recipe.text, use):
+            find_files(patterns)  # a text that this surgery needs no part of has to be there too
     trust = recipe.trust_remote_code
     with timings.timed("read"):
         checkpoint = Checkpoint.open(recipe.source, trust_remote_code=trust)

@@ -250,8 +250,8 @@ def _documents(
         encoding = "UTF-16" if n_nul > n_invalid else "LATIN1"
         raise CorpusError(
             f"{file} is no text: of {n_characters:,} characters {n_invalid:,} are not UTF-8 and "
-            f"{n_nul:,} are NUL; convert it (iconv -f {encoding} -t UTF-8), or let evaluate or "
-            "transplant take it as it is with --allow-invalid-text"
+            f"{n_nul:,} are NUL; convert it (iconv -f {encoding} -t UTF-8, or from what it is in), "
+            "or let evaluate or transplant take it as it is with --allow-invalid-text"
         )
     if not number:
         raise CorpusError(f"{file} holds no text; leave it out")

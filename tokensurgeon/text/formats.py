@@ -35,6 +35,18 @@ END_OF_TEXT = "<|endoftext|>"
 _SEPARATOR = re.compile(re.escape(END_OF_TEXT.encode()) + rb"\r?\n?\Z")
 _UNREADABLE = {".bz2", ".xz", ".zip", ".tar", ".7z", ".arrow", ".pdf", ".docx"}
 _COMPRESSED = (".gz", ".zst")
+_TO_UTF8 = "{0}; convert it to UTF-8 (iconv -f {0} -t UTF-8)"
+BEGINNINGS = {
+    b"\xff\xfe\0\0": _TO_UTF8.format("UTF-32"),
+    b"\0\0\xfe\xff": _TO_UTF8.format("UTF-32"),
+    b"\xff\xfe": _TO_UTF8.format("UTF-16"),
+    b"\xfe\xff": _TO_UTF8.format("UTF-16"),
+    b"\x1f\x8b": "packed by gzip; let its name end in .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; let its name end in .zst",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"%PDF-": "a PDF; extract its text",
+}
+"""How a file begins that is no text in UTF-8, and what to do with it."""
 _ROWS = 256
 """Rows of a Parquet file held in memory at once: a row may be a whole book."""
 _PIECE = 1 << 20
@@ -293,10 +305,11 @@ def _decode_whole(data: bytes, path: Path) -> tuple[str, int, bytes]:
     Raises
     ------
     CorpusError
-        If it begins as UTF-16 does.
+        If it begins as another encoding does, or as a packed file.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CorpusError(f"{path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    for start, what in BEGINNINGS.items():
+        if data.startswith(start):
+            raise CorpusError(f"{path} is {what}")
     text, n_read = codecs.utf_8_decode(data, "replace", False)
     n_replaced = text.count("\ufffd") - data.count("\ufffd".encode())
     return text.removeprefix("\ufeff"), n_replaced, data[n_read:]

@@ -140,19 +140,25 @@ def versions() -> dict[str, str]:
 def round_trips(tokenizer: Tokenizer) -> int:
     """Check that every hard text decodes to itself; return the number of hard texts.
 
+    One that spells a control which takes the spaces around it along, as ModernBERT's ``[UNK]``
+    does, is left out.
+
     Raises
     ------
     TokenizerError
         If one does not: a tokenizer that loses text is never written.
     """
-    for text in hard_texts():
+    added = tokenizer.get_added_tokens_decoder().values()
+    greedy = [token.content for token in added if token.lstrip or token.rstrip]
+    texts = [text for text in hard_texts() if not any(control in text for control in greedy)]
+    for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if tokenizer.decode(ids, skip_special_tokens=False) != text:
             raise TokenizerError(
                 f"the trained tokenizer loses text: {text[:20]!r} does not come back; "
                 "take another pre-tokenizer"
             )
-    return len(hard_texts())
+    return len(texts)
 
 
 def check_output(

@@ -19,15 +19,19 @@ _ENCODERS = {"min-tokens": ", spelled with the fewest tokens"}
 
 def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Return names and values of the figures of a trained vocabulary, as text."""
+    dropout = settings.get("dropout")
+    kept = [("BPE dropout, as the base", f"{dropout:g}: cuts vary")] if dropout else []
     if settings["method"] == "prune":
         return [
             ("tokens before", f"{settings['base_size']:,}"),
+            *kept,
             ("used by the text", f"{figures['used']:,}"),
             ("documents spelled otherwise", f"{figures['documents_changed']:,}"),
         ]
     if settings["method"] == "extend":
         return [
             ("tokens before", f"{settings['base_size']:,}"),
+            *kept,
             ("bytes per token, held out", f"{figures['bytes_per_token']:.3f}"),
             ("before", f"{figures['base_bytes_per_token']:.3f}"),
             (

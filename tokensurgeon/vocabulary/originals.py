@@ -53,9 +53,13 @@ def original_of(folder: Path) -> Path | None:
 
 
 def is_tiktoken(file: Path) -> bool:
-    """Return whether a file is a table of ranks, not a SentencePiece model, whatever its suffix."""
+    """Return whether a file is a table of ranks, not a SentencePiece model.
+
+    By its first line, whatever its suffix; else by its name.
+    """
     with file.open("rb") as stream:
-        return re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", stream.read(400)) is not None
+        found = re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", stream.read(400)) is not None
+    return found or "tiktoken" in file.name
 
 
 def load_original(

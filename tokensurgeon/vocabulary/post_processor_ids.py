@@ -10,6 +10,7 @@ from tokensurgeon.vocabulary.parts import walk
 
 MOST_ITEMS = 100
 """Tokens and texts of one template: published ones have up to ten, and every text pays for them."""
+TEMPLATE = "TemplateProcessing"
 
 
 def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[str]:
@@ -28,7 +29,8 @@ def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[
     ["its post-processor puts 'b' around texts as id 9, which is no id: they end at 0"]
     """
     problems = []
-    for stage in walk(post):
+    stages = list(walk(post))
+    for stage in stages:
         for spelling, token in _tokens(stage):
             if token is None or token >= len(spellings):
                 other = f"is no id: they end at {len(spellings) - 1}"
@@ -40,8 +42,10 @@ def post_processor_problems(post: Any, spellings: Sequence[str | None]) -> list[
                 f"its post-processor puts {spelling[:40]!r} around texts as id {token}, which "
                 f"{other}"
             )
-        if stage["type"] == "TemplateProcessing":
+        if stage["type"] == TEMPLATE:
             problems += _template_problems(stage)
+    if sum(stage["type"] == TEMPLATE for stage in stages) > 1:
+        problems.append("its post-processor has two templates, which fail on a pair of texts")
     return problems
 
 
@@ -51,7 +55,7 @@ def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
         for role in ("cls", "sep"):
             spelling, token = stage[role]
             yield spelling, token
-    elif stage["type"] == "TemplateProcessing":
+    elif stage["type"] == TEMPLATE:
         for entry in stage["special_tokens"].values():
             for spelling, token in zip_longest(entry["tokens"], entry["ids"]):
                 yield str(spelling), token
@@ -60,17 +64,20 @@ def _tokens(stage: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
 def _template_problems(stage: dict[str, Any]) -> Iterator[str]:
     for name, texts in (("single", ["A"]), ("pair", ["A", "B"])):
         items = stage[name]
-        own = sorted({item["Sequence"]["id"] for item in items if "Sequence" in item})
+        own = sorted(item["Sequence"]["id"] for item in items if "Sequence" in item)
+        labels = [item["SpecialToken"]["id"] for item in items if "SpecialToken" in item]
+        ids_of = {label: len(one["ids"]) for label, one in stage["special_tokens"].items()}
+        n_parts = len(own) + sum(ids_of.get(label, 1) for label in labels)
+        if n_parts > MOST_ITEMS:
+            yield (
+                f"its post-processor's template {name!r} puts {n_parts:,} parts together; at "
+                f"most {MOST_ITEMS} are read"
+            )
         if own != texts:
             yield (
                 f"its post-processor's template {name!r} holds the texts "
                 f"{' and '.join(own) or 'none'} instead of {' and '.join(texts)}"
             )
-        if len(items) > MOST_ITEMS:
-            yield (
-                f"its post-processor's template {name!r} puts {len(items):,} parts together; at "
-                f"most {MOST_ITEMS} are read"
-            )
-        named = {item["SpecialToken"]["id"] for item in items if "SpecialToken" in item}
+        named = set(labels)
         for label in sorted(named - set(stage["special_tokens"])):
             yield f"its post-processor's template {name!r} names {label[:40]!r} and gives it no id"

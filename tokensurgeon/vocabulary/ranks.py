@@ -32,6 +32,8 @@ def read_ranks(file: Path) -> dict[bytes, int]:
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(read_bytes(file).splitlines()):
+        if not line.strip():
+            continue
         try:
             token, rank = line.split()
             data = base64.b64decode(token, validate=True)

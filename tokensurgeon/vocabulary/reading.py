@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import TokenizerError
+from tokensurgeon.errors import TokenizerError, reason
 
 MOST_BYTES = 256 << 20
 """Bytes of a vocabulary's file: the largest tokenizer.json published has a few dozen MiB."""
@@ -59,8 +59,8 @@ def read_json(file: Path) -> dict[str, Any]:
             f"{file} names {error.args[0][:40]!r} twice, with two values; remove one of the two"
         ) from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:150]
-        raise TokenizerError(f"{file} is not readable JSON: {reason}; restore the file") from error
+        why = reason(error, 150)
+        raise TokenizerError(f"{file} is not readable JSON: {why}; restore the file") from error
     if not isinstance(document, dict):
         raise TokenizerError(
             f"{file} holds a JSON {type(document).__name__}, not an object; restore the file"

@@ -89,13 +89,19 @@ class Base:
         ids = {*np.flatnonzero(kinds == Kind.CONTROL).tolist(), *unused}
         return {spellings[i] or "": i for i in sorted(ids)}
 
+    @property
+    def dropout(self) -> float | None:
+        """The BPE dropout that its file stores; a loaded tokenizer does without."""
+        value = self.stored.get("model", {}).get("dropout")
+        return None if value is None else float(value)
+
     def as_stored(self, tokenizer: Tokenizer, new: Mapping[int, int] | None = None) -> Tokenizer:
         """Return a changed tokenizer with the truncation, padding and dropout of the base's file.
 
         `new` has the new ids of old ones; None where they stay.
         """
         parts = {part: self.stored.get(part) for part in ("truncation", "padding")}
-        dropout = self.stored.get("model", {}).get("dropout")
+        dropout = self.dropout
         if dropout is None and not any(parts.values()):
             return tokenizer
         document = json.loads(tokenizer.to_str()) | parts

@@ -213,6 +213,7 @@ def extend_vocabulary(
             "method": "extend",
             "base": original.name,
             "base_size": n_before,
+            "dropout": original.dropout,
             "size": size,
             "across": across,
             "most_words": most_words,

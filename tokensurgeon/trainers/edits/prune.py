@@ -100,6 +100,7 @@ def prune_vocabulary(
             "method": "prune",
             "base": original.name,
             "base_size": original.vocabulary.n_rows,
+            "dropout": original.dropout,
             "size": len(old_ids),
             "least_uses": least_uses,
             "old_ids": old_ids,
