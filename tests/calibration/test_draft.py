@@ -218,6 +218,15 @@ def test_both_sides_are_trained_towards_the_big_model(same: CalibrationData, own
     assert record.settings["acceptance_after"] >= record.settings["acceptance_trained"]
 
 
+def test_of_a_very_large_vocabulary_all_time_goes_to_the_training(
+    same: CalibrationData, own: Matrices, big, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft, "MOST_REFITTED", 100)
+    (record,) = calibrate(same, own, [Draft(lambda: big)]).records
+    assert record.settings["rounds"] == 0
+    assert record.settings["acceptance_after"] == record.settings["acceptance_trained"]
+
+
 def test_without_time_nothing_is_trained(same: CalibrationData, own: Matrices, big) -> None:
     done = calibrate(same, own, [Draft(lambda: big, seconds=0.0)])
     assert done.matrices is own
