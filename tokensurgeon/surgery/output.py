@@ -41,8 +41,10 @@ def write_output(
         return _write_checkpoint(session, rows, report, Path(recipe.output))
 
 
-def check_loads(session: Session) -> None:
+def check_loads(session: Session, dry_run: bool = False) -> None:
     """Refuse a tokenizer that AutoTokenizer would read otherwise, before anything is computed.
+
+    Where nothing is to be written, that is no matter but for a dry run.
 
     What was decided about the tokenizer goes to the session's decisions and warnings.
 
@@ -51,6 +53,8 @@ def check_loads(session: Session) -> None:
     TokenizerError, CheckpointError
     """
     recipe, inputs = session.recipe, session.inputs
+    if recipe.output is None and not dry_run:
+        return
     shape = inputs.n_rows, inputs.checkpoint.layout.width
     nothing, none = np.broadcast_to(np.float32(0), shape), np.full(inputs.n_rows, -1)
     plan = _plan(

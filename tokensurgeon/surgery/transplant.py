@@ -105,7 +105,7 @@ def transplant(
     started = time.perf_counter()
     session = prepare(recipe, progress or no_progress)
     methods = plan_methods(session, initialiser)
-    check_loads(session)
+    check_loads(session, dry_run)
     _check_draft(session)
     if not dry_run:
         _check_forward_passes(session, methods)

@@ -44,7 +44,6 @@ BEGINNINGS = {
     b"\x1f\x8b": "packed by gzip; let its name end in .gz",
     b"\x28\xb5\x2f\xfd": "packed by zstd; let its name end in .zst",
     b"PK\x03\x04": "a zip archive; unpack it",
-    b"%PDF-": "a PDF; extract its text",
 }
 """How a file begins that is no text in UTF-8, and what to do with it."""
 _ROWS = 256

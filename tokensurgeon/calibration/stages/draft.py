@@ -104,9 +104,7 @@ class Judge:
             sequences = sequences[:: max(1, len(sequences) // n)][:n]
             sequences = [sequence[: max(2, most // len(sequences))] for sequence in sequences]
         self.sequences = [tuple(sequence) for sequence in sequences]
-        states = np.zeros((0, big.width), dtype=np.float32)
-        if sequences:
-            states = big.all_states(self.sequences, big.n_layers)
+        states = big.all_states(self.sequences, big.n_layers)
         self._said = Distributions(states, big.head, n_rows)
         self._of_input: tuple[Matrices, Float32] | None = None
 
@@ -177,8 +175,8 @@ class Draft(Stage):
             big = self._load()
         except TokensurgeonError as error:
             return f"not tried: {error}"
-        if not big.plain_head:
-            return "not tried: the big model's logits are no plain product with its output rows"
+        if not (big.plain_head and data.model.plain_head):
+            return "not tried: a model's logits are no plain product with its output rows"
         teacher = BigModel(big, min(len(matrices.output), big.n_rows), len(matrices.output))
         judged, fit = (
             [one for one in sequences if 1 < len(one) <= teacher.longest]
@@ -212,8 +210,6 @@ class Draft(Stage):
         sequences: Sequence[Sequence[int]],
     ) -> tuple[Matrices, int]:
         """Train rows on what the big model says of a text; return them, and the steps taken."""
-        if not data.model.plain_head:
-            return matrices, 0
         ids = data.new_and_shared
         share = SHARE_OF_TRAINING if teacher.n_rows <= MOST_REFITTED else 1.0
         done = distil(
