@@ -112,8 +112,16 @@ def test_across_file_systems_shards_are_copied(
     ],
 )
 def test_what_must_run_the_source_is_refused_with_its_size(
-    sharded: Path, world: Path, tmp_path: Path, small: None, more: dict, flag: str
+    sharded: Path,
+    world: Path,
+    tmp_path: Path,
+    small: None,
+    more: dict,
+    flag: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("some text")
     asked: dict[str, Any] = {
         "source": sharded,
         "tokenizer": world / "target",
