@@ -44,7 +44,7 @@ def write_output(
 def check_loads(session: Session, dry_run: bool = False) -> None:
     """Refuse a tokenizer that AutoTokenizer would read otherwise, before anything is computed.
 
-    Where nothing is to be written, that is no matter but for a dry run.
+    Where nothing is to be written, that is no matter; a dry run then says it.
 
     What was decided about the tokenizer goes to the session's decisions and warnings.
 
@@ -64,7 +64,7 @@ def check_loads(session: Session, dry_run: bool = False) -> None:
         copied_input=none,
         copied_output=none,
     )
-    allow = recipe.allow_autotokenizer_mismatch
+    allow = recipe.allow_autotokenizer_mismatch or recipe.output is None
     decisions, warnings = check_tokenizer(plan, _probe_texts(session), allow=allow)
     session.tokenizer_decisions += decisions
     session.warnings += warnings
