@@ -19,7 +19,9 @@ from tokensurgeon.cli.main import main
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import METHODS, Shape, extend_vocabulary, train_vocabulary
+from tokensurgeon.trainers.trained import round_trips
 from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary.hard_text import hard_texts
 
 ROLES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
 MARKED = corpus_of_texts(
@@ -192,3 +194,13 @@ def test_options_that_extend_and_prune_have_no_use_for_are_named(roberta: Path, 
         assert refused.exit_code == 2
         assert f"has no use for {option}: leave it out" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_control_that_takes_its_spaces_along_loses_no_text_of_others() -> None:
+    """As ModernBERT's ``[UNK]``: a hard text that spells it is no text of the trained tokenizer."""
+    tokenizer = byte_level_bpe(300, ("<s>",))
+    assert round_trips(tokenizer) == len(hard_texts())
+    tokenizer.add_special_tokens([AddedToken("[UNK]", lstrip=True, rstrip=True)])
+    spelled = sum("[UNK]" in text for text in hard_texts())
+    assert spelled
+    assert round_trips(tokenizer) == len(hard_texts()) - spelled

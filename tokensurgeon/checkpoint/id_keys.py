@@ -80,7 +80,7 @@ def form_of(key: str, value: object) -> Form | None:
         return None
     if key in _SPECIAL:
         return _SPECIAL[key]
-    if key in ROLE_OF_KEY or _IDS.search(key):
+    if _names_ids(key):
         return Form.IDS
     if _KEYS.search(key) and isinstance(value, dict):
         return Form.KEYS
@@ -101,12 +101,16 @@ def stray(key: str, value: object) -> object:
     >>> stray("eos_token_id", [1, "2"]), stray("eos_token_id", -1), stray("eos", "2")
     ('2', None, None)
     """
-    if _OTHER_VOCABULARY.match(key) or not (key in ROLE_OF_KEY or _IDS.search(key)):
+    if _OTHER_VOCABULARY.match(key) or not _names_ids(key):
         return None
     if isinstance(value, (list, dict)):
         inside = (stray(key, one) for one in (value.values() if isinstance(value, dict) else value))
         return next((one for one in inside if one is not None), None)
     return value if isinstance(value, (bool, str, float)) else None
+
+
+def _names_ids(key: str) -> bool:
+    return key in ROLE_OF_KEY or _IDS.search(key) is not None
 
 
 def is_id(value: object) -> bool:

@@ -63,9 +63,8 @@ class Reader:
         float32 (len(path) + 1, n_rows)
         """
         sequence, model = [*ids, *path], self.model
-        if (
-            model.plain_head
-        ):  # of a large vocabulary, the logits of the text so far are the dear part
+        if model.plain_head:
+            # Of a large vocabulary, the logits of the text so far are the dear part.
             states = model.every_state([sequence], model.n_layers)[0][len(ids) - 1 :]
             return softmax(self._head.logits(states).cpu().numpy())
         return softmax(model.logits(sequence)[len(ids) - 1 :])
