@@ -17,8 +17,9 @@ from tokensurgeon.errors import EvaluationError, RecipeError
 from tokensurgeon.evaluation.draft import PLACES, check_same_ids, measure_draft
 from tokensurgeon.evaluation.draft_figures import expected_accepted
 from tokensurgeon.evaluation.without_surgery import WithoutSurgery
-from tokensurgeon.evaluation.written_drafts import Reader, softmax, write
+from tokensurgeon.evaluation.written_drafts import softmax, write
 from tokensurgeon.models import LanguageModel
+from tokensurgeon.models.along_text import AlongText
 from tokensurgeon.models.load import load_model
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
@@ -147,7 +148,7 @@ def test_what_a_draft_writes_is_accepted_as_the_rule_says(world: Path) -> None:
     big = load_model(world / "big")
     rows = [e.weight.numpy() for e in (big.model.get_input_embeddings(), big.model.lm_head)]
     draft, ids = big.patched(rows[0], 0.5 * rows[1] + 0.1), [0, 5, 60, 7]
-    found = write(Reader(draft), Reader(big), ids, 3, seed=4)
+    found = write(AlongText(draft), AlongText(big), ids, 3, seed=4)
     assert [len(one.sampled) for one in found] == [len(one.greedy) for one in found] == [1, 2, 3]
     for temperature, chances in ((1.0, found[2].sampled), (0.0, found[2].greedy)):
         (path,) = draft.generate(ids, 3, 4, temperature=temperature)
@@ -156,7 +157,9 @@ def test_what_a_draft_writes_is_accepted_as_the_rule_says(world: Path) -> None:
             hand = min(1.0, p[token] / q[token]) if temperature else float(p.argmax() == token)
             assert chances[n] == pytest.approx(hand, rel=1e-5)
     p, q = (softmax(model.logits(ids)[-1:])[0] for model in (big, draft))
-    firsts = [write(Reader(draft), Reader(big), ids, 1, seed)[0].sampled[0] for seed in range(400)]
+    firsts = [
+        write(AlongText(draft), AlongText(big), ids, 1, seed)[0].sampled[0] for seed in range(400)
+    ]
     assert np.mean(firsts) == pytest.approx(np.minimum(p, q).sum(), abs=4 * np.std(firsts) / 20)
 
 
@@ -166,7 +169,7 @@ def test_a_token_that_the_big_model_lacks_is_refused(world: Path) -> None:
     wider = [np.concatenate([r, r[-1:]]) for r in rows]
     state = big.every_state([[0, 5]], big.n_layers)[0][-1]
     wider[1][-1] = 100 * state / (state @ state)  # the likeliest token after these
-    found = write(Reader(big.patched(wider[0], wider[1])), Reader(big), [0, 5], 2, seed=0)
+    found = write(AlongText(big.patched(wider[0], wider[1])), AlongText(big), [0, 5], 2, seed=0)
     assert [one.greedy.tolist() for one in found] == [[0.0], [0.0]]
 
 

@@ -24,8 +24,9 @@ from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.draft_figures import DRAFTED, Accepted, CutHead, DraftResult
 from tokensurgeon.evaluation.without_surgery import WithoutSurgery
-from tokensurgeon.evaluation.written_drafts import Drafted, Reader, softmax, write
+from tokensurgeon.evaluation.written_drafts import Drafted, softmax, write
 from tokensurgeon.models import LanguageModel, load_model
+from tokensurgeon.models.along_text import AlongText
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_to_measure
 from tokensurgeon.text.encoding import fitting_chunks
@@ -153,7 +154,7 @@ def measure_draft(
     if untouched is not None:
         n_positions = sum(len(encoded.ids[i]) - first for i in chosen)
         ways = WithoutSurgery(untouched[0], big, untouched[1], vocabulary)
-        beside = _Beside(ways, Reader(draft), Reader(big), n_positions)
+        beside = _Beside(ways, AlongText(draft), AlongText(big), n_positions)
     drafted, cut = _Drafts(), _Drafts()
     for done, i in enumerate(chosen):
         (ids,) = encoded.sequences(np.array([i]))
@@ -238,7 +239,9 @@ def median_seconds(work: Callable[[], object]) -> float:
 class _Beside:
     """What is measured of an untouched small model, chunk by chunk, and of the draft beside it."""
 
-    def __init__(self, ways: WithoutSurgery, draft: Reader, big: Reader, n_positions: int) -> None:
+    def __init__(
+        self, ways: WithoutSurgery, draft: AlongText, big: AlongText, n_positions: int
+    ) -> None:
         self._ways, self._draft, self._big = ways, draft, big
         self._step, self._seen = max(1, n_positions // PLACES), 0
         self._nexts: list[Drafted] = []

@@ -21,8 +21,9 @@ import numpy as np
 from tokensurgeon.alignment import align
 from tokensurgeon.arrays import Float32, Float64
 from tokensurgeon.errors import EvaluationError
-from tokensurgeon.evaluation.written_drafts import Drafted, Reader, softmax
+from tokensurgeon.evaluation.written_drafts import Drafted, softmax
 from tokensurgeon.models import LanguageModel, OutputHead
+from tokensurgeon.models.along_text import AlongText
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -48,7 +49,8 @@ class WithoutSurgery:
         small_vocabulary: Vocabulary,
         big_vocabulary: Vocabulary,
     ) -> None:
-        self.small, self._big, self.n_tokens = small, Reader(big), 0
+        self.small, self.n_tokens = small, 0
+        self._small, self._big = AlongText(small), AlongText(big)
         self.small_vocabulary, self.big_vocabulary = small_vocabulary, big_vocabulary
         of_big = align(small_vocabulary, big_vocabulary).source_ids
         self._shared = np.flatnonzero((of_big >= 0) & (of_big < small.n_rows))
@@ -108,7 +110,7 @@ class WithoutSurgery:
             return []
         by_mode = []
         for temperature in (1.0, 0.0):
-            (sample,) = self.small.generate(context, most, seed, temperature=temperature)
+            sample = self._small.write(context, most, seed, temperature)
             written = list(itertools.takewhile(self._is_text, sample))
             drafts = [self._for_big(data, ids, written[: n + 1]) for n in range(most)]
             by_mode.append(self._accepted(ids, drafts, greedy=temperature == 0.0))
@@ -130,7 +132,7 @@ class WithoutSurgery:
         if not path:
             return [np.zeros(0) for _ in drafts]
         path = path[: self._big.room(ids)]
-        p = self._big.says(ids, path)
+        p = softmax(self._big.logits(ids, path))
         found = []
         for draft in drafts:
             same = 0

@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64
-from tokensurgeon.models import LanguageModel, OutputHead
+from tokensurgeon.models.along_text import AlongText
 
 
 @dataclass(frozen=True)
@@ -40,42 +39,14 @@ def softmax(logits: Float32) -> Float32:
     return torch.from_numpy(logits).softmax(1).numpy()
 
 
-class Reader:
-    """A model that is asked what it says along a path after a text."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-
-    @cached_property
-    def _head(self) -> OutputHead:
-        return self.model.head
-
-    def room(self, ids: Sequence[int]) -> int | None:
-        """Return how many tokens the model takes after a text; None if any number."""
-        longest = self.model.max_positions
-        return None if longest is None else max(0, longest - len(ids))
-
-    def says(self, ids: Sequence[int], path: Sequence[int]) -> Float32:
-        """Return the distributions after a text, and after each token of a path behind it.
-
-        Returns
-        -------
-        float32 (len(path) + 1, n_rows)
-        """
-        sequence, model = [*ids, *path], self.model
-        if model.plain_head:
-            # Of a large vocabulary, the logits of the text so far are the dear part.
-            states = model.every_state([sequence], model.n_layers)[0][len(ids) - 1 :]
-            return softmax(self._head.logits(states).cpu().numpy())
-        return softmax(model.logits(sequence)[len(ids) - 1 :])
-
-
-def write(draft: Reader, big: Reader, ids: Sequence[int], most: int, seed: int) -> list[Drafted]:
+def write(
+    draft: AlongText, big: AlongText, ids: Sequence[int], most: int, seed: int
+) -> list[Drafted]:
     """Let a draft of the same vocabulary write after a text; return what is accepted of it.
 
     Parameters
     ----------
-    draft, big : Reader
+    draft, big : AlongText
     ids : sequence of int
         The text so far, a prefix first.
     most : int
@@ -91,13 +62,12 @@ def write(draft: Reader, big: Reader, ids: Sequence[int], most: int, seed: int) 
     room = big.room(ids)
     by_mode: list[Float64] = []
     for temperature in (1.0, 0.0):
-        written = draft.model.generate(
-            ids, most if room is None else min(most, room), seed, temperature=temperature
-        )[0]
+        written = draft.write(ids, most if room is None else min(most, room), seed, temperature)
         path = list(itertools.takewhile(lambda token: token < big.model.n_rows, written))
-        p, at = big.says(ids, path), (np.arange(len(path)), path)
+        p, at = softmax(big.logits(ids, path)), (np.arange(len(path)), path)
         if temperature:
-            chances = np.minimum(1.0, p[at].astype(np.float64) / draft.says(ids, path)[at])
+            q = softmax(draft.logits(ids, path))
+            chances = np.minimum(1.0, p[at].astype(np.float64) / q[at])
         else:
             chances = (p[:-1].argmax(axis=1) == path).astype(np.float64)
         refused = np.zeros(min(1, len(written) - len(path)))  # a row that only the draft has

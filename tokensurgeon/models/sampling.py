@@ -15,24 +15,23 @@ def sample(
     batch: torch.Tensor,
     max_new_tokens: int,
     seed: int,
-    stop: Collection[int],
-    temperature: float,
-    top_k: int | None,
+    stop: Collection[int] = (),
+    temperature: float = 1.0,
+    top_k: int | None = None,
     until: Callable[[], bool] | None = None,
+    cache: Any = None,
 ) -> list[list[int]]:
     """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
 
-    Draws are made on the CPU in float64, so that the device does not choose the random numbers.
+    Draws are made on the CPU in float64, so that the device does not choose the random numbers. A
+    `cache` of what stands before the batch is changed.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     samples: list[list[int]] = [[] for _ in range(batch.shape[0])]
     running = [True] * len(samples)
-    cache, step = None, batch
-    # Of a long text and a large vocabulary, the logits that nobody asks for are most of the work.
-    takes = inspect.signature(model.forward).parameters
-    last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+    step, last = batch, keeps_last(model, 1)
     with torch.inference_mode():
         for _ in range(max(0, max_new_tokens)):
             output = model(input_ids=step, past_key_values=cache, use_cache=True, **last)
@@ -54,3 +53,12 @@ def sample(
                 break
             step = chosen.to(batch.device)
     return samples
+
+
+def keeps_last(model: Any, n: int) -> dict[str, int]:
+    """Return the argument by which a model computes the logits of the last `n` positions alone.
+
+    Of a long text and a large vocabulary, the others are most of the work. Empty where it cannot.
+    """
+    takes = inspect.signature(model.forward).parameters
+    return {"logits_to_keep": n} if "logits_to_keep" in takes else {}
