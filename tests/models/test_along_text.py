@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,11 @@ def test_it_is_as_reading_each_text_whole(
 
 
 def test_windows_that_slide_are_not_cut_back(tmp_path: Path) -> None:
-    sliding = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    sliding: dict[str, Any] = {
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "max_window_layers": 1,
+    }
     folder = make_model(tmp_path, "qwen2", noise=0.1, max_position_embeddings=32, **sliding)
     kinds = load_model(folder).model.config.layer_types
     assert kinds == ["full_attention", "sliding_attention"]

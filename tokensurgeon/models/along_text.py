@@ -31,8 +31,10 @@ class AlongText:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._ids: list[int] = []
-        # The caches of `_shared` ids that the last two texts begin with, and of all but the last.
-        self._shared, self._common, self._here = 0, None, None
+        self._shared = 0
+        """How many ids the last two texts begin with; `_common` is their cache."""
+        self._common: Any = None
+        self._here: Any = None  # the cache of all ids but the last
 
     def room(self, ids: Sequence[int]) -> int | None:
         """Return how many tokens the model takes after a text; None if any number."""
