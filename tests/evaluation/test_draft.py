@@ -248,6 +248,34 @@ def test_calibration_ends_with_what_the_big_model_says(world: Path, tmp_path: Pa
     assert told.acceptance >= last.settings["acceptance_after"] - 0.02  # which counts no tail
 
 
+def test_the_body_of_a_draft_changes_where_it_may(world: Path, tmp_path: Path) -> None:
+    """More of its tokens are accepted then; without the option, every other weight is as it was."""
+    make_model(tmp_path / "small", n_rows=300, width=32, seed=2, noise=0.15)
+    save_tokenizer(byte_level_bpe(300, ("<s>",)), tmp_path / "small", bos_token="<s>")
+    (tmp_path / "text.txt").write_text("\n\n".join([TEXT] * 6))
+    big, vocabulary = load_model(world / "big"), load_vocabulary(world / "big")
+    accepted, changed = [], []
+    for heal_body in (False, True):
+        out = tmp_path / f"out-{heal_body}"
+        transplant(
+            source=tmp_path / "small",
+            for_draft=world / "big",
+            output=out,
+            untie=True,
+            heal_body=heal_body,
+            init={"input": "subword-mean", "output": "subword-mean"},
+            text={"calibration": [str(tmp_path / "text.txt")]},
+            calibrate=["shrunk"],
+        )
+        accepted.append(measure_draft(load_model(out), big, vocabulary, [TEXT]).acceptance)
+        before, after = (load_model(f).model.state_dict() for f in (tmp_path / "small", out))
+        changed.append(
+            any(not before[n].equal(after[n]) for n in before if before[n].shape == after[n].shape)
+        )
+    assert changed == [False, True]
+    assert accepted[1] > accepted[0] + 0.01
+
+
 def test_a_draft_is_fitted_to_conversations_too(world: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n\n".join([TEXT] * 6))
     shutil.copytree(world / "big", tmp_path / "big")

@@ -13,7 +13,7 @@ from tokensurgeon.calibration.stages.taught import MOST_TOKENS, NO_STEP, Taught,
 from tokensurgeon.calibration.stages.train import Bounds
 from tokensurgeon.calibration.teacher.lessons import Teacher, batches
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
-from tokensurgeon.calibration.training.distillation import BODY_RATE, RATE_BY_WIDTH, distil
+from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 from tokensurgeon.calibration.training.teaching import Taught as TaughtResult
@@ -39,11 +39,6 @@ per byte above the source on held-out articles, and the change on text that the 
 
 At 25 three quarters end at 0.161 onto gpt2's, and +0.043."""
 NO_PLAIN_HEAD = "the model's logits are no plain product"
-RANK = 16
-"""Of the body's update: a few million numbers in a model of 135M parameters."""
-SHARE_OF_BLOCKS = 0.25
-"""Of the blocks, the first and the last each, whose weights the update may change: where text of
-other tokens enters, and where the next token is formed."""
 
 
 class Distil(Taught):
@@ -133,7 +128,6 @@ def _taught(
 ) -> TaughtResult:
     """Train all rows, and the body where it may change, on what the source implies of the text."""
     ordinary, parted = usable_chunks(data, data.texts.documents), _parted(data, seed)
-    blocks = max(1, round(SHARE_OF_BLOCKS * data.model.n_layers))
     teacher = Teacher(data.fast, data.spellings)
     done = distil(
         data.fast,
@@ -147,12 +141,10 @@ def _taught(
         ),
         matrices,
         data.new_and_shared,
-        rate_by_width=slower * RATE_BY_WIDTH,
-        body_rate=slower * BODY_RATE,
+        slower=slower,
         clock=clock,
         max_tokens=max_tokens,
-        low_rank=(RANK, blocks, blocks) if data.body_weights else None,
-        allowed=data.body_weights,
+        body=data.body_weights,
         seed=seed,
         progress=progress,
     )

@@ -2,10 +2,10 @@
 
 What a draft is for is to be accepted: a token drafted from q passes with probability Σ min(p, q), p
 the big model's (Leviathan et al., 2023, arXiv 2211.17192). So its rows are trained towards p, both
-sides, as the source teaches elsewhere (`Distil`). Then its output rows are refitted in closed form,
-as to a text, but that each state is followed by all tokens, by the big model's probability of them.
-The big model runs over the text once; its final states are kept, and its distributions are worked
-out from them, a few at a time.
+sides, as the source teaches elsewhere (`Distil`), and the body where it may change. Then its output
+rows are refitted in closed form, as to a text, but that each state is followed by all tokens, by
+the big model's probability of them. The big model runs over the text once; its final states are
+kept, and its distributions are worked out from them, a few at a time.
 """
 
 from __future__ import annotations
@@ -209,7 +209,13 @@ class Draft(Stage):
         teacher: BigModel,
         sequences: Sequence[Sequence[int]],
     ) -> tuple[Matrices, int]:
-        """Train rows on what the big model says of a text; return them, and the steps taken."""
+        """Train rows, and the body where it may change, on what the big model says of a text.
+
+        Returns
+        -------
+        matrices : Matrices
+        n_steps : int
+        """
         ids = data.new_and_shared
         share = SHARE_OF_TRAINING if teacher.n_rows <= MOST_REFITTED else 1.0
         done = distil(
@@ -220,6 +226,7 @@ class Draft(Stage):
             ids[ids < teacher.n_rows],
             clock=data.clock.within(share * self._seconds),
             max_tokens=MOST_TOKENS,
+            body=data.body_weights,
             seed=self._seed,
             progress=self._progress,
         )

@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     import torch
 
 RATE_BY_WIDTH = 12.0
-"""The rate is this over the width, at most `HIGHEST_RATE`. So fast a training overshoots, and half
-of the way is where it should have gone: see `stages.distil.SHARES`."""
+"""In units of the rows' root mean square the rate is this over the width, at most `HIGHEST_RATE`.
+So fast a training overshoots, and half of the way is where it should have gone: see
+`stages.distil.SHARES`."""
 BODY_RATE = 1e-3
-"""Usual for adapters of that kind."""
+"""Of the factors of the body's update: usual for adapters of that kind."""
+RANK = 16
+"""Of the body's update: a few million numbers in a model of 135M parameters."""
+SHARE_OF_BLOCKS = 0.25
+"""Of the blocks, the first and the last each, whose weights the update may change: where text of
+other tokens enters, and where the next token is formed."""
 LIKELY, OTHERS = 4_000, 4_000
 """Rows that are scored in each step besides those that its distributions name: the likeliest, and
 some of the others. Both together cost a tenth of a vocabulary of 128,000."""
@@ -51,10 +57,8 @@ def distil(
     *,
     clock: Clock,
     max_tokens: int | None = None,
-    rate_by_width: float = RATE_BY_WIDTH,
-    body_rate: float = BODY_RATE,
-    low_rank: tuple[int, int, int] | None = None,
-    allowed: frozenset[str] = frozenset(),
+    slower: float = 1.0,
+    body: frozenset[str] = frozenset(),
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Taught:
@@ -75,21 +79,15 @@ def distil(
         Ends the training; rates fall to zero until then.
     max_tokens : int, optional
         Ends it too. Where this binds, and not the clock, the same seed gives the same rows.
-    rate_by_width : float
-        Of the rows; in units of their root mean square, the rate is this over the width.
-    body_rate : float
-        Of the factors of a low-rank update.
-    low_rank : (rank, first, last), optional
-        Trains a low-rank update of that many first and last blocks too.
-    allowed : frozenset of str
-        Weights that it may change.
+    slower : float
+        Times the usual rates.
+    body : frozenset of str
+        Weights that may change too, by an update of low rank.
     seed : int
         Of the rows that are scored.
     progress : callable(done, total, what)
     """
-    student = _Student(
-        model, matrices, ids, teacher.group, seed, (rate_by_width, body_rate), low_rank, allowed
-    )
+    student = _Student(model, matrices, ids, teacher.group, seed, slower, body)
 
     def step(batch: Sequence[Reads], share: float) -> tuple[float, int]:
         lesson = teacher.lesson(batch)
@@ -119,9 +117,8 @@ class _Student:
         ids: Ids,
         group: Ids,
         seed: int,
-        rates: tuple[float, float],
-        low_rank: tuple[int, int, int] | None,
-        allowed: frozenset[str],
+        slower: float,
+        body: frozenset[str],
     ) -> None:
         import torch
 
@@ -148,14 +145,12 @@ class _Student:
         self._may_change[ids] = True
         self._group, self._rng = group, np.random.default_rng(seed)
         self._likely: Ids = np.zeros(0, dtype=np.int64)
-        self._n_steps, self._body_rate = 0, rates[1]
-        self._rate = min(rates[0] / model.width, HIGHEST_RATE)
+        self._n_steps, self._body_rate = 0, slower * BODY_RATE
+        self._rate = min(slower * RATE_BY_WIDTH / model.width, HIGHEST_RATE)
         self._low_rank = None
-        if low_rank is not None:
-            rank, first, last = low_rank
-            self._low_rank = LowRank(
-                self.model, rank, first=first, last=last, allowed=allowed, seed=seed
-            )
+        if body:
+            n = max(1, round(SHARE_OF_BLOCKS * model.n_layers))
+            self._low_rank = LowRank(self.model, RANK, first=n, last=n, allowed=body, seed=seed)
 
     def step(self, lesson: Lesson, share: float) -> float:
         """Take a step at a share of the rates; return the loss in nats a position."""
