@@ -12,6 +12,7 @@ from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.text.seen import Seen, line_hashes
 from tokensurgeon.trainers.counting import count as room
+from tokensurgeon.trainers.counting import executors, streams
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Chunks, Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
@@ -34,8 +35,8 @@ def count(corpus=CORPUS, cutters=None, **settings):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr(room, "BATCH_BYTES", 500)
-    monkeypatch.setattr(room, "ALONE_BYTES", 1_000)
+    monkeypatch.setattr(streams, "BATCH_BYTES", 500)
+    monkeypatch.setattr(executors, "ALONE_BYTES", 1_000)
     monkeypatch.setattr(room, "SAVE_BYTES", 1_000)
 
 
@@ -52,7 +53,7 @@ def test_words_are_counted_each_time_and_runs_once_a_document():
 def test_the_number_of_processes_changes_nothing(small_batches):
     one, two = count(processes=1), count(processes=2)
     assert one.tables == two.tables
-    assert one.document_hashes == two.document_hashes
+    assert one.chain == two.chain
     assert one.seen.to_text() == two.seen.to_text()
 
 
@@ -83,7 +84,7 @@ def test_a_cut_off_count_goes_on(small_batches, tmp_path):
     changes: dict[str, Any]
     for changes in (
         {"tables": []}, {"tables": {}}, {"tables": {"words": [{"a": []}]}}, {"bytes": 3},
-        {"lines": []}, {"hashes": None}, {"seen": "x\ny"}, {"dropped": {"words": "x"}},
+        {"lines": []}, {"chain": None}, {"seen": "x\ny"}, {"dropped": {"words": "x"}},
     ):  # fmt: skip
         state.write_text(json.dumps({**kept, **changes}), "utf-8")
         with pytest.raises(CorpusError, match=r"counts\.json is damaged: .*; remove it"):

@@ -31,6 +31,8 @@ COMMANDS = {
     "trained-limit": "What trained vocabulary rows can reach on a pair, the body frozen.",
     "align": "What two tokenizers share, and what is missing.",
     "train": "Train a new vocabulary.",
+    "count": "Count the segments of a corpus, for one or many trainings.",
+    "counts": "Tables of counted segments: add up, take over.",
     "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",

@@ -13,7 +13,14 @@ from click.core import ParameterSource
 from tokensurgeon.cli import console
 from tokensurgeon.errors import SettingError
 from tokensurgeon.text.borders import BORDERS
-from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
+from tokensurgeon.trainers.counting.pretokenizers import (
+    BARRIERS,
+    DIGITS,
+    NO_CROSS,
+    PRETOKENIZER,
+    PRETOKENIZERS,
+    SCHEME,
+)
 from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
 
 if TYPE_CHECKING:
@@ -34,6 +41,31 @@ def _read(name: str | None) -> str | None:
     return None if name is None else read_setting(name)
 
 
+def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say how text is cut into segments."""
+    for option in (
+        console.option("--max-pieces N", "Of a run of words.", type=click.IntRange(min=2)),
+        console.option(
+            "--no-cross KINDS",
+            f"What no token of several words crosses, of {', '.join(BARRIERS)}, or nothing."
+            f"  [default: {','.join(NO_CROSS)}]",
+            parse=_kinds,
+        ),
+        console.option(
+            "--digits",
+            f"How runs of digits are cut.  [default: as in --source, else {SCHEME}]",
+            type=click.Choice(DIGITS),
+        ),
+        console.option(
+            "--pretokenizer",
+            f"How text is cut into words.  [default: {PRETOKENIZER}]",
+            type=click.Choice(PRETOKENIZERS),
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Train a new vocabulary.")
 @click.argument("method", metavar="METHOD", type=click.Choice((*METHODS, *EDITS)))
 @click.argument("corpus", metavar="[CORPUS...]", nargs=-1)
@@ -51,17 +83,7 @@ def _read(name: str | None) -> str | None:
 @console.option(
     "--held-out FILE", "Text to measure on.  [default: a twentieth of the documents]", multiple=True
 )
-@console.option(
-    "--pretokenizer",
-    "How text is cut into words.",
-    type=click.Choice(PRETOKENIZERS),
-    default="cl100k",
-)
-@console.option(
-    "--digits",
-    "How runs of digits are cut.  [default: as in --source, else left-3]",
-    type=click.Choice(DIGITS),
-)
+@cut_options
 @console.option(
     "--source TOKENIZER", "That of the model to move: digits are cut as it does, without --digits."
 )
@@ -76,13 +98,6 @@ def _read(name: str | None) -> str | None:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
 )
 @console.option("--max-words N", "Of a token.", "most_words", type=click.IntRange(2, 64), default=4)
-@console.option(
-    "--no-cross KINDS",
-    f"What no token of several words crosses, of {', '.join(BARRIERS)}, or nothing."
-    f"  [default: {','.join(NO_CROSS)}]",
-    parse=_kinds,
-)
-@console.option("--max-pieces N", "Of a run of words.", type=click.IntRange(min=2))
 @console.option("--longest N", "Bytes (characters) of a token.", type=console.AT_LEAST_1)
 @console.option(
     "--list FILE",
@@ -129,6 +144,11 @@ def _read(name: str | None) -> str | None:
     default=2.0,
 )
 @console.option("--counts FILE", "Keep counts here, and go on from them.")
+@console.option(
+    "--from-counts DIR",
+    "Train from what tokensurgeon count wrote, in the place of CORPUS; cuts are those of the "
+    "counts.",
+)
 @console.option("--seed N", "Of the chunks of supertoken.", type=int, default=0)
 @console.force_option
 @console.json_option
@@ -155,8 +175,8 @@ def command(
     from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers.mixture import parse_mixture
 
-    if bool(corpus) == bool(mixture):
-        raise SettingError("give either files to train on or --mixture, one of them")
+    if bool(corpus) + bool(mixture) + (options["from_counts"] is not None) != 1:
+        raise SettingError("give files to train on, --mixture or --from-counts, one of them")
     text = parse_mixture(mixture) if mixture else list(corpus)
     with console.progress() as progress:
         options["progress"] = progress
@@ -177,12 +197,14 @@ def command(
     console.write_result(as_json, facts, print_trained, trained)
 
 
-def _scheme(digits: str | None, source: str | None) -> str:
+def _scheme(digits: str | None, source: str | None) -> str | None:
     """Return the scheme for digits: the one that is named, else the source's."""
-    from tokensurgeon.trainers.digit_cut import FALLBACK, scheme_like
+    if digits or source is None:
+        return digits
+    from tokensurgeon.trainers.digit_cut import scheme_like
     from tokensurgeon.vocabulary import load_vocabulary
 
-    return digits or (FALLBACK if source is None else scheme_like(load_vocabulary(source)))
+    return scheme_like(load_vocabulary(source))
 
 
 def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary:

@@ -9,9 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-CHECKPOINT, VOCABULARY = "manifest.json", "training.json"
-"""Files in which a checkpoint and a vocabulary of ours list what they are made of."""
-KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary"}
+CHECKPOINT, VOCABULARY, COUNTS = "manifest.json", "training.json", "counts.json"
+"""Files in which a checkpoint, a vocabulary and counts of ours list what they are made of."""
+KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary", COUNTS: "counts of segments"}
 LONGEST_LIST = 64 << 20
 """Bytes; our lists have some kilobytes, and a recipe with a long map some more."""
 NAMED = 5

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tokensurgeon.alignment import Alignment
-    from tokensurgeon.trainers import TrainedVocabulary
+    from tokensurgeon.trainers import CountTables, TrainedVocabulary
 
 FACTS = {
     "model": "model",
@@ -184,3 +184,28 @@ def print_trained(console: Console, trained: TrainedVocabulary) -> None:
         "costs.",
         style="dim",
     )
+
+
+def print_counts(console: Console, counts: CountTables) -> None:
+    """Print what tables of counts hold, and where they are."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("table", "part", "segments", "occurrences"):
+        table.add_column(name, justify="left" if name in ("table", "part") else "right")
+    for name, facts in counts.tables.items():
+        for part, rows, n in zip(counts.counted.parts, facts.rows, facts.occurrences, strict=True):
+            table.add_row(name, part, f"{rows:,}", f"{n:,}")
+    console.print(table)
+    counted = counts.counted
+    console.print(
+        f"{sum(counted.n_documents):,} documents, {sum(counted.n_bytes):,} bytes counted; "
+        f"{sum(map(len, counted.held_out.values())):,} documents held out"
+    )
+    for name, facts in counts.tables.items():
+        if facts.dropped:
+            console.print(
+                f"{facts.dropped:,} occurrences of rare {name} were dropped: a count is at most "
+                f"{facts.bound:,} too low"
+            )
+    console.print(f"written to {counts.path}")

@@ -10,6 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokensurgeon.trainers.count import count_corpus as count_corpus
+    from tokensurgeon.trainers.counting.count_edits import import_counts as import_counts
+    from tokensurgeon.trainers.counting.count_edits import merge_counts as merge_counts
+    from tokensurgeon.trainers.counting.count_tables import CountTables as CountTables
     from tokensurgeon.trainers.counting.pretokenizers import DIGITS as DIGITS
     from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZERS as PRETOKENIZERS
     from tokensurgeon.trainers.edits.extend import extend_vocabulary as extend_vocabulary
@@ -20,12 +24,16 @@ if TYPE_CHECKING:
     from tokensurgeon.trainers.training_methods import METHODS as METHODS
 
 _HOMES = {
+    "CountTables": "counting.count_tables",
     "DIGITS": "counting.pretokenizers",
     "METHODS": "training_methods",
     "PRETOKENIZERS": "counting.pretokenizers",
     "Shape": "plan",
     "TrainedVocabulary": "trained",
+    "count_corpus": "count",
     "extend_vocabulary": "edits.extend",
+    "import_counts": "counting.count_edits",
+    "merge_counts": "counting.count_edits",
     "prune_vocabulary": "edits.prune",
     "train_vocabulary": "train",
 }

@@ -10,16 +10,16 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tokensurgeon.errors import CorpusError
+from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
 from tokensurgeon.trainers.control_tokens import make_controls
 from tokensurgeon.trainers.counting.count import count_segments
-from tokensurgeon.trainers.counting.cutters import Pieces
+from tokensurgeon.trainers.counting.count_tables import CountTables
 from tokensurgeon.trainers.counting.held_out import HeldOut
-from tokensurgeon.trainers.counting.pretokenizers import counted_pattern
+from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZER, SCHEME
 from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
-from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer
+from tokensurgeon.trainers.learners.learn import tables_of, train_tokenizer
 from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source, held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of, shares
@@ -27,17 +27,14 @@ from tokensurgeon.trainers.plan import Plan, Shape, make_plan, settings_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output, round_trips
 from tokensurgeon.vocabulary import Vocabulary, vocabulary_from_tokenizer
 
-STOCK = "stock"
-"""Name of the table for a plain BPE, if the method does not count the same words itself."""
-
 
 def train_vocabulary(
-    corpus: CorpusLike,
+    corpus: CorpusLike = (),
     *,
     method: str = "bpe",
     size: int | None = None,
-    pretokenizer: str = "cl100k",
-    digits: str = "left-3",
+    pretokenizer: str | None = None,
+    digits: str | None = None,
     shape: Shape | None = None,
     held_out: Sequence[str | Path] = (),
     output: str | Path | None = None,
@@ -53,6 +50,7 @@ def train_vocabulary(
     processes: int | None = None,
     memory_gib: float = 2.0,
     counts: str | Path | None = None,
+    from_counts: str | Path | None = None,
     seed: int = 0,
     force: bool = False,
     progress: Progress = no_progress,
@@ -72,9 +70,10 @@ def train_vocabulary(
         One of `METHODS`.
     size : int or None
         Number of ids, control tokens and the 256 bytes included. Only `bytes` can do without.
-    pretokenizer : str
-        One of `PRETOKENIZERS`.
-    digits : {"left-3", "right-3", "single", "any"}
+    pretokenizer : str or None
+        One of `PRETOKENIZERS`; None is that of the counts, else "cl100k".
+    digits : {"left-3", "right-3", "single", "any"} or None
+        None is that of the counts, else "left-3".
     shape : Shape or None
     held_out : sequence of str or Path
         Text to measure on.
@@ -104,6 +103,9 @@ def train_vocabulary(
     counts : str, Path or None
         A file to save counts in, so that an interrupted count continues, and another training on
         the same text with the same cuts need not count again.
+    from_counts : str, Path or None
+        A folder of `count_corpus` to train from, in the place of a corpus. Of tables that do not
+        fit into `memory_gib` the rarest segments are left out, and the card says how many.
     seed : int
         Seed of `supertoken`'s chunks.
     force : bool
@@ -123,28 +125,33 @@ def train_vocabulary(
         check_output(output, force, corpus)
     controls = make_controls(bos, eos, pad, extra_controls, controls_of)
     tokens, shape = controls.tokens, shape or Shape()
-    plan = make_plan(method, size, pretokenizer, digits, shape, tokens, pad_to_multiple_of, seed)
+    if from_counts is not None and corpus:
+        raise SettingError("give either a text or counts to train from, not both")
+    stored = None if from_counts is None else CountTables.open(from_counts)
+    cut = {} if stored is None else stored.settings
+    preset = pretokenizer or cut.get("pretokenizer") or PRETOKENIZER
+    scheme = digits or cut.get("digits") or SCHEME
+    plan = make_plan(method, size, preset, scheme, shape, tokens, pad_to_multiple_of, seed)
     ends = borders_of(plan.controls, borders)
     parts = as_parts(corpus)
     started = time.perf_counter()
     progress(0, 0, "counting")
-    tables = cutters(plan)
-    stock = replace(plan, method="bpe", encoder="bpe", shape=Shape(parallel=plan.shape.parallel))
-    if method == "dna" or plan.preset == "none":
-        stock = replace(stock, preset="gpt2", digits="any")
-    stock_words = Pieces(counted_pattern(stock.preset, stock.digits))
-    stock_table = "words" if tables.get("words") == stock_words else STOCK
-    tables[stock_table] = stock_words
-    counted = count_segments(
-        {name: documents_of(part, field, ends) for name, part in parts.items()},
-        tables,
-        held_out=None if held_out else HeldOut(),
-        processes=processes,
-        memory_gib=memory_gib,
-        state=counts,
-        progress=progress,
-    )
-    text = WeightedText(counted, multipliers(counted.n_bytes, shares(parts)))
+    tables, stock, stock_table = tables_of(plan)
+    if stored is None:
+        counted = count_segments(
+            {name: documents_of(part, field, ends) for name, part in parts.items()},
+            tables,
+            held_out=None if held_out else HeldOut(),
+            processes=processes,
+            memory_gib=memory_gib,
+            state=counts,
+            progress=progress,
+        )
+        weights, ended = shares(parts), ends.facts()
+    else:
+        counted = stored.for_training(tables, ends.strings, memory_gib)
+        weights, ended = stored.settings.get("shares"), stored.control_strings
+    text = WeightedText(counted, multipliers(counted.n_bytes, weights))
     stock_text = WeightedText(
         replace(counted, tables={"words": counted.tables[stock_table]}), text.multipliers
     )
@@ -165,7 +172,9 @@ def train_vocabulary(
     trained = TrainedVocabulary(
         tokenizer=tokenizer,
         settings=settings_of(plan, controls) | {"borders": borders},
-        corpus=counted.facts() | {"shares": shares(parts), "control_strings": ends.facts()},
+        corpus=counted.facts()
+        | {"shares": weights, "control_strings": ended}
+        | ({"counts_divided_by": text.divided_by} if text.divided_by > 1 else {}),
         figures=_summary(figures, stock_figures, n_hard_texts)
         | {
             "held_out_lines_seen": counted.seen.share(

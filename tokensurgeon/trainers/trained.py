@@ -162,7 +162,11 @@ def round_trips(tokenizer: Tokenizer) -> int:
 
 
 def check_output(
-    output: str | Path, force: bool, corpus: CorpusLike = (), base: str | Path | None = None
+    output: str | Path,
+    force: bool,
+    corpus: CorpusLike = (),
+    base: str | Path | None = None,
+    kind: str = VOCABULARY,
 ) -> None:
     """Refuse an output that exists, unless it may be replaced, or in which something is read.
 
@@ -175,7 +179,7 @@ def check_output(
     """
     parts = [part for part in as_parts(corpus).values() if isinstance(part, Part)]
     patterns = [pattern for part in parts for pattern in part.patterns]
-    checked = check_folder(output, force=force, keep=[*patterns, base], kind=VOCABULARY)
+    checked = check_folder(output, force=force, keep=[*patterns, base], kind=kind)
     for pattern in patterns:
         if Path(pattern).expanduser().is_dir():
             check_apart(checked, pattern)

@@ -11,13 +11,11 @@ how many. An interrupted count continues from where it was last saved.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tokensurgeon.arrays import Hashes
 from tokensurgeon.errors import CorpusError
@@ -26,12 +24,10 @@ from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import line_hashes
 from tokensurgeon.trainers.counting.counts import Counted, Table, load_counts, save_counts
 from tokensurgeon.trainers.counting.cutters import Cutter
+from tokensurgeon.trainers.counting.executors import in_processes
 from tokensurgeon.trainers.counting.held_out import HeldOut
+from tokensurgeon.trainers.counting.streams import Stream
 
-BATCH_BYTES = 4_000_000
-"""Text that a worker counts at once: counting it takes far longer than sending it."""
-ALONE_BYTES = 16_000_000
-"""Up to this much text is counted in this process: workers take a second to start."""
 SAVE_BYTES = 256_000_000
 """Text between two saves of the counts: counting it takes far longer than writing the file."""
 ENTRY_BYTES = 110
@@ -76,8 +72,6 @@ def count_segments(
     CorpusError
         If there is no text, or `state` is of other text or other cutters.
     """
-    from joblib import Parallel, delayed, effective_n_jobs
-
     counted = Counted(
         tuple(parts),
         {name: [Counter() for _ in parts] for name in cutters},
@@ -86,46 +80,23 @@ def count_segments(
         n_lines=[0] * len(parts),
         dropped=dict.fromkeys(cutters, 0),
     )
-    stream = _Stream(parts, counted, held_out, load_counts(state, cutters, counted))
+    load_counts(state, cutters, counted)
+    stream = Stream(parts, held_out, counted.chain)
     limit = int(memory_gib * 2**30)
     saved = sum(counted.n_bytes)
-
-    def take(batch: _Batch, result: tuple[dict[str, Table], Hashes]) -> None:
-        nonlocal saved
-        tables, hashes = result
+    work = partial(cut_batch, cutters)
+    for batch, (tables, hashes) in in_processes(processes)(work, stream.batches()):
         counted.seen = counted.seen.plus(hashes)
         for name, table in tables.items():
             counted.tables[name][batch.part].update(table)
-        counted.n_bytes[batch.part] += batch.n_bytes
-        counted.n_documents[batch.part] += len(batch.texts)
-        counted.n_lines[batch.part] += sum(text.count("\n") for text in batch.texts)
-        counted.document_hashes += batch.hashes
+        counted.add_sizes(batch)
         _drop_rarest(counted, limit)
         done = sum(counted.n_bytes)
         progress(done, 0, "counting")
         if state is not None and done - saved >= SAVE_BYTES:
             save_counts(state, cutters, counted)
             saved = done
-
-    batches = stream.batches()
-    jobs = effective_n_jobs(processes or -1)
-    done = 0
-    for batch in batches:
-        take(batch, cut_batch(cutters, batch.texts))
-        done += batch.n_bytes
-        if done >= ALONE_BYTES and jobs > 1:
-            break
-    sent: list[_Batch] = []
-
-    def send() -> Iterator[Any]:
-        for batch in batches:
-            sent.append(batch)
-            yield delayed(cut_batch)(cutters, batch.texts)
-
-    # In order, so that what is dropped and saved does not depend on which worker is faster.
-    for result in Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=2 * jobs)(send()):
-        take(sent.pop(0), result)
-    stream.close()
+    counted.close(stream, held_out)
     if state is not None and sum(counted.n_bytes) > saved:
         save_counts(state, cutters, counted)
     if not sum(counted.n_bytes):
@@ -165,71 +136,3 @@ def _size(counted: Counted) -> int:
             mean = sum(lengths) / len(lengths) if lengths else 0.0
             total += int(len(table) * (ENTRY_BYTES + mean))
     return total
-
-
-@dataclass
-class _Batch:
-    part: int
-    texts: list[str] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    n_bytes: int = 0
-
-
-class _Stream:
-    """Documents in batches, without those held out and those counted before."""
-
-    def __init__(
-        self,
-        parts: Mapping[str, Iterable[tuple[Document, int]]],
-        counted: Counted,
-        held_out: HeldOut | None,
-        skip: list[str],
-    ) -> None:
-        self._parts = parts
-        self._counted = counted
-        self._held_out = held_out
-        self._skip = deque(skip)
-        self._digest = hashlib.sha256()
-        self._files: dict[str, None] = {}
-
-    def batches(self) -> Iterator[_Batch]:
-        for number, (name, documents) in enumerate(self._parts.items()):
-            read = self._read(documents)
-            training = read if self._held_out is None else self._held_out.split(name, read)
-            batch = _Batch(number)
-            for document in training:
-                data = document.text.encode("utf-8")
-                key = document_hash(data)
-                if self._skip:
-                    if self._skip.popleft() != key:
-                        raise CorpusError("the counts kept are of other text; remove their file")
-                    continue
-                batch.texts.append(document.text)
-                batch.hashes.append(key)
-                batch.n_bytes += len(data)
-                if batch.n_bytes >= BATCH_BYTES:
-                    yield batch
-                    batch = _Batch(number)
-            if batch.texts:
-                yield batch
-
-    def _read(self, documents: Iterable[tuple[Document, int]]) -> Iterator[Document]:
-        for document, replaced in documents:
-            self._counted.n_replaced += replaced
-            self._digest.update(document.text.encode("utf-8") + b"\xff")
-            if document.file:
-                self._files[document.file] = None
-            yield document
-
-    def close(self) -> None:
-        if self._skip:
-            raise CorpusError("the counts kept are of more text than this; remove their file")
-        self._counted.sha256 = self._digest.hexdigest()
-        self._counted.files = list(self._files)
-        if self._held_out is not None:
-            self._counted.held_out = self._held_out.documents
-
-
-def document_hash(data: bytes) -> str:
-    """Return the first 16 hexadecimal digits of a document's sha256."""
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -15,6 +15,8 @@ from tokensurgeon.outputs import check_file, output_path, whole_file
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, Seen
 from tokensurgeon.trainers.counting.cutters import Cutter
+from tokensurgeon.trainers.counting.held_out import HeldOut
+from tokensurgeon.trainers.counting.streams import Batch, Chain, Stream
 
 Table = Counter[str]
 
@@ -36,8 +38,8 @@ class Counted:
         Documents that were not counted, by part.
     sha256 : str
         Hash of all documents read, each followed by a byte 0xFF.
-    document_hashes : list of str
-        The first 16 hexadecimal digits of the sha256 of each counted document.
+    chain : Chain
+        The documents that were counted, in their order.
     files : list of str
     n_replaced : int
         Number of U+FFFD that replace bytes outside UTF-8.
@@ -54,11 +56,25 @@ class Counted:
     n_lines: list[int]
     held_out: dict[str, list[Document]] = field(default_factory=dict)
     sha256: str = ""
-    document_hashes: list[str] = field(default_factory=list)
+    chain: Chain = field(default_factory=Chain)
     files: list[str] = field(default_factory=list)
     n_replaced: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     seen: Seen = NOTHING_SEEN
+
+    def add_sizes(self, batch: Batch) -> None:
+        """Count the bytes, lines and documents of a batch."""
+        self.n_bytes[batch.part] += batch.n_bytes
+        self.n_documents[batch.part] += len(batch.texts)
+        self.n_lines[batch.part] += sum(text.count("\n") for text in batch.texts)
+        self.chain = self.chain.plus(batch.hashes)
+
+    def close(self, stream: Stream, held_out: HeldOut | None) -> None:
+        """Take over what a stream that is read to its end knows of the text."""
+        self.sha256, self.n_replaced = stream.sha256, stream.n_replaced
+        self.files = list(stream.files)
+        if held_out is not None:
+            self.held_out = held_out.documents
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that a card states about the text."""
@@ -77,15 +93,13 @@ class Counted:
         }
 
 
-def load_counts(
-    path: str | Path | None, cutters: Mapping[str, Cutter], counted: Counted
-) -> list[str]:
-    """Fill `counted` from a file if there is one; return the hashes of the documents in it."""
+def load_counts(path: str | Path | None, cutters: Mapping[str, Cutter], counted: Counted) -> None:
+    """Fill `counted` from a file if there is one."""
     if path is None:
-        return []
+        return
     path = check_file(path, force=True, make_parent=True)
     if not path.exists():
-        return []
+        return
     try:
         saved = json.loads(path.read_text("utf-8"))
         same = saved["cutters"] == _names(cutters) and tuple(saved["parts"]) == counted.parts
@@ -103,13 +117,12 @@ def load_counts(
         sizes = ([int(n) for n in saved[name]] for name in ("bytes", "documents", "lines"))
         counted.n_bytes, counted.n_documents, counted.n_lines = sizes
         counted.dropped = {name: int(n) for name, n in saved["dropped"].items()}
-        counted.document_hashes = list(map(str, saved["hashes"]))
+        counted.chain = Chain(sum(counted.n_documents), bytes.fromhex(saved["chain"]).hex())
         counted.seen = Seen.of_text(saved["seen"])
         counts: list[list[Any]] = [counted.tables[name] for name in cutters]
         counts += [counted.n_bytes, counted.n_documents, counted.n_lines]
         if any(len(one) != len(counted.parts) for one in counts):
             raise ValueError("not every part has its counts")
-    return list(counted.document_hashes)
 
 
 def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counted) -> None:
@@ -126,7 +139,7 @@ def save_counts(path: str | Path, cutters: Mapping[str, Cutter], counted: Counte
                 "documents": counted.n_documents,
                 "lines": counted.n_lines,
                 "dropped": counted.dropped,
-                "hashes": counted.document_hashes,
+                "chain": counted.chain.link,
                 "seen": counted.seen.to_text(),
             },
             codecs.getwriter("utf-8")(file),

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PRETOKENIZERS = ("gpt2", "cl100k", "llama3", "o200k", "code", "none")
 DIGITS = ("left-3", "right-3", "single", "any")
+PRETOKENIZER, SCHEME = "cl100k", "left-3"
+"""What text is cut by where nothing is said: as most new tokenizers do."""
 BARRIERS = ("newline", "digits", "punctuation")
 """Kinds of pieces that a token of several pieces may be kept from crossing."""
 NO_CROSS = ("newline", "digits")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from tokensurgeon.arrays import Ids, Int32, Mask
-from tokensurgeon.trainers.counting.counts import Counted
+from tokensurgeon.trainers.counting.counts import Counted, Table
 from tokensurgeon.trainers.counting.sequences import Sequences
 
 
@@ -53,6 +54,14 @@ class WeightedSegments:
         return WeightedSegments(segments, self.weights[mask], self.groups[mask])
 
 
+class Stored(Protocol):
+    """A table that lies elsewhere."""
+
+    def load(self, group: int = 0) -> tuple[WeightedSegments, int]:
+        """Return the segments that fit into memory, and the weight of the others."""
+        ...
+
+
 @dataclass
 class WeightedText:
     """Counted tables, with each part of the corpus weighted as a mixture says.
@@ -62,10 +71,13 @@ class WeightedText:
     counted : Counted
     multipliers : sequence of float
         Factor for the counts of each part, at least 1; empty if nothing is weighted.
+    divided_by : int
+        By what counts were divided for a stock trainer; set by the training.
     """
 
     counted: Counted
     multipliers: Sequence[float] = field(default=())
+    divided_by: int = 1
 
     @property
     def factors(self) -> list[float]:
@@ -78,23 +90,35 @@ class WeightedText:
         Tables take most of the memory, so this one is deleted from `counted` unless `keep`.
         """
         tables = self.counted.tables[name] if keep else self.counted.tables.pop(name)
-        if len(tables) == 1:
-            return WeightedSegments.of_table(tables[0])
-        weighted: list[Mapping[str, int]] = [
-            table if factor == 1 else {key: round(n * factor) for key, n in table.items()}
-            for table, factor in zip(tables, self.factors, strict=True)
+        parts = [self._segments(name, table, i) for i, table in enumerate(tables)]
+        if len(parts) == 1:
+            return parts[0]
+        weighted = [
+            part if factor == 1 else replace(part, weights=_scaled(part.weights, factor))
+            for part, factor in zip(parts, self.factors, strict=True)
         ]
         if grouped:
-            parts = [WeightedSegments.of_table(part, i) for i, part in enumerate(weighted)]
             return WeightedSegments(
-                [segment for part in parts for segment in part.segments],
-                np.concatenate([part.weights for part in parts]),
-                np.concatenate([part.groups for part in parts]),
+                [segment for part in weighted for segment in part.segments],
+                np.concatenate([part.weights for part in weighted]),
+                np.concatenate([part.groups for part in weighted]),
             )
         total: Counter[str] = Counter()
         for part in weighted:
-            total.update(part)
+            total.update(dict(zip(part.segments, part.weights.tolist(), strict=True)))
         return WeightedSegments.of_table(total)
+
+    def _segments(self, name: str, table: Table | Stored, group: int) -> WeightedSegments:
+        if isinstance(table, Mapping):
+            return WeightedSegments.of_table(table, group)
+        segments, left_out = table.load(group)
+        self.counted.dropped[name] = self.counted.dropped.get(name, 0) + left_out
+        return segments
+
+
+def _scaled(weights: Ids, factor: float) -> Ids:
+    scaled: Ids = np.rint(weights * factor).astype(np.int64)
+    return scaled
 
 
 def multipliers(n_bytes: Sequence[int], shares: Sequence[float] | None) -> list[float]:

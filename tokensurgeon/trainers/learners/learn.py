@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tokenizers import Tokenizer
 
@@ -14,7 +15,7 @@ from tokensurgeon.trainers.counting.weighted import WeightedSegments, WeightedTe
 from tokensurgeon.trainers.encoders import encoder
 from tokensurgeon.trainers.learned import Learned
 from tokensurgeon.trainers.learners import phrases, stock_models, superwords, units
-from tokensurgeon.trainers.plan import Plan
+from tokensurgeon.trainers.plan import Plan, Shape
 from tokensurgeon.trainers.training_methods import METHODS_BY_NAME
 
 LEARN: dict[str, Callable[[WeightedText, Plan, Progress], Learned]] = {
@@ -42,6 +43,10 @@ OWN_MODELS: dict[str, Callable[[WeightedSegments, Plan], Tokenizer]] = {
 """Methods that make a tokenizer of their own kind from words."""
 
 
+STOCK = "stock"
+"""Name of the table for a plain BPE, if the method does not count the same words itself."""
+
+
 def cutters(plan: Plan) -> dict[str, Cutter]:
     """Return the cutters of a method, by name of the table that each one counts.
 
@@ -64,6 +69,27 @@ def cutters(plan: Plan) -> dict[str, Cutter]:
     return {name: by_table[name]() for name in method.tables}
 
 
+def tables_of(plan: Plan) -> tuple[dict[str, Cutter], Plan, str]:
+    """Return the cutters of a method and of the plain BPE beside it.
+
+    Returns
+    -------
+    tables : dict of str to Cutter
+    stock : Plan
+        Of a plain BPE of equal size and cut.
+    stock_table : str
+        Name of the table that it learns from.
+    """
+    tables = cutters(plan)
+    stock = replace(plan, method="bpe", encoder="bpe", shape=Shape(parallel=plan.shape.parallel))
+    if plan.method == "dna" or plan.preset == "none":
+        stock = replace(stock, preset="gpt2", digits="any")
+    words = Pieces(counted_pattern(stock.preset, stock.digits))
+    stock_table = "words" if tables.get("words") == words else STOCK
+    tables[stock_table] = words
+    return tables, stock, stock_table
+
+
 def train_tokenizer(text: WeightedText, plan: Plan, progress: Progress = no_progress) -> Tokenizer:
     """Train a tokenizer of exactly `plan.size` ids: controls, bytes, then learned tokens.
 
@@ -83,7 +109,10 @@ def train_tokenizer(text: WeightedText, plan: Plan, progress: Progress = no_prog
     """
     check_choice(f"encoder for {plan.method}", plan.encoder, METHODS_BY_NAME[plan.method].encoders)
     if plan.method in OWN_MODELS:
-        tokenizer = OWN_MODELS[plan.method](text.table("words"), plan)
+        words = text.table("words")
+        if plan.method == "unigram":
+            text.divided_by = stock_models.divisor(words)
+        tokenizer = OWN_MODELS[plan.method](words, plan)
     else:
         learned = LEARN[plan.method](text, plan, progress)
         progress(0, 0, "writing the tokenizer")

@@ -31,6 +31,9 @@ from tokensurgeon.vocabulary.token_bytes import byte_alphabet, to_alphabet
 
 LONGEST_PIECE = 24
 """Bytes of a Unigram token: the trainer starts from all substrings up to this length."""
+MOST_FED = 500_000_000
+"""Words that the stock trainer is fed, each as often as it occurs: it reads some million a second,
+and counts them with 32 bits."""
 ROUNDS = 5
 """Rounds of estimating Unigram scores; they no longer change after three or four."""
 CONTINUES = "⁃"
@@ -39,6 +42,11 @@ LONGEST_WORD = 64
 """Characters of a WordPiece word: encoding takes time with the square of it."""
 _ALPHABET = sorted(byte_alphabet().values())
 _SHORT = rf"[\s\S]{{1,{LONGEST_WORD}}}"
+
+
+def divisor(words: WeightedSegments) -> int:
+    """Return by what counts are divided before a stock trainer is fed; 1 where they are few."""
+    return max(1, -(-int(words.weights.sum()) // MOST_FED))
 
 
 def unigram(words: WeightedSegments, plan: Plan) -> Tokenizer:
@@ -53,7 +61,8 @@ def unigram(words: WeightedSegments, plan: Plan) -> Tokenizer:
         show_progress=False,
     )
     # A stock trainer takes no counts: each word is given as often as it occurs.
-    repeated = chain.from_iterable(map(repeat, words.segments, words.weights.tolist()))
+    fed = np.rint(words.weights / divisor(words)).astype(np.int64)
+    repeated = chain.from_iterable(map(repeat, words.segments, fed.tolist()))
     tokenizer.train_from_iterator(repeated, trainer=trainer)
     tokenizer.pre_tokenizer = pretokenizer(plan.cut)
     return _rescored(tokenizer, words, plan.controls)
