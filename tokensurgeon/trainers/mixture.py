@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,21 @@ class Part:
 
     patterns: tuple[str, ...]
     share: float | None = None
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Texts that something else reads, and that can be gone through once.
+
+    Attributes
+    ----------
+    texts : iterable of str
+    """
+
+    texts: Iterable[str]
+
+
+AnyPart = Part | Corpus | Streamed
 
 
 def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
@@ -65,7 +80,7 @@ def parse_mixture(entries: Sequence[str]) -> dict[str, Part]:
     return parts
 
 
-def shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
+def shares(parts: Mapping[str, AnyPart]) -> list[float] | None:
     """Return the share of each part, or None if none is given."""
     named = [part.share for part in parts.values() if isinstance(part, Part)]
     given = [share for share in named if share is not None]
@@ -73,7 +88,7 @@ def shares(parts: Mapping[str, Part | Corpus]) -> list[float] | None:
 
 
 def documents_of(
-    part: Part | Corpus, field: str, borders: Borders | None = None
+    part: AnyPart, field: str, borders: Borders | None = None
 ) -> Iterator[tuple[Document, int]]:
     """Yield a part's documents, with the number of characters replaced in each.
 
@@ -85,8 +100,11 @@ def documents_of(
             yield text, 0 if number else n_replaced
 
 
-def _as_read(part: Part | Corpus, field: str, borders: Borders) -> Iterator[tuple[Document, int]]:
-    if isinstance(part, Corpus):
+def _as_read(part: AnyPart, field: str, borders: Borders) -> Iterator[tuple[Document, int]]:
+    if isinstance(part, Streamed):
+        for number, text in enumerate(part.texts):
+            yield Document(text, str(number)), 0
+    elif isinstance(part, Corpus):
         for number, document in enumerate(part.documents):
             yield document, 0 if number else part.n_replaced
     else:
@@ -95,13 +113,13 @@ def _as_read(part: Part | Corpus, field: str, borders: Borders) -> Iterator[tupl
         )
 
 
-CorpusLike = Sequence[str | Path] | str | Path | Corpus | Mapping[str, Part | Corpus]
+CorpusLike = Sequence[str | Path] | str | Path | Corpus | Streamed | Mapping[str, AnyPart]
 """Files, folders or globs; a corpus in memory; or the parts of a mixture."""
 
 
-def as_parts(corpus: CorpusLike) -> dict[str, Part | Corpus]:
+def as_parts(corpus: CorpusLike) -> dict[str, AnyPart]:
     """Return the parts of a corpus, however it is given."""
-    if isinstance(corpus, Corpus):
+    if isinstance(corpus, Corpus | Streamed):
         return {ALL: corpus}
     if isinstance(corpus, Mapping):
         return dict(corpus)
