@@ -18,7 +18,7 @@ from tokensurgeon.errors import MissingExtraError, UsageError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import count_corpus, import_counts, merge_counts
 from tokensurgeon.trainers.count import import_cutter
-from tokensurgeon.trainers.counting import streams
+from tokensurgeon.trainers.counting import datatrove_step, streams
 from tokensurgeon.trainers.counting.executors import on_dask
 from tokensurgeon.trainers.plan import Shape
 
@@ -53,6 +53,9 @@ def test_without_the_package_the_install_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tokensurgeon\[dask\]'"):
         on_dask()
+    monkeypatch.setattr(datatrove_step, "PipelineStep", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tokensurgeon\[datatrove\]'"):
+        datatrove_step.CountSegments("counted")
 
 
 @pytest.mark.filterwarnings("ignore")  # Dask's own, of ports and of workers that go
@@ -90,9 +93,7 @@ def test_a_pipeline_counts_as_this_process(here: Path, tmp_path: Path) -> None:
     pytest.importorskip("datatrove", reason="needs datatrove")
     from datatrove.data import Document
 
-    from tokensurgeon.trainers.counting.datatrove_step import CountSegments
-
-    step = CountSegments(tmp_path / "tasks")
+    step = datatrove_step.CountSegments(tmp_path / "tasks")
     for rank in range(3):
         documents = (Document(text, str(i)) for i, text in enumerate(TEXTS) if i % 3 == rank)
         assert list(step.run(documents, rank, 3)) == []

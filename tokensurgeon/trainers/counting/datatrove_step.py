@@ -7,8 +7,6 @@ Each task counts what it reads into a folder of its own; `merge_counts` adds the
     from tokensurgeon.trainers.counting.datatrove_step import CountSegments
 
     LocalPipelineExecutor([JsonlReader("text/"), CountSegments("counted/")], tasks=8).run()
-
-Importing this needs datatrove.
 """
 
 from __future__ import annotations
@@ -17,27 +15,40 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datatrove.pipeline.base import PipelineStep
-
+from tokensurgeon.errors import MissingExtraError
 from tokensurgeon.trainers.count import count_corpus
 from tokensurgeon.trainers.mixture import Streamed
 
+try:
+    from datatrove.pipeline.base import PipelineStep
+except ImportError:  # what runs a pipeline has it; the class says so where it is missing
+    PipelineStep = None
 
-class CountSegments(PipelineStep):  # type: ignore[misc]
+
+class CountSegments(PipelineStep or object):  # type: ignore[misc]
     """Counts the segments of all documents of a task into ``FOLDER/task-00000``; hands none on.
 
     Parameters
     ----------
     folder : str or Path
-    settings
+    **settings
         As for `count_corpus`. Nothing is held out: a task does not see the corpus. One process
         counts, the task's own.
+
+    Raises
+    ------
+    MissingExtraError
+        If datatrove is not installed.
     """
 
     name = "Count segments"
     type = "TOKENIZER"
 
     def __init__(self, folder: str | Path, **settings: Any) -> None:
+        if PipelineStep is None:
+            raise MissingExtraError(
+                "a pipeline needs datatrove; pip install 'tokensurgeon[datatrove]'"
+            )
         super().__init__()
         self.folder, self.settings = Path(folder), settings
 

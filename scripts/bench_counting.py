@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Count and train on text that grows: time, and the peak memory of all processes together.
+
+    python scripts/bench_counting.py [--gigabytes 0.1] [--memory-gib 1,2,4] [--method superbpe]
+        [--size 64000] [--processes 1,2] [--stock] [--folder DIR]
+
+The text is made of that of the package: a document at a time, each word replaced in one case of
+fifty by one that is made up. Made-up words are numbered by a Zipf distribution of exponent 1.25,
+so that their distinct ones grow with the power 0.8 of the text, as rare words of real text do, and
+runs of words hardly repeat. The same seed makes the same text.
+
+Each line is one command in a process of its own. Peak memory is the sum of the proportional shares
+(PSS) of its process and all children, looked at twenty times a second; Linux only. `--stock` trains
+the plain BPE of the tokenizers library from an iterator over the same text beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tokensurgeon.text.corpus import read_documents
+
+TEXTS = Path(__file__).parent.parent / "tokensurgeon" / "data" / "text"
+REPLACED, EXPONENT, LETTERS = 0.02, 1.25, "etaoinshrdlucmfw"
+EVERY = 0.05
+"""Seconds between two looks at the memory."""
+STOCK = """
+import json, sys
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+tokenizer = Tokenizer(models.BPE())
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+texts = (json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8"))
+trainer = trainers.BpeTrainer(vocab_size=int(sys.argv[2]), show_progress=False)
+tokenizer.train_from_iterator(texts, trainer)
+"""
+
+
+def made_up(number: int) -> str:
+    """Return a word for a number."""
+    word = ""
+    while number:
+        number, letter = divmod(number, len(LETTERS))
+        word += LETTERS[letter]
+    return word
+
+
+def documents(n_bytes: int, seed: int = 0) -> Iterator[str]:
+    """Yield documents of about so many bytes in all."""
+    sources = [
+        document.text.split(" ") for document in read_documents(sorted(TEXTS.glob("*.jsonl")))
+    ]
+    draw, done = np.random.default_rng(seed), 0
+    while done < n_bytes:
+        words = list(sources[draw.integers(len(sources))])
+        replaced = np.flatnonzero(draw.random(len(words)) < REPLACED)
+        for at, number in zip(replaced, draw.zipf(EXPONENT, len(replaced)), strict=True):
+            words[at] = made_up(int(number))
+        text = " ".join(words)
+        done += len(text.encode())
+        yield text
+
+
+def peak_of(command: list[str]) -> tuple[float, int]:
+    """Run a command; return its seconds, and the peak memory of it and its children in bytes."""
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, sum(map(_share, _tree(process.pid))))
+        time.sleep(EVERY)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - started, peak
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    found, left = [], [pid]
+    while left:
+        one = left.pop()
+        found.append(one)
+        try:
+            for task in Path(f"/proc/{one}/task").iterdir():
+                left += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def _share(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def main() -> None:
+    """Print a line for each command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--gigabytes", type=float, default=0.02)
+    parser.add_argument("--memory-gib", default="0.5")
+    parser.add_argument("--processes", default=str(os.cpu_count()))
+    parser.add_argument("--method", default="superbpe")
+    parser.add_argument("--size", type=int, default=8_000)
+    parser.add_argument("--stock", action="store_true")
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / f"text-{given.gigabytes:g}.jsonl"
+    if not text.exists():
+        with text.open("w", encoding="utf-8") as file:
+            for document in documents(int(given.gigabytes * 1e9)):
+                file.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
+    ours = [sys.executable, "-m", "tokensurgeon", "-q"]
+    print(f"{text.stat().st_size / 1e9:.2f} GB, {given.method}, {given.size:,} tokens")
+    print(f"{'command':44} {'seconds':>8} {'peak, GiB':>10}")
+    for processes in given.processes.split(","):
+        for memory in given.memory_gib.split(","):
+            counts = folder / "counts"
+            command = [
+                *ours,
+                "count",
+                str(text),
+                "-o",
+                str(counts),
+                "--for",
+                given.method,
+                "--force",
+            ]
+            command += ["--memory-gib", memory, "--processes", processes]
+            _line(f"count, {processes} processes, {memory} GiB", *peak_of(command))
+    facts = json.loads((counts / "counts.json").read_text())
+    for name, table in facts["tables"].items():
+        print(f"  {sum(table['rows']):,} distinct {name}, {sum(table['occurrences']):,} in all")
+    command = [
+        *ours,
+        "train",
+        given.method,
+        "--from-counts",
+        str(counts),
+        "--size",
+        str(given.size),
+    ]
+    command += ["-o", str(folder / "vocabulary"), "--force", "--memory-gib", memory]
+    _line(f"train from the counts, {memory} GiB of segments", *peak_of(command))
+    if given.stock:
+        command = [sys.executable, "-c", STOCK, str(text), str(given.size)]
+        _line("the stock BPE trainer, from an iterator", *peak_of(command))
+    if given.folder is None:
+        shutil.rmtree(folder)
+
+
+def _line(what: str, seconds: float, peak: int) -> None:
+    print(f"{what:44} {seconds:8.1f} {peak / 2**30:10.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
