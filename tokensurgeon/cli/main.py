@@ -42,6 +42,8 @@ COMMANDS = {
 }
 """Every command by name, in the order of the help page; its module is `tokensurgeon.cli.NAME`."""
 
+SHARED = ("evaluate",)
+"""Commands that several processes of a launcher divide between them."""
 LAST_SECOND = 253_402_300_800
 """Since 1970, at the end of the year 9999: no calendar of Python goes on."""
 OLDER_NAMES = {"floor": "trained-limit"}
@@ -190,6 +192,20 @@ def _check_environment() -> None:
         )
 
 
+def _share_work(ctx: click.Context) -> None:
+    """Of several processes of a launcher let one speak; refuse what they would all do whole."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or ctx.invoked_subcommand is None:
+        return
+    if ctx.invoked_subcommand not in SHARED:
+        raise click.UsageError(
+            f"{os.environ['WORLD_SIZE']} processes would each do all of {ctx.invoked_subcommand}: "
+            f"start it without a launcher; what can be divided is {', '.join(SHARED)}"
+        )
+    if os.environ.get("RANK") != "0":
+        ctx.obj["quiet"] = True
+        process.silence(sys.stdout)
+
+
 def _refuse_empty(args: Sequence[str]) -> None:
     """Refuse an empty argument: as a path it would be the current folder."""
     for number, word in enumerate(args, start=1):
@@ -223,6 +239,7 @@ def _leave(message: str, code: int) -> NoReturn:
 def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
     """Give a trained language model another tokenizer, and measure what that cost."""
     ctx.obj = {"quiet": quiet}
+    _share_work(ctx)
     level = logging.ERROR if quiet else logging.WARNING
     if verbose:
         level = logging.INFO if verbose == 1 else logging.DEBUG

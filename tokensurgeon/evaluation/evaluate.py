@@ -20,6 +20,7 @@ from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.model_kinds import kind_of_all
 from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
+from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.evaluation.table import Evaluation
 from tokensurgeon.models import load_model
 from tokensurgeon.progress import Progress, no_progress
@@ -153,6 +154,7 @@ def evaluate_checkpoint(
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
+    device = shared_work().device(device)
     for folder in (path,) if against is None else (against, path):
         find_folder(folder)  # before the text is read: the two may stand in each other's place
     corpus = texts

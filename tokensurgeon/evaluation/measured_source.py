@@ -15,6 +15,7 @@ import numpy as np
 from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
+from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.evaluation.scoring import TOKENS_PER_CALL, Scorer, Scores
 from tokensurgeon.evaluation.span_relations import begins_of, states_before
 from tokensurgeon.evaluation.table import EntryResult
@@ -83,9 +84,11 @@ class MeasuredSource:
         model = _with_states(entry.model)
         if model is None or self._model is None or model.width != self._model.width:
             return None
-        losses = [np.zeros(len(ids)) for ids in own.token_ids]
-        chosen = np.flatnonzero(own.comparable & self.scores.comparable)
+        share, losses = shared_work(), dict[int, Float64]()
+        # The states of other chunks are those of other processes.
+        chosen = share.own(np.flatnonzero(own.comparable & self.scores.comparable))
         for i, states in self._states(chosen):
+            losses[i] = np.zeros(len(own.token_ids[i]))
             start = int(own.start[i])
             theirs = begins_of(self.scores.token_ends[i], start)
             index = states_before(theirs, begins_of(own.token_ends[i], start))
@@ -93,7 +96,8 @@ class MeasuredSource:
             # The first states of a chunk may stand before what is left out for all.
             scored = states[len(states) - len(theirs) :]
             losses[i][known] = model.nll_after(scored[index[known]], own.token_ids[i][known])
-        return losses
+        found = share.gathered(losses)
+        return [found.get(i, np.zeros(len(ids))) for i, ids in enumerate(own.token_ids)]
 
     def _states(self, chosen: Ids) -> Iterator[tuple[int, Float32]]:
         """Yield chunks with the states that their tokens follow, all but an unpredicted first."""

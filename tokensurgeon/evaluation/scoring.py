@@ -18,6 +18,7 @@ from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.model_kinds import decoder_losses, frame_of, masked_losses
+from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.models.batches import batches_by_length
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
@@ -147,7 +148,8 @@ def score(
     # Where a tokenizer loses text, the loss belongs to another text.
     fitting = encoded.fits(model.max_positions) & encoded.lossless
     fitting &= np.array([len(ids) > 0 for ids in encoded.ids], np.bool_)
-    chosen = np.flatnonzero(fitting if keep is None else fitting & keep)
+    share = shared_work()
+    chosen = share.own(np.flatnonzero(fitting if keep is None else fitting & keep))
     losses: dict[int, Float64] = {}
     # Of other kinds each chunk is work enough to report.
     limit = TOKENS_PER_CALL if model.kind == CAUSAL else 1
@@ -163,7 +165,7 @@ def score(
         for i, loss in zip(batch, of_batch, strict=True):
             losses[i] = _checked(loss, encoded, i, name)
         progress(len(losses), len(chosen), f"scoring {name}")
-    return _scores(chunks, encoded, skip, losses)
+    return _scores(chunks, encoded, skip, share.gathered(losses))
 
 
 def _checked(loss: Float64, encoded: Encoded, i: int, name: str) -> Float64:
