@@ -36,7 +36,7 @@ def test_numbers_that_are_none_are_refused(
 ) -> None:
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", n)
-    with pytest.raises(UsageError, match="unset RANK and WORLD_SIZE|unset them"):
+    with pytest.raises(UsageError, match=r"unset RANK and WORLD_SIZE|unset them"):
         shared_work()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
-from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.evaluation.scoring import TOKENS_PER_CALL, Scorer, Scores
+from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.evaluation.span_relations import begins_of, states_before
 from tokensurgeon.evaluation.table import EntryResult
 from tokensurgeon.models.batches import batches_by_length
