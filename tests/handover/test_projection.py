@@ -206,7 +206,7 @@ def test_what_cannot_be_is_refused_by_name(made: Path, tmp_path: Path) -> None:
     for ids in ((3, 300), (-1,)):
         with pytest.raises(AlignmentError, match="the source's last id is 299"):
             project(alignment, {7: ids})
-    with pytest.raises(UsageError, match="ends in .npz, .safetensors, .pt, .json"):
+    with pytest.raises(UsageError, match=r"ends in \.npz, \.safetensors, \.pt, \.json"):
         check_projection_path(tmp_path / "projection.csv")
     (tmp_path / "there.npz").touch()
     with pytest.raises(UsageError, match="exists already"):
@@ -214,7 +214,7 @@ def test_what_cannot_be_is_refused_by_name(made: Path, tmp_path: Path) -> None:
     with pytest.raises(AlignmentError, match="leave one out"):
         inverted({"<a>": "<s>", "<b>": "<s>"})
     assert inverted({"<a>": "<s>"}) == {"<s>": "<a>"}
-    with pytest.raises(CheckpointError, match="has no surgery/tokens.json"):
+    with pytest.raises(CheckpointError, match=r"has no surgery/tokens\.json"):
         recorded_weights(made / "source", alignment)
     with pytest.raises(CheckpointError, match="was made of other tokenizers"):
         recorded_weights(made / "patched", align(alignment.target, alignment.source))

@@ -1,4 +1,4 @@
-"""A push: all of a sound checkpoint or nothing, no path of this machine, one line where it fails."""
+"""A push: a sound checkpoint, whole, without paths of this machine; one line where it fails."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_folder_that_is_not_sound_stays_here(hub: Hub, patched: Path, tmp_path
     with pytest.raises(CheckpointError, match="is not sound, so nothing was pushed"):
         pushed_copy(patched, NAME)
     signed(patched, "LICENSE.txt", f"see {tmp_path}/patched/terms")
-    with pytest.raises(CheckpointError, match="names the folder .* of this machine"):
+    with pytest.raises(CheckpointError, match=r"names the folder .* of this machine"):
         pushed_copy(patched, NAME)
     with pytest.raises(CheckpointError, match="is no folder"):
         pushed_copy(tmp_path / "none", NAME)
@@ -198,7 +198,12 @@ def test_an_interrupted_push_goes_on(hub: Hub, patched: Path, monkeypatch) -> No
 
 
 REFUSALS = {
-    "no more room": ("/lfs/objects/batch", 403, "storage limit reached", "takes no more for .*free"),
+    "no more room": (
+        "/lfs/objects/batch",
+        403,
+        "storage limit reached",
+        "takes no more for .*free",
+    ),
     "too large": ("/commit/", 413, "payload too large", "takes no more for .*free some room"),
     "no right": ("/repos/create", 403, "you have no rights here", "may not write to me/patched"),
     "meanwhile": ("/commit/", 412, "a commit has happened", "changed meanwhile .*run it again"),
@@ -214,9 +219,9 @@ def test_a_refusal_is_one_line_and_loses_nothing(case: str, hub: Hub, patched: P
     with pytest.raises(HubError, match=said) as raised:
         push(pushed_copy(patched, NAME))
     assert "\n" not in str(raised.value)
-    assert set(hub.repositories.get(NAME, {}).get("branches", {}).get("main", {}).get("files", ())) <= {
-        ".gitattributes"
-    }
+    assert set(
+        hub.repositories.get(NAME, {}).get("branches", {}).get("main", {}).get("files", ())
+    ) <= {".gitattributes"}
     assert list_files(patched) == before
 
 
@@ -238,7 +243,7 @@ def test_who_may_not_push_is_told_before_anything_is_sent(
         push(copy)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HubError, match="the hub was not reached: .*check the network"):
+    with pytest.raises(HubError, match=r"the hub was not reached: .*check the network"):
         push(copy)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):

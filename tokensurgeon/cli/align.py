@@ -46,9 +46,7 @@ RULES = ("mean", "bytes", "first", "last", "decay")
     type=click.Choice(RULES),
     default="mean",
 )
-@console.option(
-    "--top-k K", "Weights that a row of the projection keeps.", type=console.AT_LEAST_1
-)
+@console.option("--top-k K", "Weights that a row of the projection keeps.", type=console.AT_LEAST_1)
 @console.option(
     "--weights-of DIR",
     "A checkpoint that was transplanted from SOURCE to TARGET: the projection has the weights that "

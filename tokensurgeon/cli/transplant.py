@@ -58,7 +58,7 @@ def command(
     with console.progress() as progress:
         report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
     facts = report.model_dump(mode="json")
-    engines = []
+    engines: tuple[Any, ...] = ()
     if recipe.for_draft is not None and report.written_to is not None:
         from tokensurgeon.checkpoint.draft_engines import engine_rules
 
@@ -98,7 +98,7 @@ def _push(
             facts["pushed"] = asdict(push(copy, private=private, progress=progress))
     except HubError as error:
         raise HubError(
-            f"{folder} is written, and not pushed: {error} ('tokensurgeon push' takes it as it is)"
+            f"{folder} is written, and not pushed: {error}; run 'tokensurgeon push' on it"
         ) from error
     if not as_json:
         print_pushed(console.stdout(), facts["pushed"])

@@ -82,8 +82,8 @@ def check_repository(name: str) -> str:
     fits = _NAME.match(name) and len(name) <= _LONGEST_NAME
     if not fits or ".." in name or "--" in name or name.endswith((".git", ".ipynb", ".", "-")):
         raise UsageError(
-            f"'{name}' is no repository: give USER/NAME, of at most {_LONGEST_NAME} letters, digits "
-            "and single '-', '_' and '.'"
+            f"'{name}' is no repository: give USER/NAME, of at most {_LONGEST_NAME} letters, "
+            "digits and single '-', '_' and '.'"
         )
     return name
 
@@ -204,17 +204,18 @@ def push(
 
     name = check_repository(copy.repository)
     if create_pr and branch is not None:
-        raise UsageError("a pull request has a branch of its own: leave out --branch or --create-pr")
+        raise UsageError(
+            "a pull request has a branch of its own: leave out --branch or --create-pr"
+        )
     api = sign_in()
     found = look_up(api, name, branch)
-    check_target(
-        name, found, private=private, force=force, create_pr=create_pr, branch=branch
-    )
+    check_target(name, found, private=private, force=force, create_pr=create_pr, branch=branch)
     with _told(name):
         if not found.exists:
             api.create_repo(name, private=private, repo_type="model")
         if branch is not None and not found.has_branch:
             api.create_branch(name, branch=branch)
+            found = look_up(api, name, branch)
     where: dict[str, Any] = {"revision": branch, "create_pr": create_pr}
     additions = list(_uploaded(api, copy, where, progress))
     ours = {file.name for file in copy.files}

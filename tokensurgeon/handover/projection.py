@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment
-from tokensurgeon.arrays import Ids
+from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.errors import AlignmentError, CheckpointError, SettingError
 from tokensurgeon.initialisers.numerics.piece_weights import (
     Weigh,
@@ -223,16 +223,15 @@ def _with_records(
     """
     n_target, n_source = weights.shape
     ours = (alignment.source_ids < 0) & (np.diff(weights.indptr) > 0)
-    cut = sp.csr_array(records[:n_target], dtype=np.float64)
-    cut = sp.csr_array((cut.data, cut.indices, cut.indptr), shape=(n_target, records.shape[1]))
-    if records.shape[1] > n_source:  # rows of the checkpoint past its tokenizer's ids
-        cut = sp.csr_array(cut[:, :n_source])
-    else:
-        cut.resize((n_target, n_source))
-    sizes = np.asarray(abs(cut).sum(axis=1)).ravel()
+    entries = records.tocoo()
+    within = (entries.row < n_target) & (entries.col < n_source)  # a checkpoint may have more rows
+    data = entries.data[within].astype(np.float64)
+    places = entries.row[within], entries.col[within]
+    cut = sp.csr_array((data, places), shape=(n_target, n_source))
+    sizes: Float64 = np.asarray(abs(cut).sum(axis=1)).ravel()
     cut.data = np.maximum(cut.data, 0.0)
     cut.eliminate_zeros()
-    kept = np.asarray(cut.sum(axis=1)).ravel()
+    kept: Float64 = np.asarray(cut.sum(axis=1)).ravel()
     taken = ours & (kept > 0)
     lost = np.where(taken, 1 - kept / np.maximum(sizes, 1e-300), 0.0)
     cut = _normalised(cut)

@@ -1,8 +1,9 @@
 """What of a finished checkpoint goes to the hub: its files, with names in the place of paths.
 
 The files that the manifest lists go, the rest stays. The card, the report and the recipe name paths
-of the machine that they were written on. Copies with names in their place are pushed, and a manifest
-of those copies: what is downloaded can be verified as the folder can. The folder itself is only read.
+of the machine that they were written on. Copies with names in their place are pushed, with a
+manifest of these copies: what is downloaded can be verified as the folder can. The folder itself is
+only read.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class PushedCopy:
             "changed": [file.name for file in self.files if file.data is not None],
             "bytes": self.size,
             "left_out": list(self.left_out),
-            "paths_replaced": len(self.names),
+            "paths_replaced": len(set(self.names.values())),
             "base_model": self.base_model,
             "license": self.licence.id,
             "license_from": self.licence.origin,
