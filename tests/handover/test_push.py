@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.handover.hub_stand_in import TOKEN, Hub
+from tokensurgeon import transplant
 from tokensurgeon.checkpoint import recheck
 from tokensurgeon.checkpoint.manifest import NAME as MANIFEST
 from tokensurgeon.checkpoint.tokenizer_files import json_bytes
@@ -112,6 +114,25 @@ def test_a_base_model_that_is_not_known_is_left_out(patched: Path) -> None:
     assert "base_model" not in split_card(card.decode())[0]
     with pytest.raises(UsageError, match="is no model of the hub"):
         pushed_copy(patched, NAME, base_model="/no/model/at/all")
+
+
+def test_a_source_of_the_hubs_cache_is_the_base_model(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "cache" / "models--org--source"
+    shutil.copytree(made / "source", model / "snapshots" / ("a" * 40))
+    (model / "refs").mkdir()
+    (model / "refs" / "v2").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    both = {"input": "subword-mean", "output": "subword-mean"}
+    output = tmp_path / "out"
+    transplant(source="org/source@v2", tokenizer=made / "target", init=both, output=output)
+    copy = pushed_copy(output, NAME)
+    assert (copy.base_model, copy.licence.id) == ("org/source", "apache-2.0")
+    data = {file.name: file.data or b"" for file in copy.files}
+    pushed = SurgeryReport.from_json(data["report.json"])
+    assert (pushed.source.path, pushed.recipe["source"]) == ("org/source@v2",) * 2
+    assert split_card(data["README.md"].decode())[0]["base_model"] == ["org/source"]
 
 
 def test_a_dry_run_says_all_and_asks_nothing(hub: Hub, patched: Path) -> None:
@@ -252,22 +273,29 @@ def test_who_may_not_push_is_told_before_anything_is_sent(
 
 
 def test_transplant_pushes_what_it_wrote(hub: Hub, made: Path, tmp_path: Path) -> None:
-    """As users run it: a process, HF_ENDPOINT and HF_TOKEN of the environment."""
-    command = [
-        sys.executable, "-m", "tokensurgeon", "transplant", str(made / "source"),
-        "--tokenizer", str(made / "target"), "--init", "subword-mean", "-o", str(tmp_path / "out"),
+    words = [
+        "transplant", str(made / "source"), "--tokenizer", str(made / "target"),
+        "--init", "subword-mean", "-o", str(tmp_path / "out"),
         "--push", NAME, "--base-model", "org/source", "--json",
     ]  # fmt: skip
-    environment = {
-        **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-    }  # fmt: skip
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 0, run.stderr
     facts = json.loads(run.stdout)
     assert facts["push"]["pushed"]["url"] == f"{hub.url}/{NAME}"
     assert facts["push"]["base_model"] == "org/source"
     assert not recheck(written(hub, tmp_path / "arrived")).problems
+
+
+def test_a_process_takes_the_hub_of_its_environment(hub: Hub, patched: Path) -> None:
+    environment = {
+        **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tokensurgeon", "push", str(patched), NAME]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[-1].startswith(f"pushed         {hub.url}/{NAME}, commit ")
+    assert "model.safetensors" in hub.files(NAME)
 
 
 def test_transplant_asks_the_hub_before_the_work(hub: Hub, made: Path, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def _recipe(
     report: SurgeryReport, replace: Callable[[str], str], base_model: str | None
 ) -> dict[str, Any]:
     recipe: dict[str, Any] = _in_strings(report.recipe, replace)
-    if base_model:
+    if base_model and not _on_hub(report.source.path):  # else it may name a revision too
         recipe["source"] = base_model
     return recipe
 
