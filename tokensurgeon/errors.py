@@ -18,6 +18,7 @@
     ├── InitialiserError               an initialiser broke its contract, or cannot work here
     ├── CalibrationError               nothing to calibrate on, or a stage that cannot work here
     ├── EvaluationError                nothing comparable can be measured
+    ├── HubError                       the hub refuses what is pushed, or cannot be reached
     ├── MissingExtraError              an optional package is not installed
     └── BoundExceededError             exit code 3: a bound such as --max-rise was exceeded
 
@@ -105,6 +106,10 @@ class MisfitError(CheckpointError):
 
 class UnsupportedCheckpointError(CheckpointError):
     """A layout that is refused rather than guessed at."""
+
+
+class HubError(TokensurgeonError):
+    """The hub refuses what is pushed, or cannot be reached."""
 
 
 class InitialiserError(TokensurgeonError):

@@ -289,13 +289,13 @@ class Recipe(_Model):
         return _resolved(self, folder)
 
 
-_READ = {
+READ = {
     "source", "tokenizer", "donor", "for_draft", "chat_template",
     "calibration", "evaluation", "other", "chat", "corpus", "base", "list",
 }  # fmt: skip
-_WRITTEN = {"output", "export_map", "save"}
+WRITTEN = {"output", "export_map", "save"}
 """Keys that name files or folders, of any part of a recipe but `init`; besides them `mixture`."""
-_NO_FILES = {"base": ("source",), "chat_template": ("source", "target")}
+NO_FILES = {"base": ("source",), "chat_template": ("source", "target")}
 """Values of these keys that name no file."""
 
 ASKED_TWICE = ("force", "trust_remote_code")
@@ -314,13 +314,13 @@ def _resolved(part: _M, folder: Path) -> _M:
         elif key == "mixture":
             entries = [entry.partition(":") for entry in value]
             changed[key] = tuple(f"{n}{colon}{_taken(p, folder)}" for n, colon, p in entries)
-        elif not value or value in _NO_FILES.get(key, ()):
+        elif not value or value in NO_FILES.get(key, ()):
             continue
-        elif key in _WRITTEN:
+        elif key in WRITTEN:
             changed[key] = str(folder / value)
-        elif key in _READ and isinstance(value, tuple):
+        elif key in READ and isinstance(value, tuple):
             changed[key] = tuple(_taken(name, folder) for name in value)
-        elif key in _READ:
+        elif key in READ:
             changed[key] = _taken(value, folder)
     return part.model_copy(update=changed)
 
@@ -362,9 +362,9 @@ def _as_text(value: Any) -> Any:
 
 def _named(key: Any, value: Any) -> Any:
     """Return the value of a key, of an output with ``~`` expanded; a path is never empty."""
-    if key in _WRITTEN and isinstance(value, str):
+    if key in WRITTEN and isinstance(value, str):
         return str(output_path(value))
-    if key in _READ and (value == "" or (isinstance(value, tuple) and "" in value)):
+    if key in READ and (value == "" or (isinstance(value, tuple) and "" in value)):
         raise ValueError(f"'{key}' is empty: give a path or a name, or leave it out")
     return value
 

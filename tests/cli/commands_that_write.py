@@ -71,7 +71,9 @@ COMMANDS: dict[str, Callable[[World], list[object]]] = {
         "-o", "state", "--csv", "table.csv", "--plot", "picture.svg", "--force",
     ],
     "inspect": lambda w: ["inspect", w.source, w.text, "--html", "page.html", "--force"],
-    "align": lambda w: ["align", w.source, w.target, "--export-map", "map.npz"],
+    "align": lambda w: [
+        "align", w.source, w.target, "--export-map", "map.npz", "--export-projection", "p.npz",
+    ],
     "evaluate": lambda w: ["evaluate", w.source, w.text, "--json"],
 }  # fmt: skip
 """The arguments of each command; its outputs are in the folder in which it runs."""

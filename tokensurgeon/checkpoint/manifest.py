@@ -16,7 +16,7 @@ _PACKAGES = ("tokensurgeon", "torch", "transformers", "tokenizers", "safetensors
 """Whose versions may change the bytes that are written."""
 SCHEMA = 1
 """Version of the manifest that is written and read; a newer one may promise what is not known."""
-_LOADABLE = (".safetensors", ".bin", ".json", ".jinja", ".py", ".model", ".txt")
+LOADABLE = (".safetensors", ".bin", ".json", ".jinja", ".py", ".model", ".txt")
 """Suffixes of files that a loader may pick up: one that came later is a problem."""
 
 
@@ -90,7 +90,7 @@ def verify_manifest(folder: str | Path) -> list[str]:
         elif sha256_of(path) != facts.get("sha256"):
             problems.append(f"{name} has changed: its sha256 is not the manifest's")
     for name in unlisted(folder, files):
-        if name.endswith(_LOADABLE):
+        if name.endswith(LOADABLE):
             problems.append(f"{name} is not in the manifest; it came later")
     return problems
 

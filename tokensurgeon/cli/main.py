@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": "Bits per byte of checkpoints on a text.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
     "verify": "Check a finished checkpoint again.",
+    "push": "A finished checkpoint, to the Hugging Face hub.",
     "explain": "Where a row of a transplanted checkpoint came from.",
     "initialisers": "The methods that make new rows: list, show, check.",
 }

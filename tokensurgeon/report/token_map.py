@@ -15,7 +15,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from tokensurgeon.alignment import Alignment, Match
+from tokensurgeon.arrays import Ids
 from tokensurgeon.errors import UsageError
+from tokensurgeon.initialisers.numerics.piece_weights import Weigh, mean_weights, piece_weights
 from tokensurgeon.outputs import check_file, write_whole
 from tokensurgeon.outputs.paths import begins_with
 
@@ -39,8 +41,13 @@ def check_map_path(path: str | Path, force: bool = False) -> Path:
     return check_file(path, force=force, what="a token map", is_ours=is_map)
 
 
-def token_map(alignment: Alignment, pieces: Mapping[int, tuple[int, ...]]) -> sp.csr_array:
-    """Return the map as weights, CSR float32 (n_target, n_source).
+def token_map(
+    alignment: Alignment,
+    pieces: Mapping[int, tuple[int, ...]],
+    weigh: Weigh = mean_weights,
+    sizes: Ids | None = None,
+) -> sp.csr_array:
+    """Return the map as weights, CSR float64 (n_target, n_source).
 
     A row sums to one; that of a target token which nothing of the source stands for is empty.
 
@@ -49,20 +56,17 @@ def token_map(alignment: Alignment, pieces: Mapping[int, tuple[int, ...]]) -> sp
     alignment : Alignment
     pieces : mapping of int to tuple of int
         Source ids that spell each missing target token.
+    weigh : callable
+        From the number of pieces to their weights.
+    sizes : int64 (n_source,), optional
+        Above 0. A piece's weight is in proportion to its size too, such as its bytes.
     """
-    own = alignment.source_ids
+    own = alignment.source_ids.tolist()
     spelled = [
-        ((int(own[token]),) if own[token] >= 0 else pieces.get(token, ()))
+        (own[token],) if own[token] >= 0 else pieces.get(token, ())
         for token in range(alignment.target.n_rows)
     ]
-    counts = np.array([len(ids) for ids in spelled], dtype=np.int64)
-    columns = np.array([piece for ids in spelled for piece in ids], dtype=np.int64)
-    rows = np.repeat(np.arange(len(spelled)), counts)
-    weights = (1.0 / np.maximum(counts, 1))[rows].astype(np.float32)
-    shape = (len(spelled), alignment.source.n_rows)
-    matrix = sp.csr_array((weights, (rows, columns)), shape=shape)
-    matrix.sum_duplicates()
-    return matrix
+    return piece_weights(spelled, alignment.source.n_rows, weigh, sizes=sizes)
 
 
 def write_token_map(
@@ -77,7 +81,7 @@ def write_token_map(
     path = check_map_path(path, force=True)
     buffer = io.BytesIO()
     if path.suffix == ".npz":
-        sp.save_npz(buffer, token_map(alignment, pieces))
+        sp.save_npz(buffer, token_map(alignment, pieces).astype(np.float32))
     for token in range(alignment.target.n_rows) if path.suffix == ".jsonl" else ():
         match, own = Match(int(alignment.match[token])), int(alignment.source_ids[token])
         ids = [own] if own >= 0 else list(pieces.get(token, ()))

@@ -44,3 +44,17 @@ def snapshot(name: str, patterns: Sequence[str], *, local_only: bool) -> Path:
         model, revision=revision, allow_patterns=list(patterns), local_files_only=local_only
     )
     return Path(folder)
+
+
+def cached_file(name: str, file: str) -> Path | None:
+    """Return a file of a model from the local hub cache; None where it is not there.
+
+    A folder of that name goes first wherever a name is read, so such a name is no model.
+    """
+    model, revision = split_revision(name)
+    if Path(name).expanduser().exists() or not is_name(name):
+        return None
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(model, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None

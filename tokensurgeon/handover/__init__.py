@@ -1,0 +1,1 @@
+"""What goes to other programs: a finished folder to the hub, a projection to trainers."""
