@@ -9,9 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-CHECKPOINT, VOCABULARY = "manifest.json", "training.json"
-"""Files in which a checkpoint and a vocabulary of ours list what they are made of."""
-KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary"}
+CHECKPOINT, VOCABULARY, TASKS = "manifest.json", "training.json", "tasks.json"
+"""Files in which a checkpoint, a vocabulary and tasks of ours list what they are made of."""
+KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary", TASKS: "tasks"}
 LONGEST_LIST = 64 << 20
 """Bytes; our lists have some kilobytes, and a recipe with a long map some more."""
 NAMED = 5
