@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tokensurgeon.evaluation import Evaluation, TaskTable
     from tokensurgeon.evaluation.tasks import TaskFigure, Uncertain
 
+LARGE = 100_000
+"""From here on a figure is a power of ten: perplexities have no upper bound, a terminal has."""
+
 
 def print_measured(
     console: Console, evaluation: Evaluation | None, tasks: TaskTable | None
@@ -63,6 +66,11 @@ def _metric(figure: TaskFigure) -> str:
 
 
 def _uncertain(value: Uncertain, *, sign: bool = False) -> str:
-    places = 4 if abs(value.value) < 10 else 2
-    error = "" if value.error is None else f" ± {words.number(value.error, places)}"
-    return f"{words.number(value.value, places, sign=sign)}{error}"
+    largest = max(abs(value.value), value.error or 0.0)
+
+    def said(one: float, sign: bool = False) -> str:
+        if largest >= LARGE:
+            return f"{one:{'+' if sign else ''}.2e}"
+        return words.number(one, 4 if largest < 10 else 2, sign=sign)
+
+    return said(value.value, sign) + ("" if value.error is None else f" ± {said(value.error)}")

@@ -75,7 +75,6 @@ def evaluate_tasks(
     EvaluationError
         If a checkpoint is no causal language model, or a task cannot be run.
     """
-    check_installed()
     check_device(device)
     names, task_folder = _parted(tasks, folder)
     settings = HarnessSettings(
@@ -89,6 +88,7 @@ def evaluate_tasks(
             checkpoint.path,
             vocabulary,
         )
+    check_installed()
     task_set = load_tasks(names, task_folder)
     commands: dict[str, tuple[str, ...]] = dict.fromkeys(models, ())
     figures: list[TaskFigure] = []

@@ -24,6 +24,9 @@ from tokensurgeon.vocabulary.originals import installed
 
 PACKAGES = {"lm_eval": "lm-eval", "accelerate": "accelerate"}
 """Modules without which the harness runs no model, and the packages that have them."""
+SEEDS = (0, 1234, 1234)
+"""Of Python's generator, of numpy's and torch's, and of the choice of examples: the defaults of the
+harness' command."""
 ROLLING = "loglikelihood_rolling"
 """The harness' word for tasks that score whole texts."""
 
@@ -178,19 +181,18 @@ def run_tasks(
     device = None if args.get("parallelize") else settings.device
     try:
         with quiet():
-            from lm_eval import simple_evaluate
+            # Not its simple_evaluate: that asks git and pip about the machine for seconds, and git
+            # answers on stderr.
+            from lm_eval import evaluate
 
             model = _reporting(progress, what)(
                 batch_size=settings.batch_size, device=device, **args
             )
-            results: dict[str, Any] = simple_evaluate(
-                model=model,
-                tasks=list(names),
-                num_fewshot=settings.num_fewshot,
-                batch_size=settings.batch_size,
+            results: dict[str, Any] = evaluate(
+                lm=model,
+                task_dict=_prepared(tasks.manager, names, settings.num_fewshot),
                 limit=settings.limit,
                 bootstrap_iters=0,  # standard errors are computed here, of differences too
-                task_manager=tasks.manager,
             )
     except MemoryError:
         raise
@@ -200,6 +202,28 @@ def run_tasks(
             "more, or leave out the task"
         ) from error
     return results
+
+
+def _prepared(manager: Any, names: Sequence[str], num_fewshot: int | None) -> Any:
+    """Load tasks, seeded and with as many examples as the harness' own command would have them."""
+    import random
+
+    import numpy as np
+    import torch
+
+    seed, other, few_shot = SEEDS
+    random.seed(seed)
+    np.random.seed(other)  # noqa: NPY002 - tasks draw from the global generators
+    torch.manual_seed(other)
+    loaded = manager.load(list(names))
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if num_fewshot is not None and own != 0:  # a task that says 0 cannot have any
+            task.set_config(key="num_fewshot", value=num_fewshot)
+        elif own is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=few_shot)
+    return loaded
 
 
 def _reporting(progress: Progress, what: str) -> Any:
