@@ -243,10 +243,10 @@ def _choice(
 
 
 def _arithmetic(n: int, generator: random.Random) -> list[dict[str, Any]]:
-    """Return sums and differences of two numbers of two or three digits."""
+    """Return sums and differences of two numbers of one or two digits, which small models know."""
 
     def drawn() -> tuple[str, str]:
-        digits = generator.choice((2, 3))
+        digits = generator.choice((1, 2))
         a, b = (generator.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
         if generator.random() < 0.5:
             return f"{a} + {b} =", f" {a + b}\n"
