@@ -302,12 +302,17 @@ def test_figures_are_paired_by_item_in_whatever_order_they_come() -> None:
         return {
             "results": {"t": {"alias": "t", "acc,none": accuracy, "acc_stderr,none": "N/A"}},
             "samples": {"t": samples},
+            "groups": {"g": {"acc,none": accuracy}},
+            "group_subtasks": {"g": ["t"]},
             "n-samples": {"t": {"original": 9, "effective": 3}},
             "higher_is_better": {"t": {"acc": True}},
         }
 
     results = [result({0: 1, 1: 0, 2: 1}), result({2: 0, 1: 0, 0: 1})]
-    (figure,) = figures_of(results, {"t": _Accuracy()})
+    figure, group = figures_of(results, {"t": _Accuracy()})
+    assert (group.task, group.n_items, group.higher_is_better) == ("g", 3, None)
+    assert group.difference.value == pytest.approx(-1 / 3)
+    assert group.difference.error is None  # the harness keeps no items of a group
     assert (figure.task, figure.metric, figure.n_items) == ("t", "acc", 3)
     assert figure.difference.value == pytest.approx(-1 / 3)
     assert figure.difference.error == pytest.approx(1 / 3)

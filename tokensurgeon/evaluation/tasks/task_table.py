@@ -97,20 +97,21 @@ def figures_of(results: Sequence[Mapping[str, Any]], tasks: Mapping[str, Any]) -
     """
     figures = []
     first = results[0]
-    for name, values in first["results"].items():
+    rows = [one["results"] | one.get("groups", {}) for one in results]
+    for name, values in rows[0].items():
         for key, value in sorted(values.items()):
             metric, _, filter_name = key.partition(",")
             if not filter_name or metric.endswith("_stderr") or not _is_number(value):
                 continue
             samples = [_samples(one, name, metric, filter_name) for one in results]
             aggregate = tasks[name].aggregation().get(metric) if name in tasks else None
-            own = [float(one["results"][name][key]) for one in results]
+            own = [float(one[name][key]) for one in rows]
             figures.append(
                 TaskFigure(
                     task=name,
                     metric=metric,
                     filter=filter_name,
-                    n_items=_n_items(first, name, samples[0]),
+                    n_items=_n_items(first, name),
                     higher_is_better=first.get("higher_is_better", {}).get(name, {}).get(metric),
                     values=tuple(
                         Uncertain(v, standard_error([s], aggregate))
@@ -181,6 +182,9 @@ def _samples(result: Mapping[str, Any], task: str, metric: str, filter_name: str
     return [found[key] for key in sorted(found)]
 
 
-def _n_items(result: Mapping[str, Any], task: str, samples: Sequence[Any]) -> int:
-    counted = result.get("n-samples", {}).get(task, {}).get("effective")
-    return len(samples) if counted is None else int(counted)
+def _n_items(result: Mapping[str, Any], name: str) -> int:
+    """Return how many items a task has that were run, or all tasks of a group."""
+    counted = result["n-samples"].get(name)
+    if counted is not None:
+        return int(counted["effective"])
+    return sum(_n_items(result, child) for child in result["group_subtasks"].get(name, ()))
