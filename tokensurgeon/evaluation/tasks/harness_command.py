@@ -35,7 +35,7 @@ class HarnessSettings:
     Attributes
     ----------
     folder : Path or None
-        Of task files; the harness' ``--include_path``.
+        Of task files; the harness' option include_path.
     limit : int or None
         Items of each task at most.
     num_fewshot : int or None
@@ -94,21 +94,27 @@ def model_args(
 def command_line(args: Mapping[str, Any], tasks: Sequence[str], settings: HarnessSettings) -> str:
     """Return the command, quoted for a shell.
 
-    Examples
-    --------
-    >>> command_line({"pretrained": "a/b", "dtype": "float32"}, ["piqa"], HarnessSettings())
-    'lm_eval --model hf --model_args pretrained=a/b,dtype=float32 --tasks piqa --batch_size 1'
+    Parameters
+    ----------
+    args : mapping
+        As `model_args` gives them.
+    tasks : sequence of str
+        Their names.
+    settings : HarnessSettings
     """
-    words = ["lm_eval", "--model", "hf", "--model_args", _written(args)]
-    words += ["--tasks", ",".join(tasks)]
-    if settings.folder is not None:
-        words += ["--include_path", str(settings.folder)]
-    for option, value in (("num_fewshot", settings.num_fewshot), ("limit", settings.limit)):
-        if value is not None:
-            words += [f"--{option}", str(value)]
-    words += ["--batch_size", str(settings.batch_size)]
-    if settings.device not in (None, AUTO_DEVICE_MAP):
-        words += ["--device", str(settings.device)]
+    options = {
+        "model": "hf",
+        "model_args": _written(args),
+        "tasks": ",".join(tasks),
+        "include_path": settings.folder,
+        "num_fewshot": settings.num_fewshot,
+        "limit": settings.limit,
+        "batch_size": settings.batch_size,
+        "device": None if settings.device == AUTO_DEVICE_MAP else settings.device,
+    }
+    words = ["lm_eval"]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
     return shlex.join(words)
 
 
