@@ -22,8 +22,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-LEFT_OUT = ("test", "datasets")
-"""Extras: what only tests need, and what no test of ours runs."""
+LEFT_OUT = ("test", "datasets", "lm-eval")
+"""Extras: what only tests need, and what none of `TESTS` runs."""
 RUNNERS = ("pytest", "hypothesis")
 TESTS = (
     "tests/vocabulary",

@@ -51,7 +51,7 @@ FORBIDDEN = {("initialisers", "checkpoint"), ("spaces", "checkpoint")}
 FRONT = {"__init__", "__main__"}
 """The package's own face; may import from every room."""
 
-HEAVY = ("torch", "transformers", "sklearn", "pandas", "tokenizers")
+HEAVY = ("torch", "transformers", "sklearn", "pandas", "tokenizers", "lm_eval")
 
 
 def name_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""``tokensurgeon evaluate``: bits per byte of checkpoints on a text."""
+"""``tokensurgeon evaluate``: bits per byte of checkpoints on a text, and tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAFT_BYTES = 50_000
 
 @click.command(short_help="Bits per byte of checkpoints on a text.")
 @click.argument("checkpoint")
-@click.argument("text", metavar="TEXT...", nargs=-1, required=True)
+@click.argument("text", metavar="[TEXT...]", nargs=-1)
 @console.option("--against CHECKPOINT", "Measure this one beside: mostly the source.")
 @console.option(
     "--max-rise BITS",
@@ -44,6 +44,19 @@ DRAFT_BYTES = 50_000
     "--draft-for MODEL",
     "Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
 )
+@console.option(
+    "--tasks NAME,...|FOLDER",
+    "Tasks of lm-evaluation-harness, by name or all of a folder (needs lm-eval); may be repeated.",
+    multiple=True,
+)
+@console.option(
+    "--tasks-folder DIR", "Where the files of tasks are that the harness does not have."
+)
+@console.option("--limit N", "Items of each task at most.", type=console.AT_LEAST_1)
+@console.option(
+    "--num-fewshot N", "Examples before each item.  [default: as the task]", type=console.COUNT
+)
+@console.option("--batch-size N", "Items of a task at once.", type=console.AT_LEAST_1, default=1)
 @console.seen_option
 @console.invalid_option
 @console.device_option
@@ -57,16 +70,32 @@ def command(
     against: str | None,
     max_rise: float | None,
     draft_for: str | None,
+    tasks: tuple[str, ...],
+    tasks_folder: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Measure CHECKPOINT on TEXT in bits per byte, with its own tokenizer.
+    """Measure CHECKPOINT on TEXT in bits per byte, with its own tokenizer, or on tasks.
 
     Bits per byte compare models with different tokenizers; perplexity per token does not. TEXT is
     files, folders or globs. With --against the other checkpoint is measured on the same bytes, and
     the difference comes with a 95 % interval (paired bootstrap over documents). With --draft-for,
     --against names a small model of another tokenizer, and what it drafts as it is stands beside.
+
+    With --tasks lm-evaluation-harness measures the checkpoints too, and TEXT may be left out. The
+    difference on a task comes with its standard error over the items, which both models answer.
     """
+    by_tasks = bool(tasks or tasks_folder)
+    if not (text or by_tasks):
+        raise click.UsageError("nothing to measure on; give TEXT, --tasks or both")
+    of_text = "--max-rise" if max_rise is not None else "--generate" if settings["generate"] else ""
+    if of_text and not text:
+        raise click.UsageError(f"{of_text} is about a text, and none is given; give TEXT")
+    of_tasks = {name: settings.pop(name) for name in ("limit", "num_fewshot", "batch_size")}
+    if not by_tasks and (of_tasks["limit"] or of_tasks["num_fewshot"] is not None):
+        raise click.UsageError("--limit and --num-fewshot are about tasks; give --tasks")
+    if draft_for is not None and by_tasks:
+        raise click.UsageError("--draft-for is a measure of its own: leave out --tasks")
     if max_rise is not None and against is None:
         raise click.UsageError("--max-rise needs --against: name the checkpoint to rise above")
     if draft_for is not None and (max_rise is not None or settings["generate"]):
@@ -74,8 +103,9 @@ def command(
             "--draft-for is a measure of its own: leave out --max-rise, --generate"
         )
 
-    from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft
-    from tokensurgeon.report.evaluation_tables import print_draft, print_evaluation
+    from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft, evaluate_tasks
+    from tokensurgeon.report.evaluation_tables import print_draft
+    from tokensurgeon.report.task_tables import print_measured
 
     if draft_for is not None:
         settings["max_bytes"] = min(settings["max_bytes"], DRAFT_BYTES)
@@ -87,10 +117,29 @@ def command(
             )
         console.write_result(as_json, draft.to_dict(), print_draft, draft)
         return
+    evaluation = table = None
     with console.progress() as progress:
-        evaluation = evaluate_checkpoint(checkpoint, text, against, progress=progress, **settings)
-    console.write_result(as_json, evaluation.to_dict(), print_evaluation, evaluation)
-    if max_rise is None:
+        if by_tasks:
+            # First: a task that is not there is said before minutes of measuring.
+            common = {name: settings[name] for name in ("device", "dtype", "trust_remote_code")}
+            wanted = [name for word in tasks for name in word.split(",") if name]
+            table = evaluate_tasks(
+                checkpoint,
+                wanted,
+                against,
+                folder=tasks_folder,
+                progress=progress,
+                **of_tasks,
+                **common,
+            )
+        if text:
+            evaluation = evaluate_checkpoint(
+                checkpoint, text, against, progress=progress, **settings
+            )
+    data = {} if evaluation is None else evaluation.to_dict()
+    data |= {} if table is None else {"tasks": table.to_dict()}
+    console.write_result(as_json, data, print_measured, evaluation, table)
+    if max_rise is None or evaluation is None:
         return
     first, measured = evaluation.entries
     if measured.difference is None:

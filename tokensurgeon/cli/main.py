@@ -254,5 +254,6 @@ def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
     if not verbose:  # keep the libraries beneath from writing to the terminal
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     if not verbose or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

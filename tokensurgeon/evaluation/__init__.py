@@ -12,6 +12,7 @@ from tokensurgeon.evaluation.protocol import Entry, EvaluationProtocol
 from tokensurgeon.evaluation.scoring import Scores, left_out_bytes, score
 from tokensurgeon.evaluation.span_relations import RELATIONS, SpanPart
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.evaluation.tasks import TaskTable, evaluate_tasks, make_tasks
 
 __all__ = [
     "RELATIONS",
@@ -24,13 +25,16 @@ __all__ = [
     "Part",
     "Scores",
     "SpanPart",
+    "TaskTable",
     "bits_per_byte",
     "bootstrap_ratio",
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_draft",
+    "evaluate_tasks",
     "left_out_bytes",
     "loss_on_spans",
+    "make_tasks",
     "measure_generation",
     "perplexity",
     "score",

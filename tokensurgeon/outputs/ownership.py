@@ -9,9 +9,15 @@ import stat
 from pathlib import Path
 from typing import Any
 
-CHECKPOINT, VOCABULARY, COUNTS = "manifest.json", "training.json", "counts.json"
-"""Files in which a checkpoint, a vocabulary and counts of ours list what they are made of."""
-KINDS = {CHECKPOINT: "a checkpoint", VOCABULARY: "a vocabulary", COUNTS: "counts of segments"}
+CHECKPOINT, VOCABULARY = "manifest.json", "training.json"
+COUNTS, TASKS = "counts.json", "tasks.json"
+"""Files in which a folder of ours lists what it is made of."""
+KINDS = {
+    CHECKPOINT: "a checkpoint",
+    VOCABULARY: "a vocabulary",
+    COUNTS: "counts of segments",
+    TASKS: "tasks",
+}
 LONGEST_LIST = 64 << 20
 """Bytes; our lists have some kilobytes, and a recipe with a long map some more."""
 NAMED = 5

@@ -281,6 +281,9 @@ class SurgeryReport(_Model):
     """Methods that read the calibration text, by their name in `evaluation`."""
     calibration_bytes: int = 0
     """UTF-8 bytes of text that the methods and their calibration saw."""
+    harness: dict[str, str] = Field(default_factory=dict)
+    """What to type so that lm-evaluation-harness measures ``source`` and ``patched`` on tasks;
+    empty where nothing was written, or the model is of a kind that has no tasks."""
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds by stage."""
     peak_memory: int = 0

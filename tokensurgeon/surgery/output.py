@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.checkpoint import PatchPlan, check_tokenizer, write_checkpoint
+from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.ids import id_map
+from tokensurgeon.evaluation.tasks import report_commands
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import fits
 from tokensurgeon.models.reload import reload_check
@@ -89,6 +91,18 @@ def _plan(session: Session, **rows: Any) -> PatchPlan:
     )
 
 
+def _harness_commands(session: Session, output: Path) -> dict[str, str]:
+    """Return how lm-evaluation-harness measures the source and what is written."""
+    inputs, recipe = session.inputs, session.recipe
+    if inputs.checkpoint.layout.kind != CAUSAL:
+        return {}
+    return report_commands(
+        (recipe.source, inputs.alignment.source),
+        (output, inputs.alignment.target),
+        trust_remote_code=recipe.trust_remote_code,
+    )
+
+
 def _write_checkpoint(
     session: Session, rows: PatchedRows, report: SurgeryReport, output: Path
 ) -> tuple[SurgeryReport, Path]:
@@ -111,6 +125,7 @@ def _write_checkpoint(
                 "ids": ids,
                 "warnings": tuple(dict.fromkeys([*report.warnings, *warnings])),
                 "written_to": str(output),
+                "harness": _harness_commands(session, output),
             }
         )
         completed.append(complete)
