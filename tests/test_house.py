@@ -36,6 +36,7 @@ ROOMS = (
     "initialisers",
     "calibration",
     "report",
+    "handover",
     "surgery",
     "studies",
     "patches",
