@@ -131,6 +131,7 @@ def _filled(template: str, facts: Facts, stage: Stage, **values: Any) -> str:
         n_new=len(facts.ids),
         both=len(facts.parameters) > 1,
         dtype=facts.dtype,
+        warmup_steps=round(stage.warmup * stage.steps),
         **{**vars(stage), "rate": f"{stage.rate:.1e}"},
         **values,
     )
