@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.handover.facts import TRAINERS, Facts, check_trainable
-from tokensurgeon.handover.files import hand_over_files, ranges
-from tokensurgeon.handover.stages import LENGTH, STEPS, stages
+from tokensurgeon.handover.trainer_files import hand_over_files, ranges
+from tokensurgeon.handover.two_stages import LENGTH, STEPS, stages
 
 EITHER = pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 LIBRARIES = {"torch", "transformers", "peft", "trl", "datasets", "common"}

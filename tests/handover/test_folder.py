@@ -17,7 +17,7 @@ from tests.world import make_model, make_tokenizer
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import RecipeError, UnsupportedCheckpointError
 from tokensurgeon.handover.facts import TRAINERS
-from tokensurgeon.handover.files import NO_NEW_ROWS
+from tokensurgeon.handover.trainer_files import NO_NEW_ROWS
 
 HandedOver = Callable[[bool], Path]
 

@@ -15,7 +15,7 @@ from tokensurgeon.checkpoint.files import check_inside, find_folder, read_json
 from tokensurgeon.checkpoint.tokenizer_files import json_bytes
 from tokensurgeon.errors import CheckpointError, OutputExistsError
 from tokensurgeon.handover.facts import Facts, check_names, check_trainable, facts_of
-from tokensurgeon.handover.files import FOLDER, NO_NEW_ROWS, hand_over_files
+from tokensurgeon.handover.trainer_files import FOLDER, NO_NEW_ROWS, hand_over_files
 from tokensurgeon.outputs import staged, write_whole
 from tokensurgeon.outputs.ownership import sha256_of
 from tokensurgeon.outputs.paths import check_parent

@@ -11,7 +11,7 @@ import numpy as np
 from tokensurgeon.checkpoint import PatchPlan, check_tokenizer, write_checkpoint
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.handover.facts import facts_of
-from tokensurgeon.handover.files import NO_NEW_ROWS, hand_over_files
+from tokensurgeon.handover.trainer_files import NO_NEW_ROWS, hand_over_files
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import fits
 from tokensurgeon.models.reload import reload_check

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from tokensurgeon.handover.facts import Facts
-from tokensurgeon.handover.stages import LORA_RATE, Stage, as_data, stages
+from tokensurgeon.handover.two_stages import LORA_RATE, Stage, as_data, stages
 from tokensurgeon.report.pages import fill
 
 FOLDER = "continue"
