@@ -20,7 +20,6 @@ from tokensurgeon.errors import RecipeError
 from tokensurgeon.outputs import output_path
 from tokensurgeon.recipe_yaml import read_bounded, read_yaml
 
-
 Trainer = Literal["peft", "trl", "axolotl", "llamafactory"]
 """Tools that a checkpoint can be handed over to, to be trained further."""
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,7 @@ def test_the_parameters_named_are_those_of_the_loaded_model(
 def test_ranges_hold_each_id_once_and_never_touch(ids: set[int]) -> None:
     spans = ranges(sorted(ids))
     assert [i for start, end in spans for i in range(start, end)] == sorted(ids)
-    assert all(end < start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end < start for (_, end), (start, _) in pairwise(spans))
 
 
 def test_the_same_facts_give_the_same_bytes() -> None:
@@ -168,8 +169,8 @@ def test_a_moved_folder_needs_the_trainers_alone(
         if path.suffix == ".py":
             assert imported(text) <= LIBRARIES | set(sys.stdlib_module_names)
     common = load_common(moved)
-    assert common.HERE == moved / "continue"
-    model, tokenizer, stored = common.load(str(moved))
+    assert moved / "continue" == common.HERE
+    model, _, stored = common.load(str(moved))
     common.save(model, stored, str(moved), str(tmp_path / "again"))
     same = Checkpoint.open(tmp_path / "again")
     assert (same.output_rows() == Checkpoint.open(moved).output_rows()).all()

@@ -219,7 +219,9 @@ def test_a_patched_fine_tune_can_be_handed_over(
 ) -> None:
     source = checkpoints("llama", False)
     patch = tmp_path / "a.patch.safetensors"
-    assert run("patch", "export", handed_over(False), "--source", source, "-o", patch).exit_code == 0
+    assert (
+        run("patch", "export", handed_over(False), "--source", source, "-o", patch).exit_code == 0
+    )
     assert run("patch", "apply", patch, source, "-o", tmp_path / "tuned").exit_code == 0
     done = run("hand-over", tmp_path / "tuned", "--to", "axolotl")
     assert done.exit_code == 0, done.output

@@ -241,8 +241,8 @@ export_map_option = _option("export_map", "--export-map FILE")
 _option(
     "hand_over",
     "--hand-over TRAINER,…",
-    "Write into continue/ of the output what trains the new rows first, then everything: peft, trl, "
-    "axolotl, llamafactory.",
+    "Write into continue/ of the output what trains the new rows first, then everything: peft, "
+    "trl, axolotl, llamafactory.",
     parse=parse_trainers,
 )
 _option("chat_template", "--chat-template source|target|FILE", "Whose template to write.")

@@ -56,9 +56,7 @@ def facts_of(checkpoint: Checkpoint, ids: Iterable[int], *, tied: bool) -> Facts
     tied : bool
         Whether the patched one has one matrix for both sides.
     """
-    config = internals.load_config(
-        checkpoint.path, trust_remote_code=checkpoint.trust_remote_code
-    )
+    config = internals.load_config(checkpoint.path, trust_remote_code=checkpoint.trust_remote_code)
     model = internals.skeleton(config, trust_remote_code=checkpoint.trust_remote_code)
     sides = find_embeddings(model)
     # Where the flag says untied, transformers loads two matrices, though they be equal.

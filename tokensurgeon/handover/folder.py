@@ -44,10 +44,8 @@ class HandedOver:
     notes: tuple[str, ...]
 
 
-def hand_over(
-    checkpoint: str | Path, names: Sequence[str], *, force: bool = False
-) -> HandedOver:
-    """Write the files of trainers into ``continue/`` of a checkpoint, and list them in its manifest.
+def hand_over(checkpoint: str | Path, names: Sequence[str], *, force: bool = False) -> HandedOver:
+    """Write files of trainers into ``continue/`` of a checkpoint, and list them in its manifest.
 
     They are those that a surgery with the recipe's key `hand_over` writes. Nothing else of the
     folder changes.

@@ -20,7 +20,7 @@ LORA_RATE = 1e-4
 FULL_RATE = 2e-5
 """Highest learning rate where every weight is trained: TRL's own default."""
 WARMUP = 0.05
-"""Share of the steps in which the rate rises; it then falls as a cosine (2304.08177, 2406.11477)."""
+"""Share of the steps in which the rate rises; it then falls as a cosine (both scripts)."""
 BATCH, LENGTH = 8, 512
 """Sequences of a step and tokens of a sequence: one device of arXiv 2304.08177."""
 AT_ONCE = 1
@@ -46,8 +46,6 @@ class Stage:
     batch: int = BATCH
     at_once: int = AT_ONCE
     length: int = LENGTH
-
-
 
 
 def stages(has_rows: bool, longest: int | None) -> tuple[Stage, Stage]:

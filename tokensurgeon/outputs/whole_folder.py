@@ -115,9 +115,7 @@ def sync_directory(folder: Path) -> None:
             os.close(handle)
 
 
-def _publish(
-    folder: Path, output: Path, force: bool, check: Callable[[Path], None]
-) -> None:
+def _publish(folder: Path, output: Path, force: bool, check: Callable[[Path], None]) -> None:
     """Rename the folder to the output; an output of ours that is there goes where it was."""
     if not os.path.lexists(output):
         if not _rename(folder, output, _NOREPLACE):
