@@ -55,12 +55,14 @@ def trained(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return train
 
 
-def run(patched: Path, tool: str, stage: int, model: Path, output: Path) -> None:
+def run(
+    patched: Path, tool: str, stage: int, model: Path, output: Path, steps: int = STEPS
+) -> None:
     """Run a script in a process in which tokensurgeon cannot be found."""
     command = [
         sys.executable, "-P", "-W", "ignore", str(patched / f"continue/train_{tool}.py"),
         "--stage", str(stage), "--text", str(DATA / "text/calibration.jsonl"),
-        "--model", str(model), "--output", str(output), "--steps", str(STEPS),
+        "--model", str(model), "--output", str(output), "--steps", str(steps),
         "--batch", "4", "--at-once", "4",
     ]  # fmt: skip
     # `-P` leaves out the script's folder too, which holds common.py.
@@ -74,19 +76,47 @@ def bits(folder: Path, text: Path) -> float:
     return float(result.entries[0].bits_per_byte)
 
 
+def changed_rows(before: Path, after: Path) -> dict[str, set[int]]:
+    """Return which rows of each tensor differ, of tensors where any does."""
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    assert {n: (v.shape, v.dtype) for n, v in old.items()} == {
+        n: (v.shape, v.dtype) for n, v in new.items()
+    }
+    rows = {
+        name: torch.nonzero((new[name] != value).reshape(len(value), -1).any(dim=1)).flatten()
+        for name, value in old.items()
+    }
+    return {name: set(found.tolist()) for name, found in rows.items() if len(found)}
+
+
+def new_ids(folder: Path) -> set[int]:
+    data = json.loads((folder / "new_token_ids.json").read_text("utf-8"))
+    return set(data["new_token_ids"])
+
+
 @pytest.mark.parametrize("tool", ["peft", "trl"])
 def test_the_first_stage_changes_the_new_rows_alone(
     tool: str, patched: Path, trained: Callable[[str, int], Path]
 ) -> None:
-    first = trained(tool, 1)
-    ids = json.loads((patched / "new_token_ids.json").read_text("utf-8"))["new_token_ids"]
-    before, after = load_file(patched / "model.safetensors"), load_file(first / "model.safetensors")
-    assert set(before) == set(after)
-    for name, value in before.items():
-        assert after[name].dtype == value.dtype
-        changed = torch.nonzero((after[name] != value).reshape(len(value), -1).any(dim=1))
-        assert set(changed.flatten().tolist()) <= set(ids)
-        assert bool(len(changed)) == (name in ("model.embed_tokens.weight", "lm_head.weight"))
+    changed = changed_rows(patched, trained(tool, 1))
+    assert set(changed) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert set().union(*changed.values()) <= new_ids(patched)
+
+
+@pytest.mark.parametrize("tool", ["peft", "trl"])
+def test_a_tied_model_stays_tied(
+    tool: str, handed_over: Callable[[bool], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip(tool, reason=f"pip install tokensurgeon[{tool}]")
+    tied, first, second = handed_over(True), tmp_path / "stage-1", tmp_path / "stage-2"
+    run(tied, tool, 1, tied, first, steps=3)
+    changed = changed_rows(tied, first)
+    assert set(changed) == {"model.embed_tokens.weight"}
+    assert changed["model.embed_tokens.weight"] <= new_ids(tied)
+    run(tied, tool, 2, first, second, steps=3)
+    changed = changed_rows(first, second)  # no second matrix came
+    assert len(changed) > 1
+    assert changed["model.embed_tokens.weight"]
 
 
 def test_peft_and_trl_train_the_same_rows(trained: Callable[[str, int], Path]) -> None:
