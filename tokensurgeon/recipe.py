@@ -20,6 +20,9 @@ from tokensurgeon.errors import RecipeError
 from tokensurgeon.outputs import output_path
 from tokensurgeon.recipe_yaml import read_bounded, read_yaml
 
+Trainer = Literal["peft", "trl", "axolotl", "llamafactory"]
+"""Tools that a checkpoint can be handed over to, to be trained further."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(
@@ -186,6 +189,9 @@ class Recipe(_Model):
     """Source tokens to take for target tokens, by spelling: ``{"<|im_end|>": "</s>"}``."""
     export_map: str | None = None
     """A .jsonl or .npz file to write: which source tokens stand for each target token."""
+    hand_over: tuple[Trainer, ...] = ()
+    """Trainers to write files for, into `continue/` of the output, that train the new rows first
+    and then everything."""
     chat_template: str = "source"
     """Whose template to write: `source`, `target`, or a file."""
     special_tokens: Literal["source", "target"] = "source"

@@ -1,9 +1,9 @@
-"""A patched checkpoint to hand over, and a hub to push it to."""
+"""Patched checkpoints to hand over, and a hub to push one to."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from tests.handover.hub_stand_in import TOKEN, Hub
 from tests.world import SENTENCES, byte_level_bpe, make_model, save_tokenizer
 from tokensurgeon import transplant
+from tokensurgeon.handover.facts import TRAINERS
 
 CARD = "---\nlicense: apache-2.0\ntags: [small]\n---\n# A source\n"
 
@@ -51,3 +52,29 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "ENDPOINT", stand_in.url)
     yield stand_in
     stand_in.close()
+
+
+MEAN = {"input": "mean", "output": "mean"}
+
+
+@pytest.fixture(scope="session")
+def handed_over(
+    world: Path, checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], Path]:
+    """Return a patched checkpoint with files for every trainer; tests must not write into it."""
+    made: dict[bool, Path] = {}
+
+    def make(tied: bool) -> Path:
+        if tied not in made:
+            output = tmp_path_factory.mktemp("handed-over") / "patched"
+            transplant(
+                source=checkpoints("llama", tied),
+                tokenizer=world / "target",
+                init=MEAN,
+                output=output,
+                hand_over=TRAINERS,
+            )
+            made[tied] = output
+        return made[tied]
+
+    return make

@@ -19,6 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "domain-from-my-text",
         "superwords-for-my-domain",
         "draft-model",
+        "hand-over-to-a-trainer",
     ],
 )
 def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path, few_pages: Path) -> None:
@@ -36,5 +37,6 @@ def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path, few_pages: 
     assert result.report.recipe["source"].endswith("data/source")
     figures = {entry.name: entry.bits_per_byte for entry in result.evaluation.entries}
     assert figures["source"] < figures["patched"]
+    assert (tmp_path / "out/continue").exists() == bool(recipe.hand_over)
     if recipe.donor is not None:
         assert figures["patched"] < figures["subword-mean"]

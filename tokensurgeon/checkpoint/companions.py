@@ -34,8 +34,9 @@ _REPLACED = ("config.json", "generation_config.json", INDEX, "tokenizer*.json", 
              "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
              "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json", "sentencepiece*",
              "seen.txt", "manifest.json", "report.json", "new_token_ids.json",
-             "surgery")  # fmt: skip
-"""Files that are written anew: the configuration, the tokenizer, the records of a surgery."""
+             "surgery", "continue")  # fmt: skip
+"""Files that are written anew: the configuration, the tokenizer, the records of a surgery, and
+what hands it over to trainers."""
 _OTHER_FORMATS = ("*.gguf", "*.onnx", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack",
                   "*.ot", "*.tflite", "*.safetensors", "onnx", "openvino", "original",
                   "coreml")  # fmt: skip

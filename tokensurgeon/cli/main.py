@@ -36,6 +36,7 @@ COMMANDS = {
     "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
+    "hand-over": "Files that train a patched checkpoint on, for trainers.",
     "verify": "Check a finished checkpoint again.",
     "push": "A finished checkpoint, to the Hugging Face hub.",
     "explain": "Where a row of a transplanted checkpoint came from.",

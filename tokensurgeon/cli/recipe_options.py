@@ -91,6 +91,11 @@ def parse_stages(stages: str | None) -> tuple[str, ...] | None:
     return () if names == ("none",) else names
 
 
+def parse_trainers(given: str | None) -> tuple[str, ...] | None:
+    """Turn ``peft,trl`` into a tuple; None means "not given"."""
+    return None if given is None else split_names(given, "trainer", "--hand-over")
+
+
 def parse_pair(pair: str) -> tuple[str, str]:
     """Return the target and the source token of ``TARGET=SOURCE``; neither may be empty.
 
@@ -233,6 +238,13 @@ map_option = _option(
     multiple=True,
 )
 export_map_option = _option("export_map", "--export-map FILE")
+_option(
+    "hand_over",
+    "--hand-over TRAINER,…",
+    "Write into continue/ of the output what trains the new rows first, then everything: peft, "
+    "trl, axolotl, llamafactory.",
+    parse=parse_trainers,
+)
 _option("chat_template", "--chat-template source|target|FILE", "Whose template to write.")
 _option(
     "special_tokens",

@@ -1,1 +1,1 @@
-"""What goes to other programs: a finished folder to the hub, a projection to trainers."""
+"""What goes to other programs: files for trainers, a folder to the hub, a projection."""

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tokensurgeon.errors import OutputError, OutputExistsError
@@ -32,12 +32,17 @@ _NOREPLACE, _EXCHANGE = 1, 2
 
 
 @contextlib.contextmanager
-def staged(output: Path, *, force: bool) -> Iterator[Path]:
+def staged(
+    output: Path, *, force: bool, check: Callable[[Path], None] = check_replaceable
+) -> Iterator[Path]:
     """Yield an empty directory that becomes `output` when the block ends well.
 
     It lies in a folder beside `output` that only this user can enter, under a name that nobody can
     guess. Whatever ends the block otherwise, KeyboardInterrupt included, that folder is removed and
     the output path is as it was.
+
+    With `force` an output that is there is replaced, after `check` was called with it a last time,
+    which raises where it holds somebody else's work.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def staged(output: Path, *, force: bool) -> Iterator[Path]:
         yield folder
         folder.chmod(0o777 & ~current_umask())
         sync_tree(folder)
-        _publish(folder, output, force)
+        _publish(folder, output, force, check)
         sync_directory(parent)
     except OSError as error:
         raise OutputError(
@@ -110,7 +115,7 @@ def sync_directory(folder: Path) -> None:
             os.close(handle)
 
 
-def _publish(folder: Path, output: Path, force: bool) -> None:
+def _publish(folder: Path, output: Path, force: bool, check: Callable[[Path], None]) -> None:
     """Rename the folder to the output; an output of ours that is there goes where it was."""
     if not os.path.lexists(output):
         if not _rename(folder, output, _NOREPLACE):
@@ -126,7 +131,7 @@ def _publish(folder: Path, output: Path, force: bool) -> None:
                 raise
             raise _came_meanwhile(output) from error
         return
-    check_replaceable(output)
+    check(output)
     if _rename(folder, output, _EXCHANGE):
         return  # the old output is now where the new one was, and is removed with its folder
     old = folder.with_name(OLD) / output.name

@@ -1,4 +1,4 @@
-"""Fill in the templates beside this module."""
+"""Fill in the templates beside this module, and those of other rooms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from importlib import resources
 from typing import Any
 
 
-def fill(template: str, cell: Callable[[Any], Any] | None = None, **values: Any) -> str:
-    """Return a template filled in, every value escaped for HTML.
+def fill(
+    template: str,
+    cell: Callable[[Any], Any] | None = None,
+    package: str = "tokensurgeon.report",
+    **values: Any,
+) -> str:
+    """Return a template of a package filled in, every value escaped for HTML.
 
     With `cell`, each value goes through it instead: for Markdown, where HTML needs no escape.
     """
@@ -20,5 +25,5 @@ def fill(template: str, cell: Callable[[Any], Any] | None = None, **values: Any)
         finalize=cell,
         keep_trailing_newline=cell is not None,
     )
-    text = resources.files("tokensurgeon.report").joinpath(template).read_text("utf-8")
+    text = resources.files(package).joinpath(template).read_text("utf-8")
     return environment.from_string(text).render(**values)

@@ -12,13 +12,15 @@ from tokensurgeon.checkpoint import PatchPlan, check_tokenizer, write_checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.evaluation.tasks import report_commands
+from tokensurgeon.handover.facts import facts_of
+from tokensurgeon.handover.trainer_files import NO_NEW_ROWS, hand_over_files
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import fits
 from tokensurgeon.models.reload import reload_check
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.report.token_map import write_token_map
 from tokensurgeon.surgery.measure import patched_model
-from tokensurgeon.surgery.row_records import record_files
+from tokensurgeon.surgery.row_records import new_tokens, record_files
 from tokensurgeon.surgery.rows import PatchedRows
 from tokensurgeon.surgery.session import Session
 from tokensurgeon.vocabulary.hard_text import hard_texts
@@ -117,6 +119,12 @@ def _write_checkpoint(
         body=rows.body,
     )
     completed: list[SurgeryReport] = []
+    handed_over: dict[str, bytes | str] = {}
+    if recipe.hand_over:
+        facts = facts_of(inputs.checkpoint, new_tokens(rows), tied=rows.tied)
+        handed_over = hand_over_files(facts, recipe.hand_over)
+        if not facts.ids:
+            report = report.model_copy(update={"warnings": (*report.warnings, NO_NEW_ROWS)})
 
     def extra_files(ids: dict[str, Any], warnings: Sequence[str]) -> dict[str, bytes | str]:
         """Complete the report once the writer knows what it changed."""
@@ -133,6 +141,7 @@ def _write_checkpoint(
             "report.json": complete.to_json(),
             "README.md": model_card(complete),
             **record_files(session, rows),
+            **handed_over,
         }
 
     on_one_device = recipe.device != AUTO_DEVICE_MAP

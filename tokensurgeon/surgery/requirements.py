@@ -7,6 +7,7 @@ from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL, HEADLESS, KIND_WORDS, MASKED
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
+from tokensurgeon.handover.facts import check_trainable
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import available_memory, fits, needed_memory
 from tokensurgeon.recipe import Recipe
@@ -26,8 +27,11 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
     ------
     UsageError
         If a model without output rows is to be untied, or to be measured.
+    UnsupportedCheckpointError
+        If it cannot be handed over to a trainer that the recipe names.
     """
     layout = checkpoint.layout
+    check_trainable(checkpoint, recipe.hand_over)
     if layout.kind == HEADLESS:
         if recipe.untie:
             raise UsageError(

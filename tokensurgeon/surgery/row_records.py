@@ -103,11 +103,16 @@ def npz_bytes(weights: sp.csr_array) -> bytes:
     return buffer.getvalue()
 
 
-def _new_token_ids(session: Session, rows: PatchedRows) -> str:
-    target = session.alignment.target
+def new_tokens(rows: PatchedRows) -> list[int]:
+    """Return the ids whose row is new on either side, ascending."""
     new = (INITIALISED, UNSPELLABLE, CONTROL)
     either = np.isin(rows.input.origin, new) | np.isin(rows.output.origin, new)
-    tokens = np.flatnonzero(either).tolist()
+    tokens: list[int] = np.flatnonzero(either).tolist()
+    return tokens
+
+
+def _new_token_ids(session: Session, rows: PatchedRows) -> str:
+    target, tokens = session.alignment.target, new_tokens(rows)
     data = {
         "new_token_ids": tokens,
         "spellings": [target.spellings[i] for i in tokens],
