@@ -39,6 +39,7 @@ ROOMS = (
     "surgery",
     "studies",
     "patches",
+    "jobs",
     "runtime",
     "cli",
 )

@@ -39,7 +39,7 @@ def _read(name: str | None) -> str | None:
 @click.argument("corpus", metavar="[CORPUS...]", nargs=-1)
 @console.option(
     "--size N",
-    "Number of ids; control tokens and the 256 bytes count.",
+    "Number of ids; control tokens and the 256 bytes count. prune keeps the most used.",
     type=click.IntRange(min=257),
 )
 @console.option("-o --output DIR", "The folder to write.", required=True)
@@ -92,6 +92,13 @@ def _read(name: str | None) -> str | None:
 )
 @console.option("--parallel", "For parity: the parts are translations of each other.")
 @console.option("--across", "Let extend make tokens of several words.")
+@console.option(
+    "--least-uses N",
+    "For prune: keep tokens that the text has so often.",
+    type=console.AT_LEAST_1,
+    default=1,
+)
+@console.script_option
 @console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
 @console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
 @console.option("--eos TOKEN", "Ends a text.  [default: <|endoftext|>, or as in --controls-of]")
@@ -115,7 +122,7 @@ def _read(name: str | None) -> str | None:
 )
 @console.option(
     "--pad-to-multiple-of N",
-    "Reserve control tokens up to such a number of ids.",
+    "Reserve control tokens up to such a number of ids; prune keeps further tokens.",
     type=console.AT_LEAST_1,
     default=1,
 )
@@ -155,7 +162,8 @@ def command(
     from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers.mixture import parse_mixture
 
-    if bool(corpus) == bool(mixture):
+    textless = method == "prune" and (options["scripts"] or options["size"] is not None)
+    if bool(corpus) == bool(mixture) and (corpus or not textless):
         raise SettingError("give either files to train on or --mixture, one of them")
     text = parse_mixture(mixture) if mixture else list(corpus)
     with console.progress() as progress:
@@ -189,6 +197,8 @@ def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary
     from tokensurgeon.trainers import Shape, train_vocabulary
 
     del options["across"]
+    if options.pop("least_uses") > 1 or options.pop("scripts"):
+        raise SettingError(f"--least-uses and --keep-script are for prune, not for {method}")
     shape = Shape(**{field.name: options.pop(field.name) for field in fields(Shape)})
     return train_vocabulary(text, method=method, shape=shape, **options)
 
@@ -198,8 +208,6 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
 
     if base is None:
         raise SettingError(f"{method} changes a tokenizer: give it with --base")
-    if method == "prune" and options["size"] is not None:
-        raise SettingError("prune keeps what the text uses: leave --size out")
     if method == "extend" and options["size"] is None:
         raise SettingError("extend needs the number of ids in the end; give --size")
     edit: Callable[..., TrainedVocabulary]
