@@ -66,6 +66,7 @@ COUNT = click.IntRange(min=0)
 MINUTES = click.FloatRange(min=0, min_open=True)
 """What the numbers of options may be."""
 
+
 def names(given: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names that commas part in any of the values of an option."""
     return tuple(name.strip() for value in given for name in value.split(",") if name.strip())

@@ -18,8 +18,8 @@ from tokensurgeon.cli import console
 @console.script_option
 @console.option(
     "--languages LIST",
-    "Languages to keep, such as de,ru: all tokens of the scripts that they are written in (codes of "
-    "ISO 639; de is Latin, ru Cyrillic, ja Han, Hiragana and Katakana). NAME=FILE, such as "
+    "Languages to keep, such as de,ru: all tokens of the scripts that they are written in (codes "
+    "of ISO 639; de is Latin, ru Cyrillic, ja Han, Hiragana and Katakana). NAME=FILE, such as "
     "de=german.txt, keeps what that text uses instead.",
     multiple=True,
     parse=console.names,

@@ -210,9 +210,14 @@ def prove(
         largest=largest,
         seconds_before=took[0] / run,
         seconds_after=took[1] / run,
-        removed_mass=float(np.concatenate([r.ravel() for r in removed]).mean()) if removed else None,
+        removed_mass=float(np.concatenate([r.ravel() for r in removed]).mean())
+        if removed
+        else None,
     )
-    return _with_losses(proof, *map(np.concatenate, losses), n_bytes) if causal else proof
+    if not causal:
+        return proof
+    of_source, of_kept, of_trimmed = (np.concatenate(own) for own in losses)
+    return _with_losses(proof, of_source, of_kept, of_trimmed, n_bytes)
 
 
 def _with_losses(
@@ -262,7 +267,9 @@ def encoding_changes(
         both = (v.tokenizer.encode_batch_fast(units) for v in (source, trimmed))
         for before, after in zip(*both, strict=True):
             changed[which] += [old[i] for i in after.ids] != before.ids
-    both = (v.tokenizer.encode_batch_fast(texts, add_special_tokens=False) for v in (source, trimmed))
+    both = (
+        v.tokenizer.encode_batch_fast(texts, add_special_tokens=False) for v in (source, trimmed)
+    )
     for before, after in zip(*both, strict=True):
         counts[0] += len(before.ids)
         counts[1] += len(after.ids)

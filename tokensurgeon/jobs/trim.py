@@ -141,9 +141,7 @@ def trim(
     >>> result.report.trim.proof.max_difference < 1e-5
     True
     """
-    wanted = Wanted.parse(
-        text, keep_script, languages, size, least_uses, pad_to_multiple_of
-    )
+    wanted = Wanted.parse(text, keep_script, languages, size, least_uses, pad_to_multiple_of)
     others = [str(name) for name in other_text]
     if others:
         find_files(others)

@@ -45,9 +45,7 @@ KEPT_TOKENS = "the kept tokens, each as a text"
 """The text that is always there where scripts say what is kept."""
 
 
-def prove_kept(
-    session: Session, rows: PatchedRows, wanted: Wanted, field: str
-) -> dict[str, Any]:
+def prove_kept(session: Session, rows: PatchedRows, wanted: Wanted, field: str) -> dict[str, Any]:
     """Return the fields `proof` and `not_proven` of a `TrimFacts`.
 
     Raises
@@ -144,9 +142,7 @@ class OtherReader:
         why = "single tokens are no text"
         return _changes(session, KEPT_TOKENS, texts).model_copy(update={"not_scored": why})
 
-    def _scores(
-        self, session: Session, rows: PatchedRows, texts: Sequence[str]
-    ) -> dict[str, Any]:
+    def _scores(self, session: Session, rows: PatchedRows, texts: Sequence[str]) -> dict[str, Any]:
         """Return bits per byte before and after, or why there are none."""
         kind = session.inputs.checkpoint.layout.kind
         if kind == HEADLESS:

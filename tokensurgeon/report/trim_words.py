@@ -129,8 +129,7 @@ def _other(text: OtherText) -> tuple[str, ...]:
     return (
         text.name,
         f"{text.documents_changed:,} of {text.documents:,}",
-        f"{text.lines_changed:,} of {text.lines:,} "
-        f"({_percent(text.lines_changed, text.lines)})",
+        f"{text.lines_changed:,} of {text.lines:,} ({_percent(text.lines_changed, text.lines)})",
         _percent(text.tokens_dropped, text.tokens_before),
         f"{before} → {after}",
         bits,
@@ -166,11 +165,12 @@ def command(report: SurgeryReport) -> str:
                 parts += [option, value]
     if settings["scripts"]:
         parts += ["--keep-script", ",".join(settings["scripts"])]
-    for key, plain in (("size", None), ("least_uses", 1), ("pad_to_multiple_of", 1)):
-        if settings[key] != plain:
+    numbers = {"size": None, "least_uses": 1, "pad_to_multiple_of": 1}
+    for key, default in numbers.items():
+        if settings[key] != default:
             parts += [f"--{key.replace('_', '-')}", str(settings[key])]
-    for key, plain in (("device", "cpu"), ("dtype", "float32"), ("seed", 0)):
-        if recipe[key] != plain:
+    for key, usual in (("device", "cpu"), ("dtype", "float32"), ("seed", "0")):
+        if str(recipe[key]) != usual:
             parts += [f"--{key}", str(recipe[key])]
     return " ".join([*map(shlex.quote, parts), "-o", "PATH"])
 
@@ -183,7 +183,7 @@ def print_trim(console: Console, report: SurgeryReport) -> None:
     assert trim is not None
     known = dict(facts(report))
     lines = [("source", known["source"]), ("kept", kept(trim))]
-    written = known["written"] if "written" in known else "nothing: a dry run"
+    written = known.get("written", "nothing: a dry run")
     for label, text in [*lines, ("written", written)]:
         console.print(f"[bold]{label:8}[/bold]", markup=True, end="")
         console.print(text, markup=label != "kept", soft_wrap=True)

@@ -27,18 +27,17 @@ _SPECIAL = {
     "": "other script",
 }
 """First words of names of letters that do not begin with their script."""
-SCRIPTS = tuple(
-    """
-    Adlam Ahom Arabic Armenian Balinese Bamum Batak Bengali Bopomofo Braille Buginese Buhid
-    Canadian_Aboriginal Chakma Cham Cherokee Coptic Cuneiform Cyrillic Deseret Devanagari Ethiopic
-    Georgian Glagolitic Gothic Greek Gujarati Gurmukhi Han Hangul Hanunoo Hebrew Hiragana Javanese
-    Kannada Katakana Kayah_Li Khmer Khojki Lao Latin Lepcha Limbu Lisu Malayalam Mandaic
-    Meetei_Mayek Mongolian Myanmar New_Tai_Lue Nko Ogham Ol_Chiki Old_Italic Old_Persian
-    Old_Turkic Oriya Osage Osmanya Phoenician Rejang Runic Samaritan Saurashtra Sharada Shavian
-    Siddham Sinhala Sundanese Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Takri
-    Tamil Telugu Thaana Thai Tibetan Tifinagh Tirhuta Ugaritic Vai Yi
-    """.split()
-)
+_NAMES = """
+Adlam Ahom Arabic Armenian Balinese Bamum Batak Bengali Bopomofo Braille Buginese Buhid
+Canadian_Aboriginal Chakma Cham Cherokee Coptic Cuneiform Cyrillic Deseret Devanagari Ethiopic
+Georgian Glagolitic Gothic Greek Gujarati Gurmukhi Han Hangul Hanunoo Hebrew Hiragana Javanese
+Kannada Katakana Kayah_Li Khmer Khojki Lao Latin Lepcha Limbu Lisu Malayalam Mandaic
+Meetei_Mayek Mongolian Myanmar New_Tai_Lue Nko Ogham Ol_Chiki Old_Italic Old_Persian
+Old_Turkic Oriya Osage Osmanya Phoenician Rejang Runic Samaritan Saurashtra Sharada Shavian
+Siddham Sinhala Sundanese Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Takri
+Tamil Telugu Thaana Thai Tibetan Tifinagh Tirhuta Ugaritic Vai Yi
+"""
+SCRIPTS = tuple(_NAMES.split())
 """Scripts that tokens can be kept by, as Unicode spells them."""
 ANY_SCRIPT = ("Common", "Inherited")
 """What text of every script has: digits, punctuation, white space, signs; accents that combine."""
@@ -162,12 +161,12 @@ class Writable:
         return _writable(tuple(scripts))
 
     def has(self, data: bytes) -> bool:
-        """Whether a text of the scripts can hold these bytes.
+        r"""Whether a text of the scripts can hold these bytes.
 
         Examples
         --------
         >>> cyrillic = Writable.of(["Cyrillic"])
-        >>> cyrillic.has(" и, 1".encode()), cyrillic.has(b"and"), cyrillic.has(b" \\xd0")
+        >>> cyrillic.has(" и, 1".encode()), cyrillic.has(b"and"), cyrillic.has(b" \xd0")
         (True, False, True)
         """
         begin = 0

@@ -78,9 +78,7 @@ class Kept:
     why: dict[str, int]
 
 
-def choose(
-    base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[int] = ()
-) -> Kept:
+def choose(base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[int] = ()) -> Kept:
     """Choose the tokens that are kept.
 
     Parameters
@@ -169,9 +167,11 @@ def _always(base: Base) -> set[int]:
     alphabet = set(byte_alphabet().values())
     prefix = model.get("continuing_subword_prefix") or ""
     suffix = model.get("end_of_word_suffix") or ""
+    spelled = base.vocabulary.token_bytes  # the space of a SentencePiece model is one byte, too
     for token, i in id_of.items():
         letter = token.removeprefix(prefix).removesuffix(suffix)
-        if letter in alphabet or _BYTE.match(token) or token == model.get("unk_token"):
+        is_byte = letter in alphabet or _BYTE.match(token) or len(spelled[i] or b"") == 1
+        if is_byte or token == model.get("unk_token"):
             kept.add(i)
     if base.model_type == "Unigram":
         scores = [score for _, score in model["vocab"]]
