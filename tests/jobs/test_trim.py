@@ -348,6 +348,24 @@ def test_other_text_is_measured_before_and_after(
     refused(UsageError, "--allow-seen-text", source, text=[text], other_text=[text])
 
 
+def test_a_text_says_what_text_like_it_would_lose(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    source = checkpoints("llama")
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    documents = ["the index is left as it was"] * 9 + ["the query is matched"]
+    path = tmp_path / "text.jsonl"
+
+    def kept_of(texts: list[str]) -> Any:
+        path.write_text("\n".join(json.dumps({"text": one}) for one in texts))
+        return trim(source, text=[path], dry_run=True)
+
+    text = kept_of(documents).report.trim.text
+    without = set(kept_of(documents[:9]).old_ids.tolist())
+    alone = [i for i in tokenizer.encode(documents[9]).ids if i not in without]
+    assert text.tokens_left_out == len(alone) > 0
+    assert text.documents_left_out == 1
+    assert kept_of(documents[1:]).report.trim.text.documents_left_out is None  # too few to say
+
+
 def test_the_command_writes_a_report_a_card_and_a_sound_folder(
     checkpoints: Checkpoints, text: Path, other: Path, tmp_path: Path
 ) -> None:

@@ -292,6 +292,8 @@ def _sizes(
         tokens_before=figures["tokens"],
         tokens_after=figures["tokens_after"],
         tokens_dropped=figures["tokens_dropped"],
+        documents_left_out=figures["documents_left_out"],
+        tokens_left_out=figures["tokens_left_out"],
     )
     return TrimFacts(
         settings=wanted.settings(others),

@@ -83,6 +83,7 @@ def _trim_card(report: SurgeryReport, trim: TrimFacts) -> str:
         proof=[line for line in proof if line] + trim_words.on_softmax(trim.proof),
         others=trim_words.other_rows(trim),
         other_headings=trim_words.OTHER_HEADINGS,
+        left_out=trim_words.left_out(trim),
         notes=trim_words.not_scored(trim),
         tokenizer=decisions.tokenizer_rows(report),
         tokenizer_headings=decisions.TOKENIZER_HEADINGS,

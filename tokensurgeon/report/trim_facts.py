@@ -29,7 +29,9 @@ class KeptText(_Model):
     """The text whose tokens are kept: every document of it is encoded before and after.
 
     Whole encodings are compared, the tokens around a text included. `tokens_dropped` of its tokens
-    are not kept, which only a size or `least_uses` can cause.
+    are not kept, which only a size or `least_uses` can cause. Had each document been left out in
+    turn, `documents_left_out` of them would be encoded otherwise, for `tokens_left_out` tokens that
+    no other document has; None where there are too few to say, or the size decides.
     """
 
     n_bytes: int
@@ -38,6 +40,8 @@ class KeptText(_Model):
     tokens_before: int
     tokens_after: int
     tokens_dropped: int
+    documents_left_out: int | None = None
+    tokens_left_out: int | None = None
 
 
 class ProofFacts(_Model):

@@ -75,6 +75,18 @@ def on_text(trim: TrimFacts) -> str | None:
     )
 
 
+def left_out(trim: TrimFacts) -> str | None:
+    """Say what text like the kept one would lose; None where nothing tells."""
+    text = trim.text
+    if text is None or text.documents_left_out is None or text.tokens_left_out is None:
+        return None
+    return (
+        f"text like it: left out in turn, {text.documents_left_out:,} of "
+        f"{words.count(text.documents, 'document')} would be encoded otherwise; no other document "
+        f"has {_percent(text.tokens_left_out, text.tokens_before)} of the tokens"
+    )
+
+
 def on_logits(trim: TrimFacts) -> str:
     """Say what both models compute on kept tokens."""
     proof = trim.proof
@@ -98,16 +110,17 @@ def on_softmax(proof: ProofFacts | None) -> list[str]:
     mass = f"the rows that went had {100 * proof.removed_mass:.2g} % of the probability"
     if proof.max_loss_difference is None or proof.max_rise is None:
         return [f"softmax: {mass}"]
-    rounding = (
-        f"the latter two differ by {proof.max_loss_difference:.1g} nats at the most, and the loss "
-        f"of no token rose by more than {proof.max_rise:.1g}"
+    bound = f" by more than {proof.max_rise:.1g} nats" if proof.max_rise > 0 else ""
+    law = (
+        f"softmax: the loss over the kept rows of the source and the loss after differ by "
+        f"{proof.max_loss_difference:.1g} nats at the most; the loss of no token rose{bound}"
     )
     if proof.bits_before is None:
-        return [f"softmax: {mass}; the loss over the kept rows of the source and the loss after: "
-                f"{rounding}"]  # fmt: skip
+        return [f"softmax: {mass}", law]
     return [
         f"softmax: {proof.bits_before:.4f} bits per byte before, {proof.bits_kept:.4f} over the "
-        f"kept rows of the source, {proof.bits_after:.4f} after; {mass}; {rounding}"
+        f"kept rows of the source, {proof.bits_after:.4f} after; {mass}",
+        law,
     ]
 
 
@@ -193,7 +206,7 @@ def print_trim(console: Console, report: SurgeryReport) -> None:
         table.add_row(*row)
     console.print(table)
     console.print()
-    say(console, on_text(trim), None if report.dry_run else on_logits(trim))
+    say(console, on_text(trim), left_out(trim), None if report.dry_run else on_logits(trim))
     say(console, *on_softmax(trim.proof))
     if trim.others:
         console.print()

@@ -9,7 +9,6 @@ BPE all tokens that the kept ones are merged from.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,8 @@ from tokensurgeon.vocabulary.scripts import Writable, scripts_named
 from tokensurgeon.vocabulary.token_bytes import byte_alphabet
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>\Z")
+FEWEST_DOCUMENTS = 10
+"""With fewer, leaving one out says nothing of text like it; bootstraps of documents ask as many."""
 NO_MERGE = -1
 """Rank of a token of a BPE that no merge makes: before all that one does."""
 
@@ -281,6 +282,43 @@ class BeforeUnknown:
         return self._known[word]
 
 
-def count_dropped(uses: Counter[int], kept: Collection[int]) -> int:
+class Homes:
+    """In which document each token was met: what would be missing had one been left out.
+
+    A text says by itself how text like it fares: each document stands in turn for one that nobody
+    looked at, and what no other document has would not have been kept.
+    """
+
+    def __init__(self) -> None:
+        self.n_documents = 0
+        self._of: dict[int, int] = {}
+        self._several: set[int] = set()
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Take in the ids of a document."""
+        for token in set(ids) - self._several:
+            if self._of.setdefault(token, self.n_documents) != self.n_documents:
+                del self._of[token]
+                self._several.add(token)
+        self.n_documents += 1
+
+    def left_out(self, base: Base, keep: Keep, uses: Mapping[int, int]) -> dict[str, int | None]:
+        """Return the documents that would be encoded otherwise, and the tokens at fault.
+
+        Both are None where there are too few documents to say, or where it is not the text's
+        tokens that decide.
+        """
+        decided = keep.size is None and keep.least_uses == 1
+        if self.n_documents < FEWEST_DOCUMENTS or not decided:
+            return {"documents_left_out": None, "tokens_left_out": None}
+        wanted = _always(base) | _of_scripts(base, keep.scripts) | self._several
+        alone = set(self._of) - _Parts(base).missing(wanted, set())
+        return {
+            "documents_left_out": len({self._of[token] for token in alone}),
+            "tokens_left_out": sum(uses[token] for token in alone),
+        }
+
+
+def count_dropped(uses: Mapping[int, int], kept: Collection[int]) -> int:
     """Return how many tokens of the text are not kept."""
     return sum(count for i, count in uses.items() if i not in kept)

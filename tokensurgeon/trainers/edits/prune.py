@@ -21,7 +21,7 @@ from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
 from tokensurgeon.trainers.control_tokens import renumber
 from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
-from tokensurgeon.trainers.edits.kept import BeforeUnknown, Keep, choose, count_dropped
+from tokensurgeon.trainers.edits.kept import BeforeUnknown, Homes, Keep, choose, count_dropped
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
 
@@ -88,13 +88,14 @@ def prune_vocabulary(
     started = time.perf_counter()
     uses: Counter[int] = Counter()
     needed: set[int] = set()
-    before_unknown = BeforeUnknown(original)
+    before_unknown, homes = BeforeUnknown(original), Homes()
     n_bytes = n_documents = 0
     seen, ends = NOTHING_SEEN, Borders()  # the tokenizer itself cuts a text at its controls
     for texts in _batches(corpus, field, ends) if has_text else ():
         encodings = original.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
             uses.update(encoding.ids)
+            homes.add(encoding.ids)
             needed |= before_unknown.of(text, encoding.ids)
         seen = seen.plus(line_hashes(texts))
         n_documents += len(texts)
@@ -144,6 +145,7 @@ def prune_vocabulary(
             "used": len(uses),
             "kept": kept.why,
             "documents_changed": changed,
+            **homes.left_out(original, keep, uses),
             "tokens": uses.total(),
             "tokens_dropped": count_dropped(uses, new),
             "tokens_after": uses.total() + n_after,
