@@ -24,6 +24,7 @@ from tokensurgeon.cli.main import main
 from tokensurgeon.errors import (
     CorpusError,
     OutputExistsError,
+    RecipeError,
     SettingError,
     TokenizerError,
     UnknownNameError,
@@ -237,6 +238,27 @@ def test_a_trim_goes_to_fine_tunes_as_a_patch(
     assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in two.items()}
 
 
+def test_the_recipe_that_ships_makes_the_same_tensors(tmp_path: Path) -> None:
+    from tokensurgeon import Recipe, transplant
+
+    source = tmp_path / "source"
+    make_sentence_model(source, "BertModel")
+    recipe = Recipe.from_yaml(Path(__file__).parents[2] / "recipes/embedding-two-languages.yaml")
+    assert recipe.tokenizer.scripts == ("Latin", "Cyrillic")
+    spec = recipe.tokenizer.model_copy(update={"scripts": ("Cyrillic",)})  # it knows English alone
+    changes = {"source": str(source), "output": str(tmp_path / "by-recipe"), "tokenizer": spec}
+    transplant(recipe.model_copy(update=changes))
+    trim(source, tmp_path / "trimmed", keep_script=["Cyrillic"])
+    one, two = (
+        load_file(tmp_path / folder / "model.safetensors") for folder in ("by-recipe", "trimmed")
+    )
+    assert {n: t.tobytes() for n, t in one.items()} == {n: t.tobytes() for n, t in two.items()}
+    with pytest.raises(RecipeError, match="belongs to the method prune"):
+        Recipe.parse({
+            "source": "a", "tokenizer": {"method": "bpe", "corpus": ["b"], "scripts": ["Latin"]}
+        })  # fmt: skip
+
+
 # -- what is kept --------------------------------------------------------------------------------
 
 
@@ -313,7 +335,10 @@ def test_tokens_behind_the_rows_are_named(
     tokenizer.add_special_tokens(["<|image|>"])
     tokenizer.save(str(source / "tokenizer.json"))
     result = trim(source, tmp_path / "out", text=[text])
-    assert any("no row" in warning for warning in result.report.warnings)
+    assert any(
+        "1 control tokens have no row in the source" in warning
+        for warning in result.report.warnings
+    )
     assert result.report.input.controls == 1
     assert result.report.trim.proof.max_difference == 0
     tokenizer.add_tokens(["index"])

@@ -146,7 +146,7 @@ def write_json(value: Any) -> None:
 
     Characters that stdout's encoding lacks are escaped: nothing is lost.
     """
-    from tokensurgeon.report.plain import finite as without_nan
+    from tokensurgeon.report.json_values import finite as without_nan
 
     value = without_nan(value)
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)

@@ -198,7 +198,9 @@ def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary
 
     del options["across"]
     if options.pop("least_uses") > 1 or options.pop("scripts"):
-        raise SettingError(f"--least-uses and --keep-script are for prune, not for {method}")
+        raise SettingError(
+            f"--least-uses and --keep-script are for prune, not for {method}: leave them out"
+        )
     shape = Shape(**{field.name: options.pop(field.name) for field in fields(Shape)})
     return train_vocabulary(text, method=method, shape=shape, **options)
 

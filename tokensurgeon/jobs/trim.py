@@ -22,7 +22,7 @@ from tokensurgeon.jobs.wanted import Wanted
 from tokensurgeon.outputs import check_folder, scratch_folder
 from tokensurgeon.progress import Progress, Timings, no_progress
 from tokensurgeon.recipe import InitSpec, Recipe, TrainSpec
-from tokensurgeon.report import SurgeryReport
+from tokensurgeon.report import SurgeryReport, words
 from tokensurgeon.report.trim_facts import BeforeAfter, KeptText, TrimFacts
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.output import check_loads, write_output
@@ -137,7 +137,7 @@ def trim(
     >>> demo = files("tokensurgeon") / "data"  # the tiny models that `tokensurgeon demo` uses
     >>> result = trim(demo / "source", size=1000)  # nothing is written without an output
     >>> result.report.trim.rows.before, result.report.trim.rows.after
-    (4096.0, 1000.0)
+    (4096, 1000)
     >>> result.report.trim.proof.max_difference < 1e-5
     True
     """
@@ -261,9 +261,23 @@ def _exact(inputs: Inputs, pruned: TrainedVocabulary) -> Inputs:
         is_identity=False,
         is_permutation=False,
     )
+    # What an alignment says of a pair is no news of a tokenizer and a part of it.
+    notes = [note for note in inputs.notes if note not in alignment.warnings]
+    beyond = np.flatnonzero(source_ids < 0)
+    if beyond.size:
+        notes.append(
+            f"{words.count(beyond.size, 'control token')} without a row in the source, the first "
+            f"{target.spellings[int(beyond[0])]!r}: a row that means nothing is given"
+        )
+    if source.number_scheme != target.number_scheme:
+        notes.append(
+            f"the kept tokens cut runs of digits as {target.number_scheme!r}, all of them as "
+            f"{source.number_scheme!r}: other text with numbers changes most"
+        )
     nothing = np.zeros(0, dtype=np.int64)
     return replace(
         inputs,
+        notes=tuple(notes),
         alignment=exact,
         pieces={},
         unspellable=nothing,

@@ -76,7 +76,7 @@ def prove_kept(session: Session, rows: PatchedRows, wanted: Wanted, field: str) 
         raise CheckpointError(
             f"the trimmed model computes other {proof.compared} than the source, by "
             f"{proof.max_difference:.3g} on {proof.n_tokens:,} tokens: this family reads its "
-            "vocabulary in a way that is not understood, and nothing was written"
+            "vocabulary in a way that is not understood; leave it as it is"
         )
     return {"proof": ProofFacts(**asdict(proof))}
 

@@ -61,7 +61,7 @@ class Wanted:
         for language in languages:
             name, equals, file = language.partition("=")
             if equals and not (name.strip() and file.strip()):
-                raise UsageError(f"'{language}' is no language; write de, or de=german.txt")
+                raise UsageError(f"'{language}' is no language; write de, or de=FILE")
             if equals:
                 files.append(file.strip())
             else:

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
-from tokensurgeon.report.plain import finite
+from tokensurgeon.report.json_values import finite
 from tokensurgeon.report.trim_facts import TrimFacts
 from tokensurgeon.version import __version__
 

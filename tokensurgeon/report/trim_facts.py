@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from tokensurgeon.report.plain import finite
+from tokensurgeon.report.json_values import finite
 
 
 class _Model(BaseModel):
@@ -16,8 +16,8 @@ class _Model(BaseModel):
 class BeforeAfter(_Model):
     """A number of the source, and of the trimmed checkpoint."""
 
-    before: float
-    after: float
+    before: int | float
+    after: int | float
 
     @property
     def share(self) -> float:
