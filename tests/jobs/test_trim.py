@@ -32,6 +32,7 @@ from tokensurgeon.errors import (
     UsageError,
 )
 from tokensurgeon.patches import apply_patch, export_patch
+from tokensurgeon.recipe import TrainSpec
 
 Checkpoints = Callable[..., Path]
 TEXT = [SENTENCES[0], SENTENCES[2]]
@@ -244,6 +245,7 @@ def test_the_recipe_that_ships_makes_the_same_tensors(tmp_path: Path) -> None:
     source = tmp_path / "source"
     make_sentence_model(source, "BertModel")
     recipe = Recipe.from_yaml(Path(__file__).parents[2] / "recipes/embedding-two-languages.yaml")
+    assert isinstance(recipe.tokenizer, TrainSpec)
     assert recipe.tokenizer.scripts == ("Latin", "Cyrillic")
     spec = recipe.tokenizer.model_copy(update={"scripts": ("Cyrillic",)})  # it knows English alone
     changes = {"source": str(source), "output": str(tmp_path / "by-recipe"), "tokenizer": spec}

@@ -114,10 +114,12 @@ def trim(
         Of forward passes.
     seed : int
         Which sequences are compared.
-    force, trust_remote_code, allow_nonfinite, allow_autotokenizer_mismatch : bool
-        As those of a recipe.
+    force : bool
+        As that of a recipe.
     dry_run : bool
         Choose the tokens and say the sizes; run no model, write nothing.
+    trust_remote_code, allow_nonfinite, allow_autotokenizer_mismatch : bool
+        As those of a recipe.
     allow_seen_text : bool
         Measure other text of which lines are in the kept text.
     progress : callable(done, total, what), optional
