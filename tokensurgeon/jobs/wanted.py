@@ -66,10 +66,12 @@ class Wanted:
                 files.append(file.strip())
             else:
                 named += scripts_of_language(name)
-        numbers = {"size": size or 1, "least_uses": least_uses, "multiple": pad_to_multiple_of}
+        numbers = {
+            "size": size, "least_uses": least_uses, "pad_to_multiple_of": pad_to_multiple_of
+        }  # fmt: skip
         for key, value in numbers.items():
-            if value < 1 or (key == "size" and size == 0):
-                raise UsageError(f"{key} is {value if size else size}; give 1 or more")
+            if value is not None and value < 1:
+                raise UsageError(f"{key} is {value}; give 1 or more")
         if not (files or named or size is not None):
             raise UsageError(
                 "nothing says which tokens to keep: give text, scripts, languages or a size"

@@ -89,7 +89,7 @@ def choose(base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[i
     uses : mapping of int to int
         How often the text has each id.
     needed : collection of int
-        Further ids that the text needs; see `before_unknown`.
+        Further ids that the text needs; see `BeforeUnknown`.
 
     Raises
     ------
@@ -121,7 +121,6 @@ def choose(base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[i
             f"{asked}, and {base.name} has {len(every):,} tokens: give a smaller number"
         )
     rank = _ranks(base)
-    before = len(kept)
     orders = (
         sorted(used - kept, key=lambda i: (-uses.get(i, 0), rank.get(i, 0), i)),
         sorted(scripts - used - kept, key=lambda i: (rank.get(i, 0), i)),
@@ -138,7 +137,6 @@ def choose(base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[i
         "merged": len(merged & kept),
     }
     why["fill"] = len(kept) - sum(why.values())
-    assert before <= len(kept) <= size
     return Kept(sorted(kept), why)
 
 
