@@ -67,6 +67,8 @@ class TrainSpec(_Model):
     """Number of ids; control tokens and the 256 bytes count. `prune` and some others need none."""
     base: str | None = None
     """For `extend` and `prune`: the tokenizer whose ids are kept; `source` is the recipe's own."""
+    scripts: tuple[str, ...] = ()
+    """For `prune`: keep all tokens of these Unicode scripts too, such as ``[Latin, Cyrillic]``."""
     across: bool = False
     """Let `extend` add tokens of several words."""
     pretokenizer: Literal["gpt2", "cl100k", "llama3", "o200k", "code", "none"] = "cl100k"
@@ -102,8 +104,11 @@ class TrainSpec(_Model):
 
     @model_validator(mode="after")
     def _whole(self) -> TrainSpec:
-        if bool(self.corpus) == bool(self.mixture):
+        textless = self.method == "prune" and (self.scripts or self.size)
+        if bool(self.corpus) == bool(self.mixture) and (self.corpus or not textless):
             raise ValueError("give 'corpus' or 'mixture', one of them")
+        if self.scripts and self.method != "prune":
+            raise ValueError("'scripts' belongs to the method prune")
         if (self.base is not None) != (self.method in ("extend", "prune")):
             raise ValueError("'base' belongs to the methods extend and prune")
         if self.base is not None and self.digits is not None:

@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[[World], list[object]]] = {
         "-o", "out", "--force",
     ],
     "prune": lambda w: ["train", "prune", w.text, "--base", w.source, "-o", "out", "--force"],
+    "trim": lambda w: ["trim", w.source, "--text", w.text, "-o", "out", "--force"],
     "patch export": lambda w: [
         "patch", "export", w.patched, "--source", w.source, "-o", "a.safetensors", "--force",
     ],

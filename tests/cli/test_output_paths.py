@@ -15,6 +15,7 @@ FOLDER = {
     "train": ["train", "bpe", "text.txt", "--size", "300", "-o", "OUT"],
     "extend": ["train", "extend", "text.txt", "--base", "target", "--size", "900", "-o", "OUT"],
     "prune": ["train", "prune", "text.txt", "--base", "target", "-o", "OUT"],
+    "trim": ["trim", "source", "--text", "text.txt", "-o", "OUT"],
     "patch apply": ["patch", "apply", "a.safetensors", "source", "-o", "OUT"],
     "demo": ["demo", "-o", "OUT"],
 }

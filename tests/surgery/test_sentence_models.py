@@ -29,7 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
     def get(name: str) -> tuple[Path, Path]:
         source, patched = root / name, root / f"{name}-pruned"
         if not patched.exists():
-            _make(source, name)
+            make_sentence_model(source, name)
             (root / "text.txt").write_text("\n".join(SENTENCES))
             target = prune_vocabulary(source, [root / "text.txt"], output=root / f"{name}-target")
             assert target is not None
@@ -39,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
     return get
 
 
-def _make(folder: Path, name: str) -> None:
+def make_sentence_model(folder: Path, name: str) -> None:
     """Save a tiny model with the modules of a sentence-transformers folder."""
     import transformers
 

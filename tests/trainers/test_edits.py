@@ -112,7 +112,8 @@ def test_the_commands_write_and_refuse(base, tmp_path):
 
     assert "give it with --base" in run("extend", "--size", "340").stderr
     assert "give --size" in run("extend", "--base", str(base)).stderr
-    assert "leave --size out" in run("prune", "--base", str(base), "--size", "300").stderr
+    assert "has 300 tokens" in run("prune", "--base", str(base), "--size", "301").stderr
+    assert "are for prune" in run("bpe", "--size", "300", "--keep-script", "Latin").stderr
     assert "not for bpe" in run("bpe", "--base", str(base), "--size", "300").stderr
     done = run("extend", "--base", str(base), "--size", "340", "--json")
     assert done.exit_code == 0, done.output

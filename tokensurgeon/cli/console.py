@@ -66,6 +66,12 @@ COUNT = click.IntRange(min=0)
 MINUTES = click.FloatRange(min=0, min_open=True)
 """What the numbers of options may be."""
 
+
+def names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that commas part in any of the values of an option."""
+    return tuple(name.strip() for value in given for name in value.split(",") if name.strip())
+
+
 json_option = option("--json", "Write JSON to stdout.", "as_json")
 device_option = option(
     "--device NAME",
@@ -82,6 +88,14 @@ dtype_option = option(
 seed_option = option("--seed N", "Of whatever is random.", type=COUNT, default=0)
 field_option = option("--field KEY", "The key that holds the text in JSON objects.", default="text")
 force_option = option("--force", "Replace an output of ours that exists, and nothing else.")
+script_option = option(
+    "--keep-script NAMES",
+    "Keep every token of these Unicode scripts, such as Latin,Cyrillic; digits, punctuation and "
+    "signs are of every script.",
+    "scripts",
+    multiple=True,
+    parse=names,
+)
 plugin_option = option(
     "--plugin FILE",
     "A Python file that registers initialisers; may be repeated.",
@@ -132,9 +146,9 @@ def write_json(value: Any) -> None:
 
     Characters that stdout's encoding lacks are escaped: nothing is lost.
     """
-    from tokensurgeon.report import surgery_report
+    from tokensurgeon.report.json_values import finite as without_nan
 
-    value = surgery_report.finite(value)
+    value = without_nan(value)
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

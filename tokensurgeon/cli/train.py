@@ -71,7 +71,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("corpus", metavar="[CORPUS...]", nargs=-1)
 @console.option(
     "--size N",
-    "Number of ids; control tokens and the 256 bytes count.",
+    "Number of ids; control tokens and the 256 bytes count. prune keeps the most used.",
     type=click.IntRange(min=257),
 )
 @console.option("-o --output DIR", "The folder to write.", required=True)
@@ -107,6 +107,13 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @console.option("--parallel", "For parity: the parts are translations of each other.")
 @console.option("--across", "Let extend make tokens of several words.")
+@console.option(
+    "--least-uses N",
+    "For prune: keep tokens that the text has so often.",
+    type=console.AT_LEAST_1,
+    default=1,
+)
+@console.script_option
 @console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
 @console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
 @console.option("--eos TOKEN", "Ends a text.  [default: <|endoftext|>, or as in --controls-of]")
@@ -130,7 +137,7 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @console.option(
     "--pad-to-multiple-of N",
-    "Reserve control tokens up to such a number of ids.",
+    "Reserve control tokens up to such a number of ids; prune keeps further tokens.",
     type=console.AT_LEAST_1,
     default=1,
 )
@@ -175,7 +182,9 @@ def command(
     from tokensurgeon.report.tokenizer_tables import print_trained
     from tokensurgeon.trainers.mixture import parse_mixture
 
-    if bool(corpus) + bool(mixture) + (options["from_counts"] is not None) != 1:
+    textless = method == "prune" and (options["scripts"] or options["size"] is not None)
+    n_given = bool(corpus) + bool(mixture) + (options["from_counts"] is not None)
+    if n_given > 1 or (not n_given and not textless):
         raise SettingError("give files to train on, --mixture or --from-counts, one of them")
     text = parse_mixture(mixture) if mixture else list(corpus)
     with console.progress() as progress:
@@ -211,6 +220,10 @@ def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary
     from tokensurgeon.trainers import Shape, train_vocabulary
 
     del options["across"]
+    if options.pop("least_uses") > 1 or options.pop("scripts"):
+        raise SettingError(
+            f"--least-uses and --keep-script are for prune, not for {method}: leave them out"
+        )
     shape = Shape(**{field.name: options.pop(field.name) for field in fields(Shape)})
     return train_vocabulary(text, method=method, shape=shape, **options)
 
@@ -220,8 +233,6 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
 
     if base is None:
         raise SettingError(f"{method} changes a tokenizer: give it with --base")
-    if method == "prune" and options["size"] is not None:
-        raise SettingError("prune keeps what the text uses: leave --size out")
     if method == "extend" and options["size"] is None:
         raise SettingError("extend needs the number of ids in the end; give --size")
     edit: Callable[..., TrainedVocabulary]

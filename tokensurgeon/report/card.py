@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import decisions, gap, span_tables, words
+from tokensurgeon.report import decisions, gap, span_tables, trim_words, words
 from tokensurgeon.report.pages import fill
 from tokensurgeon.report.surgery_report import SurgeryReport
+from tokensurgeon.report.trim_facts import TrimFacts
 
 
 class _Row(str):
@@ -22,6 +23,8 @@ def _row(cells: Sequence[str]) -> _Row:
 
 def model_card(report: SurgeryReport) -> str:
     """Return the card: what was done, how it compares, its limits, how to load and repeat it."""
+    if report.trim is not None:
+        return _trim_card(report, report.trim)
     sides, parts = report.sides("both"), gap.patched_parts(report)
     entries = (report.evaluation or {}).get("entries", ())
     return fill(
@@ -63,6 +66,29 @@ def model_card(report: SurgeryReport) -> str:
         copied=words.copied,
         settings=words.settings,
         tokens=words.tokens,
+    )
+
+
+def _trim_card(report: SurgeryReport, trim: TrimFacts) -> str:
+    """Return the card of a checkpoint whose vocabulary was cut down."""
+    proof = [trim_words.on_text(trim), trim_words.on_logits(trim)]
+    return fill(
+        "trim_card.md.jinja",
+        _in_cell,
+        report=report,
+        source=words.short(report.source.path),
+        kept=f"Kept are {trim_words.kept(trim)}",
+        sizes=trim_words.size_rows(trim),
+        size_headings=trim_words.SIZE_HEADINGS,
+        proof=[line for line in proof if line] + trim_words.on_softmax(trim.proof),
+        others=trim_words.other_rows(trim),
+        other_headings=trim_words.OTHER_HEADINGS,
+        left_out=trim_words.left_out(trim),
+        notes=trim_words.not_scored(trim),
+        tokenizer=decisions.tokenizer_rows(report),
+        tokenizer_headings=decisions.TOKENIZER_HEADINGS,
+        command=trim_words.command(report),
+        row=_row,
     )
 
 

@@ -6,7 +6,6 @@ It holds facts and figures, never prose; `card` and `terminal` put it into words
 from __future__ import annotations
 
 import json
-import math
 import platform
 from importlib import metadata
 from typing import Annotated, Any, Literal
@@ -15,21 +14,12 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
+from tokensurgeon.report.json_values import finite
+from tokensurgeon.report.trim_facts import TrimFacts
 from tokensurgeon.version import __version__
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 """Packages besides our own whose versions decide a surgery's bytes."""
-
-
-def finite(value: Any) -> Any:
-    """Return plain data with tuples as lists, and None for NaN and infinities: JSON has neither."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 Plain = Annotated[dict[str, Any], BeforeValidator(finite)]
@@ -273,6 +263,8 @@ class SurgeryReport(_Model):
     evaluation: Plain | None = None
     """As `Evaluation.to_dict()`; None with the reason in `not_evaluated`."""
     not_evaluated: str | None = None
+    trim: TrimFacts | None = None
+    """Of a checkpoint whose vocabulary was cut down: what was kept, and the proof."""
     baselines: tuple[str, ...] = ()
     """Names of the entries of `evaluation` that are there to compare with."""
     donor_methods: tuple[str, ...] = ()

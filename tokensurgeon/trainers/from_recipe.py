@@ -65,7 +65,7 @@ def train_target(
                 **common,
             )
         elif spec.method == "prune":
-            prune_vocabulary(base, text, **common)
+            prune_vocabulary(base, text, scripts=spec.scripts, size=spec.size, **common)
         elif spec.size is None:
             raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
         else:

@@ -26,7 +26,9 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
             ("tokens before", f"{settings['base_size']:,}"),
             *kept,
             ("used by the text", f"{figures['used']:,}"),
+            ("kept, and why", _why(figures["kept"])),
             ("documents spelled otherwise", f"{figures['documents_changed']:,}"),
+            ("tokens of the text dropped", f"{figures['tokens_dropped']:,}"),
         ]
     if settings["method"] == "extend":
         return [
@@ -76,6 +78,20 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
         ("encoding, MB/CPU-second", beside_stock(".1f", "megabytes_per_cpu_second")),
         ("peak memory", f"{figures['peak_memory_bytes'] / 2**30:.1f} GiB"),
     ]
+
+
+WHY = {
+    "always": "always (controls, bytes)",
+    "used": "used by the text",
+    "scripts": "of the scripts",
+    "merged": "that kept ones are merged from",
+    "fill": "to fill up the size",
+}
+"""Why a token of a pruned vocabulary was kept, by the names of `Kept.why`."""
+
+
+def _why(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[key]:,} {WHY[key]}" for key in WHY if counts.get(key))
 
 
 def card(name: str, facts: dict[str, Any]) -> str:
@@ -130,9 +146,14 @@ def card(name: str, facts: dict[str, Any]) -> str:
 def _says(settings: dict[str, Any]) -> str:
     method = settings["method"]
     if method == "prune":
+        what = "the tokens that a text never used"
+        if settings["scripts"]:
+            what += f" and that are not of {', '.join(settings['scripts'])}"
+        whole = settings["least_uses"] == 1 and settings["size_asked"] is None
+        spelled = "That text is" if whole else "Text whose tokens are all kept is"
         return (
-            f"`{settings['base']}` without the tokens that a text never used: "
-            f"{settings['size']:,} of {settings['base_size']:,}. That text is spelled as before; "
+            f"`{settings['base']}` without {what if whole else 'the tokens that were not kept'}: "
+            f"{settings['size']:,} of {settings['base_size']:,}. {spelled} spelled as before; "
             "`old_ids` in training.json has each token's old id."
         )
     if method == "extend":

@@ -1,40 +1,42 @@
-"""Prune a tokenizer: drop the tokens that a text never uses.
+"""Prune a tokenizer: drop the tokens that a text never uses, and keep those that are asked for.
 
-Kept are the tokens that the text uses, all added tokens and controls, the bytes, the unknown token,
-and for a BPE all tokens that the kept ones are merged from. The text is then encoded again, and
-every token must be the same: every merge that applied is kept, and the dropped ones never applied.
-The ids left are renumbered in their old order; ``training.json`` lists the old id of each.
+Kept are the tokens that the text uses, those of the scripts asked for, and what `kept` says is
+always kept. The text is then encoded again, whole, with the tokens around it: where all tokens of a
+document are kept every one must be the same, for every merge that applied is kept, and the dropped
+ones never applied. The ids left are renumbered in their old order; ``training.json`` lists the old
+id of each.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokensurgeon.errors import TokenizerError
+from tokensurgeon.errors import SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.seen import NOTHING_SEEN, line_hashes
-from tokensurgeon.trainers.control_tokens import ids_around, renumber
+from tokensurgeon.trainers.control_tokens import renumber
 from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
+from tokensurgeon.trainers.edits.kept import BeforeUnknown, Homes, Keep, choose, count_dropped
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
-from tokensurgeon.vocabulary.token_bytes import byte_alphabet
 
 BATCH_BYTES = 4_000_000
 """Text encoded at once; bounds the encodings held in memory."""
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>\Z")
 
 
 def prune_vocabulary(
     base: str | Path,
-    corpus: CorpusLike,
+    corpus: CorpusLike = (),
     *,
     least_uses: int = 1,
+    scripts: Sequence[str] = (),
+    size: int | None = None,
+    pad_to_multiple_of: int = 1,
     output: str | Path | None = None,
     field: str = "text",
     force: bool = False,
@@ -47,51 +49,77 @@ def prune_vocabulary(
     base : str or Path
         A folder, a tokenizer.json or a hub id; BPE, Unigram or WordPiece.
     corpus
-        As for `train_vocabulary`; the text that must be spelled as before.
+        As for `train_vocabulary`; the text that must be spelled as before. None is needed where
+        `scripts` or `size` say what to keep.
     least_uses : int
         Drop tokens used less often. Above 1, text that uses them is spelled otherwise.
+    scripts : sequence of str
+        Keep every token that text of these Unicode scripts can hold, such as ``["Latin"]``; digits,
+        punctuation and signs (Common, Inherited) are of every script.
+    size : int or None
+        Keep so many ids in all: the most used by the text first, then those of the scripts, then
+        the earliest merges of a BPE, the best scores of a Unigram, the lowest ids of a WordPiece.
+    pad_to_multiple_of : int
+        Keep further tokens, in that order, up to a multiple of this number.
     output, field, force, progress
         As for `train_vocabulary`.
 
     Raises
     ------
+    SettingError
+        If nothing says what to keep, or the size is below what must be kept.
+    UnknownNameError
+        If a script has no such name.
     TokenizerError
-        If the base is of another kind, or text is spelled otherwise than before.
+        If the base is of another kind, or text whose tokens are all kept is spelled otherwise.
     """
+    keep = Keep.parse(least_uses, scripts, size, pad_to_multiple_of)
+    has_text = not isinstance(corpus, Sequence) or len(corpus) > 0
+    if not (has_text or keep.scripts or size is not None):
+        raise SettingError("nothing says which tokens to keep: give text, scripts or a size")
     if output is not None:
         check_output(output, force, corpus, base)
     original = Base.load(base)
     if original.model_type not in ("BPE", "Unigram", "WordPiece"):
         raise TokenizerError(
-            f"{base} is a {original.model_type} model; give one of BPE, Unigram or WordPiece"
+            f"{base} is a {original.model_type} model, whose tokens no others can spell; give one "
+            "of BPE, Unigram or WordPiece"
         )
     started = time.perf_counter()
     uses: Counter[int] = Counter()
+    needed: set[int] = set()
+    before_unknown, homes = BeforeUnknown(original), Homes()
     n_bytes = n_documents = 0
     seen, ends = NOTHING_SEEN, Borders()  # the tokenizer itself cuts a text at its controls
-    for texts in _batches(corpus, field, ends):
-        for encoding in original.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+    for texts in _batches(corpus, field, ends) if has_text else ():
+        encodings = original.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
             uses.update(encoding.ids)
+            homes.add(encoding.ids)
+            needed |= before_unknown.of(text, encoding.ids)
         seen = seen.plus(line_hashes(texts))
         n_documents += len(texts)
         n_bytes += sum(len(text.encode("utf-8")) for text in texts)
         progress(n_bytes, 0, "encoding")
-    old_ids = _kept_ids(original, {i for i, count in uses.items() if count >= least_uses})
+    kept = choose(original, keep, uses, needed)
+    old_ids = kept.ids
     new = {old: number for number, old in enumerate(old_ids)}
     pruned = original.changed(lambda document: _drop_others(document, new))
-    changed = done = 0
-    for texts in _batches(corpus, field, Borders()):
-        pairs = zip(
-            original.tokenizer.encode_batch_fast(texts, add_special_tokens=False),
-            pruned.encode_batch_fast(texts, add_special_tokens=False),
-            strict=True,
-        )
-        changed += sum([old_ids[i] for i in new.ids] != old.ids for old, new in pairs)
+    changed = wrong = done = n_after = 0
+    for texts in _batches(corpus, field, Borders()) if has_text else ():
+        both = (t.encode_batch_fast(texts) for t in (original.tokenizer, pruned))
+        for text, before, after in zip(texts, *both, strict=True):
+            n_after += len(after.ids) - len(before.ids)
+            if [old_ids[i] for i in after.ids] != before.ids:
+                changed += 1
+                whole = {*before.ids, *before_unknown.of(text, before.ids)}
+                wrong += whole <= new.keys()
         done += sum(len(text.encode("utf-8")) for text in texts)
         progress(done, n_bytes, "comparing")
-    if changed and least_uses == 1:
+    if wrong:
         raise TokenizerError(
-            f"{changed:,} of {n_documents:,} documents are spelled otherwise; prune with more text"
+            f"{wrong:,} of {n_documents:,} documents are spelled otherwise though all of their "
+            f"tokens are kept: the rules of {base} are not understood; give another tokenizer"
         )
     ends.counts.update({control: uses[i] for control, i in original.controls.items() if uses[i]})
     trained = TrainedVocabulary(
@@ -103,6 +131,9 @@ def prune_vocabulary(
             "dropout": original.dropout,
             "size": len(old_ids),
             "least_uses": least_uses,
+            "scripts": list(keep.scripts),
+            "size_asked": size,
+            "pad_to_multiple_of": pad_to_multiple_of,
             "old_ids": old_ids,
         },
         corpus={
@@ -112,10 +143,15 @@ def prune_vocabulary(
         },
         figures={
             "used": len(uses),
+            "kept": kept.why,
             "documents_changed": changed,
+            **homes.left_out(original, keep, uses),
+            "tokens": uses.total(),
+            "tokens_dropped": count_dropped(uses, new),
+            "tokens_after": uses.total() + n_after,
             "seconds": round(time.perf_counter() - started, 1),
         },
-        seen=seen,
+        seen=seen if has_text else None,
         base_config=_with_new_ids(original.config, new),
         base_files=original.files,
     )
@@ -134,36 +170,6 @@ def _batches(corpus: CorpusLike, field: str, ends: Borders) -> Iterator[list[str
                 batch, size = [], 0
     if batch:
         yield batch
-
-
-def _kept_ids(base: Base, used: set[int]) -> list[int]:
-    """Return the ids to keep, ascending."""
-    model = base.document["model"]
-    id_of = base.tokenizer.get_vocab(with_added_tokens=False)
-    kept = set(used) | set(base.tokenizer.get_added_tokens_decoder())
-    kept |= {*base.controls.values(), *ids_around(base.document["post_processor"])}
-    if padding := base.stored.get("padding"):
-        kept |= {padding["pad_id"]} & {*base.tokenizer.get_vocab().values()}
-    alphabet = set(byte_alphabet().values())
-    prefix = model.get("continuing_subword_prefix") or ""
-    for token, i in id_of.items():
-        is_byte = token.removeprefix(prefix) in alphabet or _BYTE.match(token)
-        if is_byte or token == model.get("unk_token"):
-            kept.add(i)
-    if base.model_type == "Unigram" and model.get("unk_id") is not None:
-        kept.add(int(model["unk_id"]))
-    if base.model_type == "BPE":
-        parts: dict[str, list[tuple[str, str]]] = {}
-        for left, right in spelled_merges(base.document):
-            parts.setdefault(left + right.removeprefix(prefix), []).append((left, right))
-        stack = [token for token, i in id_of.items() if i in kept]
-        while stack:
-            for pair in parts.get(stack.pop(), ()):
-                for part in pair:
-                    if id_of[part] not in kept:
-                        kept.add(id_of[part])
-                        stack.append(part)
-    return sorted(kept)
 
 
 def _with_new_ids(config: dict[str, Any], new: dict[int, int]) -> dict[str, Any]:
