@@ -62,6 +62,13 @@ class TrainSpec(_Model):
     """Parts of the text, ``NAME=SHARE:FILES``, in place of `corpus`."""
     size: int | None = Field(default=None, ge=257)
     """Number of ids; control tokens and the 256 bytes count. `prune` and some others need none."""
+    add: int | None = Field(default=None, ge=1)
+    """For `extend`, in place of `size`: number of new tokens."""
+    never_longer: bool = False
+    """For `extend`: refuse a result in which a text could take more tokens than before."""
+    spare: float = Field(default=0.15, ge=0, le=10)
+    """For `extend`: share of tokens learned beyond those asked; those that the fewest documents use
+    are dropped again."""
     base: str | None = None
     """For `extend` and `prune`: the tokenizer whose ids are kept; `source` is the recipe's own."""
     across: bool = False
@@ -107,6 +114,10 @@ class TrainSpec(_Model):
             raise ValueError(f"{self.method} cuts digits as its base does; leave out 'digits'")
         if self.base is not None and self.controls != "own":
             raise ValueError(f"{self.method} keeps its base's controls; leave out 'controls'")
+        if (self.add is not None or self.never_longer) and self.method != "extend":
+            raise ValueError("'add' and 'never_longer' belong to the method extend")
+        if self.method == "extend" and (self.size is None) == (self.add is None):
+            raise ValueError("extend needs the number of new tokens, 'add', or of ids, 'size'")
         return self
 
 

@@ -14,7 +14,7 @@ from tokensurgeon.cli import console
 from tokensurgeon.errors import SettingError
 from tokensurgeon.text.borders import BORDERS
 from tokensurgeon.trainers.counting.pretokenizers import BARRIERS, DIGITS, NO_CROSS, PRETOKENIZERS
-from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
+from tokensurgeon.trainers.training_methods import ENCODERS, METHODS, SPARE
 
 if TYPE_CHECKING:
     from tokensurgeon.trainers import TrainedVocabulary
@@ -91,6 +91,19 @@ def _read(name: str | None) -> str | None:
     parse=lambda name: tuple((_read(name) or "").splitlines()),
 )
 @console.option("--parallel", "For parity: the parts are translations of each other.")
+@console.option(
+    "--add N", "For extend: number of new tokens, in place of --size.", type=console.AT_LEAST_1
+)
+@console.option(
+    "--never-longer",
+    "For extend: refuse a result in which a text could take more tokens than before.",
+)
+@console.option(
+    "--spare SHARE",
+    "For extend: share of tokens learned beyond those asked, of which the least used are dropped.",
+    type=click.FloatRange(min=0),
+    default=SPARE,
+)
 @console.option("--across", "Let extend make tokens of several words.")
 @console.option("--base TOKENIZER", "For extend and prune: the tokenizer whose ids are kept.")
 @console.option("--bos TOKEN", "Starts a text.  [default: as --eos]")
@@ -188,7 +201,8 @@ def _scheme(digits: str | None, source: str | None) -> str:
 def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary:
     from tokensurgeon.trainers import Shape, train_vocabulary
 
-    del options["across"]
+    for name in ("across", "add", "never_longer", "spare"):
+        del options[name]
     shape = Shape(**{field.name: options.pop(field.name) for field in fields(Shape)})
     return train_vocabulary(text, method=method, shape=shape, **options)
 
@@ -200,8 +214,11 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
         raise SettingError(f"{method} changes a tokenizer: give it with --base")
     if method == "prune" and options["size"] is not None:
         raise SettingError("prune keeps what the text uses: leave --size out")
-    if method == "extend" and options["size"] is None:
-        raise SettingError("extend needs the number of ids in the end; give --size")
+    if method == "extend" and (options["size"] is None) == (options["add"] is None):
+        raise SettingError(
+            "extend needs the number of new tokens, or of ids in the end: give one of "
+            "--add and --size"
+        )
     edit: Callable[..., TrainedVocabulary]
     edit = prune_vocabulary if method == "prune" else extend_vocabulary
     known = signature(edit).parameters

@@ -66,13 +66,14 @@ def train_target(
             )
         elif spec.method == "prune":
             prune_vocabulary(base, text, **common)
-        elif spec.size is None:
-            raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
         else:
             extend_vocabulary(
                 base,
                 text,
                 size=spec.size,
+                add=spec.add,
+                never_longer=spec.never_longer,
+                spare=spec.spare,
                 across=spec.across,
                 most_words=spec.max_words,
                 no_cross=spec.no_cross,
