@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokensurgeon.initialisers import SideRows as SideRows
     from tokensurgeon.initialisers import check_initialiser as check_initialiser
     from tokensurgeon.initialisers import initialiser as initialiser
+    from tokensurgeon.jobs.extend import extend as extend
     from tokensurgeon.recipe import Recipe as Recipe
     from tokensurgeon.studies.compare import compare as compare
     from tokensurgeon.surgery.transplant import transplant as transplant
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "transplant": "tokensurgeon.surgery",
+    "extend": "tokensurgeon.jobs.extend",
     "compare": "tokensurgeon.studies.compare",
     "evaluate": "tokensurgeon.evaluation:evaluate_checkpoint",
     "load_vocabulary": "tokensurgeon.vocabulary",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "transplant",
+    "extend",
     "compare",
     "evaluate",
     "load_vocabulary",

@@ -26,6 +26,7 @@ from tokensurgeon.version import __version__
 COMMANDS = {
     "demo": "The whole of it on the model that ships with the package, offline.",
     "transplant": "Move a model to another tokenizer.",
+    "extend": "Give a model new tokens of a domain.",
     "compare": "Several methods on one pair of model and tokenizer, in one table.",
     "hypernet": "Train a network that makes rows for any tokenizer of a source.",
     "trained-limit": "What trained vocabulary rows can reach on a pair, the body frozen.",

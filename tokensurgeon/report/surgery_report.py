@@ -273,6 +273,10 @@ class SurgeryReport(_Model):
     evaluation: Plain | None = None
     """As `Evaluation.to_dict()`; None with the reason in `not_evaluated`."""
     not_evaluated: str | None = None
+    elsewhere: Plain | None = None
+    """The same on text of another kind, where some was given."""
+    extension: Plain | None = None
+    """As `Extension.to_dict()`, where the target has all ids of the source and more."""
     baselines: tuple[str, ...] = ()
     """Names of the entries of `evaluation` that are there to compare with."""
     donor_methods: tuple[str, ...] = ()

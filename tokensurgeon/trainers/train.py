@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
+from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.control_tokens import make_controls
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.cutters import Pieces
@@ -39,7 +40,7 @@ def train_vocabulary(
     pretokenizer: str = "cl100k",
     digits: str = "left-3",
     shape: Shape | None = None,
-    held_out: Sequence[str | Path] = (),
+    held_out: Sequence[str | Path] | Corpus = (),
     output: str | Path | None = None,
     bos: str | None = None,
     eos: str | None = None,
@@ -76,7 +77,7 @@ def train_vocabulary(
         One of `PRETOKENIZERS`.
     digits : {"left-3", "right-3", "single", "any"}
     shape : Shape or None
-    held_out : sequence of str or Path
+    held_out : sequence of str or Path, or Corpus
         Text to measure on.
     output : str, Path or None
         A folder to write; None keeps the result in memory.
