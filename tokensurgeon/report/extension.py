@@ -15,7 +15,7 @@ def lines(report: SurgeryReport) -> list[tuple[str, str]]:
     reach = f"{facts['unreachable']:,} of them that no text is encoded into"
     if not facts["bytes"]:
         return [("added", f"{added}, {reach}")]
-    used = f"{facts['used']:,} of them ({facts['used_share']:.0%}) occur in the text measured on"
+    used = f"{facts['used']:,} of them ({words.percent(facts['used_share'])}) occur in the text measured on"
     share = f"{facts['share_of_tokens']:.1%} of its tokens"
     per_token = f"{facts['bytes_per_token_before']:.3f} → {facts['bytes_per_token']:.3f}"
     longer = f"{facts['longer']:,} of {words.count(facts['documents'], 'document')}"

@@ -65,9 +65,10 @@ def evaluation_texts(session: Session, use: str = "evaluation") -> list[str]:
     refused: set[int] = set()
     if not isinstance(recipe.tokenizer, TrainSpec):
         refuse_seen(session.alignment.target.folder, texts, recipe.allow_seen_text)
+    chosen = held is None or use != "evaluation"  # by the user, who can choose otherwise
     for name, other in others.items():
         both = len(set(other).intersection(texts))
-        if both:
+        if both and chosen:
             raise UsageError(
                 f"{both} documents are in the {name} text and in the {use} text: "
                 "give texts that share none"
@@ -77,7 +78,7 @@ def evaluation_texts(session: Session, use: str = "evaluation") -> list[str]:
             f"{len(overlap)} of {len(texts)} {use} documents share {N_WORDS} words in a row "
             f"with the {name} text"
         )
-        if len(overlap) * 2 > len(texts):
+        if len(overlap) * 2 > len(texts) and (chosen or len(overlap) == len(texts)):
             raise UsageError(f"{share}: give texts that share none")
         if overlap:
             session.warnings.append(f"{share} and are left out")
