@@ -122,17 +122,17 @@ def test_a_stage_that_only_moves_old_rows_is_refused_by_name(
 def test_no_text_takes_more_tokens_and_the_report_says_it(
     tiny_source: Path, text: Path, tmp_path: Path
 ) -> None:
-    plain = {"init": {"input": "subword-mean", "output": "subword-mean"}, "baselines": ()}
+    other = text.parent / "other.txt"
+    other.write_text("Sphinx of quartz.\n" * 9)
     result = extend(
         tiny_source,
         text,
         ADD,
         output=tmp_path / "out",
         never_longer=True,
-        elsewhere=text.parent / "other.txt"
-        if (text.parent / "other.txt").write_text("Sphinx of quartz.\n" * 9)
-        else (),
-        **plain,
+        elsewhere=other,
+        init={"input": "subword-mean", "output": "subword-mean"},
+        baselines=(),
     )
     facts = result.report.extension
     parted = part_text((str(text),))

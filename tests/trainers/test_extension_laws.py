@@ -131,6 +131,20 @@ def test_the_laws_hold_for_any_merges_of_few_letters(
         assert ids(new, new.decode([token])) == [token]
 
 
+def test_no_other_way_to_an_old_token_is_made(tmp_path: Path) -> None:
+    """The base has abc by ab·c, but bc comes first, so it writes a·bc; that stays its spelling."""
+    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    vocabulary = alphabet | {"bc": 256, "ab": 257, "abc": 258}
+    old = Tokenizer(models.BPE(vocabulary, [("b", "c"), ("a", "b"), ("ab", "c")]))
+    old.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    old.decoder = byte_level_bpe(257).decoder
+    corpus = corpus_of_texts(["abc", "abcx", "abcx"] * 9)
+    base = save_tokenizer(old, tmp_path / "base")
+    new = extend_vocabulary(base, corpus, add=1, held_out=corpus).tokenizer
+    assert ids(new, "abc") == ids(old, "abc") == [alphabet["a"], 256]
+    assert new.id_to_token(259) == "bcx"
+
+
 @st.composite
 def forests(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[int]]:
     """New tokens that are merged from three old ones and from each other, and their uses."""
@@ -198,9 +212,9 @@ def test_what_cannot_be_guaranteed_is_refused_by_name(tmp_path: Path) -> None:
     drops = saved(BPES["bounded"](), tmp_path / "drops")
     with pytest.raises(SettingError, match=r"drops 0\.1 of them at random"):
         extend_vocabulary(drops, CORPUS, add=5, never_longer=True)
-    for numbers in ({}, {"size": 400, "add": 5}):
+    for size, add in ((None, None), (400, 5)):
         with pytest.raises(SettingError, match="one of size and add"):
-            extend_vocabulary(base, CORPUS, **numbers)
+            extend_vocabulary(base, CORPUS, size=size, add=add)
     with pytest.raises(SettingError, match="spare is -1"):
         extend_vocabulary(base, CORPUS, add=5, spare=-1)
     with pytest.raises(SettingError, match="number of new tokens is 0"):

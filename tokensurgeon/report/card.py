@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import decisions, extension, gap, span_tables, words
+from tokensurgeon.report import added_tokens, decisions, gap, span_tables, words
 from tokensurgeon.report.pages import fill
 from tokensurgeon.report.surgery_report import SurgeryReport
 
@@ -33,7 +33,7 @@ def model_card(report: SurgeryReport) -> str:
         figures=words.figures(report),
         notes=words.notes(words.figures(report)),
         elsewhere=words.figures(report, "elsewhere"),
-        extension=extension.lines(report),
+        extension=added_tokens.lines(report),
         headings=words.HEADINGS,
         gap=gap.table(parts),
         largest=gap.largest(parts),

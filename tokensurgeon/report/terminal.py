@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import decisions, extension, gap, span_tables, words
+from tokensurgeon.report import added_tokens, decisions, gap, span_tables, words
 from tokensurgeon.report.surgery_report import SideReport, SurgeryReport
 from tokensurgeon.report.tables import figures_table, say
 
@@ -75,7 +75,7 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
         lines.append(("donor", f"{donor.path} (width {donor.width:,}; {rows})"))
     for name, one in report.sides("rows"):
         lines.append((name, side(one, report.rows.total, report.dry_run)))
-    lines += extension.lines(report)
+    lines += added_tokens.lines(report)
     body = words.body(report)
     if body is not None:
         lines.append(("body", body.removeprefix("body ")))

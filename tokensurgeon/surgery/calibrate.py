@@ -70,7 +70,9 @@ class CalibratedRows:
         texts = session.calibration_data.texts
         output = _moved(session, start.output, matrices.output)
         if session.recipe.keep_shared and (output.origin == RECALIBRATED).any():
-            raise CalibrationError("a stage changed rows of shared tokens, which are to stay")
+            raise CalibrationError(
+                "a stage changed rows of shared tokens, which are to stay; report it"
+            )
         return replace(
             start,
             input=output if start.tied else _moved(session, start.input, matrices.input),

@@ -15,8 +15,9 @@ def lines(report: SurgeryReport) -> list[tuple[str, str]]:
     reach = f"{facts['unreachable']:,} of them that no text is encoded into"
     if not facts["bytes"]:
         return [("added", f"{added}, {reach}")]
-    used = f"{facts['used']:,} of them ({words.percent(facts['used_share'])}) occur in the text measured on"
-    share = f"{facts['share_of_tokens']:.1%} of its tokens"
+    occur = f"({words.percent(facts['used_share'])}) occur in the text measured on"
+    used = f"{facts['used']:,} of them {occur}"
+    share = f"{100 * facts['share_of_tokens']:.1f} % of its tokens"
     per_token = f"{facts['bytes_per_token_before']:.3f} → {facts['bytes_per_token']:.3f}"
     longer = f"{facts['longer']:,} of {words.count(facts['documents'], 'document')}"
     return [
@@ -24,7 +25,7 @@ def lines(report: SurgeryReport) -> list[tuple[str, str]]:
         (
             "tokens",
             f"{facts['tokens_before']:,} → {facts['tokens']:,} on {words.size(facts['bytes'])} of "
-            f"that text ({facts['tokens_saved']:.1%} fewer; bytes per token {per_token}); more "
+            f"that text ({100 * facts['tokens_saved']:.1f} % fewer; bytes per token {per_token}); more "
             f"than before in {longer}",
         ),
     ]
