@@ -19,13 +19,13 @@ def lines(report: SurgeryReport) -> list[tuple[str, str]]:
     used = f"{facts['used']:,} of them {occur}"
     share = f"{100 * facts['share_of_tokens']:.1f} % of its tokens"
     per_token = f"{facts['bytes_per_token_before']:.3f} → {facts['bytes_per_token']:.3f}"
+    saved = f"{100 * facts['tokens_saved']:.1f} % fewer; bytes per token {per_token}"
     longer = f"{facts['longer']:,} of {words.count(facts['documents'], 'document')}"
     return [
         ("added", f"{added}: {used}, {share}; {reach}"),
         (
             "tokens",
             f"{facts['tokens_before']:,} → {facts['tokens']:,} on {words.size(facts['bytes'])} of "
-            f"that text ({100 * facts['tokens_saved']:.1f} % fewer; bytes per token {per_token}); more "
-            f"than before in {longer}",
+            f"that text ({saved}); more than before in {longer}",
         ),
     ]
