@@ -22,7 +22,7 @@ BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```)", re.S)
 COLUMNS = "100"
 """Width of what is printed, which is also that of the pages."""
 BUDGET = "--budget 600"
-"""Given to a transplant that chooses its methods: so many minutes that a busy machine changes no
+"""Given to a surgery that chooses its methods: so many minutes that a busy machine changes no
 figure. On an idle one the default is enough for the examples, and gives the same figures."""
 
 
@@ -42,7 +42,8 @@ def run(command: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {"COLUMNS": COLUMNS, "HF_HUB_OFFLINE": "1", "PATH": path}
     line = command.removeprefix("$ ")
-    if line.startswith("tokensurgeon transplant") and "--init" not in line:
+    chooses = line.startswith(("tokensurgeon transplant", "tokensurgeon extend"))
+    if chooses and "--init" not in line:
         line = f"{line} {BUDGET}"
     process = subprocess.run(
         ["bash", "-c", line],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokensurgeon.initialisers import SideRows as SideRows
     from tokensurgeon.initialisers import check_initialiser as check_initialiser
     from tokensurgeon.initialisers import initialiser as initialiser
+    from tokensurgeon.jobs.extend import extend as extend
     from tokensurgeon.jobs.trim import trim as trim
     from tokensurgeon.recipe import Recipe as Recipe
     from tokensurgeon.studies.compare import compare as compare
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "transplant": "tokensurgeon.surgery",
+    "extend": "tokensurgeon.jobs.extend",
     "trim": "tokensurgeon.jobs.trim",
     "compare": "tokensurgeon.studies.compare",
     "evaluate": "tokensurgeon.evaluation:evaluate_checkpoint",
@@ -44,6 +46,7 @@ _HOMES = {
 
 __all__ = [
     "transplant",
+    "extend",
     "trim",
     "compare",
     "evaluate",

@@ -54,6 +54,9 @@ COMMANDS: dict[str, Callable[[World], list[object]]] = {
         "train", "bpe", w.text, "--size", 280, "--processes", 1, "--counts", "counts.json",
         "-o", "out", "--force",
     ],
+    "extend a model": lambda w: [
+        "extend", w.source, "--text", w.text, "--add", 10, "--init", "mean", "-o", "out", "--force",
+    ],
     "extend": lambda w: [
         "train", "extend", w.text, "--base", w.source, "--size", 330, "--processes", 1,
         "-o", "out", "--force",

@@ -13,6 +13,7 @@ from tokensurgeon.cli.main import main
 FOLDER = {
     "transplant": ["transplant", "source", "--tokenizer", "target", "-o", "OUT"],
     "train": ["train", "bpe", "text.txt", "--size", "300", "-o", "OUT"],
+    "extend a model": ["extend", "source", "--text", "text.txt", "--add", "9", "-o", "OUT"],
     "extend": ["train", "extend", "text.txt", "--base", "target", "--size", "900", "-o", "OUT"],
     "prune": ["train", "prune", "text.txt", "--base", "target", "-o", "OUT"],
     "trim": ["trim", "source", "--text", "text.txt", "-o", "OUT"],

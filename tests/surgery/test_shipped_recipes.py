@@ -18,6 +18,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
         "domain-with-donor",
         "domain-from-my-text",
         "superwords-for-my-domain",
+        "extend-my-model",
         "draft-model",
         "hand-over-to-a-trainer",
     ],
@@ -30,7 +31,7 @@ def test_a_shipped_recipe_runs_end_to_end(name: str, tmp_path: Path, few_pages: 
     if isinstance(recipe.tokenizer, TrainSpec):
         # Few new tokens; an extended vocabulary has those of its base besides.
         size = 1_500 if recipe.tokenizer.base is None else 4_120
-        save = {"save": str(tmp_path / "vocabulary"), "size": size}
+        save = {"save": str(tmp_path / "vocabulary"), "size": size, "add": None}
         changes["tokenizer"] = recipe.tokenizer.model_copy(update=save)
     result = transplant(recipe.model_copy(update=changes))
     assert (tmp_path / "out/model.safetensors").exists()

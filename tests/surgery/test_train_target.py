@@ -129,8 +129,9 @@ def test_a_model_that_counts_positions_from_its_pad_token_names_the_option(tmp_p
 
 
 def test_what_a_training_lacks_is_named(tmp_path):
-    with pytest.raises(RecipeError, match="extend needs 'size'"):
-        trained(method="extend", base="source")
+    spec = {"method": "extend", "base": "source", "corpus": ["c"]}
+    with pytest.raises(RecipeError, match="needs the number of new tokens"):
+        Recipe.parse({"source": "a", "tokenizer": spec})
     with pytest.raises(RecipeError, match="cannot read the list"):
         trained(method="terms", size=300, list=str(tmp_path / "none.txt"))
     with pytest.raises(RecipeError, match="'base' belongs to"):

@@ -113,6 +113,9 @@ class Stage(ABC):
     one_side : bool
         Whether it moves the rows of one side with no heed to the other. On a tied checkpoint it
         moves both, and is tried only where it is named.
+    shared_alone : bool
+        Whether it cannot leave rows of shared tokens as they are and do something all the same:
+        where they are to stay, it is not tried.
     after_training : bool
         Whether it comes after a training of the rows, where there is one.
     adapts_to_text : bool
@@ -135,6 +138,7 @@ class Stage(ABC):
     name: str
     changes_shared: bool = False
     one_side: bool = False
+    shared_alone: bool = False
     after_training: bool = False
     adapts_to_text: bool = False
     parts: tuple[float, ...] = PARTS

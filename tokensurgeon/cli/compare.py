@@ -88,7 +88,7 @@ def command(
     The source is measured beside them on the same text. A method that cannot work on the pair is
     a line with its reason. With -o a comparison that was stopped goes on where it was.
     """
-    if not recipe.text.evaluation:
+    if not recipe.measures:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = () if methods is None else split_names(methods, "method", "--methods")
     table, picture = (console.check_writable(file, force) for file in (csv_file, plot))

@@ -26,6 +26,7 @@ from tokensurgeon.version import __version__
 COMMANDS = {
     "demo": "The whole of it on the model that ships with the package, offline.",
     "transplant": "Move a model to another tokenizer.",
+    "extend": "Give a model new tokens of a domain.",
     "trim": "Cut a model's vocabulary down, and prove that nothing else changed.",
     "compare": "Several methods on one pair of model and tokenizer, in one table.",
     "hypernet": "Train a network that makes rows for any tokenizer of a source.",

@@ -24,7 +24,9 @@ SIDES = ("init.input", "init.output")
 """The keys that the option --init sets."""
 
 
-def build_recipe(file: str | None, given: Mapping[str, Any]) -> Recipe:
+def build_recipe(
+    file: str | None, given: Mapping[str, Any], start: Mapping[str, Any] | None = None
+) -> Recipe:
     """Return the recipe of a file with options laid over it.
 
     Parameters
@@ -34,8 +36,10 @@ def build_recipe(file: str | None, given: Mapping[str, Any]) -> Recipe:
     given : mapping
         By key of the recipe, dotted for nested ones (``init.input``). None means "not given"; an
         empty tuple means none. ``init.settings`` is merged, every other key replaced.
+    start : mapping, optional
+        Keys of the recipe to lay options over where there is no file.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = dict(start or {})
     if file is not None:
         asked = [key for key, value in given.items() if value]
         data = Recipe.from_yaml(file, given=asked).model_dump(mode="json")
@@ -266,6 +270,37 @@ OPTIONS["allow_invalid_text"] = console.invalid_option
 OPTIONS["allow_autotokenizer_mismatch"] = console.mismatch_option
 
 
+def takes_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these keys.
+
+    The command is called with those that were given, by key, and with its own options by name.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            function(_given(keys, values), **values)
+
+        decorated: Callable[..., None] = command
+        for key in reversed(keys):
+            decorated = OPTIONS[key](decorated)
+        return decorated
+
+    return decorate
+
+
+def _given(keys: Iterable[str], values: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of these keys, and return those that were given; --init sets both sides."""
+    context = click.get_current_context()
+    given = {}
+    for key in keys:
+        name = key.replace(".", "__")
+        value = values.pop(name)
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            given[key] = value
+    return dict.fromkeys(SIDES, given.pop("init", None)) | given
+
+
 def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command SOURCE, the options of these keys and --recipe.
 
@@ -275,15 +310,8 @@ def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., No
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**values: Any) -> None:
-            context = click.get_current_context()
-            given = {}
-            for key in ("source", *keys):
-                name = key.replace(".", "__")
-                value = values.pop(name)
-                if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-                    given[key] = value
-            both_sides = dict.fromkeys(SIDES, given.pop("init", None))
-            function(build_recipe(values.pop("recipe"), both_sides | given), **values)
+            given = _given(("source", *keys), values)
+            function(build_recipe(values.pop("recipe"), given), **values)
 
         decorated: Callable[..., None] = command
         for option in (

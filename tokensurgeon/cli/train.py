@@ -21,7 +21,7 @@ from tokensurgeon.trainers.counting.pretokenizers import (
     PRETOKENIZERS,
     SCHEME,
 )
-from tokensurgeon.trainers.training_methods import ENCODERS, METHODS
+from tokensurgeon.trainers.training_methods import ENCODERS, METHODS, SPARE
 
 if TYPE_CHECKING:
     from tokensurgeon.trainers import TrainedVocabulary
@@ -106,6 +106,19 @@ def cut_options(command: Callable[..., Any]) -> Callable[..., Any]:
     parse=lambda name: tuple((_read(name) or "").splitlines()),
 )
 @console.option("--parallel", "For parity: the parts are translations of each other.")
+@console.option(
+    "--add N", "For extend: number of new tokens, in place of --size.", type=console.AT_LEAST_1
+)
+@console.option(
+    "--never-longer",
+    "For extend: refuse a result in which a text could take more tokens than before.",
+)
+@console.option(
+    "--spare SHARE",
+    "For extend: share of tokens learned beyond those asked, of which the least used are dropped.",
+    type=click.FloatRange(min=0),
+    default=SPARE,
+)
 @console.option("--across", "Let extend make tokens of several words.")
 @console.option(
     "--least-uses N",
@@ -219,7 +232,8 @@ def _scheme(digits: str | None, source: str | None) -> str | None:
 def _train(method: str, text: Any, options: dict[str, Any]) -> TrainedVocabulary:
     from tokensurgeon.trainers import Shape, train_vocabulary
 
-    del options["across"]
+    for name in ("across", "add", "never_longer", "spare"):
+        del options[name]
     if options.pop("least_uses") > 1 or options.pop("scripts"):
         raise SettingError(
             f"--least-uses and --keep-script are for prune, not for {method}: leave them out"
@@ -233,8 +247,11 @@ def _edit(method: str, base: str | None, text: Any, options: dict[str, Any]) -> 
 
     if base is None:
         raise SettingError(f"{method} changes a tokenizer: give it with --base")
-    if method == "extend" and options["size"] is None:
-        raise SettingError("extend needs the number of ids in the end; give --size")
+    if method == "extend" and (options["size"] is None) == (options["add"] is None):
+        raise SettingError(
+            "extend needs the number of new tokens, or of ids in the end: give one of "
+            "--add and --size"
+        )
     edit: Callable[..., TrainedVocabulary]
     edit = prune_vocabulary if method == "prune" else extend_vocabulary
     known = signature(edit).parameters

@@ -43,7 +43,7 @@ def command(recipe: Recipe, as_json: bool, **settings: Any) -> None:
     """
     if not recipe.text.calibration:
         raise click.UsageError("no text to train on: give --calibration-text FILE")
-    if not recipe.text.evaluation:
+    if not recipe.measures:
         raise click.UsageError("no text to measure on: give --text FILE")
 
     from tokensurgeon.report.evaluation_tables import print_limit

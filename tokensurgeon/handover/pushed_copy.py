@@ -26,7 +26,8 @@ from tokensurgeon.checkpoint.tokenizer_files import json_bytes
 from tokensurgeon.errors import CheckpointError, UsageError
 from tokensurgeon.handover.card_metadata import Licence, licence_of, with_metadata
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.recipe import NO_FILES, READ, WRITTEN
+from tokensurgeon.recipe import NO_FILES
+from tokensurgeon.recipe_parts import READ, WRITTEN
 from tokensurgeon.report import words
 from tokensurgeon.report.records import unreadable
 from tokensurgeon.report.surgery_report import SurgeryReport

@@ -1,3 +1,3 @@
-"""Whole jobs on a model's vocabulary, each with the proof of what it kept."""
+"""Jobs: several steps that belong together as one function, with the proof of what they kept."""
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tokensurgeon.report import decisions, gap, span_tables, trim_words, words
+from tokensurgeon.report import added_tokens, decisions, gap, span_tables, trim_words, words
 from tokensurgeon.report.pages import fill
 from tokensurgeon.report.surgery_report import SurgeryReport
 from tokensurgeon.report.trim_facts import TrimFacts
@@ -35,6 +35,8 @@ def model_card(report: SurgeryReport) -> str:
         target=words.short(report.target.path),
         figures=words.figures(report),
         notes=words.notes(words.figures(report)),
+        elsewhere=words.figures(report, "elsewhere"),
+        extension=added_tokens.lines(report),
         headings=words.HEADINGS,
         gap=gap.table(parts),
         largest=gap.largest(parts),

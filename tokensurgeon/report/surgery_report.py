@@ -265,6 +265,10 @@ class SurgeryReport(_Model):
     not_evaluated: str | None = None
     trim: TrimFacts | None = None
     """Of a checkpoint whose vocabulary was cut down: what was kept, and the proof."""
+    elsewhere: Plain | None = None
+    """The same on text of another kind, where some was given."""
+    extension: Plain | None = None
+    """As `Extension.to_dict()`, where the target has all ids of the source and more."""
     baselines: tuple[str, ...] = ()
     """Names of the entries of `evaluation` that are there to compare with."""
     donor_methods: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.report import decisions, gap, span_tables, words
+from tokensurgeon.report import added_tokens, decisions, gap, span_tables, words
 from tokensurgeon.report.surgery_report import SideReport, SurgeryReport
 from tokensurgeon.report.tables import figures_table, say
 
@@ -41,6 +41,13 @@ def print_report(console: Console, report: SurgeryReport) -> None:
         say(console, gap.on_numbers(report))
     elif not report.dry_run and report.not_evaluated:
         say(console, f"not measured: {report.not_evaluated}")
+    there = words.figures(report, "elsewhere")
+    if there:
+        say(console, "", "On text of another kind:")
+        table = figures_table("", *words.SHORT_HEADINGS)
+        for figure in there:
+            table.add_row(figure.name, *figure.cells())
+        console.print(table)
     say(console, *decisions.in_short(report))
     lines = [f"audit: {line}" for line in words.rows_to_look_at(report)]
     lines += [f"warning: {warning}" for warning in report.warnings]
@@ -68,6 +75,7 @@ def facts(report: SurgeryReport) -> list[tuple[str, str]]:
         lines.append(("donor", f"{donor.path} (width {donor.width:,}; {rows})"))
     for name, one in report.sides("rows"):
         lines.append((name, side(one, report.rows.total, report.dry_run)))
+    lines += added_tokens.lines(report)
     body = words.body(report)
     if body is not None:
         lines.append(("body", body.removeprefix("body ")))

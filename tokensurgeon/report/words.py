@@ -95,13 +95,17 @@ def figure_of(row: Mapping[str, Any], name: str | None = None, **more: Any) -> F
     return Figure(**known)
 
 
-def figures(report: SurgeryReport) -> list[Figure]:
-    """Return the lines of a report's table: source, patched, baselines; empty if not measured."""
-    if report.evaluation is None:
+def figures(report: SurgeryReport, key: str = "evaluation") -> list[Figure]:
+    """Return the lines of a report's table: source, patched, baselines; empty if not measured.
+
+    `key` is ``evaluation`` or ``elsewhere``.
+    """
+    evaluation: Mapping[str, Any] | None = getattr(report, key)
+    if evaluation is None:
         return []
     steps = sum(stage.gradient_steps for stage in report.stages)
     lines = []
-    for entry in report.evaluation["entries"]:
+    for entry in evaluation["entries"]:
         name, patched = str(entry["name"]), entry["name"] == "patched"
         lines.append(
             figure_of(

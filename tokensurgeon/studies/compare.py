@@ -153,7 +153,7 @@ def compare(
         Without a text, if a method is unknown or named twice, if the trained limit is of another
         text, or if a further training is asked that has no text, no memory or no steps.
     """
-    if not recipe.text.evaluation:
+    if not recipe.measures:
         raise UsageError("a comparison needs a text: give --text FILE")
     if state is not None:
         check_state_folder(state)

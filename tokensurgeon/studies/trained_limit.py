@@ -214,7 +214,7 @@ def trained_limit(
 def _check(recipe: Recipe, teacher: str) -> None:
     if not recipe.text.calibration:
         raise UsageError("a trained limit needs text to train on: give --calibration-text FILE")
-    if not recipe.text.evaluation:
+    if not recipe.measures:
         raise UsageError("a trained limit needs a text to measure on: give --text FILE")
     if teacher not in (TEXT, SOURCE):
         raise UsageError(f"no teacher '{teacher}'; give {TEXT} or {SOURCE}")

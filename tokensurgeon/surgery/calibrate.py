@@ -69,6 +69,10 @@ class CalibratedRows:
         start, matrices, records = self.start, self.done.matrices, self.done.records
         texts = session.calibration_data.texts
         output = _moved(session, start.output, matrices.output)
+        if session.recipe.keep_shared and (output.origin == RECALIBRATED).any():
+            raise CalibrationError(
+                "a stage changed rows of shared tokens, which are to stay; report it"
+            )
         return replace(
             start,
             input=output if start.tied else _moved(session, start.input, matrices.input),
@@ -174,6 +178,14 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     checkpoint, recipe = session.inputs.checkpoint, session.recipe
     large = checkpoint.n_bytes > LARGE * ITEM_BYTES[checkpoint.dtype]
     stages = find_stages(names, session.inputs.tied, large=large)
+    if recipe.keep_shared:
+        moving = [stage.name for stage in stages if stage.shared_alone]
+        if names is not None and moving:
+            raise UsageError(
+                f"{moving[0]} moves rows of shared tokens, which are to stay: leave it out, or "
+                "let them change"
+            )
+        stages = [stage for stage in stages if not stage.shared_alone]
     if names is None and recipe.for_draft is not None and _has_big_model(recipe):
         # One training is enough, and the fit to the big model is one, and refits the output rows.
         stages = [s for s in stages if not isinstance(s, Taught) and not s.after_training]

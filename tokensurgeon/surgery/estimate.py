@@ -97,7 +97,7 @@ class _Steps:
         calibrates = bool(self.recipe.budget) and session.runs_source
         self.stages = planned_stages(session, names if calibrates else (), self.recipe.heal)
         self.chooses = methods.automatic and calibrates and session.context.n_missing > 0
-        self.evaluates = bool(self.recipe.text.evaluation) and session.runs_here
+        self.evaluates = self.recipe.measures and session.runs_here
         self.initialisers = _initialisers(session, methods, self.chooses)
         runs = any(isinstance(one, RunsSource) for one in self.initialisers) and session.runs_source
         timed = self.stages or self.chooses or self.evaluates or runs
@@ -212,7 +212,7 @@ def _initialisers(session: Session, methods: Methods, chooses: bool) -> Sequence
     elif not methods.automatic:
         names = dict.fromkeys(methods.names)
         chosen = [build_initialiser(name, spec, methods.names) for name in names]
-    if session.recipe.text.evaluation and not chooses:
+    if session.recipe.measures and not chooses:
         chosen += [build_initialiser(name, spec, ()) for name in session.recipe.baselines]
     return chosen
 

@@ -13,6 +13,7 @@ from tokensurgeon.arrays import Ids
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.initialisers.contract import DonorRows
 from tokensurgeon.recipe import Recipe
+from tokensurgeon.surgery.held_text import HeldText
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Inputs:
         For the report.
     n_rows : int
         Rows of the patched matrices.
+    held : HeldText or None
+        The text of the target's training and what is held out of it, where the recipe asks for it.
     notes : tuple of str
         What the user should know of what was read.
     """
@@ -49,6 +52,7 @@ class Inputs:
     donor_facts: Mapping[str, Any] | None
     n_rows: int
     notes: tuple[str, ...] = ()
+    held: HeldText | None = None
     unreached: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property

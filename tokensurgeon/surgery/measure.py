@@ -12,6 +12,7 @@ from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UsageError
 from tokensurgeon.evaluation import Entry, Evaluation, evaluate
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
+from tokensurgeon.inspection.extension import Extension, is_extension, measure_extension
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.other_kinds import EncoderDecoderModel
 from tokensurgeon.recipe import InitSpec, TrainSpec
@@ -28,8 +29,8 @@ TIED_ENTRY = f"{TIED_METHOD}, tied"
 """What it is called in an evaluation."""
 
 
-def evaluation_texts(session: Session) -> list[str]:
-    """Read the evaluation documents of the recipe.
+def evaluation_texts(session: Session, use: str = "evaluation") -> list[str]:
+    """Read the evaluation documents of the recipe, or those of `elsewhere`.
 
     A document that shares 13 words in a row with the calibration text, or with the text that the
     vocabulary is trained on, is left out, and a warning says how many are: the figure would be
@@ -41,41 +42,57 @@ def evaluation_texts(session: Session) -> list[str]:
         If a whole document is in both, or if more than half of them overlap.
     """
     recipe = session.recipe
+    held = session.inputs.held
     kind = session.inputs.checkpoint.layout.kind
-    if kind != CAUSAL:
+    if kind != CAUSAL and use == "evaluation":
         session.warnings.append(PROTOCOLS[kind])
-    measured = read_to_measure(
-        recipe.text.evaluation,
-        max_bytes=recipe.text.max_bytes,
-        allow_invalid=recipe.allow_invalid_text,
-    )
-    session.warnings += measured.notes("evaluation")
-    texts = measured.texts
+    if held is not None and use == "evaluation":
+        texts = held.held_out.texts
+    else:
+        measured = read_to_measure(
+            getattr(recipe.text, use),
+            max_bytes=recipe.text.max_bytes,
+            allow_invalid=recipe.allow_invalid_text,
+        )
+        session.warnings += measured.notes(use)
+        texts = measured.texts
     others: dict[str, Sequence[str]] = {"calibration": session.calibration_texts}
-    if isinstance(recipe.tokenizer, TrainSpec):
+    if held is not None:
+        others["vocabulary's training"] = held.training.texts
+    elif isinstance(recipe.tokenizer, TrainSpec):
         corpus = read_documents(patterns_of(recipe.tokenizer), allow_invalid=True)
         others["vocabulary's training"] = [document.text for document in corpus]
     refused: set[int] = set()
     if not isinstance(recipe.tokenizer, TrainSpec):
         refuse_seen(session.alignment.target.folder, texts, recipe.allow_seen_text)
+    chosen = held is None or use != "evaluation"  # by the user, who can choose otherwise
     for name, other in others.items():
         both = len(set(other).intersection(texts))
-        if both:
+        if both and chosen:
             raise UsageError(
-                f"{both} documents are in the {name} text and in the evaluation text: "
+                f"{both} documents are in the {name} text and in the {use} text: "
                 "give texts that share none"
             )
         overlap = overlapping(texts, other)
         share = (
-            f"{len(overlap)} of {len(texts)} evaluation documents share {N_WORDS} words in a row "
+            f"{len(overlap)} of {len(texts)} {use} documents share {N_WORDS} words in a row "
             f"with the {name} text"
         )
-        if len(overlap) * 2 > len(texts):
+        if len(overlap) * 2 > len(texts) and (chosen or len(overlap) == len(texts)):
             raise UsageError(f"{share}: give texts that share none")
         if overlap:
             session.warnings.append(f"{share} and are left out")
         refused.update(overlap)
     return [text for i, text in enumerate(texts) if i not in refused]
+
+
+def extension_of(session: Session, texts: Sequence[str]) -> Extension | None:
+    """Return what the added tokens do to a text; None where the target is no extension."""
+    alignment = session.alignment
+    if not is_extension(alignment):
+        return None
+    with session.timings.timed("count tokens"):
+        return measure_extension(alignment.source, alignment.target, texts, session.progress)
 
 
 def patched_model(session: Session, rows: PatchedRows) -> LanguageModel:

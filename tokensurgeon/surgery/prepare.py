@@ -21,6 +21,7 @@ from tokensurgeon.models.device_map import check_device
 from tokensurgeon.outputs import check_folder
 from tokensurgeon.progress import Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.held_text import HeldText, part_text
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import check_kind, check_pad
 from tokensurgeon.surgery.session import Session
@@ -50,7 +51,7 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         read = (recipe.donor, recipe.for_draft, recipe.target)
         check_folder(recipe.output, force=recipe.force, source=recipe.source, keep=read)
     check_device(recipe.device)
-    for use in ("calibration", "evaluation", "other", "chat"):
+    for use in ("calibration", "evaluation", "elsewhere", "other", "chat"):
         if patterns := getattr(recipe.text, use):
             find_files(patterns)  # a text that this surgery needs no part of has to be there too
     trust = recipe.trust_remote_code
@@ -59,10 +60,14 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         source = load_vocabulary(checkpoint.path)
         donor = None if recipe.donor is None else read_donor_rows(recipe.donor)
     with timings.timed("target vocabulary"):
-        if isinstance(recipe.tokenizer, TrainSpec):
-            target = train_target(recipe.tokenizer, source, recipe.force, progress)
+        held: HeldText | None = None
+        spec = recipe.tokenizer
+        if isinstance(spec, TrainSpec):
+            held = part_text(spec.corpus) if recipe.text.hold_out else None
+            parted = None if held is None else (held.training, held.held_out)
+            target = train_target(spec, source, recipe.force, progress, parted)
         else:
-            named = recipe.tokenizer or recipe.for_draft or (donor and donor.vocabulary)
+            named = spec or recipe.for_draft or (donor and donor.vocabulary)
             assert named is not None  # Recipe checks it
             target = load_vocabulary(named)
         lost: tuple[int, ...] = ()
@@ -102,6 +107,7 @@ def read_inputs(recipe: Recipe, progress: Progress, timings: Timings) -> Inputs:
         donor_facts=facts,
         n_rows=n_rows,
         notes=tuple(notes),
+        held=held,
         unreached=unreached,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from tokensurgeon.arrays import ITEM_BYTES, Float32
 from tokensurgeon.checkpoint import BodyUpdate
 from tokensurgeon.evaluation import Evaluation
+from tokensurgeon.inspection.extension import Extension
 from tokensurgeon.inspection.row_audit import (
     heavy_rows,
     long_rows,
@@ -57,6 +58,8 @@ def make_report(
     methods: tuple[str, str],
     compared: Sequence[tuple[str, PatchedRows]] = (),
     evaluation: Evaluation | None = None,
+    elsewhere: Evaluation | None = None,
+    extension: Extension | None = None,
     dry_run: Estimate | None = None,
     choice: Choice | None = None,
 ) -> SurgeryReport:
@@ -70,6 +73,10 @@ def make_report(
     compared : sequence of (name, PatchedRows)
         The patched rows first, then what is measured beside them; empty on a dry run.
     evaluation : Evaluation or None
+    elsewhere : Evaluation or None
+        On text of another kind.
+    extension : Extension or None
+        Where the target has all ids of the source and more.
     dry_run : Estimate or None
         The estimate of a dry run.
     choice : Choice or None
@@ -135,6 +142,8 @@ def make_report(
         unmatched_controls=_facts(target, _without_rows(inputs)),
         evaluation=evaluation.to_dict() if evaluation else None,
         not_evaluated=why,
+        elsewhere=elsewhere.to_dict() if elsewhere else None,
+        extension=extension.to_dict() if extension else None,
         baselines=tuple(recipe.baselines),
         donor_methods=tuple(name for name, one in compared if one.used_donor),
         text_methods=tuple(name for name, one in compared if one.used_text),

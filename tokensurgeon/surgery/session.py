@@ -32,7 +32,7 @@ from tokensurgeon.models.device_map import main_device
 from tokensurgeon.models.pace import Pace, measure_pace
 from tokensurgeon.models.source_states import SourceStates
 from tokensurgeon.progress import Clock, Progress, Timings, no_progress
-from tokensurgeon.recipe import Recipe
+from tokensurgeon.recipe import Recipe, TrainSpec
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
 from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, copied_rows, row_origins
@@ -302,7 +302,8 @@ class Session:
         inputs = self.inputs
         target = inputs.alignment.target
         origin = row_origins(inputs, copied_rows(inputs, "tied" if inputs.tied else "output"))
-        text = np.isin(target.kinds, (Kind.ORDINARY, Kind.BYTE))
+        # What is to stay is no stage's to change.
+        text = np.isin(target.kinds, () if self.recipe.keep_shared else (Kind.ORDINARY, Kind.BYTE))
         return read_calibration_data(
             self.model,
             # Calibration's own look at the text is not the initialiser's.
@@ -359,6 +360,9 @@ class Session:
         patterns = getattr(self.recipe.text, use)
         if not patterns:
             return ()
+        held, spec = self.inputs.held, self.recipe.tokenizer
+        if held is not None and isinstance(spec, TrainSpec) and patterns == spec.corpus:
+            return held.training.texts
         corpus = read_corpus(
             patterns, max_bytes=MOST_TEXT, allow_invalid=self.recipe.allow_invalid_text
         )

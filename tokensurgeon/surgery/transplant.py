@@ -20,7 +20,12 @@ from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body, clip
 from tokensurgeon.surgery.choose import Choice, choose
 from tokensurgeon.surgery.chosen_methods import Methods, check_settings, plan_methods
 from tokensurgeon.surgery.estimate import estimate
-from tokensurgeon.surgery.measure import evaluation_texts, measure, with_baselines
+from tokensurgeon.surgery.measure import (
+    evaluation_texts,
+    extension_of,
+    measure,
+    with_baselines,
+)
 from tokensurgeon.surgery.output import check_loads, write_output
 from tokensurgeon.surgery.prepare import prepare
 from tokensurgeon.surgery.reporting import make_report
@@ -109,16 +114,26 @@ def transplant(
     _check_draft(session)
     if not dry_run:
         _check_forward_passes(session, methods)
-    texts = evaluation_texts(session) if recipe.text.evaluation else []
+    texts = evaluation_texts(session) if recipe.measures else []
+    elsewhere = evaluation_texts(session, "elsewhere") if recipe.text.elsewhere else []
+    extension = extension_of(session, texts)
     if dry_run:
-        report = make_report(session, methods=methods.names, dry_run=estimate(session, methods))
+        planned = estimate(session, methods)
+        report = make_report(session, methods=methods.names, dry_run=planned, extension=extension)
         return SurgeryResult(report, None, session.alignment, None, None)
     rows, choice = _make_rows(session, methods)
-    compared = with_baselines(session, rows) if texts else [("patched", rows)]
+    compared = with_baselines(session, rows) if texts or elsewhere else [("patched", rows)]
     evaluation = measure(session, compared, texts) if texts else None
+    there = measure(session, compared, elsewhere) if elsewhere else None
     session.timings.seconds["total"] = time.perf_counter() - started
     report = make_report(
-        session, methods=methods.names, compared=compared, evaluation=evaluation, choice=choice
+        session,
+        methods=methods.names,
+        compared=compared,
+        evaluation=evaluation,
+        elsewhere=there,
+        extension=extension,
+        choice=choice,
     )
     report, output = write_output(session, rows, report)
     return SurgeryResult(report, output, session.alignment, rows, evaluation)
@@ -147,7 +162,7 @@ def _check_draft(session: Session) -> None:
 def _check_forward_passes(session: Session, methods: Methods) -> None:
     """Refuse what runs a source that cannot be run, before anything is computed."""
     recipe = session.recipe
-    if recipe.text.evaluation:
+    if recipe.measures or recipe.text.elsewhere:
         session.require_forward("--text", causal=False)
     if recipe.calibrate:
         session.require_forward("--calibrate")

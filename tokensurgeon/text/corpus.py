@@ -271,6 +271,18 @@ def corpus_of_texts(texts: Iterable[str], source: str = "text") -> Corpus:
     return _corpus(documents, replaced, [])
 
 
+def corpus_of_documents(documents: Sequence[Document], n_replaced: int = 0) -> Corpus:
+    """Return documents that were read as a corpus, with the files that they name.
+
+    Raises
+    ------
+    CorpusError
+        If there is none.
+    """
+    files = dict.fromkeys(document.file for document in documents if document.file)
+    return _corpus(list(documents), n_replaced, list(files))
+
+
 def find_files(patterns: Sequence[str | Path]) -> list[Path]:
     """Return the files that the patterns match, each once.
 

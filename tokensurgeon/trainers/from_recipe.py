@@ -10,6 +10,7 @@ from tokensurgeon.errors import CorpusError, RecipeError
 from tokensurgeon.outputs import scratch_folder
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
+from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.text.setting_file import read_setting
 from tokensurgeon.trainers.counting.pretokenizers import DIGITS
 from tokensurgeon.trainers.digit_cut import scheme_like
@@ -18,6 +19,7 @@ from tokensurgeon.trainers.edits.prune import prune_vocabulary
 from tokensurgeon.trainers.mixture import Part, parse_mixture
 from tokensurgeon.trainers.plan import Shape
 from tokensurgeon.trainers.train import train_vocabulary
+from tokensurgeon.trainers.trained import check_output
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 SOURCE = "source"
@@ -25,11 +27,16 @@ SOURCE = "source"
 
 
 def train_target(
-    spec: TrainSpec, source: Vocabulary, force: bool, progress: Progress
+    spec: TrainSpec,
+    source: Vocabulary,
+    force: bool,
+    progress: Progress,
+    parted: tuple[Corpus, Corpus] | None = None,
 ) -> Vocabulary:
     """Train and load a tokenizer; save it if the recipe names a folder.
 
-    `source` is that of the recipe's source model.
+    `source` is that of the recipe's source model. `parted` is the text to train on and the text to
+    measure on, where they were read already.
 
     Raises
     ------
@@ -38,10 +45,14 @@ def train_target(
     """
     with scratch_folder() as scratch:
         folder = Path(spec.save) if spec.save else scratch / "tokenizer"
-        text: dict[str, Part] | Sequence[str]
+        text: dict[str, Part] | Sequence[str] | Corpus
         text = parse_mixture(spec.mixture) if spec.mixture else spec.corpus
         base = source.folder if spec.base == SOURCE else spec.base
         common: dict[str, Any] = {"output": folder, "force": force, "progress": progress}
+        if spec.save:
+            check_output(folder, force, text, base)
+        if parted is not None:
+            text, common["held_out"] = parted
         if base is None:
             shape = Shape(
                 encoder=spec.encoder,
@@ -65,14 +76,16 @@ def train_target(
                 **common,
             )
         elif spec.method == "prune":
+            common.pop("held_out", None)  # it is measured on what it is pruned for
             prune_vocabulary(base, text, scripts=spec.scripts, size=spec.size, **common)
-        elif spec.size is None:
-            raise RecipeError("'tokenizer': extend needs 'size', the number of ids in the end")
         else:
             extend_vocabulary(
                 base,
                 text,
                 size=spec.size,
+                add=spec.add,
+                never_longer=spec.never_longer,
+                spare=spec.spare,
                 across=spec.across,
                 most_words=spec.max_words,
                 no_cross=spec.no_cross,

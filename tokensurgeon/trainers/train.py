@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
+from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.control_tokens import make_controls
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.count_tables import CountTables
@@ -36,7 +37,7 @@ def train_vocabulary(
     pretokenizer: str | None = None,
     digits: str | None = None,
     shape: Shape | None = None,
-    held_out: Sequence[str | Path] = (),
+    held_out: Sequence[str | Path] | Corpus = (),
     output: str | Path | None = None,
     bos: str | None = None,
     eos: str | None = None,
@@ -75,7 +76,7 @@ def train_vocabulary(
     digits : {"left-3", "right-3", "single", "any"} or None
         None is that of the counts, else "left-3".
     shape : Shape or None
-    held_out : sequence of str or Path
+    held_out : sequence of str or Path, or Corpus
         Text to measure on.
     output : str, Path or None
         A folder to write; None keeps the result in memory.

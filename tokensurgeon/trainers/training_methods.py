@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 ENCODERS = ("bpe", "min-tokens")
 _RUNS = ("words", "runs")
+SPARE = 0.15
+"""Share of tokens that `extend` learns beyond those asked, and drops again. SmolLM2-135M's
+tokenizer and 4,000 tokens of technical manuals: 0.15 gives 3.093 bytes per token on held-out
+manuals and 2,368 tokens used there, 0.5 gives 3.091 and 2,494, none 3.087 and 2,228."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def figure_lines(settings: dict[str, Any], figures: dict[str, Any]) -> list[tupl
             *kept,
             ("bytes per token, held out", f"{figures['bytes_per_token']:.3f}"),
             ("before", f"{figures['base_bytes_per_token']:.3f}"),
+            ("new tokens that are only steps to longer ones", f"{figures['steps']:,}"),
+            ("lines of more tokens than before", f"{figures['lines_longer']:,}"),
             (
                 "lines without a new token",
                 f"{figures['lines_without_new']:,} of {figures['lines']:,}, of which "

@@ -57,6 +57,7 @@ class ContextRows(Stage):
 
     name = "context-rows"
     changes_shared = True
+    shared_alone = True
     adapts_to_text = True
     one_side = True
     validation_passes = 3 + len(Stage.parts)

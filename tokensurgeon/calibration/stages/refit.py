@@ -31,7 +31,8 @@ class Refit(RegressionStage):
         """Yield rounds over all rows for as long as they help; if none does, of the new rows."""
         states, tokens = data.next_tokens(matrices, more=True)
         follows, head = Follows.of_text(tokens), data.head(matrices)
-        for which, ids in (("all", data.new_and_shared), ("new", data.new)):
+        both = (("all", data.new_and_shared), ("new", data.new))
+        for which, ids in both if len(data.shared) else both[1:]:
             regression = Regression(head, matrices, states, follows, ids)
             if (yield from self.rounds(regression, rows=which)) > 1:
                 break

@@ -46,7 +46,7 @@ class Match(Stage):
 
     def __init__(self, shared: bool = False) -> None:
         self.name = "match-shared" if shared else "match"
-        self.changes_shared = self.adapts_to_text = shared
+        self.changes_shared = self.adapts_to_text = self.shared_alone = shared
 
     def least(self, sizes: TextSizes) -> Cost:
         """A pass of either model over the text, and one look."""
@@ -114,6 +114,7 @@ class Fold(Stage):
 
     name = "fold"
     changes_shared = True
+    shared_alone = True
     adapts_to_text = True
     one_side = True
     fit_passes = 2
@@ -143,7 +144,7 @@ class Unigram(Stage):
 
     def __init__(self, shared: bool = False) -> None:
         self.name = "unigram-shared" if shared else "unigram"
-        self.changes_shared = self.adapts_to_text = shared
+        self.changes_shared = self.adapts_to_text = self.shared_alone = shared
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield one and three rounds."""

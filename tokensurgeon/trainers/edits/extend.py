@@ -1,9 +1,13 @@
 """Extend a BPE: keep every id, and append tokens that are frequent in a text.
 
-The new merges rank after the existing ones, so a text that contains no new token is spelled exactly
-as before. With `across`, tokens may span several words: the cuts between words are removed, which
-needs a base with a known pattern. Then text can be spelled otherwise even without a new token; how
-often is measured and reported.
+The new merges rank after the existing ones, and each makes a token that was not there. So a text
+that contains no new token is spelled exactly as before, and no text takes more tokens than before
+(`edits.never_longer` says why). With `across`, tokens may span several words: the cuts between
+words are removed, which needs a base with a known pattern. Then text can be spelled otherwise even
+without a new token; how often is measured and reported.
+
+More tokens are learned than asked. Those are dropped again that the fewest documents use, as long
+as no other new token is merged from them (leaves; Purason et al., 2025, arXiv 2512.03989).
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.borders import borders_of
+from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.pretokenizers import (
@@ -35,18 +40,19 @@ from tokensurgeon.trainers.counting.pretokenizers import (
 )
 from tokensurgeon.trainers.counting.weighted import WeightedText
 from tokensurgeon.trainers.edits.base import Base, hold_added, spelled_merges
-from tokensurgeon.trainers.encoders import spell
-from tokensurgeon.trainers.learned import Merges
-from tokensurgeon.trainers.learners.merging import Merger
+from tokensurgeon.trainers.edits.continued import continue_merges
+from tokensurgeon.trainers.edits.never_longer import check_guarantee, refuse_longer
 from tokensurgeon.trainers.measures.sources import held_out_sources
 from tokensurgeon.trainers.mixture import CorpusLike, as_parts, documents_of
 from tokensurgeon.trainers.plan import LONGEST_SUPERWORD, MAX_SIZE, MOST_WORDS
 from tokensurgeon.trainers.trained import TrainedVocabulary, check_output
+from tokensurgeon.trainers.training_methods import SPARE
 from tokensurgeon.vocabulary.parts import SPACE_MARK, pre_tokens
 from tokensurgeon.vocabulary.token_bytes import from_alphabet
 
-_BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
 _BORDER = re.compile(f"(?<=[^{SPACE_MARK}])(?={SPACE_MARK})")
+MOST_SPARE = 10
+"""Times as many tokens as asked: beyond, all of them are about as rare as the rarest."""
 LINES = 2_000
 """Held-out lines on which drift is measured: a share is known to about one percentage point."""
 
@@ -89,12 +95,15 @@ def extend_vocabulary(
     base: str | Path,
     corpus: CorpusLike,
     *,
-    size: int,
+    size: int | None = None,
+    add: int | None = None,
+    never_longer: bool = False,
+    spare: float = SPARE,
     across: bool = False,
     most_words: int = MOST_WORDS,
     no_cross: Sequence[str] = NO_CROSS,
     longest: int | None = None,
-    held_out: Sequence[str | Path] = (),
+    held_out: Sequence[str | Path] | Corpus = (),
     output: str | Path | None = None,
     field: str = "text",
     processes: int | None = None,
@@ -112,8 +121,18 @@ def extend_vocabulary(
         A folder, a tokenizer.json or a hub id.
     corpus
         As for `train_vocabulary`.
-    size : int
-        Number of ids of the result.
+    size : int or None
+        Number of ids of the result; this or `add`.
+    add : int or None
+        Number of new tokens.
+    never_longer : bool
+        Guarantee that no text takes more tokens than before. It holds without being asked for,
+        except with `across` and a base that drops merges; asked for, it is refused there, and
+        checked on the held-out text and on hard texts.
+    spare : float
+        Share of tokens that are learned beyond those asked. Of all of them those are dropped again
+        that the fewest documents use, and that no other new token is merged from. With `across`
+        none are learned beyond.
     across : bool
         Whether new tokens may span several words.
     most_words, no_cross, longest
@@ -123,11 +142,18 @@ def extend_vocabulary(
 
     Raises
     ------
+    SettingError
+        If `size` and `add` are not one of them, or a setting is out of range or cannot be kept.
     TokenizerError
         If the base is no BPE, or `across` is given and its pattern is not a known one.
     CorpusError
         If the text is too little for so many tokens.
     """
+    if (size is None) == (add is None):
+        raise SettingError(
+            "extend needs either the number of ids in the end or of new tokens: give "
+            "one of size and add"
+        )
     if output is not None:
         check_output(output, force, corpus, base)
     original = Base.load(base)
@@ -141,14 +167,25 @@ def extend_vocabulary(
             "a BPE without such marks"
         )
     n_before = original.vocabulary.n_rows
+    if add is not None:
+        check_range("number of new tokens", add, 1, MAX_SIZE - n_before)
+        size = n_before + add
+    assert size is not None
     check_range("size", size, n_before + 1, MAX_SIZE)
+    if not 0 <= spare <= MOST_SPARE:
+        raise SettingError(f"spare is {spare}; take a share between 0 and {MOST_SPARE}")
+    if never_longer:
+        check_guarantee(original, across)
     started = time.perf_counter()
     cut = _joined_cut(original, no_cross) if across else None
     cutter = OwnPieces(original.changed(lambda new: _set_cut(new, cut)).to_str(), once=across)
+    cutters = {"pieces": cutter}
+    if not across:  # there, pieces count once a document as they are
+        cutters["documents"] = replace(cutter, once=True)
     ends = borders_of(original.controls, borders)
     counted = count_segments(
         {name: documents_of(part, field, ends) for name, part in as_parts(corpus).items()},
-        {"pieces": cutter},
+        cutters,
         held_out=None if held_out else HeldOut(),
         processes=processes,
         memory_gib=memory_gib,
@@ -156,45 +193,31 @@ def extend_vocabulary(
         progress=progress,
     )
     sources = held_out_sources(counted, held_out, field, ends.strings)
-    # The tokens as they are spelled, without their merges, which apply already. A hole never occurs
-    # in text; its name only has to differ from every token.
-    spelled = enumerate(original.vocabulary.spellings)
-    merges = Merges([b"\xff%d" % i if name is None else name.encode() for i, name in spelled])
     limit = longest or LONGEST_SUPERWORD
-    falls_back = bool(original.document["model"].get("byte_fallback"))
-    unknown = (original.document["model"].get("unk_token") or "").encode()
-    added = {token["content"] for token in original.document["added_tokens"]}
-
-    def allow(token: bytes) -> bool:
-        # Byte-fallback tokens and the unknown token are not text, so they cannot be part of a
-        # longer token. What is an added token is cut out of a text before the model reads it.
-        if len(token) > limit or (falls_back and _BYTE.search(token)):
-            return False
-        if (unknown and unknown in token) or token.decode("utf-8", "replace") in added:
-            return False
-        if not across:
-            return True
-        text = from_alphabet(token.decode("utf-8")).decode("utf-8", "replace")
-        return len(original.tokenizer.pre_tokenizer.pre_tokenize_str(text)) <= most_words
-
-    pieces = WeightedText(counted).table("pieces")
-    progress(0, 0, "spelling the text")
-    model = Tokenizer(original.tokenizer.model)
-    Merger(spell(model, pieces, min_ids=2), merges, allow=allow).run(size, progress)
-    if len(merges.tokens) < size:
+    text = WeightedText(counted)
+    learned = continue_merges(
+        original,
+        text.table("pieces"),
+        None if across else text.table("documents"),
+        size - n_before,
+        spare=spare,
+        longest=limit,
+        fits=_at_most(original, most_words) if across else None,
+        progress=progress,
+    )
+    if (reached := n_before + len(learned.names)) < size:
         raise CorpusError(
-            f"{sum(counted.n_bytes):,} bytes of text give {len(merges.tokens):,} of {size:,} "
-            f"tokens; give more text, or a size of at most {len(merges.tokens):,}"
+            f"{sum(counted.n_bytes):,} bytes of text give {reached:,} of {size:,} tokens; give "
+            f"more text, or a size of at most {reached:,}"
         )
-    names = [token.decode("utf-8", "replace") for token in merges.tokens]
 
     def extend(document: dict[str, Any]) -> None:
         _set_cut(document, cut)
         model = document["model"]
-        model["vocab"] |= {name: i for i, name in enumerate(names) if i >= n_before}
+        model["vocab"] |= {name: i for i, name in enumerate(learned.names, start=n_before)}
         model["merges"] = [
             *([left, right] for left, right in spelled_merges(document)),
-            *([names[left], names[right]] for left, right in merges.pairs),
+            *([left, right] for left, right in learned.pairs),
         ]
         hold_added(document)
 
@@ -207,6 +230,10 @@ def extend_vocabulary(
         for tokenizer in (original.tokenizer, extended)
     )
     n_bytes = sum(len(text.encode("utf-8")) for text in documents)
+    checked = None
+    if never_longer:
+        own = [extended.decode([i]) for i in range(n_before, size)]
+        checked = refuse_longer(original.tokenizer, extended, [*documents, *own], original.name)
     trained = TrainedVocabulary(
         tokenizer=original.as_stored(extended),
         settings={
@@ -215,6 +242,8 @@ def extend_vocabulary(
             "base_size": n_before,
             "dropout": original.dropout,
             "size": size,
+            "never_longer": never_longer,
+            "spare": 0.0 if across else spare,
             "across": across,
             "most_words": most_words,
             "no_cross": list(no_cross),
@@ -226,6 +255,8 @@ def extend_vocabulary(
             "bytes_per_token": n_bytes / after,
             "base_bytes_per_token": n_bytes / before,
             "held_out_bytes": n_bytes,
+            "steps": learned.steps,
+            "texts_checked": checked,
             **_drift(original.tokenizer, extended, documents, n_before),
             "seconds": round(seconds, 1),
         },
@@ -234,6 +265,16 @@ def extend_vocabulary(
         base_files=original.files,
     )
     return trained if output is None else trained.write(output, force=force)
+
+
+def _at_most(base: Base, most_words: int) -> Callable[[bytes], bool]:
+    """Return what says whether a token has at most so many words, as the base cuts them."""
+
+    def fits(token: bytes) -> bool:
+        text = from_alphabet(token.decode("utf-8")).decode("utf-8", "replace")
+        return len(base.tokenizer.pre_tokenizer.pre_tokenize_str(text)) <= most_words
+
+    return fits
 
 
 def _check_kept(original: Base, extended: Tokenizer) -> None:
@@ -290,17 +331,23 @@ def _joined_cut(base: Base, no_cross: Sequence[str]) -> str:
 def _drift(
     before: Tokenizer, after: Tokenizer, texts: Sequence[str], n_before: int
 ) -> dict[str, Any]:
-    """Return how many lines without a new token are spelled otherwise than before."""
+    """Return how many lines without a new token are spelled otherwise, and how many are longer."""
     lines = [line for text in texts for line in text.splitlines(keepends=True) if line.strip()]
     lines = lines[:: max(1, len(lines) // LINES)]
-    without = changed = 0
+    without = changed = longer = 0
     pairs = zip(
         before.encode_batch_fast(lines, add_special_tokens=False),
         after.encode_batch_fast(lines, add_special_tokens=False),
         strict=True,
     )
     for old, new in pairs:
+        longer += len(new.ids) > len(old.ids)
         if max(new.ids, default=0) < n_before:
             without += 1
             changed += old.ids != new.ids
-    return {"lines": len(lines), "lines_without_new": without, "lines_changed": changed}
+    return {
+        "lines": len(lines),
+        "lines_without_new": without,
+        "lines_changed": changed,
+        "lines_longer": longer,
+    }

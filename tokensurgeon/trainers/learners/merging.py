@@ -40,6 +40,9 @@ class Merger:
         Merges so far; grows in place.
     allow : callable(bytes) -> bool or None
         Whether a pair may become this token. Asked once for each pair that is about to be merged.
+    distinct : bool
+        Whether each token is made by one merge alone: a pair that would make a token that is there
+        already is not merged.
     min_count : int
         A pair that occurs less often is never merged. It is forgotten at once, because its count
         can only fall.
@@ -55,11 +58,13 @@ class Merger:
         merges: Merges,
         *,
         allow: Rule | None = None,
+        distinct: bool = False,
         min_count: int = 2,
     ) -> None:
         n = len(sequences.ids)
         self.merges = merges
         self.allow = allow
+        self.distinct = distinct
         self.min_count = max(1, min_count)
         self.n_groups = sequences.n_groups
         self._id_of = merges.ids
@@ -104,8 +109,9 @@ class Merger:
                 continue
             pair = key // self.n_groups
             left, right = pair >> ID_BITS, pair & ID_MASK
-            tokens = self.merges.tokens
-            if self.allow is None or self.allow(tokens[left] + tokens[right]):
+            token = self.merges.tokens[left] + self.merges.tokens[right]
+            is_new = not (self.distinct and token in self._id_of)
+            if is_new and (self.allow is None or self.allow(token)):
                 return left, right, count
             heapq.heappop(heap)
             self._forget(pair)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.text.borders import Borders
-from tokensurgeon.text.corpus import Document, read_documents
+from tokensurgeon.text.corpus import Corpus, Document, read_documents
 from tokensurgeon.trainers.counting.counts import Counted
 from tokensurgeon.trainers.mixture import ALL
 
@@ -30,7 +30,10 @@ class Source:
 
 
 def held_out_sources(
-    counted: Counted, held_out: Sequence[str | Path], field: str, borders: Sequence[str] = ()
+    counted: Counted,
+    held_out: Sequence[str | Path] | Corpus,
+    field: str,
+    borders: Sequence[str] = (),
 ) -> list[Source]:
     """Return the texts to measure on: by part of the mixture, else by file if there are few.
 
@@ -38,8 +41,8 @@ def held_out_sources(
     ----------
     counted : Counted
         With the documents that were held out of the counting.
-    held_out : sequence of str or Path
-        Files to measure on instead.
+    held_out : sequence of str or Path, or Corpus
+        Files, or a text in memory, to measure on instead.
     field : str
         The key that holds the text in JSON objects.
     borders : sequence of str
@@ -52,10 +55,13 @@ def held_out_sources(
     """
     if held_out:
         cut = Borders(borders)
-        read = read_documents(held_out, field=field)
+        if isinstance(held_out, Corpus):
+            read, named = list(held_out.documents), "the held-out text"
+        else:
+            read, named = read_documents(held_out, field=field), str(held_out[0])
         documents = [part for document in read for part in cut.split(document)]
         if not documents:
-            raise CorpusError(f"{held_out[0]} holds control strings alone; give text to measure on")
+            raise CorpusError(f"{named} holds control strings alone; give text to measure on")
         return _by_file(documents)
     parts = {name: documents for name, documents in counted.held_out.items() if documents}
     if not parts:
