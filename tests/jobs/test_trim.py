@@ -338,7 +338,7 @@ def test_tokens_behind_the_rows_are_named(
     tokenizer.save(str(source / "tokenizer.json"))
     result = trim(source, tmp_path / "out", text=[text])
     assert any(
-        "1 control tokens have no row in the source" in warning
+        "1 control token without a row in the source" in warning
         for warning in result.report.warnings
     )
     assert result.report.input.controls == 1
