@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tokensurgeon.trainers.count import import_cutter
+from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.plan import Shape
 
 CUTTER = import_cutter("words", "cl100k", "left-3", Shape())

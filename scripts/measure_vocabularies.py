@@ -19,7 +19,7 @@ from measuring import run_measured
 
 from tokensurgeon.progress import peak_memory
 from tokensurgeon.text.corpus import read_documents
-from tokensurgeon.trainers.counting.count import count_segments
+from tokensurgeon.trainers.counting.in_memory import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import pattern, pretokenizer
 from tokensurgeon.trainers.counting.weighted import WeightedText
 from tokensurgeon.trainers.learners.learn import cutters, train_tokenizer

@@ -28,7 +28,7 @@ from tokensurgeon.errors import (
     UsageError,
 )
 from tokensurgeon.inspection.extension import is_extension, measure_extension
-from tokensurgeon.jobs import extend
+from tokensurgeon.jobs.extend import extend
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.surgery.held_text import part_text
 from tokensurgeon.text.overlap import overlapping

@@ -17,7 +17,7 @@ from tests.scripts import script
 from tokensurgeon.errors import MissingExtraError, UsageError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import count_corpus, import_counts, merge_counts
-from tokensurgeon.trainers.count import import_cutter
+from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.counting import datatrove_step, streams
 from tokensurgeon.trainers.counting.executors import on_dask
 from tokensurgeon.trainers.plan import Shape

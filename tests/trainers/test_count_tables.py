@@ -21,7 +21,7 @@ from tokensurgeon.trainers import (
     merge_counts,
     train_vocabulary,
 )
-from tokensurgeon.trainers.count import import_cutter
+from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.counting import count_corpus as room
 from tokensurgeon.trainers.counting import count_tables, executors, streams
 from tokensurgeon.trainers.counting.cutters import Pieces

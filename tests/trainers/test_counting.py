@@ -11,11 +11,11 @@ import pytest
 from tokensurgeon.errors import CorpusError, SettingError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.text.seen import Seen, line_hashes
-from tokensurgeon.trainers.counting import count as room
 from tokensurgeon.trainers.counting import executors, streams
-from tokensurgeon.trainers.counting.count import count_segments
+from tokensurgeon.trainers.counting import in_memory as room
 from tokensurgeon.trainers.counting.cutters import Chunks, Pieces
 from tokensurgeon.trainers.counting.held_out import HeldOut
+from tokensurgeon.trainers.counting.in_memory import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern, joined_pattern
 from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
 from tokensurgeon.trainers.mixture import Part, documents_of, parse_mixture, shares

@@ -73,8 +73,8 @@ def import_(
     """
     from tokensurgeon.report.tokenizer_tables import print_counts
     from tokensurgeon.trainers import Shape, import_counts
-    from tokensurgeon.trainers.count import TABLES as METHODS
-    from tokensurgeon.trainers.count import import_cutter
+    from tokensurgeon.trainers.corpus_counts import TABLES as METHODS
+    from tokensurgeon.trainers.corpus_counts import import_cutter
 
     shape = Shape(no_cross=no_cross, max_pieces=max_pieces)
     preset, scheme = pretokenizer or PRETOKENIZER, digits or SCHEME

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokensurgeon.trainers.count import count_corpus as count_corpus
+    from tokensurgeon.trainers.corpus_counts import count_corpus as count_corpus
     from tokensurgeon.trainers.counting.count_edits import import_counts as import_counts
     from tokensurgeon.trainers.counting.count_edits import merge_counts as merge_counts
     from tokensurgeon.trainers.counting.count_tables import CountTables as CountTables
@@ -30,7 +30,7 @@ _HOMES = {
     "PRETOKENIZERS": "counting.pretokenizers",
     "Shape": "plan",
     "TrainedVocabulary": "trained",
-    "count_corpus": "count",
+    "count_corpus": "corpus_counts",
     "extend_vocabulary": "edits.extend",
     "import_counts": "counting.count_edits",
     "merge_counts": "counting.count_edits",

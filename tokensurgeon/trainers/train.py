@@ -15,9 +15,9 @@ from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
 from tokensurgeon.text.corpus import Corpus
 from tokensurgeon.trainers.control_tokens import make_controls
-from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.count_tables import CountTables
 from tokensurgeon.trainers.counting.held_out import HeldOut
+from tokensurgeon.trainers.counting.in_memory import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZER, SCHEME
 from tokensurgeon.trainers.counting.weighted import WeightedText, multipliers
 from tokensurgeon.trainers.learners.learn import tables_of, train_tokenizer

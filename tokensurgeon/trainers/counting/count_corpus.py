@@ -20,7 +20,7 @@ from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, Seen, line_hashes
 from tokensurgeon.trainers.counting.count_tables import CountTables, TableWriter, cutter_name
-from tokensurgeon.trainers.counting.counts import Counted, Table
+from tokensurgeon.trainers.counting.counted import Counted, Table
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.executors import Executor
 from tokensurgeon.trainers.counting.held_out import HeldOut

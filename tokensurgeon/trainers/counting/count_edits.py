@@ -22,7 +22,7 @@ from tokensurgeon.trainers.counting.count_tables import (
     part_folder,
     shard_name,
 )
-from tokensurgeon.trainers.counting.counts import Counted
+from tokensurgeon.trainers.counting.counted import Counted
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.spills import (
     COUNT,

@@ -27,7 +27,7 @@ from tokensurgeon.errors import CorpusError, reading
 from tokensurgeon.outputs.ownership import COUNTS, list_files
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, SEEN_FILE, Seen
-from tokensurgeon.trainers.counting.counts import Counted
+from tokensurgeon.trainers.counting.counted import Counted
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.spills import (
     COUNT,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensurgeon.errors import MissingExtraError
-from tokensurgeon.trainers.count import count_corpus
+from tokensurgeon.trainers.corpus_counts import count_corpus
 from tokensurgeon.trainers.mixture import Streamed
 
 try:

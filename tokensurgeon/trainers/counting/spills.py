@@ -16,7 +16,7 @@ import numpy as np
 
 from tokensurgeon.arrays import Ids
 from tokensurgeon.errors import CorpusError, MissingExtraError
-from tokensurgeon.trainers.counting.counts import Table
+from tokensurgeon.trainers.counting.counted import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tokensurgeon.arrays import Ids, Int32, Mask
-from tokensurgeon.trainers.counting.counts import Counted, Table
+from tokensurgeon.trainers.counting.counted import Counted, Table
 from tokensurgeon.trainers.counting.sequences import Sequences
 
 

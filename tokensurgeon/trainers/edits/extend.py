@@ -27,8 +27,8 @@ from tokensurgeon.errors import CorpusError, SettingError, TokenizerError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.borders import borders_of
 from tokensurgeon.text.corpus import Corpus
-from tokensurgeon.trainers.counting.count import count_segments
 from tokensurgeon.trainers.counting.held_out import HeldOut
+from tokensurgeon.trainers.counting.in_memory import count_segments
 from tokensurgeon.trainers.counting.pretokenizers import (
     DIGITS,
     NO_CROSS,

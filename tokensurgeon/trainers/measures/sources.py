@@ -9,7 +9,7 @@ from pathlib import Path
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.corpus import Corpus, Document, read_documents
-from tokensurgeon.trainers.counting.counts import Counted
+from tokensurgeon.trainers.counting.counted import Counted
 from tokensurgeon.trainers.mixture import ALL
 
 MOST_FILES = 20

@@ -22,7 +22,7 @@ from tokensurgeon.errors import CorpusError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import line_hashes
-from tokensurgeon.trainers.counting.counts import Counted, Table, load_counts, save_counts
+from tokensurgeon.trainers.counting.counted import Counted, Table, load_counts, save_counts
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.executors import in_processes
 from tokensurgeon.trainers.counting.held_out import HeldOut
