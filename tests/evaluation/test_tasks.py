@@ -447,7 +447,7 @@ class TestHarness:
         vocabulary = load_vocabulary(model)
 
         def starts_with_bytes(one: str) -> bool:
-            """Whether no chunk starts with a lone word marker, whose loss our measure leaves out."""
+            """Whether no chunk starts with a lone word marker, whose loss we leave out."""
             chunks = chunk_documents([one], max_bytes_per_chunk=512)
             return all(e.ends[0] > 0 for e in vocabulary.encode_many([c.text for c in chunks]))
 
