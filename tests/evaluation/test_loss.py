@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from tests.evaluation.conftest import UniformBytes
 from tokensurgeon.errors import EvaluationError
@@ -52,6 +52,26 @@ def test_a_uniform_model_costs_log2_of_its_rows_per_token(source, texts):
     expected = math.log2(source.vocabulary.n_rows) * result.n_tokens / result.n_bytes
     assert result.bits_per_byte == pytest.approx(expected, rel=1e-6)
     assert result.perplexity == pytest.approx(source.vocabulary.n_rows, rel=1e-5)
+
+
+def test_a_first_token_without_bytes_is_scored(source):
+    """A lone word marker stands for no byte; a sampler draws it all the same."""
+    table = [("<s>", 0.0), ("<unk>", -9.0), ("▁", -1.0), ("a", -1.0), ("b", -1.0), ("▁b", -0.5)]
+    tokenizer = Tokenizer(models.Unigram(table, unk_id=1))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    vocabulary = vocabulary_from_tokenizer(tokenizer, {"bos_token": "<s>", "unk_token": "<unk>"})
+    chunks = chunk_documents(["ab ba", "ba ab"])
+    encoded = encode_chunks(vocabulary, chunks)
+    assert [ends[0] for ends in encoded.ends] == [0, 1]  # "▁" and "▁b"
+    rows = source.model.patched(*np.ones((2, len(table), source.model.width), np.float32))
+    scores = score(rows, vocabulary, chunks)
+    n_tokens = [len(ids) for ids in encoded.ids]
+    assert scores.n_tokens.tolist() == n_tokens
+    assert scores.nll == pytest.approx(math.log(len(table)) * np.array(n_tokens), rel=1e-5)
+    # Where bytes are left out for all, it is before them.
+    later = score(rows, vocabulary, chunks, skip=np.array([1, 1]))
+    assert later.n_tokens.tolist() == [n_tokens[0] - 2, n_tokens[1] - 1]
 
 
 def test_a_model_under_two_names_is_measured_once(source, other, texts, monkeypatch):

@@ -188,11 +188,15 @@ def _checked(loss: Float64, encoded: Encoded, i: int, name: str) -> Float64:
 def _scores(
     chunks: Sequence[Chunk], encoded: Encoded, skip: Ids, losses: Mapping[int, Float64]
 ) -> Scores:
-    """Return the scores from the losses of chunks, without their first `skip` bytes."""
+    """Return the scores from the losses of chunks, without their first `skip` bytes.
+
+    A first token without bytes, such as a lone word marker, is scored where nothing is left out.
+    """
     first = 0 if encoded.prefix else 1
     nothing = np.zeros(0, dtype=np.bool_)
     scored = [
-        encoded.ends[i][first:] > skip[i] if i in losses else nothing for i in range(len(chunks))
+        (encoded.ends[i][first:] > skip[i]) | (skip[i] == 0) if i in losses else nothing
+        for i in range(len(chunks))
     ]
 
     def of_scored(values: Sequence[Ids]) -> tuple[Ids, ...]:
