@@ -28,12 +28,12 @@ OURS = {name for name, one in vars(errors).items() if isinstance(one, type)}
 CLICKS = {"UsageError", "BadParameter", "ClickException"}
 
 STEPS = {
-    "add", "align", "ask", "check", "choose", "compare", "convert", "copy", "correct", "cut",
-    "decorate", "download", "drop", "evaluate", "export", "extend", "fetch", "fill", "free",
+    "add", "align", "ask", "check", "choose", "compare", "convert", "copy", "correct", "count",
+    "cut", "decorate", "download", "drop", "evaluate", "export", "extend", "fetch", "fill", "free",
     "give", "have", "install", "leave", "lower", "make", "measure", "mend", "move", "name",
     "pack", "part", "patch", "pip", "prune", "put", "python", "raise", "remove", "rename",
-    "repair", "report", "restore", "run", "save", "score", "set", "spell", "take", "train",
-    "transplant", "uninstall", "unpack", "untie", "update", "use", "write",
+    "repair", "report", "restore", "run", "save", "score", "set", "spell", "start", "take", "train",
+    "transplant", "uninstall", "unpack", "unset", "untie", "update", "use", "write",
 }  # fmt: skip
 """Verbs that a next step begins with."""
 

@@ -92,7 +92,7 @@ def test_a_list_makes_terms(text: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bpe", "--size", "300"], "give either files to train on or --mixture"),
+        (["bpe", "--size", "300"], "give files to train on, --mixture or --from-counts"),
         (["bpe", "{}/en.jsonl", "--mixture=a:b", "--size", "300"], "one of them"),
         (["bpe", "{}/en.jsonl"], "bpe needs a size"),
         (["bpe", "{}/none.txt", "--size", "300"], "there is no text file"),

@@ -111,7 +111,7 @@ def test_the_commands_write_and_refuse(base, tmp_path):
         return CliRunner().invoke(main, ["train", *arguments, str(text), "-o", f"{tmp_path}/out"])
 
     assert "give it with --base" in run("extend", "--size", "340").stderr
-    assert "give --size" in run("extend", "--base", str(base)).stderr
+    assert "give one of --add and --size" in run("extend", "--base", str(base)).stderr
     assert "has 300 tokens" in run("prune", "--base", str(base), "--size", "301").stderr
     assert "are for prune" in run("bpe", "--size", "300", "--keep-script", "Latin").stderr
     assert "not for bpe" in run("bpe", "--base", str(base), "--size", "300").stderr

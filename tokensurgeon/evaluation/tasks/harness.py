@@ -117,7 +117,7 @@ def load_tasks(wanted: Sequence[str], folder: Path | None) -> TaskSet:
         for name in wanted:
             found = manager.match_tasks([name])
             if not found:
-                raise UnknownNameError(_unknown(name, manager.all_tasks, folder))
+                raise _unknown(name, manager.all_tasks, folder)
             names.update(dict.fromkeys(found))
         loaded = {name: _load(manager, name) for name in names}
     kinds: dict[str, bool] = {}
@@ -142,11 +142,11 @@ def _load(manager: Any, name: str) -> dict[str, Any]:
     return tasks
 
 
-def _unknown(name: str, known: Sequence[str], folder: Path | None) -> str:
+def _unknown(name: str, known: Sequence[str], folder: Path | None) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=1)
     where = "" if folder is None else f", nor in {folder}"
     hint = f"take '{near[0]}'" if near else "run 'lm_eval ls tasks' for a list"
-    return f"lm-evaluation-harness has no task '{name}'{where}; {hint}"
+    return UnknownNameError(f"lm-evaluation-harness has no task '{name}'{where}; {hint}")
 
 
 def run_tasks(

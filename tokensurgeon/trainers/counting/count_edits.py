@@ -213,7 +213,9 @@ def _foreign_rows(files: Sequence[str | Path], cutter: Cutter) -> Iterator[pa.Ta
                 documents = _whole_numbers(rows[columns[-1]], file, columns[-1])
                 segments = rows[SEGMENT].cast(pa.large_string())
                 if segments.null_count:
-                    raise CorpusError(f"{file} has {segments.null_count:,} rows without a segment")
+                    raise CorpusError(
+                        f"{file} has {segments.null_count:,} rows without a segment: leave them out"
+                    )
                 for segment in segments[: LOOKED_AT - looked_at].to_pylist():
                     looked_at += 1
                     if list(cutter.cut(segment)) != [segment]:
@@ -232,7 +234,7 @@ def _foreign_rows(files: Sequence[str | Path], cutter: Cutter) -> Iterator[pa.Ta
 def _whole_numbers(column: pa.ChunkedArray, file: str | Path, name: str) -> pa.ChunkedArray:
     pa = arrow()
     if column.null_count or not pa.types.is_integer(column.type):
-        raise CorpusError(f"column '{name}' of {file} is not of whole numbers: cast it to UBIGINT")
+        raise CorpusError(f"column '{name}' of {file} is not of whole numbers: write it as UBIGINT")
     if len(column) and pa.compute.min(column).as_py() < 0:
         raise CorpusError(f"column '{name}' of {file} holds numbers below 0: count again")
     return column.cast(pa.uint64())
@@ -256,7 +258,9 @@ def _scaled(rows: pa.Table, factor: float) -> pa.Table:
     for name in (COUNT, DOCUMENTS):
         scaled = np.rint(rows[name].to_numpy() * factor)
         if len(scaled) and scaled.max() >= MOST_COUNTED:
-            raise CorpusError(f"counts times {factor:g} are beyond {MOST_COUNTED:,}: weigh less")
+            raise CorpusError(
+                f"counts times {factor:g} are beyond {MOST_COUNTED:,}: lower the weight"
+            )
         columns.append(pa.array(scaled.astype(np.uint64)))
     scaled_rows = pa.table(columns, schema())
     return scaled_rows.filter(pa.compute.greater(scaled_rows[COUNT], 0))

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from tokensurgeon.errors import MissingExtraError, UsageError
+from tokensurgeon.errors import MissingExtraError, UsageError, reason
 from tokensurgeon.trainers.counting.streams import Batch
 
 ALONE_BYTES = 16_000_000
@@ -105,7 +105,9 @@ def on_dask(n_workers: int | None = None, scheduler: str | None = None) -> Execu
         try:
             client = Client(scheduler if scheduler is not None else cluster)
         except (OSError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+            raise UsageError(
+                f"no Dask scheduler answers at {scheduler}: {reason(error)}; check the address"
+            ) from error
         waiting: deque[tuple[Batch, Any]] = deque()
         try:
             most = WAITING * max(1, sum(client.nthreads().values()))

@@ -164,5 +164,5 @@ def check_total(name: str, occurrences: int) -> None:
     if occurrences > MOST_COUNTED:
         raise CorpusError(
             f"the table of {name} counts {occurrences:,} occurrences, and {MOST_COUNTED:,} is the "
-            "most: divide the counts by a number"
+            "most: take counts divided by a number"
         )
