@@ -15,7 +15,13 @@ from tokensurgeon import transplant
 from tokensurgeon.alignment import Alignment, align
 from tokensurgeon.cli import align as align_command
 from tokensurgeon.cli.main import main
-from tokensurgeon.errors import AlignmentError, CheckpointError, SettingError, UsageError
+from tokensurgeon.errors import (
+    AlignmentError,
+    CheckpointError,
+    OutputError,
+    SettingError,
+    UsageError,
+)
 from tokensurgeon.handover.projection import (
     RULES,
     Projection,
@@ -208,6 +214,8 @@ def test_what_cannot_be_is_refused_by_name(made: Path, tmp_path: Path) -> None:
             project(alignment, {7: ids})
     with pytest.raises(UsageError, match=r"ends in \.npz, \.safetensors, \.pt, \.json"):
         check_projection_path(tmp_path / "projection.csv")
+    with pytest.raises(OutputError, match="lie in each other"):
+        check_projection_path(made / "source" / "projection.npz", [made / "source"])
     (tmp_path / "there.npz").touch()
     with pytest.raises(UsageError, match="exists already"):
         write_projection(of(alignment), tmp_path / "there.npz")

@@ -27,6 +27,7 @@ from tokensurgeon.errors import (
     TokenizerError,
     UsageError,
 )
+from tokensurgeon.evaluation import evaluate_checkpoint
 from tokensurgeon.inspection.extension import is_extension, measure_extension
 from tokensurgeon.jobs.extend import extend
 from tokensurgeon.recipe import Recipe
@@ -36,6 +37,7 @@ from tokensurgeon.vocabulary import load_vocabulary, vocabulary_from_tokenizer
 
 N, ADD = 320, 24
 KEYS = {"input": "model.embed_tokens.weight", "output": "lm_head.weight"}
+BOTH = {"input": "subword-mean", "output": "subword-mean"}
 KEEPING = [name for name, make in STAGES.items() if not make().shared_alone]
 
 
@@ -244,7 +246,7 @@ def test_what_cannot_be_is_refused_by_name(tiny_source: Path, text: Path, tmp_pa
     out = tmp_path / "out"
     with pytest.raises(SettingError, match="never_longer needs the base's own cut"):
         extend(tiny_source, text, ADD, output=out, across=True, never_longer=True)
-    with pytest.raises(CorpusError, match="give more text, or a size of at most"):
+    with pytest.raises(CorpusError, match="give more text, or add at most"):
         extend(tiny_source, text, 90_000, output=out)
     with pytest.raises(CorpusError, match="there is no text file"):
         extend(tiny_source, tmp_path / "none.txt", ADD, output=out)
@@ -275,6 +277,36 @@ def test_what_cannot_be_is_refused_by_name(tiny_source: Path, text: Path, tmp_pa
 def test_a_recipe_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.parse({"source": "a", "tokenizer": "b", **changes})
+
+
+def test_an_evaluation_refuses_what_it_was_made_from(
+    text: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    """Also where it was made in two steps: what the first read is remembered."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    other = tmp_path / "other.txt"
+    lines = [f"Quite another line {i} of {i * i} about some winter garden." for i in range(400)]
+    other.write_text("\n".join(lines))
+    settings: dict[str, Any] = {"init": BOTH, "calibrate": (), "budget": 0}
+    extend(tiny_source, text, 20, output=first, **settings)
+    extend(first, other, 20, output=second, **settings)
+    for folder, texts in ((first, [text]), (second, [text, other])):
+        for one in texts:
+            with pytest.raises(UsageError, match=r"that the vocabulary of .* was trained on"):
+                evaluate_checkpoint(folder, [one])
+
+
+def test_an_encoder_is_extended_though_it_has_no_loss(text: Path, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path / "bert"
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=300, num_hidden_layers=1, **sizes)).save_pretrained(folder)
+    save_tokenizer(byte_level_bpe(300, ("<s>",)), folder, bos_token="<s>")
+    result = extend(folder, text, 10, output=tmp_path / "out", init=BOTH, calibrate=())
+    assert result.report.target.n_tokens == 310
+    assert result.report.evaluation is None
+    assert result.report.extension["added"] == 10
 
 
 def test_what_nothing_is_encoded_into_is_counted() -> None:

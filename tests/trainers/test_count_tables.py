@@ -10,8 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from pyarrow import parquet
 
+from tokensurgeon.cli.main import main
 from tokensurgeon.errors import CorpusError, OutputExistsError, SettingError, UsageError
 from tokensurgeon.text.corpus import corpus_of_texts
 from tokensurgeon.trainers import (
@@ -209,6 +211,35 @@ def test_what_was_counted_otherwise_is_not_merged(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"holds no counts\.json"):
         merge_counts([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_count_merge_and_train(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(TEXTS))
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(main, [*words, "-o", str(tmp_path / "out"), "--force", "--json"])
+
+    counts = [str(tmp_path / name) for name in ("a", "b")]
+    for folder in counts:
+        count_corpus([tmp_path / "text.txt"], folder)
+    merged = run("counts", "merge", *counts, "--weight", "1", "--weight", "2.5")
+    assert merged.exit_code == 0, merged.stderr
+    assert json.loads(merged.stdout)["settings"]["weights"] == [1.0, 2.5]
+    for weight, says in (("nan", "no number to count with"), ("0", "range x>0")):
+        refused = run("counts", "merge", counts[0], "--weight", weight)
+        assert refused.exit_code == 2
+        assert says in refused.stderr
+    inside = train_into(Path(counts[0]) / "vocabulary", counts[0])
+    assert "lie in each other" in inside
+
+
+def train_into(output: Path, counts: str) -> str:
+    """Train from counts into a folder that must be refused; return what is said."""
+    command = ["train", "bpe", "--from-counts", counts, "--size", "300", "-o", str(output)]
+    told = CliRunner().invoke(main, command)
+    assert told.exit_code == 1
+    assert not output.exists()
+    return told.stderr
 
 
 def write_table(path: Path, rows: dict[str, tuple[int, int]], types: pa.DataType) -> Path:

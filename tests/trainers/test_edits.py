@@ -93,7 +93,7 @@ def test_pruned_tokenizers_spell_the_text_with_the_same_tokens(assets, name, tmp
 
 
 def test_what_cannot_be_done_is_named(base, assets, tmp_path):
-    with pytest.raises(CorpusError, match="give more text, or a size of at most"):
+    with pytest.raises(CorpusError, match="give more text, or add at most"):
         extend_vocabulary(base, CORPUS, size=50_000)
     with pytest.raises(SettingError, match="size is 300"):
         extend_vocabulary(base, CORPUS, size=300)

@@ -68,8 +68,10 @@ def tokenizer_files(plan: PatchPlan) -> TokenizerFiles:
     if folder is not None and (folder / "special_tokens_map.json").exists():
         special = read_json(folder, "special_tokens_map.json")
         result.files["special_tokens_map.json"] = json_bytes(special)
-    if folder is not None and (folder / SEEN_FILE).exists():
-        # So that an evaluation can refuse text that the vocabulary was trained on.
+    # So that an evaluation can refuse text that the vocabulary was trained on.
+    if SEEN_FILE in target.carried:
+        result.files[SEEN_FILE] = target.carried[SEEN_FILE]
+    elif folder is not None and (folder / SEEN_FILE).exists():
         result.files[SEEN_FILE] = check_inside(folder, SEEN_FILE).read_bytes()
     return result
 

@@ -98,7 +98,8 @@ def command(
     if export_projection is not None:
         from tokensurgeon.handover.projection_files import check_projection_path
 
-        check_projection_path(export_projection)
+        read = (source, target, *([] if weights_of is None else [weights_of]))
+        check_projection_path(export_projection, read)
     alignment = align(load_vocabulary(source), load_vocabulary(target), map)
     if export_map is not None:
         from tokensurgeon.surgery.prepare import spell

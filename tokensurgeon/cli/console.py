@@ -46,7 +46,7 @@ def option(
         attributes["is_flag"] = True
     is_fraction = isinstance(attributes.get("type"), click.FloatRange | click.types.FloatParamType)
     if parse is None and (is_fraction or attributes.get("type") is float):
-        parse = finite
+        parse = all_finite if attributes.get("multiple") else finite
     if parse is not None:
         attributes["callback"] = lambda context, parameter, value: parse(value)
     attributes.setdefault("show_default", "default" in attributes)
@@ -59,6 +59,13 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is no number to count with; give a finite one")
     return value
+
+
+def all_finite(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse them where one is NaN or infinite."""
+    for value in values:
+        finite(value)
+    return values
 
 
 AT_LEAST_1 = click.IntRange(min=1)

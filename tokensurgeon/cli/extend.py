@@ -13,7 +13,7 @@ from tokensurgeon.trainers.training_methods import SPARE
 SHARED = (
     "output", "init", "init.input", "init.output", "init.settings", "calibrate", "heal",
     "heal_body", "budget", "clip", "baselines", "untie", "pad_to_multiple_of", "export_map",
-    "device", "dtype", "seed", "force", "trust_remote_code", "allow_nonfinite",
+    "hand_over", "device", "dtype", "seed", "force", "trust_remote_code", "allow_nonfinite",
     "allow_invalid_text", "allow_autotokenizer_mismatch",
 )  # fmt: skip
 """Options that are those of transplant, by key of the recipe."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,15 @@ from tokensurgeon.arrays import Float32, Ids
 from tokensurgeon.errors import UsageError
 from tokensurgeon.handover.projection import Projection
 from tokensurgeon.outputs import check_file, write_whole
+from tokensurgeon.outputs.paths import check_apart
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".json")
 LEAST_COLUMNS = 2
 """Of the tensors for X-Token: its loss with an exact part looks at the second entry of a row."""
 
 
-def check_projection_path(path: str | Path) -> Path:
-    """Refuse a path that no projection can be written to.
+def check_projection_path(path: str | Path, read: Iterable[str | Path] = ()) -> Path:
+    """Refuse a path that no projection can be written to, or that lies in what is read.
 
     Raises
     ------
@@ -43,7 +45,10 @@ def check_projection_path(path: str | Path) -> Path:
     """
     if Path(path).suffix not in SUFFIXES:
         raise UsageError(f"{path}: a projection ends in {', '.join(SUFFIXES)}; name one of these")
-    return check_file(path, force=False, what="a projection")
+    checked = check_file(path, force=False, what="a projection")
+    for folder in read:
+        check_apart(checked, folder)
+    return checked
 
 
 def write_projection(projection: Projection, path: str | Path) -> Path:

@@ -148,10 +148,10 @@ def pushed_copy(
     checked = recheck(folder, progress)
     problems = checked.problems or unreadable(folder)
     if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        more = f" (and {words.count(len(problems) - 1, 'problem')} more)" if problems[1:] else ""
         raise CheckpointError(
-            f"{folder} is not sound, so nothing was pushed: {problems[0]}{more}; "
-            "transplant again, or see 'tokensurgeon verify'"
+            f"{folder} is not sound, so nothing was pushed: {problems[0]}{more}; mend what "
+            "'tokensurgeon verify' names, move away what came later, or transplant again"
         )
     manifest = read_manifest(folder)
     report = SurgeryReport.from_json((folder / REPORT).read_bytes(), str(folder / REPORT))

@@ -200,7 +200,7 @@ def print_counts(console: Console, counts: CountTables) -> None:
     counted = counts.counted
     console.print(
         f"{sum(counted.n_documents):,} documents, {sum(counted.n_bytes):,} bytes counted; "
-        f"{sum(map(len, counted.held_out.values())):,} documents held out"
+        f"{words.count(sum(map(len, counted.held_out.values())), 'document')} held out"
     )
     for name, facts in counts.tables.items():
         if facts.dropped:

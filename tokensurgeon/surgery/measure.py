@@ -44,7 +44,7 @@ def evaluation_texts(session: Session, use: str = "evaluation") -> list[str]:
     recipe = session.recipe
     held = session.inputs.held
     kind = session.inputs.checkpoint.layout.kind
-    if kind != CAUSAL and use == "evaluation":
+    if kind != CAUSAL and use == "evaluation" and held is None:
         session.warnings.append(PROTOCOLS[kind])
     if held is not None and use == "evaluation":
         texts = held.held_out.texts

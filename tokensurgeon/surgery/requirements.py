@@ -37,7 +37,7 @@ def check_kind(checkpoint: Checkpoint, target: Vocabulary, recipe: Recipe) -> li
             raise UsageError(
                 "--untie parts two matrices, and this model has input rows only; leave it out"
             )
-        if recipe.measures:
+        if recipe.text.evaluation:
             raise UsageError("a model without output rows has no loss on a text: leave out --text")
     notes = []
     if layout.unused:

@@ -123,7 +123,9 @@ def transplant(
         return SurgeryResult(report, None, session.alignment, None, None)
     rows, choice = _make_rows(session, methods)
     compared = with_baselines(session, rows) if texts or elsewhere else [("patched", rows)]
-    evaluation = measure(session, compared, texts) if texts else None
+    # What the user did not choose to measure on is left where there is no loss to speak of.
+    measured = texts and not (recipe.text.hold_out and not session.runs_source)
+    evaluation = measure(session, compared, texts) if measured else None
     there = measure(session, compared, elsewhere) if elsewhere else None
     session.timings.seconds["total"] = time.perf_counter() - started
     report = make_report(
@@ -162,7 +164,7 @@ def _check_draft(session: Session) -> None:
 def _check_forward_passes(session: Session, methods: Methods) -> None:
     """Refuse what runs a source that cannot be run, before anything is computed."""
     recipe = session.recipe
-    if recipe.measures or recipe.text.elsewhere:
+    if recipe.text.evaluation or recipe.text.elsewhere:
         session.require_forward("--text", causal=False)
     if recipe.calibrate:
         session.require_forward("--calibrate")

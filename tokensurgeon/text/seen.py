@@ -63,6 +63,13 @@ class Seen:
         complete = self.complete and len(hashes) < MOST_LINES and len(union) <= MOST_LINES
         return Seen(union[:MOST_LINES], complete)
 
+    def joined(self, other: Seen | None) -> Seen:
+        """Return this with the lines of another; None has none."""
+        if other is None:
+            return self
+        both = self.plus(other.hashes)
+        return Seen(both.hashes, both.complete and other.complete)
+
     def share(self, texts: Iterable[str]) -> float:
         """Return an estimate of the share of a text's longer lines that were seen."""
         hashes = line_hashes(texts)

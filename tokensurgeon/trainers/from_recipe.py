@@ -11,6 +11,7 @@ from tokensurgeon.outputs import scratch_folder
 from tokensurgeon.progress import Progress
 from tokensurgeon.recipe import TrainSpec
 from tokensurgeon.text.corpus import Corpus
+from tokensurgeon.text.seen import SEEN_FILE
 from tokensurgeon.text.setting_file import read_setting
 from tokensurgeon.trainers.counting.pretokenizers import DIGITS
 from tokensurgeon.trainers.digit_cut import scheme_like
@@ -93,7 +94,10 @@ def train_target(
                 borders=spec.borders,
                 **common,
             )
-        return load_vocabulary(folder)
+        vocabulary = load_vocabulary(folder)
+        if (folder / SEEN_FILE).is_file():
+            vocabulary.carried[SEEN_FILE] = (folder / SEEN_FILE).read_bytes()
+        return vocabulary
 
 
 def patterns_of(spec: TrainSpec) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import CorpusError, SettingError
+from tokensurgeon.outputs import output_path
+from tokensurgeon.outputs.paths import check_apart
 from tokensurgeon.progress import Progress, no_progress, peak_memory
 from tokensurgeon.text.borders import borders_of
 from tokensurgeon.text.corpus import Corpus
@@ -124,6 +126,8 @@ def train_vocabulary(
     """
     if output is not None:
         check_output(output, force, corpus)
+        if from_counts is not None:
+            check_apart(output_path(output), from_counts)
     controls = make_controls(bos, eos, pad, extra_controls, controls_of)
     tokens, shape = controls.tokens, shape or Shape()
     if from_counts is not None and corpus:

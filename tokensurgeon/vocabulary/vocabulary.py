@@ -58,6 +58,8 @@ class Vocabulary:
     chat_template : str or None
     folder : Path or None
         Where it was loaded from.
+    carried : dict of str to bytes
+        Files of a folder that is gone, such as one that it was trained into, which go along.
     notes : tuple of str
         Dropout that was stored, and differences from the original library where a tokenizer was
         rebuilt from its file.
@@ -94,6 +96,7 @@ class Vocabulary:
         self.raw_config: dict[str, Any] = dict(config or {})
         self.special_tokens_map: dict[str, Any] = dict(special_tokens_map or {})
         self.folder = folder
+        self.carried: dict[str, bytes] = {}
         self.chat_template = chat_template or _template_of(self.raw_config)
         self._parts: Parts = read_parts(tokenizer)
         self.spellings: tuple[str | None, ...] = _spellings(tokenizer)

@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
+from tokensurgeon.text.seen import Seen
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.kinds import Kind
@@ -70,6 +71,12 @@ class Base:
         stored = read_json(file) if file.suffix == ".json" and file.is_file() else {}
         config = dict(vocabulary.raw_config)
         return cls(str(name), vocabulary, document, config, files, stored)
+
+    @property
+    def seen(self) -> Seen | None:
+        """The lines that it was trained on, as far as its folder says."""
+        folder = self.vocabulary.folder
+        return None if folder is None or not folder.is_dir() else Seen.load(folder)
 
     @property
     def tokenizer(self) -> Tokenizer:

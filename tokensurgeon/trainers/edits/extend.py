@@ -207,8 +207,8 @@ def extend_vocabulary(
     )
     if (reached := n_before + len(learned.names)) < size:
         raise CorpusError(
-            f"{sum(counted.n_bytes):,} bytes of text give {reached:,} of {size:,} tokens; give "
-            f"more text, or a size of at most {reached:,}"
+            f"{sum(counted.n_bytes):,} bytes of text give {reached - n_before:,} of "
+            f"{size - n_before:,} new tokens; give more text, or add at most so many"
         )
 
     def extend(document: dict[str, Any]) -> None:
@@ -260,7 +260,7 @@ def extend_vocabulary(
             **_drift(original.tokenizer, extended, documents, n_before),
             "seconds": round(seconds, 1),
         },
-        seen=counted.seen,
+        seen=counted.seen.joined(original.seen),
         base_config=original.config,
         base_files=original.files,
     )

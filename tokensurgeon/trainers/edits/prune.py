@@ -151,7 +151,7 @@ def prune_vocabulary(
             "tokens_after": uses.total() + n_after,
             "seconds": round(time.perf_counter() - started, 1),
         },
-        seen=seen if has_text else None,
+        seen=seen.joined(original.seen) if has_text else original.seen,
         base_config=_with_new_ids(original.config, new),
         base_files=original.files,
     )
