@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 from tests.world import SENTENCES, byte_level_bpe, save_tokenizer
 from tokensurgeon.errors import TokenizerError
 from tokensurgeon.inspection import no_longer_reached
-from tokensurgeon.trainers.digit_cut import FALLBACK, cut_digits, scheme_like
+from tokensurgeon.trainers.counting.pretokenizers import SCHEME
+from tokensurgeon.trainers.digit_cut import cut_digits, scheme_like
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary, vocabulary_from_tokenizer
 
 GROUPS = {"single": r"\d", "left-3": r"\d{1,3}", "right-3": r"\d{1,3}(?=(?:\d{3})*$)"}
@@ -148,4 +149,4 @@ def test_the_scheme_of_a_source_is_read_from_what_it_does(assets: Path) -> None:
     )
     assert scheme_like(vocabulary_from_tokenizer(single)) == "single"
     assert scheme_like(load_vocabulary(assets / "tokenizers" / "minimind-6400")) == "any"
-    assert scheme_like(load_vocabulary(assets / "tokenizers" / "spm-en-1k")) == FALLBACK
+    assert scheme_like(load_vocabulary(assets / "tokenizers" / "spm-en-1k")) == SCHEME

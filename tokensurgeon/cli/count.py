@@ -11,9 +11,8 @@ from tokensurgeon.cli.recipe_options import split_names
 from tokensurgeon.cli.train import cut_options
 from tokensurgeon.errors import SettingError
 from tokensurgeon.text.borders import BORDERS
+from tokensurgeon.trainers.counting.executors import ENGINES
 from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZER, SCHEME
-
-ENGINES = ("processes", "dask")
 
 
 @click.command(short_help="Count the segments of a corpus, for one or many trainings.")

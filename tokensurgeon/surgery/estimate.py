@@ -31,6 +31,7 @@ from tokensurgeon.surgery.candidates import (
     seconds_to_choose,
 )
 from tokensurgeon.surgery.chosen_methods import Methods, build_initialiser
+from tokensurgeon.surgery.measure import has_loss
 from tokensurgeon.surgery.race import FIRST_BYTES
 from tokensurgeon.surgery.session import TOKENS_PER_PROBE, Session, n_probes
 
@@ -97,7 +98,7 @@ class _Steps:
         calibrates = bool(self.recipe.budget) and session.runs_source
         self.stages = planned_stages(session, names if calibrates else (), self.recipe.heal)
         self.chooses = methods.automatic and calibrates and session.context.n_missing > 0
-        self.evaluates = self.recipe.measures and session.runs_here
+        self.evaluates = self.recipe.measures and session.runs_here and has_loss(session)
         self.initialisers = _initialisers(session, methods, self.chooses)
         runs = any(isinstance(one, RunsSource) for one in self.initialisers) and session.runs_source
         timed = self.stages or self.chooses or self.evaluates or runs

@@ -125,6 +125,14 @@ def with_baselines(session: Session, rows: PatchedRows) -> list[tuple[str, Patch
     return compared
 
 
+def has_loss(session: Session) -> bool:
+    """Whether the models are measured on the evaluation text.
+
+    What the user did not choose, but was held out, is left where there is no loss to speak of.
+    """
+    return session.runs_source or not session.recipe.text.hold_out
+
+
 def measure(
     session: Session, patched: Sequence[tuple[str, PatchedRows]], texts: Sequence[str]
 ) -> Evaluation:

@@ -23,6 +23,7 @@ from tokensurgeon.surgery.estimate import estimate
 from tokensurgeon.surgery.measure import (
     evaluation_texts,
     extension_of,
+    has_loss,
     measure,
     with_baselines,
 )
@@ -123,9 +124,7 @@ def transplant(
         return SurgeryResult(report, None, session.alignment, None, None)
     rows, choice = _make_rows(session, methods)
     compared = with_baselines(session, rows) if texts or elsewhere else [("patched", rows)]
-    # What the user did not choose to measure on is left where there is no loss to speak of.
-    measured = texts and not (recipe.text.hold_out and not session.runs_source)
-    evaluation = measure(session, compared, texts) if measured else None
+    evaluation = measure(session, compared, texts) if texts and has_loss(session) else None
     there = measure(session, compared, elsewhere) if elsewhere else None
     session.timings.seconds["total"] = time.perf_counter() - started
     report = make_report(

@@ -13,20 +13,18 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError
-from tokensurgeon.trainers.counting.pretokenizers import DIGITS, number_pattern
+from tokensurgeon.trainers.counting.pretokenizers import DIGITS, SCHEME, number_pattern
 from tokensurgeon.vocabulary import Vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
 from tokensurgeon.vocabulary.parts import guarded, has_type
 
-FALLBACK = "left-3"
-"""The scheme of most new tokenizers, for a source whose own none of ours is."""
 _NUMBERS = ("In 2048, 1234567 of 98,765.4321 were x12y (0.5 %).\n", "1 22 333 4444 55555\n")
 """Texts with numbers that must come back as before."""
 
 
 def scheme_like(source: Vocabulary) -> str:
-    """Return the scheme of `DIGITS` by which a tokenizer cuts, `FALLBACK` where it has none."""
-    return source.number_scheme if source.number_scheme in DIGITS else FALLBACK
+    """Return the scheme of `DIGITS` by which a tokenizer cuts, `SCHEME` where it has none."""
+    return source.number_scheme if source.number_scheme in DIGITS else SCHEME
 
 
 def cut_digits(target: Vocabulary, scheme: str) -> Vocabulary:

@@ -12,7 +12,9 @@ from tokensurgeon.trainers.counting.pretokenizers import (
     BARRIERS,
     DIGITS,
     NO_CROSS,
+    PRETOKENIZER,
     PRETOKENIZERS,
+    SCHEME,
     check_choice,
     check_range,
     joined_pattern,
@@ -83,8 +85,8 @@ class Plan:
     method: str
     size: int
     controls: tuple[str, ...] = ()
-    preset: str = "cl100k"
-    digits: str = "left-3"
+    preset: str = PRETOKENIZER
+    digits: str = SCHEME
     encoder: str = "bpe"
     shape: Shape = Shape()
     seed: int = 0
