@@ -181,3 +181,5 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     assert done.exit_code == 1
     assert "give a checkpoint's folder" in done.stdout
     assert verify(tmp_path / "none/of/it").exit_code == 1
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert "a tokenizer and no model: 'tokensurgeon inspect'" in verify(tmp_path).stderr

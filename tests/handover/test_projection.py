@@ -251,6 +251,8 @@ def test_the_command_writes_either_direction(made: Path, tmp_path: Path) -> None
     assert "have the weights of the checkpoint" in words
     for wrong in (
         [*pair[:-1], "--top-k", "2"],
+        [*pair[:-1], "--projection-rule", "decay"],
+        [*pair, str(tmp_path / "d.npz"), "--weights-side", "output"],
         [*pair, str(tmp_path / "d.npz"), "--top-k", "0"],
         [*pair, str(tmp_path / "d.npz"), *again[1:3], *records[1:]],
     ):

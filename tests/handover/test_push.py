@@ -102,6 +102,8 @@ def test_the_card_names_source_and_licence(hub: Hub, made: Path, patched: Path) 
     assert f'from_pretrained("{NAME}")' in body
     unknown = split_card(with_metadata(card, None, licence_of("nowhere/at-all")))[0]
     assert unknown == metadata  # what a card says stays
+    with pytest.raises(UsageError, match="'My own!' is no licence's id"):
+        licence_of("nowhere/at-all", "My own!")
     bare = with_metadata("# A card\n", None, licence_of("nowhere/at-all", "mit"))
     assert split_card(bare) == ({"license": "mit"}, "# A card\n")
 

@@ -443,6 +443,7 @@ def test_what_cannot_be_trimmed_is_named(
     refused(UsageError, "nothing says which tokens to keep", source)
     refused(UsageError, "size is 0; give 1 or more", source, size=0)
     refused(UsageError, "2 uses are counted in a text", source, size=300, least_uses=2)
+    refused(SettingError, "uses no token 9,999 times", source, text=[text], least_uses=9999)
     refused(UnknownNameError, "did you mean 'Cyrillic'", source, keep_script=["Cyrilic"])
     refused(UnknownNameError, "no language 'xx' in the table", source, languages=["xx"])
     refused(UsageError, "'=a.txt' is no language", source, languages=["=a.txt"])

@@ -19,7 +19,7 @@ from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.checkpoint.id_keys import ROLE_OF_KEY, named_ids
 from tokensurgeon.checkpoint.manifest import NAME, read_manifest, unlisted, verify_manifest
 from tokensurgeon.checkpoint.verify import check_autotokenizer
-from tokensurgeon.errors import TokensurgeonError
+from tokensurgeon.errors import CheckpointError, TokensurgeonError
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 from tokensurgeon.vocabulary.hard_text import hard_texts
@@ -74,9 +74,14 @@ def recheck(
     Raises
     ------
     CheckpointError
-        If there is no such folder, or its manifest is unreadable or of a newer release.
+        If there is no such folder, it holds a tokenizer alone, or its manifest is unreadable or of
+        a newer release.
     """
     folder = find_folder(path)
+    if (folder / "tokenizer.json").is_file() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} holds a tokenizer and no model: 'tokensurgeon inspect' reads it"
+        )
     result = Recheck(folder)
     progress(0, len(STEPS), "files")
     if (folder / NAME).exists():

@@ -79,10 +79,12 @@ def command(
     Each is a folder with a tokenizer, its file, or a model on the hub. Nothing is written
     but the files that --export-map and --export-projection name.
     """
-    if export_projection is None and (top_k or weights_of):
-        raise click.UsageError(
-            f"{'--top-k' if top_k else '--weights-of'} is of a projection: give --export-projection"
+    if export_projection is None:
+        console.of_no_use(
+            "--export-projection", "projection_rows", "projection_rule", "top_k", "weights_of"
         )
+    if weights_of is None:
+        console.of_no_use("--weights-of", "weights_side")
     if weights_of is not None and projection_rows == "source":
         raise click.UsageError(
             "--weights-of has a row for each token of TARGET: leave out --projection-rows source"

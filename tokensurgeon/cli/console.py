@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import begins_with
@@ -72,6 +73,28 @@ AT_LEAST_1 = click.IntRange(min=1)
 COUNT = click.IntRange(min=0)
 MINUTES = click.FloatRange(min=0, min_open=True)
 """What the numbers of options may be."""
+
+
+def of_no_use(needed: str, *parameters: str) -> None:
+    """Refuse options of the running command that do nothing without another one.
+
+    Parameters
+    ----------
+    needed : str
+        What is missing, such as ``--across``.
+    *parameters : str
+        Names of the parameters.
+
+    Raises
+    ------
+    click.UsageError
+        If one of them was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name in parameters:
+            raise click.UsageError(f"{parameter.opts[-1]} does nothing without {needed}: give both")
 
 
 def names(given: tuple[str, ...]) -> tuple[str, ...]:

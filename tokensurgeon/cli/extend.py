@@ -81,6 +81,8 @@ def command(
     """
     if given.get("output") is None and not dry_run:
         raise click.UsageError("no output: give -o DIR, or --dry-run to write nothing")
+    if not options["across"]:
+        console.of_no_use("--across", "max_words")
 
     from tokensurgeon.jobs.extend import recipe_of
     from tokensurgeon.report.terminal import print_report

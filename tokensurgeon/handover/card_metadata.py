@@ -7,19 +7,21 @@ only one that fits weights which were changed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tokensurgeon.errors import RecipeError
+from tokensurgeon.errors import RecipeError, UsageError
 from tokensurgeon.recipe_yaml import read_yaml
 from tokensurgeon.vocabulary.hub import cached_file
 
 _MARK = "---\n"
 _LONGEST = 1 << 16
 """Bytes of a card that are read for its metadata, which stand first: those of the hub have 2 kB."""
+_LICENCE_ID = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
@@ -51,8 +53,17 @@ def licence_of(source: str, given: str | None = None) -> Licence:
         A folder, or a model of the hub's cache.
     given : str, optional
         The hub's id of a licence.
+
+    Raises
+    ------
+    UsageError
+        If `given` cannot be such an id.
     """
     if given is not None:
+        if not _LICENCE_ID.fullmatch(given):
+            raise UsageError(
+                f"'{given}' is no licence's id on the hub; give one such as apache-2.0, or other"
+            )
         return Licence(given, "given", {"license": given})
     folder = Path(source).expanduser()
     card = folder / "README.md" if folder.is_dir() else cached_file(source, "README.md")

@@ -94,13 +94,20 @@ def choose(base: Base, keep: Keep, uses: Mapping[int, int], needed: Collection[i
     Raises
     ------
     SettingError
-        If the size is below what must be kept, or above what there is.
+        If the size is below what must be kept, or above what there is, or the text uses no token
+        as often as asked.
     """
     parts = _Parts(base)
     kept: set[int] = set()
     always = _always(base)
     kept |= parts.missing(always, kept)
     must = len(kept)
+    most = max(uses.values(), default=0)
+    if 0 < most < keep.least_uses:
+        raise SettingError(
+            f"the text uses no token {keep.least_uses:,} times, and one of them {most:,} times at "
+            "most: give a smaller number of uses"
+        )
     used = {i for i, count in uses.items() if count >= keep.least_uses} | set(needed)
     scripts = _of_scripts(base, keep.scripts)
     every = set(base.tokenizer.get_vocab().values())
