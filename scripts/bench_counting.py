@@ -5,9 +5,11 @@
         [--size 64000] [--processes 1,2] [--stock] [--folder DIR]
 
 The text is made of that of the package: a document at a time, each word replaced in one case of
-fifty by one that is made up. Made-up words are numbered by a Zipf distribution of exponent 1.25,
-so that their distinct ones grow with the power 0.8 of the text, as rare words of real text do, and
-runs of words hardly repeat. The same seed makes the same text.
+ten by one that is made up. So many of these are new that the distinct ones are 20,000 times the
+0.65th power of the megabytes, as the distinct words of encyclopedia articles are (Heaps' law); the
+others are made-up words seen before, of frequencies that fall as one over their rank. Runs of words
+are new wherever a rare word is in them, some 7,000 a megabyte, as in those articles. The same seed
+makes the same text. `--growth FILE…` prints the same figures of other text.
 
 Each line is one command in a process of its own. Peak memory is the sum of the proportional shares
 (PSS) of its process and all children, looked at twenty times a second; Linux only. `--stock` trains
@@ -32,7 +34,9 @@ import numpy as np
 from tokensurgeon.text.corpus import read_documents
 
 TEXTS = Path(__file__).parent.parent / "tokensurgeon" / "data" / "text"
-REPLACED, EXPONENT, LETTERS = 0.02, 1.25, "etaoinshrdlucmfw"
+REPLACED, LETTERS = 0.1, "etaoinshrdlucmfw"
+WORDS, EXPONENT = 20_000, 0.65
+"""Distinct words in a megabyte, and how they grow with more."""
 EVERY = 0.05
 """Seconds between two looks at the memory."""
 STOCK = """
@@ -57,15 +61,22 @@ def made_up(number: int) -> str:
 
 def documents(n_bytes: int, seed: int = 0) -> Iterator[str]:
     """Yield documents of about so many bytes in all."""
-    sources = [
-        document.text.split(" ") for document in read_documents(sorted(TEXTS.glob("*.jsonl")))
-    ]
-    draw, done = np.random.default_rng(seed), 0
+    sources = []
+    for document in read_documents(sorted(TEXTS.glob("*.jsonl"))):
+        words = document.text.split(" ")
+        sources.append((words, np.flatnonzero([word.isalpha() for word in words])))
+    draw, done, known = np.random.default_rng(seed), 0, 1
     while done < n_bytes:
-        words = list(sources[draw.integers(len(sources))])
-        replaced = np.flatnonzero(draw.random(len(words)) < REPLACED)
-        for at, number in zip(replaced, draw.zipf(EXPONENT, len(replaced)), strict=True):
-            words[at] = made_up(int(number))
+        source, at = sources[draw.integers(len(sources))]
+        words = list(source)
+        replaced = draw.permutation(at[draw.random(len(at)) < REPLACED])
+        numbers = np.exp(draw.random(len(replaced)) * np.log(known)).astype(np.int64)
+        n_new = min(len(replaced), int(WORDS * (done / 1e6) ** EXPONENT) - known)
+        if n_new > 0:
+            numbers[:n_new] = np.arange(known, known + n_new)
+            known += n_new
+        for place, number in zip(replaced.tolist(), numbers.tolist(), strict=True):
+            words[place] = made_up(number)
         text = " ".join(words)
         done += len(text.encode())
         yield text

@@ -162,9 +162,10 @@ def count_batch(
     for name, cutter in cutters.items():
         counts, documents = Table(), Table()
         for text in texts:
-            own = Table(cutter.cut(text))
+            own = list(cutter.cut(text))
+            # Of iterables, which are counted in C; of another table, entries are added in Python.
             counts.update(own)
-            documents.update(own.keys())
+            documents.update(set(own))
         tables[name] = counts, documents
     return tables, line_hashes(texts)
 
