@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from tokensurgeon.trainers import (
 from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.counting import count_corpus as room
 from tokensurgeon.trainers.counting import count_tables, executors, streams
+from tokensurgeon.trainers.counting.count_corpus import workers_within
+from tokensurgeon.trainers.counting.counted import LeftOut
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern
 from tokensurgeon.trainers.learners import stock_models
@@ -343,10 +346,37 @@ def test_of_tables_that_do_not_fit_the_frequent_part_is_trained_on(
     table: Any = read.tables["words"][0]
     segments, left_out = table.load()
     assert dict(zip(segments.segments, segments.weights.tolist(), strict=True)) == frequent
-    assert left_out == sum(n for n, _ in rows.values() if n <= 3)
+    rare = {word: n for word, (n, _) in rows.items() if n <= 3}
+    assert left_out.weight == sum(rare.values())
+    assert (left_out.below, left_out.segments) == (min(frequent.values()), len(rare))
+    assert_bounded(rare, left_out.pairs)
     assert segments.segments == sorted(frequent)
     trained = train_vocabulary(from_counts=tmp_path / "counts", size=280, memory_gib=fits)
-    assert trained.corpus["dropped_occurrences"]["words"] == left_out
+    assert trained.corpus["dropped_occurrences"]["words"] == left_out.weight
+    assert trained.corpus["left_out"]["words"]["pair_too_low_by"] == left_out.pairs
+
+
+def assert_bounded(rare: dict[str, int], pairs: int) -> None:
+    """Assert that no pair occurs more often in some words, and that together all do."""
+    found: Counter[bytes] = Counter()
+    for word, n in rare.items():
+        data = word.encode()
+        for left, right in pairwise(data):
+            found[bytes([left, right])] += n
+    assert sum(found.values()) == pairs >= max(found.values())
+
+
+def test_a_mixture_scales_what_is_left_out() -> None:
+    both = LeftOut(2, 10, 10, 45).plus(LeftOut(3, 4, 8, 9), 1.5)
+    assert both == LeftOut(3, 14, 22, 59)
+
+
+def test_memory_that_workers_alone_exceed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"4 workers take 0.99 GiB .* raise --memory-gib"):
+        count_corpus(CORPUS, tmp_path / "c", memory_gib=0.9, processes=4)
+    assert workers_within(0.9, 64) == 3
+    assert workers_within(0.01, 64) == 1
+    assert not (tmp_path / "c").exists()
 
 
 def test_counts_that_do_not_serve_are_refused(tmp_path: Path) -> None:

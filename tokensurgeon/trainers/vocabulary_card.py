@@ -128,6 +128,13 @@ def card(name: str, facts: dict[str, Any]) -> str:
     for table, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             lines += ["", f"{count:,} occurrences of rare {table} were dropped to fit in memory."]
+    for table, left_out in corpus.get("left_out", {}).items():
+        lines += [
+            "",
+            f"{left_out['segments']:,} {table} that weigh less than {left_out['below']:,} were not "
+            f"read. The count of a pair was too low by {left_out['pair_too_low_by']:,} at most: each "
+            "merge was of a pair that no other exceeds by more.",
+        ]
     if settings["method"] != "bytes":
         lines += [
             "",

@@ -27,7 +27,7 @@ from tokensurgeon.errors import CorpusError, reading
 from tokensurgeon.outputs.ownership import COUNTS, list_files
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, SEEN_FILE, Seen
-from tokensurgeon.trainers.counting.counted import Counted
+from tokensurgeon.trainers.counting.counted import Counted, LeftOut
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.spills import (
     COUNT,
@@ -222,7 +222,7 @@ class CountTables:
             for name, own in names.items()
         }
         dropped = {name: self.tables[own].dropped for name, own in names.items()}
-        return replace(self.counted, tables=tables, dropped=dropped)
+        return replace(self.counted, tables=tables, dropped=dropped, left_out={})
 
 
 @dataclass(frozen=True)
@@ -242,13 +242,14 @@ class StoredTable:
     column: str
     most_bytes: int
 
-    def load(self, group: int = 0) -> tuple[WeightedSegments, int]:
-        """Return the segments, and the weight of those that are left out.
+    def load(self, group: int = 0) -> tuple[WeightedSegments, LeftOut]:
+        """Return the segments, and what is left out.
 
         All that weigh as much as the lightest that fits into the memory, or more, are read.
         """
         pa = arrow()
-        least, left_out = self._least()
+        left_out = self._left_out()
+        least = left_out.below
         parts = [
             rows.filter(pa.compute.greater_equal(rows[self.column], least)) if least > 1 else rows
             for rows in self._shards([SEGMENT, self.column])
@@ -260,17 +261,20 @@ class StoredTable:
         groups = np.full(len(segments), group, np.int32)
         return WeightedSegments(segments, weights.astype(np.int64), groups), left_out
 
-    def _least(self) -> tuple[int, int]:
-        """Return the least weight that is read, and the weight of all below it together."""
+    def _left_out(self) -> LeftOut:
+        """Return what does not fit into the memory."""
         pa = arrow()
         costs: Counter[int] = Counter()
         n_rows: Counter[int] = Counter()
+        n_pairs: Counter[int] = Counter()
         for rows in self._shards([SEGMENT, self.column]):
             lengths = pa.compute.binary_length(rows[SEGMENT]).to_numpy()
             weights, at = np.unique(rows[self.column].to_numpy(), return_inverse=True)
             cost = np.bincount(at, ROW_BYTES + LETTER_BYTES * lengths.astype(float))
             costs.update(dict(zip(weights.tolist(), cost.astype(np.int64).tolist(), strict=True)))
             n_rows.update(dict(zip(weights.tolist(), np.bincount(at).tolist(), strict=True)))
+            pairs = np.bincount(at, np.maximum(lengths, 1) - 1.0).astype(np.int64)
+            n_pairs.update(dict(zip(weights.tolist(), pairs.tolist(), strict=True)))
         taken, least = 0, 1
         ordered = sorted(costs, reverse=True)
         for number, weight in enumerate(ordered):
@@ -278,7 +282,13 @@ class StoredTable:
             if taken > self.most_bytes and number:
                 least = ordered[number - 1]
                 break
-        return least, sum(weight * n for weight, n in n_rows.items() if weight < least)
+        rare = [weight for weight in n_rows if weight < least]
+        return LeftOut(
+            least,
+            sum(n_rows[weight] for weight in rare),
+            sum(weight * n_rows[weight] for weight in rare),
+            sum(weight * n_pairs[weight] for weight in rare),
+        )
 
     def _shards(self, columns: list[str]) -> Iterable[pa.Table]:
         arrow()
