@@ -93,7 +93,7 @@ def run_both(arguments: list[str]) -> list[str]:
 def test_two_processes_train_the_rows_of_one(tiny_source: Path, tmp_path: Path) -> None:
     alone = trained(tiny_source)
     _, steps = run_both(["-c", PROGRAM, str(tiny_source), str(tmp_path / "rows.npz")])
-    assert int(steps) > 50
+    assert int(steps) > 15
     together = np.load(tmp_path / "rows.npz")
     start = load_model(tiny_source).model.get_input_embeddings().weight.numpy()
     for name, rows in alone.items():
@@ -121,7 +121,8 @@ def test_a_surgery_heals_in_two_processes_as_in_one(tiny_source: Path, tmp_path:
     asked += ["subword-mean", "--heal", "20", "--calibration-text", str(text), "-o"]
     assert main([*asked, str(alone)], standalone_mode=False) in (None, 0)
     outputs = run_both(["-m", "tokensurgeon", *asked, str(shared)])
-    assert outputs[0] and not outputs[1]
+    assert outputs[0]
+    assert not outputs[1]
     one, two = (load_file(next(path.glob("*.safetensors"))) for path in (alone, shared))
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, atol=2e-3, err_msg=name)

@@ -23,9 +23,9 @@ def transplant_together(
 ) -> SurgeryResult | None:
     """Run a recipe in this process, or train along with the one that does.
 
-    What the launcher says is in the environment; without one this is `transplant`. The first process
-    reads, chooses, measures and writes; the steps of healing are taken by all of them, on batches
-    that they divide. Its clock alone counts.
+    What the launcher says is in the environment; without one this is `transplant`. The first
+    process reads, chooses, measures and writes; the steps of healing are taken by all of them, on
+    batches that they divide. Its clock alone counts.
 
     Parameters
     ----------

@@ -118,8 +118,8 @@ def count_corpus(
     n_workers = 0 if processes is None else processes
     if memory_gib < (least := least_gib(n_workers)):
         raise SettingError(
-            f"{n_workers} workers take {least:.2f} GiB before they count anything, and {memory_gib:g} "
-            "GiB are given: raise --memory-gib, or lower --processes"
+            f"{n_workers} workers take {least:.2f} GiB before they count anything, and "
+            f"{memory_gib:g} GiB are given: raise --memory-gib, or lower --processes"
         )
     parts = as_parts(corpus)
     ends = borders_of((EOS, *controls), borders)

@@ -132,8 +132,8 @@ def card(name: str, facts: dict[str, Any]) -> str:
         lines += [
             "",
             f"{left_out['segments']:,} {table} that weigh less than {left_out['below']:,} were not "
-            f"read. The count of a pair was too low by {left_out['pair_too_low_by']:,} at most: each "
-            "merge was of a pair that no other exceeds by more.",
+            f"read. The count of a pair was too low by {left_out['pair_too_low_by']:,} at most: "
+            "each merge was of a pair that no other exceeds by more.",
         ]
     if settings["method"] != "bytes":
         lines += [

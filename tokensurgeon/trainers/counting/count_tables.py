@@ -29,6 +29,7 @@ from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, SEEN_FILE, Seen
 from tokensurgeon.trainers.counting.counted import Counted, LeftOut
 from tokensurgeon.trainers.counting.cutters import Cutter
+from tokensurgeon.trainers.counting.sequences import byte_pairs
 from tokensurgeon.trainers.counting.spills import (
     COUNT,
     DOCUMENTS,
@@ -250,10 +251,13 @@ class StoredTable:
         pa = arrow()
         left_out = self._left_out()
         least = left_out.below
-        parts = [
-            rows.filter(pa.compute.greater_equal(rows[self.column], least)) if least > 1 else rows
-            for rows in self._shards([SEGMENT, self.column])
-        ]
+        parts, pairs = [], np.zeros((256, 256), np.int64)
+        for rows in self._shards([SEGMENT, self.column]):
+            if least > 1:
+                rare = rows.filter(pa.compute.less(rows[self.column], least))
+                pairs += byte_pairs(rare[SEGMENT].to_pylist(), rare[self.column].to_numpy())
+            parts.append(rows.filter(pa.compute.greater_equal(rows[self.column], least)))
+        left_out = replace(left_out, pairs=int(pairs.max()))
         rows = pa.concat_tables(parts).sort_by(SEGMENT)
         weights = rows[self.column].to_numpy()
         check_total(str(self.folder), int(weights.sum(dtype=np.float64)))
@@ -266,15 +270,12 @@ class StoredTable:
         pa = arrow()
         costs: Counter[int] = Counter()
         n_rows: Counter[int] = Counter()
-        n_pairs: Counter[int] = Counter()
         for rows in self._shards([SEGMENT, self.column]):
             lengths = pa.compute.binary_length(rows[SEGMENT]).to_numpy()
             weights, at = np.unique(rows[self.column].to_numpy(), return_inverse=True)
             cost = np.bincount(at, ROW_BYTES + LETTER_BYTES * lengths.astype(float))
             costs.update(dict(zip(weights.tolist(), cost.astype(np.int64).tolist(), strict=True)))
             n_rows.update(dict(zip(weights.tolist(), np.bincount(at).tolist(), strict=True)))
-            pairs = np.bincount(at, np.maximum(lengths, 1) - 1.0).astype(np.int64)
-            n_pairs.update(dict(zip(weights.tolist(), pairs.tolist(), strict=True)))
         taken, least = 0, 1
         ordered = sorted(costs, reverse=True)
         for number, weight in enumerate(ordered):
@@ -287,7 +288,6 @@ class StoredTable:
             least,
             sum(n_rows[weight] for weight in rare),
             sum(weight * n_rows[weight] for weight in rare),
-            sum(weight * n_pairs[weight] for weight in rare),
         )
 
     def _shards(self, columns: list[str]) -> Iterable[pa.Table]:

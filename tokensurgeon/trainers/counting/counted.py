@@ -24,7 +24,7 @@ Table = Counter[str]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Segments of a stored table that a training did not read: all that weigh less than some weight.
+    """Segments of a stored table that a training did not read: all below some weight.
 
     Attributes
     ----------
@@ -33,8 +33,9 @@ class LeftOut:
     segments, weight : int
         How many, and what they weigh together.
     pairs : int
-        Neighbouring bytes in them, weighted. The count of a pair of tokens is too low by no more,
-        at any merge: a token has a byte at least, and merging makes fewer of them.
+        How often the two bytes that stand beside each other most often in them do. The count of a
+        pair of tokens is too low by no more, at any merge: wherever it occurs, the last byte of
+        one stands beside the first of the other.
     """
 
     below: int = 1
