@@ -24,24 +24,29 @@ Table = Counter[str]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Segments of a stored table that a training did not read: all below some weight.
+    """Segments of a stored table that a training did not read: all or most below some weight.
 
     Attributes
     ----------
     below : int
         The least weight that was read; nothing was left out if it is 1.
     segments, weight : int
-        How many, and what they weigh together.
+        How many, and what they weigh together; nothing where others stand for them.
     pairs : int
         How often the two bytes that stand beside each other most often in them do. The count of a
         pair of tokens is too low by no more, at any merge: wherever it occurs, the last byte of
-        one stands beside the first of the other.
+        one stands beside the first of the other. 0 where others stand for them.
+    one_in : int
+        One in so many of the segments below was read, and weighed as many times as much; 0 if none
+        was. The count of a pair that occurs m times in them, each of weight w, is then right within
+        a standard error of the square root of w · m · (one_in - 1).
     """
 
     below: int = 1
     segments: int = 0
     weight: int = 0
     pairs: int = 0
+    one_in: int = 0
 
     def plus(self, other: LeftOut, factor: float = 1.0) -> LeftOut:
         """Return this with what was left out of another part, whose weights are multiplied."""
@@ -50,16 +55,15 @@ class LeftOut:
             self.segments + other.segments,
             self.weight + round(factor * other.weight),
             self.pairs + math.ceil(factor * other.pairs),
+            max(self.one_in, other.one_in),
         )
 
     def to_dict(self) -> dict[str, int]:
         """Return what a card says."""
-        return {
-            "below": self.below,
-            "segments": self.segments,
-            "occurrences": self.weight,
-            "pair_too_low_by": self.pairs,
-        }
+        known = {"below": self.below, "segments": self.segments}
+        if self.one_in:
+            return known | {"one_in": self.one_in}
+        return known | {"occurrences": self.weight, "pair_too_low_by": self.pairs}
 
 
 @dataclass
