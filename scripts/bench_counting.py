@@ -3,13 +3,17 @@
 
     python scripts/bench_counting.py [--gigabytes 0.1] [--memory-gib 1,2,4] [--method superbpe]
         [--size 64000] [--processes 1,2] [--stock] [--folder DIR]
+    python scripts/bench_counting.py --growth FILE…
 
 The text is made of that of the package: a document at a time, each word replaced in one case of
-fifty by one that is made up. Made-up words are numbered by a Zipf distribution of exponent 1.25,
-so that their distinct ones grow with the power 0.8 of the text, as rare words of real text do, and
-runs of words hardly repeat. The same seed makes the same text.
+ten by one that is made up. So many of these are new that the distinct ones are 20,000 times the
+0.65th power of the megabytes, as the distinct words of encyclopedia articles are (Heaps' law); the
+others are made-up words seen before, of frequencies that fall as one over their rank. Runs of words
+are new wherever a rare word is in them, some 7,000 a megabyte, as in those articles. The same seed
+makes the same text. `--growth` prints how the distinct words and runs of text grow.
 
-Each line is one command in a process of its own. Peak memory is the sum of the proportional shares
+Each line is one command in a process of its own. Processor seconds are those of all its processes;
+of wall-clock seconds a busy machine takes more. Peak memory is the sum of the proportional shares
 (PSS) of its process and all children, looked at twenty times a second; Linux only. `--stock` trains
 the plain BPE of the tokenizers library from an iterator over the same text beside.
 """
@@ -19,20 +23,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from tokensurgeon.text.corpus import read_documents
+from tokensurgeon.trainers.corpus_counts import tables_for
+from tokensurgeon.trainers.plan import Plan
 
 TEXTS = Path(__file__).parent.parent / "tokensurgeon" / "data" / "text"
-REPLACED, EXPONENT, LETTERS = 0.02, 1.25, "etaoinshrdlucmfw"
+REPLACED, LETTERS = 0.1, "etaoinshrdlucmfw"
+WORDS, EXPONENT = 20_000, 0.65
+"""Distinct words in a megabyte, and how they grow with more."""
 EVERY = 0.05
 """Seconds between two looks at the memory."""
 STOCK = """
@@ -57,30 +66,68 @@ def made_up(number: int) -> str:
 
 def documents(n_bytes: int, seed: int = 0) -> Iterator[str]:
     """Yield documents of about so many bytes in all."""
-    sources = [
-        document.text.split(" ") for document in read_documents(sorted(TEXTS.glob("*.jsonl")))
-    ]
-    draw, done = np.random.default_rng(seed), 0
+    sources = []
+    for document in read_documents(sorted(TEXTS.glob("*.jsonl"))):
+        words = document.text.split(" ")
+        sources.append((words, np.flatnonzero([word.isalpha() for word in words])))
+    draw, done, known = np.random.default_rng(seed), 0, 1
     while done < n_bytes:
-        words = list(sources[draw.integers(len(sources))])
-        replaced = np.flatnonzero(draw.random(len(words)) < REPLACED)
-        for at, number in zip(replaced, draw.zipf(EXPONENT, len(replaced)), strict=True):
-            words[at] = made_up(int(number))
+        source, at = sources[draw.integers(len(sources))]
+        words = list(source)
+        replaced = draw.permutation(at[draw.random(len(at)) < REPLACED])
+        numbers = np.exp(draw.random(len(replaced)) * np.log(known)).astype(np.int64)
+        n_new = min(len(replaced), int(WORDS * (done / 1e6) ** EXPONENT) - known)
+        if n_new > 0:
+            numbers[:n_new] = np.arange(known, known + n_new)
+            known += n_new
+        for place, number in zip(replaced.tolist(), numbers.tolist(), strict=True):
+            words[place] = made_up(number)
         text = " ".join(words)
         done += len(text.encode())
         yield text
 
 
-def peak_of(command: list[str]) -> tuple[float, int]:
-    """Run a command; return its seconds, and the peak memory of it and its children in bytes."""
-    started, peak = time.perf_counter(), 0
+def growth(texts: Iterable[str], name: str) -> None:
+    """Print how many words and runs are distinct, and with which power of the text they grow.
+
+    From an eighth of the text to all of it; its lines are shuffled.
+    """
+    texts = [line for text in texts for line in text.splitlines(keepends=True)]
+    np.random.default_rng(0).shuffle(texts)
+    cutters = tables_for(["superbpe"], Plan("bpe", 0))
+    total, done, marks = sum(len(text.encode()) for text in texts), 0, []
+    found: dict[str, set[str]] = {table: set() for table in cutters}
+    for text in texts:
+        done += len(text.encode())
+        for table, cutter in cutters.items():
+            found[table].update(cutter.cut(text))
+        if done >= total / 2 ** (3 - len(marks)):
+            marks.append((done, [len(distinct) for distinct in found.values()]))
+    for number, table in enumerate(found):
+        (first, few), (last, many) = ((n, counts[number]) for n, counts in (marks[0], marks[-1]))
+        exponent = np.log(many / few) / np.log(last / first)
+        print(f"{name}: {many:,} {table} in {last / 1e6:.2f} MB, exponent {exponent:.2f}")
+
+
+def peak_of(command: list[str]) -> tuple[float, float, int]:
+    """Run a command; return its seconds, those of processors, and its peak memory in bytes.
+
+    Of it and its children.
+    """
+    before, started, peak = _processor_seconds(), time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, sum(map(_share, _tree(process.pid))))
         time.sleep(EVERY)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, _processor_seconds() - before, peak
+
+
+def _processor_seconds() -> float:
+    """Return the seconds of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree(pid: int) -> list[int]:
@@ -111,13 +158,18 @@ def main() -> None:
     """Print a line for each command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=0.02)
-    parser.add_argument("--memory-gib", default="0.5")
+    parser.add_argument("--memory-gib", default="1")
     parser.add_argument("--processes", default=str(os.cpu_count()))
     parser.add_argument("--method", default="superbpe")
     parser.add_argument("--size", type=int, default=8_000)
     parser.add_argument("--stock", action="store_true")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--growth", nargs="+", type=Path, metavar="FILE")
     given = parser.parse_args()
+    for path in given.growth or ():
+        growth((document.text for document in read_documents([path])), path.name)
+    if given.growth:
+        return
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / f"text-{given.gigabytes:g}.jsonl"
@@ -127,7 +179,7 @@ def main() -> None:
                 file.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
     ours = [sys.executable, "-m", "tokensurgeon", "-q"]
     print(f"{text.stat().st_size / 1e9:.2f} GB, {given.method}, {given.size:,} tokens")
-    print(f"{'command':44} {'seconds':>8} {'peak, GiB':>10}")
+    print(f"{'command':44} {'seconds':>8} {'processor':>10} {'peak, GiB':>10}")
     for processes in given.processes.split(","):
         for memory in given.memory_gib.split(","):
             counts = folder / "counts"
@@ -164,8 +216,8 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def _line(what: str, seconds: float, peak: int) -> None:
-    print(f"{what:44} {seconds:8.1f} {peak / 2**30:10.2f}", flush=True)
+def _line(what: str, seconds: float, processor: float, peak: int) -> None:
+    print(f"{what:44} {seconds:8.1f} {processor:10.1f} {peak / 2**30:10.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from tokensurgeon.trainers import (
 )
 from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.counting import count_corpus as room
-from tokensurgeon.trainers.counting import count_tables, executors, streams
+from tokensurgeon.trainers.counting import executors, stored, streams
+from tokensurgeon.trainers.counting.count_corpus import workers_within
+from tokensurgeon.trainers.counting.counted import LeftOut
 from tokensurgeon.trainers.counting.cutters import Pieces
 from tokensurgeon.trainers.counting.pretokenizers import counted_pattern
 from tokensurgeon.trainers.learners import stock_models
@@ -335,18 +338,70 @@ def test_of_tables_that_do_not_fit_the_frequent_part_is_trained_on(
 ) -> None:
     counts = count_corpus(CORPUS, tmp_path / "counts")
     rows = rows_of(tmp_path / "counts")
-    monkeypatch.setattr(count_tables, "ROW_BYTES", 0)
-    monkeypatch.setattr(count_tables, "LETTER_BYTES", 1)
+    monkeypatch.setattr(stored, "ROW_BYTES", 0)
+    monkeypatch.setattr(stored, "LETTER_BYTES", 1)
     frequent = {word: n for word, (n, _) in rows.items() if n > 3}
     fits = sum(len(word.encode()) for word in frequent) / 2**30
     read = counts.for_training({"words": WORDS}, counts.borders, fits)
     table: Any = read.tables["words"][0]
     segments, left_out = table.load()
     assert dict(zip(segments.segments, segments.weights.tolist(), strict=True)) == frequent
-    assert left_out == sum(n for n, _ in rows.values() if n <= 3)
+    rare = {word: n for word, (n, _) in rows.items() if n <= 3}
+    assert left_out.weight == sum(rare.values())
+    assert (left_out.below, left_out.segments) == (min(frequent.values()), len(rare))
+    assert_bounded(rare, left_out.pairs)
     assert segments.segments == sorted(frequent)
     trained = train_vocabulary(from_counts=tmp_path / "counts", size=280, memory_gib=fits)
-    assert trained.corpus["dropped_occurrences"]["words"] == left_out
+    assert trained.corpus["dropped_occurrences"]["words"] == left_out.weight
+    assert trained.corpus["left_out"]["words"]["pair_too_low_by"] == left_out.pairs
+
+
+def assert_bounded(rare: dict[str, int], pairs: int) -> None:
+    """Assert that no pair of bytes occurs more often in some words, and one as often."""
+    found: Counter[bytes] = Counter()
+    for word, n in rare.items():
+        data = word.encode()
+        for left, right in pairwise(data):
+            found[bytes([left, right])] += n
+    assert pairs == max(found.values())
+
+
+def test_of_rare_runs_some_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{chr(97 + i % 26)}{chr(97 + i // 26)} and so on\nas ever\n" for i in range(600)]
+    counts = count_corpus(
+        corpus_of_texts(texts), tmp_path / "counts", methods=("superbpe",), hold_out=False
+    )
+    rows = {run: n for run, (_, n) in rows_of(tmp_path / "counts", "runs").items()}
+    rare = {run for run, n in rows.items() if n == 1}
+    assert len(rare) > 500
+    monkeypatch.setattr(stored, "ROW_BYTES", 1)
+    monkeypatch.setattr(stored, "LETTER_BYTES", 0)
+    folder = tmp_path / "counts" / "runs" / "part-00"
+    whole, nothing = stored.StoredTable(folder, "documents", len(rows)).load()
+    assert nothing == LeftOut()
+    assert dict(zip(whole.segments, whole.weights.tolist(), strict=True)) == rows
+    segments, left_out = stored.StoredTable(folder, "documents", 200).load()
+    read = dict(zip(segments.segments, segments.weights.tolist(), strict=True))
+    assert left_out.one_in == -(-len(rare) // 100)
+    assert left_out.segments == len(rows) - len(read)
+    assert all(n == rows[run] for run, n in read.items() if run not in rare)
+    assert {n for run, n in read.items() if run in rare} == {left_out.one_in}
+    # Of 600 singles one in six, six times: 600, with a standard error of sqrt(600 · 5).
+    assert abs(segments.weights.sum() - sum(rows.values())) < 4 * (len(rare) * 5) ** 0.5
+    assert counts.tables["runs"].rows == (len(rows),)
+
+
+def test_a_mixture_scales_what_is_left_out() -> None:
+    both = LeftOut(2, 10, 10, 45).plus(LeftOut(3, 4, 8, 9), 1.5)
+    assert both == LeftOut(3, 14, 22, 59)
+
+
+def test_memory_that_workers_alone_exceed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"4 workers take 0.99 GiB .* raise --memory-gib"):
+        count_corpus(CORPUS, tmp_path / "c", memory_gib=0.9, processes=4)
+    assert workers_within(0.9, 64) == 3
+    assert workers_within(0.01, 64) == 1
+    assert not (tmp_path / "c").exists()
 
 
 def test_counts_that_do_not_serve_are_refused(tmp_path: Path) -> None:

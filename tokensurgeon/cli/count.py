@@ -52,7 +52,9 @@ from tokensurgeon.trainers.counting.pretokenizers import PRETOKENIZER, SCHEME
 )
 @console.option("--engine", "What counts.", type=click.Choice(ENGINES), default="processes")
 @console.option("--scheduler ADDRESS", "Of Dask.  [default: workers on this machine]")
-@console.option("--processes N", "[default: all cores]", type=console.AT_LEAST_1)
+@console.option(
+    "--processes N", "[default: all cores that the memory has room for]", type=console.AT_LEAST_1
+)
 @console.option(
     "--prune",
     "Drop the rarest segments where memory is full, instead of spilling; the card says by how "

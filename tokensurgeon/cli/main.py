@@ -46,7 +46,7 @@ COMMANDS = {
 }
 """Every command by name, in the order of the help page; its module is `tokensurgeon.cli.NAME`."""
 
-SHARED = ("evaluate",)
+SHARED = ("evaluate", "transplant")
 """Commands that several processes of a launcher divide between them."""
 LAST_SECOND = 253_402_300_800
 """Since 1970, at the end of the year 9999: no calendar of Python goes on."""

@@ -53,10 +53,13 @@ def command(
             check_target(push, look_up(sign_in(), push), private=private)
 
     from tokensurgeon.report.terminal import print_report
-    from tokensurgeon.surgery import transplant
+    from tokensurgeon.surgery.together import transplant_together
 
     with console.progress() as progress:
-        report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
+        result = transplant_together(recipe, dry_run=dry_run, plugins=plugins, progress=progress)
+    if result is None:  # another process writes
+        return
+    report = result.report
     facts = report.model_dump(mode="json")
     engines: tuple[Any, ...] = ()
     if recipe.for_draft is not None and report.written_to is not None:

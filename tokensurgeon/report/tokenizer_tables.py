@@ -177,6 +177,12 @@ def print_trained(console: Console, trained: TrainedVocabulary) -> None:
     for name, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             table.add_row("dropped for memory", f"{count:,} occurrences of rare {name}")
+    for name, left_out in corpus.get("left_out", {}).items():
+        if "one_in" in left_out:
+            table.add_row(f"rare {name}", f"1 in {left_out['one_in']:,} read, for all")
+        else:
+            at_most = f"{left_out['pair_too_low_by']:,} too low at most, for {name} left out"
+            table.add_row("counts of pairs", at_most)
     table.add_row("written to", str(trained.path))
     console.print(table)
     console.print(

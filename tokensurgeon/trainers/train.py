@@ -158,7 +158,9 @@ def train_vocabulary(
         weights, ended = stored.settings.get("shares"), stored.control_strings
     text = WeightedText(counted, multipliers(counted.n_bytes, weights))
     stock_text = WeightedText(
-        replace(counted, tables={"words": counted.tables[stock_table]}), text.multipliers
+        # What it leaves out is not what the card is about.
+        replace(counted, tables={"words": counted.tables[stock_table]}, dropped={}, left_out={}),
+        text.multipliers,
     )
     sources = held_out_sources(counted, held_out, field, ends.strings)
     counting = time.perf_counter() - started

@@ -128,6 +128,17 @@ def card(name: str, facts: dict[str, Any]) -> str:
     for table, count in corpus.get("dropped_occurrences", {}).items():
         if count:
             lines += ["", f"{count:,} occurrences of rare {table} were dropped to fit in memory."]
+    for table, left_out in corpus.get("left_out", {}).items():
+        rare = f"{table} that weigh less than {left_out['below']:,}"
+        if "one_in" in left_out:
+            said = f"Of {rare}, one in {left_out['one_in']:,} was read and stands for all of them."
+        else:
+            said = (
+                f"{left_out['segments']:,} {rare} were not read. The count of a pair was too low "
+                f"by {left_out['pair_too_low_by']:,} at most: each merge was of a pair that no "
+                "other exceeds by more."
+            )
+        lines += ["", said]
     if settings["method"] != "bytes":
         lines += [
             "",

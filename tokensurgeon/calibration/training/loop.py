@@ -16,6 +16,7 @@ import numpy as np
 from tokensurgeon.arrays import Mask
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.batches import TrainingText
+from tokensurgeon.calibration.training.together import make_trainer
 from tokensurgeon.calibration.training.trainer import State, Trainer
 from tokensurgeon.errors import UsageError
 from tokensurgeon.models import LanguageModel
@@ -93,7 +94,7 @@ def train_rows(
     until: Clock | None = None,
     progress: Progress = no_progress,
 ) -> Trained:
-    """Train rows by cross-entropy, the body frozen.
+    """Train rows by cross-entropy, the body frozen; processes that this one leads take their share.
 
     Parameters
     ----------
@@ -138,45 +139,42 @@ def train_rows(
     """
     _check(model, train_input, train_output, minutes, max_tokens)
     clock = _Clock(minutes, max_tokens, on_cpu=model.device == "cpu")
-    trainer = Trainer(
-        model,
-        train_input,
-        train_output,
-        tied=tied,
-        shared_map=model.width <= MAP_SHARE * tokens_per_step,
-    )
-    validation = _Validation(trainer, selection, clock)
     if learning_rate is None:
         learning_rate = rate_for(model.width)
+    shared_map = model.width <= MAP_SHARE * tokens_per_step
     n_steps = n_tokens = 0
-    if minutes > 0 and max_tokens != 0 and trainer.any_rows:
-        text = TrainingText.read(vocabulary, texts, model.max_positions)
-        if max_passes is not None:
-            clock.limit(round(max_passes * text.n_tokens))
-        validation.validate(0)
-        for batch in text.passes(np.random.default_rng(seed), tokens_per_step):
-            done = clock.share(n_tokens)
-            if done >= 1 or (until is not None and until.over):
-                break
-            if validation.due(done) and validation.validate(n_tokens):
-                if validation.n_cuts == MOST_CUTS:
+    with make_trainer(
+        model, train_input, train_output, tied=tied, shared_map=shared_map
+    ) as trainer:
+        validation = _Validation(trainer, selection, clock)
+        if minutes > 0 and max_tokens != 0 and trainer.any_rows:
+            text = TrainingText.read(vocabulary, texts, model.max_positions)
+            if max_passes is not None:
+                clock.limit(round(max_passes * text.n_tokens))
+            validation.validate(0)
+            for batch in text.passes(np.random.default_rng(seed), tokens_per_step):
+                done = clock.share(n_tokens)
+                if done >= 1 or (until is not None and until.over):
                     break
-                validation.go_back()
-            rising = min(1.0, max(done, 0.1 * WARM_UP) / WARM_UP)
-            rate = learning_rate * rising * (1 - done) * CUT**validation.n_cuts
-            n_tokens += trainer.step(*text.padded(batch), rate)
-            n_steps += 1
-            progress(int(1000 * done), 1000, "healing")
-        validation.finish(n_tokens)
-        progress(1000, 1000, "healing")
-    return Trained(
-        matrices=trainer.result(),
-        n_steps=n_steps,
-        n_tokens=n_tokens,
-        seconds=clock.seconds,
-        cpu_seconds=clock.cpu_seconds,
-        history=tuple(validation.history),
-    )
+                if validation.due(done) and validation.validate(n_tokens):
+                    if validation.n_cuts == MOST_CUTS:
+                        break
+                    validation.go_back()
+                rising = min(1.0, max(done, 0.1 * WARM_UP) / WARM_UP)
+                rate = learning_rate * rising * (1 - done) * CUT**validation.n_cuts
+                n_tokens += trainer.step(*text.padded(batch), rate)
+                n_steps += 1
+                progress(int(1000 * done), 1000, "healing")
+            validation.finish(n_tokens)
+            progress(1000, 1000, "healing")
+        return Trained(
+            matrices=trainer.result(),
+            n_steps=n_steps,
+            n_tokens=n_tokens,
+            seconds=clock.seconds,
+            cpu_seconds=clock.cpu_seconds,
+            history=tuple(validation.history),
+        )
 
 
 def rate_for(width: int) -> float:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tokensurgeon.arrays import Float32, Ids, Mask, to_float32
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.training.steps import TrainedRows
+from tokensurgeon.evaluation.shared_work import ALONE, SharedWork
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.head_gradients import backward_from_head
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 State = tuple["torch.Tensor", ...]
+Gradients = tuple["torch.Tensor | None", "torch.Tensor | None", "torch.Tensor | None"]
+"""Of the input rows that a batch touches, of all output rows, and of the output bias. Of a tied
+matrix the first is in the second."""
 
 
 class Trainer:
@@ -33,6 +39,8 @@ class Trainer:
         One matrix serves both sides.
     shared_map : bool
         See `TrainedRows`.
+    team : SharedWork
+        Processes that take each step together, each with its share of the batch.
 
     Attributes
     ----------
@@ -50,7 +58,9 @@ class Trainer:
         *,
         tied: bool,
         shared_map: bool,
+        team: SharedWork = ALONE,
     ) -> None:
+        self.team = team
         given = model.model.get_output_embeddings()
         bias = getattr(given, "bias", None)
         first = _numbers(model.model.get_input_embeddings().weight)
@@ -108,12 +118,43 @@ class Trainer:
         """Take a step on one padded batch; return how many tokens were scored."""
         import torch
 
-        batch = torch.from_numpy(ids).to(self._inner.weight.device)
-        scored = torch.from_numpy(real[:, 1:].copy()).to(batch.device)
         n = int(real[:, 1:].sum())
-        touched: torch.Tensor = batch.unique()  # type: ignore[no-untyped-call]
+        touched = torch.from_numpy(np.unique(ids)).to(self._inner.weight.device)
         if not self._tied:
             self._input.write(touched)
+        of_input, of_output, of_bias = self._of_all(ids, real, touched, n)
+        if self._tied and of_output is not None:
+            self._output.step_all(of_output, rate)
+        else:
+            if of_input is not None:
+                self._input.step_some(touched, of_input, rate)
+            if of_output is not None:
+                self._output.step_all(of_output, rate)
+        if self._bias is not None and of_bias is not None:
+            self._bias.step_all(of_bias, rate)
+        return n
+
+    def _of_all(self, ids: Ids, real: Mask, touched: torch.Tensor, n: int) -> Gradients:
+        """Return the gradients of a batch of which each process takes a share."""
+        own = slice(self.team.rank, None, self.team.n)
+        ids, real = ids[own], real[own]
+        longest = int(real.sum(1).max(initial=0))
+        ids, real = ids[:, :longest], real[:, :longest]
+        n_own = int(real[:, 1:].sum())
+        found = self._of_batch(ids, real, touched) if n_own else self._zeros(touched)
+        if self.team.n == 1:
+            return found
+        of_input, of_output, of_bias = (
+            None if part is None else self.team.summed(part * (n_own / n)) for part in found
+        )
+        return of_input, of_output, of_bias
+
+    def _of_batch(self, ids: Ids, real: Mask, touched: torch.Tensor) -> Gradients:
+        """Return the mean loss's gradients: of the input rows `touched`, output rows and bias."""
+        import torch
+
+        batch = torch.from_numpy(ids.copy()).to(touched.device)
+        scored = torch.from_numpy(real[:, 1:].copy()).to(touched.device)
         # Of input rows that do not train no gradient is taken, nor of the body above them.
         self._inner.weight.requires_grad_(bool(self._masks[0].any()))
         try:
@@ -124,19 +165,28 @@ class Trainer:
             self._inner.weight.requires_grad_(False)
             self._inner.weight.grad = None
         if self._tied:
-            self._output.step_all(of_output if of_input is None else of_output + of_input, rate)
-        else:
-            if of_input is not None and of_input.is_sparse:
-                of_input = of_input.coalesce()
-                ids_touched, rows = of_input.indices()[0], of_input.values()
-                self._input.step_some(ids_touched, rows.float(), rate)
-            elif of_input is not None:
-                self._input.step_some(touched, of_input[touched].float(), rate)
-            if self._masks[1].any():
-                self._output.step_all(of_output, rate)
-        if self._bias is not None and of_bias is not None:
-            self._bias.step_all(of_bias, rate)
-        return n
+            return None, of_output if of_input is None else of_output + of_input, of_bias
+        if of_input is not None and of_input.is_sparse:
+            of_input = of_input.coalesce()
+            rows = torch.zeros((len(touched), of_input.shape[1]), device=touched.device)
+            rows[torch.searchsorted(touched, of_input.indices()[0])] = of_input.values().float()
+            of_input = rows
+        elif of_input is not None:
+            of_input = of_input[touched].float()
+        return of_input, of_output if self._masks[1].any() else None, of_bias
+
+    def _zeros(self, touched: torch.Tensor) -> Gradients:
+        """Return what `_of_batch` would of nothing."""
+        import torch
+
+        output, width = self._outer.weight, self._inner.weight.shape[1]
+        return (
+            None
+            if self._tied or not self._masks[0].any()
+            else torch.zeros((len(touched), width), device=touched.device),
+            torch.zeros_like(output, dtype=torch.float32) if self._masks[1].any() else None,
+            None if self._bias is None else torch.zeros_like(self._outer.bias, dtype=torch.float32),
+        )
 
     def _backward(
         self, batch: torch.Tensor, scored: torch.Tensor

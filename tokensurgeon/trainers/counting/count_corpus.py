@@ -43,6 +43,18 @@ LEAST_SHARE = 0.25
 """Of the memory, for the counts, however many workers there are."""
 
 
+def least_gib(n_workers: int) -> float:
+    """Return the least memory that a number of workers can be kept to, in GiB."""
+    return PROCESS_BYTES * (1 + n_workers) / (1 - LEAST_SHARE) / 2**30
+
+
+def workers_within(memory_gib: float, n_workers: int) -> int:
+    """Return how many of some workers fit into a memory; at least 1."""
+    while n_workers > 1 and least_gib(n_workers) > memory_gib:
+        n_workers -= 1
+    return n_workers
+
+
 @dataclass
 class _State:
     """How far a counting is, as `state.json` keeps it beside the runs."""
@@ -162,9 +174,10 @@ def count_batch(
     for name, cutter in cutters.items():
         counts, documents = Table(), Table()
         for text in texts:
-            own = Table(cutter.cut(text))
+            own = list(cutter.cut(text))
+            # Of iterables, which are counted in C; of another table, entries are added in Python.
             counts.update(own)
-            documents.update(own.keys())
+            documents.update(set(own))
         tables[name] = counts, documents
     return tables, line_hashes(texts)
 

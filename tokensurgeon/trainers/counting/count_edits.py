@@ -20,7 +20,6 @@ from tokensurgeon.trainers.counting.count_tables import (
     TableWriter,
     cutter_name,
     part_folder,
-    shard_name,
 )
 from tokensurgeon.trainers.counting.counted import Counted
 from tokensurgeon.trainers.counting.cutters import Cutter
@@ -38,6 +37,7 @@ from tokensurgeon.trainers.counting.spills import (
     split,
     write_batches,
 )
+from tokensurgeon.trainers.counting.stored import shard_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

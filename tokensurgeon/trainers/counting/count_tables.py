@@ -15,13 +15,10 @@ occurs and ``documents`` in how many documents, both unsigned 64-bit.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tokensurgeon.errors import CorpusError, reading
 from tokensurgeon.outputs.ownership import COUNTS, list_files
@@ -32,12 +29,10 @@ from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.spills import (
     COUNT,
     DOCUMENTS,
-    N_SHARDS,
-    SEGMENT,
     arrow,
     check_total,
 )
-from tokensurgeon.trainers.counting.weighted import WeightedSegments
+from tokensurgeon.trainers.counting.stored import StoredTable, shard_name
 from tokensurgeon.version import __version__
 from tokensurgeon.vocabulary.reading import read_json
 
@@ -45,9 +40,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HELD_OUT = "held_out.jsonl"
-ROW_BYTES, LETTER_BYTES = 70, 34
-"""Memory of a segment that is trained on, and of each of its bytes: the string, its weight, and the
-flat arrays of `Merger`."""
 
 
 @dataclass(frozen=True)
@@ -222,72 +214,7 @@ class CountTables:
             for name, own in names.items()
         }
         dropped = {name: self.tables[own].dropped for name, own in names.items()}
-        return replace(self.counted, tables=tables, dropped=dropped)
-
-
-@dataclass(frozen=True)
-class StoredTable:
-    """A part of a table, on disk.
-
-    Attributes
-    ----------
-    folder : Path
-    column : str
-        What its segments weigh.
-    most_bytes : int
-        Memory for those that are read.
-    """
-
-    folder: Path
-    column: str
-    most_bytes: int
-
-    def load(self, group: int = 0) -> tuple[WeightedSegments, int]:
-        """Return the segments, and the weight of those that are left out.
-
-        All that weigh as much as the lightest that fits into the memory, or more, are read.
-        """
-        pa = arrow()
-        least, left_out = self._least()
-        parts = [
-            rows.filter(pa.compute.greater_equal(rows[self.column], least)) if least > 1 else rows
-            for rows in self._shards([SEGMENT, self.column])
-        ]
-        rows = pa.concat_tables(parts).sort_by(SEGMENT)
-        weights = rows[self.column].to_numpy()
-        check_total(str(self.folder), int(weights.sum(dtype=np.float64)))
-        segments = rows[SEGMENT].to_pylist()
-        groups = np.full(len(segments), group, np.int32)
-        return WeightedSegments(segments, weights.astype(np.int64), groups), left_out
-
-    def _least(self) -> tuple[int, int]:
-        """Return the least weight that is read, and the weight of all below it together."""
-        pa = arrow()
-        costs: Counter[int] = Counter()
-        n_rows: Counter[int] = Counter()
-        for rows in self._shards([SEGMENT, self.column]):
-            lengths = pa.compute.binary_length(rows[SEGMENT]).to_numpy()
-            weights, at = np.unique(rows[self.column].to_numpy(), return_inverse=True)
-            cost = np.bincount(at, ROW_BYTES + LETTER_BYTES * lengths.astype(float))
-            costs.update(dict(zip(weights.tolist(), cost.astype(np.int64).tolist(), strict=True)))
-            n_rows.update(dict(zip(weights.tolist(), np.bincount(at).tolist(), strict=True)))
-        taken, least = 0, 1
-        ordered = sorted(costs, reverse=True)
-        for number, weight in enumerate(ordered):
-            taken += costs[weight]
-            if taken > self.most_bytes and number:
-                least = ordered[number - 1]
-                break
-        return least, sum(weight * n for weight, n in n_rows.items() if weight < least)
-
-    def _shards(self, columns: list[str]) -> Iterable[pa.Table]:
-        arrow()
-        from pyarrow import parquet
-
-        for shard in range(N_SHARDS):
-            path = self.folder / shard_name(shard)
-            with reading(path, "count again", CorpusError):
-                yield parquet.read_table(path, columns=columns, use_threads=False)
+        return replace(self.counted, tables=tables, dropped=dropped, left_out={})
 
 
 class TableWriter:
@@ -365,11 +292,6 @@ def cutter_name(cutter: Cutter) -> str:
 def part_folder(part: int) -> str:
     """Return the name of the folder of a part."""
     return f"part-{part:02d}"
-
-
-def shard_name(shard: int) -> str:
-    """Return the name of the file of a shard."""
-    return f"shard-{shard:02d}.parquet"
 
 
 def _read_held_out(folder: Path) -> dict[str, list[Document]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,50 @@ from tokensurgeon.trainers.counting.held_out import HeldOut
 from tokensurgeon.trainers.counting.streams import Batch, Chain, Stream
 
 Table = Counter[str]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Segments of a stored table that a training did not read: all or most below some weight.
+
+    Attributes
+    ----------
+    below : int
+        The least weight that was read; nothing was left out if it is 1.
+    segments, weight : int
+        How many, and what they weigh together; nothing where others stand for them.
+    pairs : int
+        How often the two bytes that stand beside each other most often in them do. The count of a
+        pair of tokens is too low by no more, at any merge: wherever it occurs, the last byte of
+        one stands beside the first of the other. 0 where others stand for them.
+    one_in : int
+        One in so many of the segments below was read, and weighed as many times as much; 0 if none
+        was. The count of a pair that occurs m times in them, each of weight w, is then right within
+        a standard error of the square root of w · m · (one_in - 1).
+    """
+
+    below: int = 1
+    segments: int = 0
+    weight: int = 0
+    pairs: int = 0
+    one_in: int = 0
+
+    def plus(self, other: LeftOut, factor: float = 1.0) -> LeftOut:
+        """Return this with what was left out of another part, whose weights are multiplied."""
+        return LeftOut(
+            max(self.below, other.below),
+            self.segments + other.segments,
+            self.weight + round(factor * other.weight),
+            self.pairs + math.ceil(factor * other.pairs),
+            max(self.one_in, other.one_in),
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """Return what a card says."""
+        known = {"below": self.below, "segments": self.segments}
+        if self.one_in:
+            return known | {"one_in": self.one_in}
+        return known | {"occurrences": self.weight, "pair_too_low_by": self.pairs}
 
 
 @dataclass
@@ -45,6 +90,8 @@ class Counted:
         Number of U+FFFD that replace bytes outside UTF-8.
     dropped : dict of str to int
         By cutter, occurrences of segments that were dropped to bound the memory.
+    left_out : dict of str to LeftOut
+        By cutter, segments of stored tables that did not fit into memory.
     seen : Seen
         Hashes of the counted lines.
     """
@@ -60,6 +107,7 @@ class Counted:
     files: list[str] = field(default_factory=list)
     n_replaced: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     seen: Seen = NOTHING_SEEN
 
     def add_sizes(self, batch: Batch) -> None:
@@ -79,6 +127,7 @@ class Counted:
     def facts(self) -> dict[str, Any]:
         """Return the facts that a card states about the text."""
         held = [document for part in self.held_out.values() for document in part]
+        left_out = {name: one.to_dict() for name, one in self.left_out.items() if one.segments}
         return {
             "sha256": self.sha256,
             "bytes": sum(self.n_bytes) + sum(document.n_bytes for document in held),
@@ -90,6 +139,7 @@ class Counted:
                 for name, n_bytes, n in zip(self.parts, self.n_bytes, self.n_documents, strict=True)
             },
             "dropped_occurrences": self.dropped,
+            **({"left_out": left_out} if left_out else {}),
         }
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tokensurgeon.arrays import Ids, Int32, Mask
-from tokensurgeon.trainers.counting.counted import Counted, Table
+from tokensurgeon.trainers.counting.counted import Counted, LeftOut, Table
 from tokensurgeon.trainers.counting.sequences import Sequences
 
 
@@ -57,8 +57,8 @@ class WeightedSegments:
 class Stored(Protocol):
     """A table that lies elsewhere."""
 
-    def load(self, group: int = 0) -> tuple[WeightedSegments, int]:
-        """Return the segments that fit into memory, and the weight of the others."""
+    def load(self, group: int = 0) -> tuple[WeightedSegments, LeftOut]:
+        """Return the segments that fit into memory, and what is known of the others."""
         ...
 
 
@@ -112,7 +112,10 @@ class WeightedText:
         if isinstance(table, Mapping):
             return WeightedSegments.of_table(table, group)
         segments, left_out = table.load(group)
-        self.counted.dropped[name] = self.counted.dropped.get(name, 0) + left_out
+        counted = self.counted
+        counted.dropped[name] = counted.dropped.get(name, 0) + left_out.weight
+        before = counted.left_out.get(name, LeftOut())
+        counted.left_out[name] = before.plus(left_out, self.factors[group])
         return segments
 
 
