@@ -1,7 +1,7 @@
 """Bits per byte by the exact probabilities of bytes, beside those of the tokenizer's own tokens.
 
 The usual figure scores one spelling of a text, the tokenizer's own. What a model says of the text
-itself is the sum over all spellings (`tokensurgeon.models.byte_view`), so it is never worse.
+itself is the sum over all spellings (`tokensurgeon.models.covers`), so it is never worse.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.metrics import bits_per_byte
-from tokensurgeon.models.byte_view import LEAST_SHARE, MOST_COVERS, ByteView
+from tokensurgeon.models.covers import LEAST_SHARE, MOST_COVERS, ByteView
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
@@ -31,7 +31,8 @@ class ExactBytes:
         By next-byte probabilities, the covers left out taken to predict what follows as well as
         those that were held. Where none was left out it is exact.
     at_most : float
-        By the mass of the covers that were never left out: no exact figure is higher.
+        By the mass of the covers that were never left out, the tokenizer's own among them: no exact
+        figure is higher.
     spelled : float
         As `bits_per_byte`, of the text with its end at a token's end, as the canonical figure
         counts it: the rest of the gap is that the last token may go on.
@@ -117,7 +118,7 @@ def exact_bytes(
     total, done, n_covers = sum(map(len, texts)), 0, 0
     exact = kept = spelled = 0.0
     for data in texts:
-        reading = view.start(data[:1])
+        reading = view.start(data)
         for byte in data:
             reading = reading.read(bytes([byte]))
             n_covers += len(reading.covers)

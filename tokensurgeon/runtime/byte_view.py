@@ -15,7 +15,7 @@ import numpy as np
 
 from tokensurgeon.arrays import Float64
 from tokensurgeon.models import load_model
-from tokensurgeon.models.byte_view import LEAST_SHARE, MOST_COVERS, ByteView, Reading
+from tokensurgeon.models.covers import LEAST_SHARE, MOST_COVERS, ByteView, Reading
 from tokensurgeon.vocabulary import load_vocabulary
 from tokensurgeon.vocabulary.prefix_table import Continuations
 from tokensurgeon.vocabulary.spellings import Spellings

@@ -16,7 +16,7 @@ import numpy as np
 
 from tokensurgeon.errors import EvaluationError, SettingError
 from tokensurgeon.models.batches import batches_of_one_length
-from tokensurgeon.models.byte_view import ByteView
+from tokensurgeon.models.covers import ByteView
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.sampling import sample
 from tokensurgeon.models.token_tree import Place

@@ -2,7 +2,7 @@
 
 Each token is a sequence of symbols: its bytes, or the tokens of another tokenizer that spell it.
 The mass of all tokens that begin alike, summed by the symbol that comes next, is what a model of
-tokens says of the next symbol. Byte views (`tokensurgeon.models.byte_view`) take it over bytes,
+tokens says of the next symbol. Byte views (`tokensurgeon.models.covers`) take it over bytes,
 the source as teacher (`tokensurgeon.calibration.teacher`) over the target's tokens.
 """
 

@@ -83,7 +83,7 @@ class ByteView:
         text[[token for token, data in enumerate(written) if data]] = True
         self.no_text: Ids = np.flatnonzero(~text)
 
-    def start(self, first: bytes = b"") -> Reading:
+    def start(self, text: bytes = b"") -> Reading:
         """Return the reading of nothing, at the start of a text.
 
         Where the tokenizer puts a space in front of a text, tokens may begin with it or not, as
@@ -91,8 +91,8 @@ class ByteView:
 
         Parameters
         ----------
-        first : bytes
-            What the text begins with, if that is known.
+        text : bytes
+            What is going to be read, as far as it is known.
 
         Raises
         ------
@@ -105,8 +105,9 @@ class ByteView:
                 "the tokenizer has neither BOS nor EOS, so nothing predicts the first byte; name "
                 "one in tokenizer_config.json"
             )
-        root = Reading(self, b"", (Cover(Place(self.model, prefix), b"", 0.0, 0.0),))
-        probe = " x" if first.startswith(b" ") else "x"
+        own = (*prefix, *self.vocabulary.encode(text.decode("utf-8", "replace")))
+        root = Reading(self, b"", (Cover(Place(self.model, prefix), b"", 0.0, 0.0),), own=own)
+        probe = " x" if text.startswith(b" ") else "x"
         if self.vocabulary.bytes_of(self.vocabulary.encode(probe)) != b" " + probe.encode():
             return root
         (cover,) = root.covers
@@ -118,7 +119,7 @@ class ByteView:
 
     def read(self, data: bytes) -> Reading:
         """Read a text from its start; see `Reading.read`."""
-        return self.start(data[:1]).read(data)
+        return self.start(data).read(data)
 
     def read_prompt(self, text: str) -> Reading:
         """Read a text that is to be gone on with: its beginning as the tokenizer cuts it.
@@ -140,9 +141,11 @@ class ByteView:
         n_whole = int(np.searchsorted(encoding.ends, self._first_cut_off(data), side="right"))
         if not n_whole:
             return self.read(data)
-        place = Place(self.model, (*prefix_of(self.vocabulary), *encoding.ids[:n_whole]))
+        own = (*prefix_of(self.vocabulary), *encoding.ids)
+        place = Place(self.model, own[: len(own) - len(encoding.ids) + n_whole])
         given = int(encoding.ends[n_whole - 1])
-        return Reading(self, b"", (Cover(place, b"", 0.0, 0.0),)).read(data[given:])
+        begun = Reading(self, b"", (Cover(place, b"", 0.0, 0.0),), own=own)
+        return begun.read(data[given:])
 
     def after(self, cover: Cover) -> tuple[Continuations, Float64]:
         """Return the tokens that go on after what is open of a cover, and p of every token."""
@@ -152,7 +155,9 @@ class ByteView:
             p[self._spaced] = 0
         return self.table.after(cover.open), p
 
-    def divided(self, covers: Sequence[Cover], total: float) -> tuple[list[Cover], list[Cover]]:
+    def divided(
+        self, covers: Sequence[Cover], total: float, own: tuple[int, ...]
+    ) -> tuple[list[Cover], list[Cover]]:
         """Return the covers that are held, likeliest first, and those that are left out.
 
         Parameters
@@ -160,14 +165,21 @@ class ByteView:
         covers : sequence of Cover
         total : float
             Log of their mass.
+        own : tuple of int
+            As of `Reading`.
         """
         ordered = sorted(covers, key=lambda cover: -cover.mass)
         least = total + _log(self.least_share)
         n = sum(cover.mass >= least for cover in ordered)
         n = max(1, n if self.most_covers is None else min(n, self.most_covers))
-        kept = [cover for cover in ordered[:n] if cover.place.fits] or ordered[:1]
-        held = {id(cover) for cover in kept}
-        return kept, [cover for cover in ordered if id(cover) not in held]
+        kept, left_out = ordered[:n], []
+        for cover in ordered[n:]:
+            ids = cover.place.ids
+            (kept if ids == own[: len(ids)] else left_out).append(cover)
+        fitting = [cover for cover in kept if cover.place.fits]
+        if fitting:
+            left_out += [cover for cover in kept if not cover.place.fits]
+        return fitting or kept, left_out
 
     def _first_cut_off(self, data: bytes) -> int:
         """Return where the longest end of a text begins with which a longer token begins."""
@@ -184,7 +196,7 @@ class ByteView:
 
 
 N_ASIDE = 16
-N_TAKEN_UP = 4
+N_TAKEN_UP = 3
 """Bytes back from which covers that were left out are taken up again where none that is held goes
 on, and how many: the likeliest. It is rare: the text is then one that few tokens spell."""
 
@@ -250,6 +262,9 @@ class Reading:
     aside : tuple of (int, Cover)
         Of the covers that were left out, the likeliest that ended at each of the last `N_ASIDE`
         bytes, and that byte.
+    own : tuple of int
+        Tokens by which the tokenizer spells the text, as far as it is known beforehand; covers
+        along them are never left out, so that `log_kept` is at least theirs.
     """
 
     view: ByteView
@@ -259,6 +274,7 @@ class Reading:
     log_left_out: float = -np.inf
     log_probability: float = 0.0
     aside: tuple[tuple[int, Cover], ...] = ()
+    own: tuple[int, ...] = ()
 
     def read(self, data: bytes) -> Reading:
         """Read on.
@@ -326,7 +342,7 @@ class Reading:
                 f"no token of the model goes on with the byte {byte:#04x} after "
                 f"{len(self.text):,} bytes; give text that its tokenizer can spell"
             )
-        kept, left_out = self.view.divided(covers, total)
+        kept, left_out = self.view.divided(covers, total, self.own)
         ended = next((cover for cover in left_out if not cover.open), None)
         recent = [pair for pair in self.aside if pair[0] > len(text) - N_ASIDE]
         return replace(
@@ -346,9 +362,16 @@ class Reading:
             covers = [cover]
             for byte in text[at:]:
                 covers = [one for each in covers for one in each.with_byte(self.view, byte)]
-                covers = sorted(covers, key=lambda one: -one.mass)[:MOST_COVERS]
+                covers = _few(covers)
             found += covers
         return found
+
+
+def _few(covers: list[Cover]) -> list[Cover]:
+    """Return the likeliest, and the likeliest that ended: with it a text can always go on."""
+    ordered = sorted(covers, key=lambda cover: -cover.mass)
+    rest = ordered[N_TAKEN_UP:]
+    return ordered[:N_TAKEN_UP] + [cover for cover in rest if not cover.open][:1]
 
 
 def _log(value: float) -> float:
