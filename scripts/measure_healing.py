@@ -68,7 +68,7 @@ def main() -> None:
     rng = random.Random(0)
     rng.shuffle(chunks)
     for name, places in (("inside words", inside_words), ("inside superwords", inside_superwords)):
-        cut = []
+        cut: list[tuple[str, int]] = []
         for chunk in chunks:
             found = places(chunk.text, vocabulary)
             if found and len(cut) < options.n:

@@ -31,7 +31,7 @@ TEXTS = [text.encode() for text in SENTENCES]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LanguageModel, Vocabulary]]:
     """A random model for each kind of tokenizer, sure enough that masses differ."""
-    found = {}
+    found: dict[str, tuple[LanguageModel, Vocabulary]] = {}
     for name, roles in KINDS.items():
         folder = save_tokenizer(TINY[name](), tmp_path_factory.mktemp(name), **roles)
         rows = load_vocabulary(folder).n_rows + 3  # rows without a token

@@ -126,7 +126,7 @@ def exact_bytes(
             progress(done, total, f"exact bytes of {name}")
         exact -= reading.log_probability
         kept -= reading.log_kept
-        spelled -= reading.log_probability + reading.log_spelled() - reading.log_kept
+        spelled -= reading.log_spelled()
     canonical = sum(float(loss.sum()) for loss in model.nll(encoded.sequences(usable)))
     return ExactBytes(
         bits_per_byte=bits_per_byte(exact, total),

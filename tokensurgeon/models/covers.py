@@ -172,7 +172,7 @@ class ByteView:
         least = total + _log(self.least_share)
         n = sum(cover.mass >= least for cover in ordered)
         n = max(1, n if self.most_covers is None else min(n, self.most_covers))
-        kept, left_out = ordered[:n], []
+        kept, left_out = ordered[:n], ordered[:0]
         for cover in ordered[n:]:
             ids = cover.place.ids
             (kept if ids == own[: len(ids)] else left_out).append(cover)
@@ -301,7 +301,8 @@ class Reading:
             found[after.next_symbols] += weight * after.sums(p[after.tokens])
             if not cover.open:
                 found[END] += weight * p[self.view.no_text].sum()
-        return found / found.sum()
+        found /= found.sum()
+        return found
 
     def continuations(self) -> list[tuple[Cover, Ids, Float64]]:
         """Return for each cover the tokens that may come next, and the mass of each.
@@ -326,11 +327,13 @@ class Reading:
     def log_spelled(self) -> float:
         """Return the log-probability of all token sequences that end where the text ends.
 
-        Of those that were left out at its last byte, the likeliest counts.
+        Of those that were left out at its last byte, the likeliest counts. It is never above
+        `log_probability`.
         """
-        ended = [cover for cover in self.covers if not cover.open]
-        ended += [cover for at, cover in self.aside if at == len(self.text)]
-        return _log_sum(cover.log_weight for cover in ended)
+        left_out = [cover.mass for at, cover in self.aside if at == len(self.text)]
+        ended = [cover.mass for cover in self.covers if not cover.open]
+        share = _log_sum([*ended, *left_out]) - _log_sum([self.log_kept, *left_out])
+        return self.log_probability + min(share, 0.0)
 
     def _read_byte(self, byte: int) -> Reading:
         text = self.text + bytes([byte])

@@ -47,7 +47,7 @@ def sample(
                 chosen = scores.argmax(dim=1, keepdim=True)
             else:
                 chances = torch.softmax(scores / temperature, dim=1)
-                parts = chances.split(1) if len(generators) > 1 else (chances,)
+                parts = [chances] if isinstance(seed, int) else list(chances[:, None])
                 drawn = zip(parts, generators, strict=True)
                 chosen = torch.cat([torch.multinomial(p, 1, generator=g) for p, g in drawn])
             for row, token in enumerate(chosen[:, 0].tolist()):

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from tokensurgeon.arrays import Float64
 from tokensurgeon.errors import EvaluationError, SettingError
 from tokensurgeon.models.batches import batches_of_one_length
-from tokensurgeon.models.covers import ByteView
+from tokensurgeon.models.covers import END, ByteView, Cover
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.sampling import sample
 from tokensurgeon.models.token_tree import Place
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.prefix_table import Continuations
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def write_on(
     max_new_tokens : int
         Tokens drawn at most, one that completes the prompt's end among them.
     temperature : float
-        0 takes the likeliest token.
+        0 takes the likeliest token; of those that complete the prompt's end, one with the likeliest
+        next bytes.
     seed : int
     each : callable(bytes) or None
         Given what every token adds, as it is drawn.
@@ -183,19 +186,41 @@ def _begin(
             )
         return _Begun(prompt, Place(model, ids))
     found = ByteView(model, vocabulary).read_prompt(prompt).continuations()
+    covers = [cover for cover, tokens, _ in found for _ in tokens]
+    tokens = np.concatenate([tokens for _, tokens, _ in found])
     masses = np.concatenate([masses for _, _, masses in found])
     if temperature <= 0:
-        which = int(masses.argmax())
+        rests = [_rest(vocabulary, *pair) for pair in zip(covers, tokens.tolist(), strict=True)]
+        which = _likeliest(rests, masses)
     else:
         tempered = np.zeros(len(masses))
         some = masses > 0
         tempered[some] = np.exp((np.log(masses[some]) - np.log(masses.max())) / temperature)
         which = int(np.random.default_rng(seed).choice(len(masses), p=tempered / tempered.sum()))
-    ends = np.cumsum([len(tokens) for _, tokens, _ in found])
-    chosen = int(np.searchsorted(ends, which, side="right"))
-    cover, tokens, _ = found[chosen]
-    token = int(tokens[which - int(ends[chosen])])  # counted from the end of its own
-    return _Begun(prompt, cover.place, (token,), cover.open)
+    return _Begun(prompt, covers[which].place, (int(tokens[which]),), covers[which].open)
+
+
+def _likeliest(rests: Sequence[bytes], masses: Float64) -> int:
+    """Return the likeliest of some texts, taking the likeliest byte, or the end, again and again.
+
+    The likeliest token need not begin so: a word's mass lies on all tokens that begin with it, and
+    of superwords there are many.
+    """
+    which, n = np.arange(len(rests)), 0
+    while True:
+        symbols = [rests[i][n] if n < len(rests[i]) else END for i in which.tolist()]
+        following = Continuations(which, np.array(symbols, dtype=np.int64))
+        best = int(following.next_symbols[following.sums(masses[which]).argmax()])
+        which = which[following.symbols == best]
+        if best == END or len(which) == 1:
+            return int(which[masses[which].argmax()])
+        n += 1
+
+
+def _rest(vocabulary: Vocabulary, cover: Cover, token: int) -> bytes:
+    """Return what a token has beyond what was read of it."""
+    data = vocabulary.token_bytes[token] if token < vocabulary.n_rows else None
+    return (data or b"")[len(cover.open) :]
 
 
 def _cached(begun: _Begun) -> tuple[Any, list[int]]:

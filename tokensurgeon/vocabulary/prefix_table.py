@@ -58,7 +58,8 @@ class Continuations:
             In the order of `next_symbols`.
         """
         distinct, which = self._distinct
-        return np.bincount(which, masses, minlength=len(distinct))
+        found: Float64 = np.bincount(which, masses, minlength=len(distinct)).astype(np.float64)
+        return found
 
     @cached_property
     def _distinct(self) -> tuple[Ids, Ids]:
@@ -85,7 +86,7 @@ class PrefixTable(Generic[Symbols]):
 
     def __init__(self, written: Sequence[Symbols | None]) -> None:
         pairs = sorted((symbols, token) for token, symbols in enumerate(written) if symbols)
-        self._written = [symbols for symbols, _ in pairs]
+        self._written: list[Symbols] = [symbols for symbols, _ in pairs]
         self._tokens = np.array([token for _, token in pairs], dtype=np.int64)
         self._kept: dict[Symbols, Continuations] = {}
         self.longest = max(map(len, self._written), default=0)
