@@ -24,7 +24,6 @@ from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
 from tokensurgeon.calibration.teacher.lessons import Teacher, batches
-from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.calibration.training.teaching import Taught
 from tokensurgeon.checkpoint import Checkpoint
@@ -33,6 +32,7 @@ from tokensurgeon.progress import Clock
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 from tokensurgeon.text.encoding import encode_chunks
 from tokensurgeon.vocabulary import Kind, Vocabulary, vocabulary_from_tokenizer
+from tokensurgeon.vocabulary.spellings import Spellings
 
 SURE = 0.3
 """Noise in every parameter: 64 of a model's tokens then hold nearly three quarters of the mass."""

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tokensurgeon.cli.main import main
-from tokensurgeon.evaluation import evaluate_checkpoint
+from tokensurgeon.evaluation import EntryResult, evaluate_checkpoint
 
 
 def run(*arguments):
@@ -32,6 +32,31 @@ def test_the_table_shows_the_headline(tiny_source, tiny_text):
     measured = evaluate_checkpoint(tiny_source, [tiny_text]).entries[0]
     assert f"{measured.bits_per_byte:.4f}" in result.stdout
     assert "bytes per token, generated" in result.stdout
+
+
+def test_exact_bytes_stand_beside_the_canonical_figure_and_are_never_worse(
+    tiny_source, tiny_donor, tiny_text
+):
+    result = run(tiny_donor, tiny_text, "--against", tiny_source, "--exact-bytes", "90", "--json")
+    assert result.exit_code == 0, result.output
+    written = json.loads(result.stdout)
+    for entry in written["entries"]:
+        exact = entry["exact_bytes"]
+        assert exact["n_bytes"] == 90
+        assert exact["bits_per_byte"] <= exact["at_most"] <= exact["canonical"] + 1e-6
+        assert exact["bits_per_byte"] <= exact["spelled"]
+    table = run(tiny_donor, tiny_text, "--exact-bytes", "90")
+    assert f"{written['entries'][1]['exact_bytes']['bits_per_byte']:.4f}" in table.stdout
+    entries = map(EntryResult.from_dict, written["entries"])
+    assert [entry.to_dict()["exact_bytes"] for entry in entries] == [
+        entry["exact_bytes"] for entry in written["entries"]
+    ]
+
+
+def test_exact_bytes_are_about_a_text(tiny_source):
+    result = run(tiny_source, "--tasks", "t", "--exact-bytes", "9")
+    assert result.exit_code == 2
+    assert "--exact-bytes is about a text" in result.stderr
 
 
 def test_a_checkpoint_against_itself_rises_by_nothing(tiny_source, tiny_text):

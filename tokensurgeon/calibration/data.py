@@ -21,7 +21,6 @@ from tokensurgeon.calibration.occurrences import Occurrences, find_occurrences, 
 from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.lessons import Teacher
-from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.calibration.text_sizes import (
     MOST_BYTES,
     MOST_CONTEXT_TOKENS,
@@ -39,6 +38,7 @@ from tokensurgeon.progress import Clock
 from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.encoding import encode_chunks
 from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.spellings import Spellings
 
 MEAN_OVER = 2_000
 """States over which the source's mean prediction is taken: it is to say which of its tokens are

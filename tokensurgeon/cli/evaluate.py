@@ -39,6 +39,13 @@ DRAFT_BYTES = 50_000
     type=console.COUNT,
     default=0,
 )
+@console.option(
+    "--exact-bytes N",
+    "Score N bytes of the text by exact probabilities of bytes too: the sum over all spellings.",
+    "n_exact_bytes",
+    type=console.COUNT,
+    default=0,
+)
 @console.field_option
 @console.option(
     "--draft-for MODEL",
@@ -88,7 +95,9 @@ def command(
     by_tasks = bool(tasks or tasks_folder)
     if not (text or by_tasks):
         raise click.UsageError("nothing to measure on; give TEXT, --tasks or both")
-    of_text = "--max-rise" if max_rise is not None else "--generate" if settings["generate"] else ""
+    of_text = "--max-rise" if max_rise is not None else ""
+    for name, option in (("generate", "--generate"), ("n_exact_bytes", "--exact-bytes")):
+        of_text = of_text or (option if settings[name] else "")
     if of_text and not text:
         raise click.UsageError(f"{of_text} is about a text, and none is given; give TEXT")
     of_tasks = {name: settings.pop(name) for name in ("limit", "num_fewshot", "batch_size")}
@@ -98,10 +107,8 @@ def command(
         raise click.UsageError("--draft-for is a measure of its own: leave out --tasks")
     if max_rise is not None and against is None:
         raise click.UsageError("--max-rise needs --against: name the checkpoint to rise above")
-    if draft_for is not None and (max_rise is not None or settings["generate"]):
-        raise click.UsageError(
-            "--draft-for is a measure of its own: leave out --max-rise, --generate"
-        )
+    if draft_for is not None and of_text:
+        raise click.UsageError(f"--draft-for is a measure of its own: leave out {of_text}")
 
     from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft, evaluate_tasks
     from tokensurgeon.report.evaluation_tables import print_draft
@@ -109,7 +116,7 @@ def command(
 
     if draft_for is not None:
         settings["max_bytes"] = min(settings["max_bytes"], DRAFT_BYTES)
-        for name in ("chunk_bytes", "generate", "seed"):
+        for name in ("chunk_bytes", "generate", "n_exact_bytes", "seed"):
             del settings[name]
         with console.progress() as progress:
             draft = evaluate_draft(

@@ -16,13 +16,14 @@ from tokensurgeon.alignment import align
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
+from tokensurgeon.evaluation.exact_bytes import exact_bytes, first_bytes
 from tokensurgeon.evaluation.generation import Generator, measure_generation
 from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.model_kinds import kind_of_all
 from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
 from tokensurgeon.evaluation.shared_work import shared_work
 from tokensurgeon.evaluation.table import Evaluation
-from tokensurgeon.models import load_model
+from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.corpus import Corpus, read_to_measure
 from tokensurgeon.text.seen import refuse_seen
@@ -37,6 +38,7 @@ def evaluate(
     chunk_bytes: int | None = None,
     seed: int = 0,
     generate: int = 0,
+    n_exact_bytes: int = 0,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Measure models on the same text.
@@ -57,6 +59,8 @@ def evaluate(
         Of the bootstrap and of generation.
     generate : int
         Let each model write this many samples, and measure bytes per token on them.
+    n_exact_bytes : int
+        Measure each model on so many bytes of the text by exact probabilities of bytes, too.
     progress : callable(done, total, what)
 
     Raises
@@ -94,6 +98,16 @@ def evaluate(
             entry.model, entry.vocabulary, n=generate, seed=seed, name=entry.name, progress=progress
         )
         results[i] = replace(results[i], generation=generation)
+    chunks = first_bytes(protocol.chunks, n_exact_bytes) if n_exact_bytes else []
+    for i, entry in enumerate(entries if chunks else ()):
+        if not isinstance(entry.model, LanguageModel):
+            raise EvaluationError(
+                f"{entry.name} says nothing of the next byte; give a causal model"
+            )
+        exact = exact_bytes(
+            entry.model, entry.vocabulary, chunks, name=entry.name, progress=progress
+        )
+        results[i] = replace(results[i], exact_bytes=exact)
     return protocol.table(results)
 
 
@@ -111,6 +125,7 @@ def evaluate_checkpoint(
     chunk_bytes: int | None = None,
     seed: int = 0,
     generate: int = 0,
+    n_exact_bytes: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
@@ -131,7 +146,7 @@ def evaluate_checkpoint(
         of `path` are split into those it has and those it lacks.
     field : str
         The key that holds the text in JSON objects.
-    max_bytes, chunk_bytes, seed, generate
+    max_bytes, chunk_bytes, seed, generate, n_exact_bytes
         As in `evaluate`.
     device, dtype : str
         Of the forward passes.
@@ -179,6 +194,7 @@ def evaluate_checkpoint(
         chunk_bytes=chunk_bytes,
         seed=seed,
         generate=generate,
+        n_exact_bytes=n_exact_bytes,
         progress=progress,
     )
     notes = dict.fromkeys(note for entry in entries for note in entry.vocabulary.notes)

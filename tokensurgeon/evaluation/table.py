@@ -8,6 +8,7 @@ from typing import Any
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.breakdown import Part
+from tokensurgeon.evaluation.exact_bytes import ExactBytes
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
@@ -56,6 +57,8 @@ class EntryResult:
     generation : Generation or None
     numbers : NumberLoss or None
         The loss on digits; None where the text has none.
+    exact_bytes : ExactBytes or None
+        By exact probabilities of bytes, on the first bytes of the text; None where not asked for.
     """
 
     name: str
@@ -75,6 +78,7 @@ class EntryResult:
     by_span: tuple[SpanPart, ...] | None = None
     generation: Generation | None = None
     numbers: NumberLoss | None = None
+    exact_bytes: ExactBytes | None = None
 
     @property
     def comparable(self) -> bool:
@@ -95,6 +99,7 @@ class EntryResult:
         def parts(data: dict[str, Any]) -> dict[str, Part]:
             return {name: Part(**part) for name, part in data.items()}
 
+        data = {"exact_bytes": None, **data}  # not in older tables
         values = {field.name: data[_KEYS.get(field.name, field.name)] for field in fields(cls)}
         readers: dict[str, Callable[[Any], Any]] = {
             "difference": lambda data: Interval(**data),
@@ -104,6 +109,7 @@ class EntryResult:
             "by_span": lambda data: tuple(SpanPart(**part) for part in data),
             "generation": lambda data: Generation(**data),
             "numbers": lambda data: NumberLoss(**data),
+            "exact_bytes": lambda data: ExactBytes(**data),
         }
         for name, read in readers.items():
             if values[name] is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,21 +14,24 @@ def sample(
     model: Any,
     batch: torch.Tensor,
     max_new_tokens: int,
-    seed: int,
+    seed: int | Sequence[int],
     stop: Collection[int] = (),
     temperature: float = 1.0,
     top_k: int | None = None,
     until: Callable[[], bool] | None = None,
     cache: Any = None,
+    each: Callable[[list[int]], None] | None = None,
 ) -> list[list[int]]:
     """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
 
-    Draws are made on the CPU in float64, so that the device does not choose the random numbers. A
-    `cache` of what stands before the batch is changed.
+    Draws are made on the CPU in float64, so that the device does not choose the random numbers.
+    With a seed for each row, a row's draws do not depend on the others. A `cache` of what stands
+    before the batch is changed. `each` is given every step's tokens.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
     samples: list[list[int]] = [[] for _ in range(batch.shape[0])]
     running = [True] * len(samples)
     step, last = batch, keeps_last(model, 1)
@@ -44,11 +47,15 @@ def sample(
                 chosen = scores.argmax(dim=1, keepdim=True)
             else:
                 chances = torch.softmax(scores / temperature, dim=1)
-                chosen = torch.multinomial(chances, 1, generator=generator)
+                parts = [chances] if isinstance(seed, int) else list(chances[:, None])
+                drawn = zip(parts, generators, strict=True)
+                chosen = torch.cat([torch.multinomial(p, 1, generator=g) for p, g in drawn])
             for row, token in enumerate(chosen[:, 0].tolist()):
                 if running[row]:
                     samples[row].append(token)
                     running[row] = token not in stop
+            if each is not None:
+                each(chosen[:, 0].tolist())
             if not any(running) or (until is not None and until()):
                 break
             step = chosen.to(batch.device)

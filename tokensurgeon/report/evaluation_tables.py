@@ -21,6 +21,8 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Print the figures of each model, those of the last by kind of token, and notes."""
     console.print(_figures(evaluation))
     entry = evaluation.entries[-1]
+    if any(one.exact_bytes for one in evaluation.entries):
+        console.print(_exact_bytes(evaluation.entries))
     if entry.by_match:
         console.print(_parts("tokens that the first has, or lacks", entry.by_match))
     if entry.by_span:
@@ -75,6 +77,18 @@ def _parts(title: str, parts: dict[str, Part]) -> Table:
         table.add_row(
             name, f"{part.bits_per_byte:.4f}", f"{part.tokens:,}", f"{part.mean_nats:.3f}"
         )
+    return table
+
+
+def _exact_bytes(entries: Sequence[EntryResult]) -> Table:
+    table = figures_table("exact bytes", "exact", "at most", "canonical", "gap", "bytes", "covers")
+    for entry in entries:
+        one = entry.exact_bytes
+        if one is not None:
+            figures = (one.bits_per_byte, one.at_most, one.canonical, one.gap)
+            cells = [f"{figure:.4f}" for figure in figures]
+            name = PurePath(entry.name).name or entry.name
+            table.add_row(name, *cells, f"{one.n_bytes:,}", f"{one.mean_covers:.1f}")
     return table
 
 

@@ -12,7 +12,7 @@ from tokensurgeon.calibration.stages.follows import Follows
 from tokensurgeon.calibration.stages.regression import Regression, rows_that_matter
 from tokensurgeon.calibration.stages.rounds import RegressionStage
 from tokensurgeon.calibration.teacher.implied import Implied
-from tokensurgeon.calibration.teacher.spellings import Spellings
+from tokensurgeon.vocabulary.spellings import Spellings
 
 COUNT_OF_MAIN = 4.0
 """Occurrences of the token that leads a group, beside those in the text, when the group's mass is

@@ -20,7 +20,8 @@ import numpy as np
 
 from tokensurgeon.arrays import Float32, Ids, blocks
 from tokensurgeon.calibration.byte_positions import BytePositions, state_at
-from tokensurgeon.calibration.teacher.spellings import Spellings
+from tokensurgeon.vocabulary.prefix_table import Continuations
+from tokensurgeon.vocabulary.spellings import Spellings
 
 if TYPE_CHECKING:
     import torch
@@ -217,11 +218,8 @@ class ImpliedTokens:
         if not begun or walk.before[first] < 0:
             return
         if last == first:
-            continued = self.spellings.continued.get(begun)
-            if continued is None:
-                return
-            tokens, following = continued
-            p = walk.probabilities(walk.before[first], tokens)
+            continued = self.spellings.continued(begun)
+            p = walk.probabilities(walk.before[first], continued.tokens)
         else:
             path = tuple(walk.ids[first:last].tolist())
             pairs = []
@@ -231,10 +229,10 @@ class ImpliedTokens:
                     pairs.append((share, spelled[len(begun)]))
             p = np.array([share for share, _ in pairs])
             following = np.array([token for _, token in pairs], dtype=np.int64)
+            continued = Continuations(np.arange(len(following)), following)
         if p.sum() < LEAST_MASS:
             return
-        tokens, inverse = np.unique(following, return_inverse=True)
-        q = np.bincount(inverse, p) / p.sum()
+        tokens, q = continued.next_symbols, continued.sums(p) / p.sum()
         largest = np.argsort(-q, kind="stable")[: self.n_cells]
         ids[: len(largest)] = self.n_rows + tokens[largest]
         masses[: len(largest)] = q[largest]

@@ -11,11 +11,11 @@ import numpy as np
 from tokensurgeon.arrays import Float32, Ids, blocks
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
-from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.models.head import shape_logits
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.vocabulary.spellings import Spellings
 
 if TYPE_CHECKING:
     import torch

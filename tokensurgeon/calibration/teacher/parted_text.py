@@ -13,8 +13,8 @@ import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, Ids, Mask
 from tokensurgeon.calibration.byte_positions import BytePositions
-from tokensurgeon.calibration.teacher.spellings import Spellings
 from tokensurgeon.models import OutputHead
+from tokensurgeon.vocabulary.spellings import Spellings
 
 MOST_LIKELY = 1 << 15
 """Source tokens that are looked at, the likeliest at the mean position."""

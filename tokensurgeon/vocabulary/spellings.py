@@ -1,4 +1,4 @@
-"""How the target spells the source's tokens, and what the source cannot tell apart at once."""
+"""How one vocabulary spells another's tokens, and what the other cannot tell apart at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from tokensurgeon.arrays import Ids, Mask
-from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary.prefix_table import Continuations, PrefixTable
+from tokensurgeon.vocabulary.vocabulary import Vocabulary
 
 Spelling = tuple[int, ...]
 
@@ -29,24 +30,18 @@ class Spellings:
         Target ids; empty for a control and where the target cannot spell a token.
     first : int64 (n_source,)
         The first of them, -1 where there is none.
-    continued : dict of tuple of int to (int64, int64)
-        After these target tokens of a source token: which source tokens begin so and go on, and
-        the target token that comes next in each.
     """
 
     def __init__(self, source: Vocabulary, target: Vocabulary) -> None:
         self.source, self.target = source, target
         self.spelled = [_spelled(target, data) for data in source.token_bytes]
         self.first = np.array([one[0] if one else -1 for one in self.spelled], dtype=np.int64)
-        after: dict[Spelling, list[tuple[int, int]]] = {}
-        for token, one in enumerate(self.spelled):
-            for n in range(1, len(one)):
-                after.setdefault(one[:n], []).append((token, one[n]))
-        self.continued: dict[Spelling, tuple[Ids, Ids]] = {}
-        for begun, pairs in after.items():
-            table = np.array(pairs, dtype=np.int64)
-            self.continued[begun] = table[:, 0], table[:, 1]
+        self._table: PrefixTable[Spelling] = PrefixTable(self.spelled)
         self._runs: dict[tuple[int, ...], Spelling] = {}
+
+    def continued(self, begun: Spelling) -> Continuations:
+        """Return the source tokens that begin with these target tokens and go on."""
+        return self._table.after(begun)
 
     def run(self, tokens: tuple[int, ...]) -> Spelling:
         """Return how the target spells several source tokens on end; empty where it cannot."""

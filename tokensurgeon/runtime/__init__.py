@@ -1,0 +1,6 @@
+"""Vocabularies at inference: a checkpoint as a model of bytes, and prompts cut inside a token."""
+
+from tokensurgeon.runtime.byte_view import byte_view, next_tokens
+from tokensurgeon.runtime.generate import Written, write_all, write_on
+
+__all__ = ["Written", "byte_view", "next_tokens", "write_all", "write_on"]
