@@ -1,0 +1,1 @@
+"""Vocabularies that change while a model runs."""
