@@ -54,11 +54,11 @@ class Limits:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.n_ids < 1:
-            raise SettingError(f"a vocabulary of {self.n_ids} ids has none to merge; give 1 or more")
-        if self.max_hypertokens < 0:
             raise SettingError(
-                f"{self.max_hypertokens} hypertokens cannot be made; give 0 or more"
+                f"a vocabulary of {self.n_ids} ids has none to merge; give 1 or more"
             )
+        if self.max_hypertokens < 0:
+            raise SettingError(f"{self.max_hypertokens} hypertokens cannot be made; give 0 or more")
         if self.max_ids < 2:
             raise SettingError(
                 f"a hypertoken of {self.max_ids} ids would be no shorter way; give 2 or more"

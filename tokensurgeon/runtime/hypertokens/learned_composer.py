@@ -53,7 +53,9 @@ class LearnedComposer(nn.Module):
         self.rows, self.start, self.max_ids, self.hidden = rows, start, max_ids, hidden
         width, device = rows[0].shape[1], rows[0].device
         generator = torch.Generator().manual_seed(seed)
-        self.scales = [max(1e-30, float(side.detach().float().pow(2).mean().sqrt())) for side in rows]
+        self.scales = [
+            max(1e-30, float(side.detach().float().pow(2).mean().sqrt())) for side in rows
+        ]
         tables = weight_tables(start, max_ids)
         self.weights = nn.ParameterList(torch.from_numpy(table) for table in tables)
         self.down = nn.ParameterList(
