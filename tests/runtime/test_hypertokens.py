@@ -67,8 +67,9 @@ def test_a_text_can_be_coded_in_two_parts(ids: list[int], cut: int, limits: Limi
 @given(st.lists(st.integers(0, 30), max_size=80), LIMITS)
 def test_whatever_a_model_writes_can_be_read(choices: list[int], limits: Limits) -> None:
     """A model need not choose the longest phrase: any codes that exist are codes of some ids."""
-    book, ids = Codebook(limits), []
-    codes = []
+    book = Codebook(limits)
+    ids: list[int] = []
+    codes: list[int] = []
     for choice in choices:
         codes.append(choice % (N_IDS + len(book.phrases)))
         ids.extend(book.phrase(codes[-1]))

@@ -1,4 +1,4 @@
-"""What a model with hypertokens pays for a sequence of codes, in nats, with or without gradients."""
+"""What a model with hypertokens pays for a sequence of codes, with or without gradients."""
 
 from __future__ import annotations
 
