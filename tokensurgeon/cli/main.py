@@ -37,7 +37,7 @@ COMMANDS = {
     "counts": "Tables of counted segments: add up, take over.",
     "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
-    "runtime": "Write with a checkpoint: prompts that end inside a token.",
+    "runtime": "Vocabularies that move while a model runs: hypertokens, merging, bytes.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
     "hand-over": "Files that train a patched checkpoint on, for trainers.",
     "verify": "Check a finished checkpoint again.",

@@ -1,15 +1,18 @@
-"""``tokensurgeon runtime``: a checkpoint at work; each subcommand in a file of its own."""
+"""``tokensurgeon runtime``: vocabularies that move while a model runs; a file for each subcommand."""
 
 from __future__ import annotations
 
 import click
 
-from tokensurgeon.cli import runtime_generate
+from tokensurgeon.cli import runtime_compress, runtime_generate, runtime_zip_generate
 
 
-@click.group(name="runtime", short_help="Write with a checkpoint.")
+@click.group(name="runtime")
 def command() -> None:
-    """Write with a checkpoint, by its own tokenizer."""
+    """Use a model with a vocabulary that moves while it runs."""
 
 
 command.add_command(runtime_generate.command)
+command.add_command(runtime_compress.compress)
+command.add_command(runtime_compress.train)
+command.add_command(runtime_zip_generate.command)

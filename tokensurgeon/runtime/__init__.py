@@ -1,4 +1,4 @@
-"""Vocabularies at inference: a checkpoint as a model of bytes, and prompts cut inside a token."""
+"""Vocabularies that move while a model runs: byte views, hypertokens, merged batches."""
 
 from tokensurgeon.runtime.byte_view import byte_view, next_tokens
 from tokensurgeon.runtime.generate import Written, write_all, write_on

@@ -1,0 +1,234 @@
+"""What hypertokens save on texts, and what they cost: lengths by file, and bits per byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensurgeon.errors import CorpusError
+from tokensurgeon.evaluation.metrics import bits_per_byte
+from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.runtime.hypertokens.code_loss import code_nll
+from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
+from tokensurgeon.runtime.hypertokens.composers import DEFAULT_COMPOSER
+from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, limits_for, load_zip
+from tokensurgeon.text import chunk_documents, read_documents
+from tokensurgeon.text.chunks import SMALLEST_CHUNK_BYTES
+from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
+
+CONTEXT_BYTES = 8192
+"""Of a chunk: about 2,000 tokens. What can be shorter grows with what has been read."""
+MEASURED_BYTES = 32_768
+"""Of each file, measured through the model: four chunks, half a minute for a small model."""
+
+
+@dataclass(frozen=True)
+class FileFigures:
+    """One file.
+
+    Attributes
+    ----------
+    file : str
+    n_bytes, n_chunks : int
+    n_ids, n_codes : int
+        Length of all chunks before and after.
+    n_hypertokens : int
+        Made, over all chunks.
+    n_used : int
+        Codes that are hypertokens.
+    n_lost : int
+        Chunks that the tokenizer loses text of, in none of the figures.
+    plain, zipped : float or None
+        Bits per byte of the ids, and of the codes; None where they were not measured.
+    n_measured : int
+        Bytes that they were measured on.
+    """
+
+    file: str
+    n_bytes: int
+    n_chunks: int
+    n_ids: int
+    n_codes: int
+    n_hypertokens: int
+    n_used: int
+    n_lost: int
+    plain: float | None = None
+    zipped: float | None = None
+    n_measured: int = 0
+
+    @property
+    def saved(self) -> float:
+        """Share of the length that is saved."""
+        return 1 - self.n_codes / self.n_ids if self.n_ids else 0.0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Figures by file, with the settings.
+
+    Attributes
+    ----------
+    files : tuple of FileFigures
+    limits : Limits
+    context_bytes : int
+    composer : str or None
+    """
+
+    files: tuple[FileFigures, ...]
+    limits: Limits
+    context_bytes: int
+    composer: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "context_bytes": self.context_bytes,
+            "max_hypertokens": self.limits.max_hypertokens,
+            "max_ids": self.limits.max_ids,
+            "composer": self.composer,
+            "files": [{**asdict(one), "saved": one.saved} for one in self.files],
+        }
+
+
+def compress_files(
+    checkpoint: str | Path,
+    texts: Sequence[str | Path],
+    *,
+    measure: bool = False,
+    composer: str | Path = DEFAULT_COMPOSER,
+    bias: float = 0.0,
+    max_hypertokens: int | None = None,
+    max_ids: int | None = None,
+    context_bytes: int = CONTEXT_BYTES,
+    max_bytes: int | None = None,
+    measured_bytes: int = MEASURED_BYTES,
+    field: str = "text",
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    progress: Progress = no_progress,
+) -> Compression:
+    """Compress texts as a model would read them, and measure what that costs it.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Its tokenizer is enough unless `measure`.
+    texts : sequence of str or Path
+        Files, folders or globs; see `tokensurgeon.text.read_corpus`.
+    measure : bool
+        Run the model too: bits per byte of the first `measured_bytes` of each file, as ids and as
+        codes, whole chunks after the same prefix.
+    composer, bias, max_hypertokens, max_ids
+        As in `load_zip`.
+    context_bytes : int
+        Longest chunk; each begins with an empty codebook. Where the model is run and has too few
+        positions for it, a half, a quarter and so on.
+    max_bytes : int or None
+        Of all texts together.
+    measured_bytes : int
+    field : str
+        The key that holds the text in JSON objects.
+    device, dtype, trust_remote_code
+        As in `load_zip`.
+    progress : callable(done, total, what)
+
+    Raises
+    ------
+    CorpusError
+        If no chunk of a file can be spelled by the tokenizer.
+    """
+    by_file: dict[str, list[str]] = {}
+    for document in read_documents(texts, field=field, max_bytes=max_bytes):
+        by_file.setdefault(document.file or document.source, []).append(document.text)
+    zipped: ZippedModel | None = None
+    if measure:
+        zipped = load_zip(
+            checkpoint,
+            composer,
+            max_hypertokens=max_hypertokens,
+            max_ids=max_ids,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+        vocabulary, limits = zipped.vocabulary, zipped.hyper.limits
+        context_bytes = _fitting(by_file.values(), zipped, context_bytes)
+    else:
+        vocabulary = load_vocabulary(checkpoint)
+        limits = limits_for(vocabulary, None, max_hypertokens, max_ids)
+    figures = []
+    for done, (file, documents) in enumerate(by_file.items()):
+        progress(done, len(by_file), "compressing")
+        figures.append(
+            _figures(file, documents, vocabulary, limits, context_bytes, zipped, measured_bytes)
+        )
+    progress(len(by_file), len(by_file), "compressing")
+    return Compression(tuple(figures), limits, context_bytes, str(composer) if measure else None)
+
+
+def _fitting(documents: Iterable[Sequence[str]], zipped: ZippedModel, context_bytes: int) -> int:
+    """Return the longest chunk, or a half, a quarter and so on of it, that fits the model."""
+    for texts in documents:
+        while context_bytes > SMALLEST_CHUNK_BYTES:
+            chunks = chunk_documents(texts, max_bytes_per_chunk=context_bytes)
+            encoded = encode_chunks(zipped.vocabulary, chunks)
+            if encoded.fits(zipped.hyper.model.max_positions).all():
+                break
+            context_bytes = max(SMALLEST_CHUNK_BYTES, context_bytes // 2)
+    return context_bytes
+
+
+def _figures(
+    file: str,
+    documents: Sequence[str],
+    vocabulary: Vocabulary,
+    limits: Limits,
+    context_bytes: int,
+    zipped: ZippedModel | None,
+    measured_bytes: int,
+) -> FileFigures:
+    """Return the figures of one file."""
+    chunks = chunk_documents(documents, max_bytes_per_chunk=context_bytes)
+    encoded = encode_chunks(vocabulary, chunks)
+    n_ids = n_codes = n_hyper = n_used = n_bytes = n_chunks = n_measured = 0
+    plain = coded = 0.0
+    for chunk, ids, lossless in zip(chunks, encoded.ids, encoded.lossless, strict=True):
+        if not lossless or not len(ids):
+            continue
+        sequence = [*encoded.prefix, *ids.tolist()]
+        book = Codebook(limits)
+        codes = book.encode(sequence)
+        n_chunks += 1
+        n_bytes += chunk.n_bytes
+        n_ids += len(ids)
+        n_codes += len(codes) - len(encoded.prefix)
+        n_hyper += len(book.phrases)
+        n_used += sum(code >= limits.n_ids for code in codes)
+        if zipped is not None and n_measured < measured_bytes:
+            # Where there is no prefix, neither is asked for the first id.
+            plain += float(zipped.hyper.model.nll([sequence])[0].sum())
+            coded += float(code_nll(zipped.hyper, codes).sum())
+            n_measured += chunk.n_bytes
+    if not n_chunks:
+        raise CorpusError(
+            f"the tokenizer spells none of {len(chunks):,} chunks of {file} without loss; give "
+            "other text"
+        )
+    return FileFigures(
+        file=file,
+        n_bytes=n_bytes,
+        n_chunks=n_chunks,
+        n_ids=n_ids,
+        n_codes=n_codes,
+        n_hypertokens=n_hyper,
+        n_used=n_used,
+        n_lost=len(chunks) - n_chunks,
+        plain=bits_per_byte(plain, n_measured) if n_measured else None,
+        zipped=bits_per_byte(coded, n_measured) if n_measured else None,
+        n_measured=n_measured,
+    )
