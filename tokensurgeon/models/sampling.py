@@ -20,11 +20,13 @@ def sample(
     top_k: int | None = None,
     until: Callable[[], bool] | None = None,
     cache: Any = None,
+    position: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
 
     Draws are made on the CPU in float64, so that the device does not choose the random numbers. A
-    `cache` of what stands before the batch is changed.
+    `cache` of what stands before the batch is changed. `position` (n,) is that of the first id,
+    where it is not the number of ids before it.
     """
     import torch
 
@@ -34,7 +36,11 @@ def sample(
     step, last = batch, keeps_last(model, 1)
     with torch.inference_mode():
         for _ in range(max(0, max_new_tokens)):
-            output = model(input_ids=step, past_key_values=cache, use_cache=True, **last)
+            told = {}
+            if position is not None:
+                told = {"position_ids": position[:, None] + torch.arange(step.shape[1]).to(position)}
+                position = position + step.shape[1]
+            output = model(input_ids=step, past_key_values=cache, use_cache=True, **last, **told)
             cache = output.past_key_values
             scores = output.logits[:, -1].double().cpu()
             if top_k is not None and top_k < scores.shape[1]:

@@ -1,0 +1,1 @@
+"""Vocabularies that move while a model runs; no weight changes."""
