@@ -38,7 +38,8 @@ def sample(
         for _ in range(max(0, max_new_tokens)):
             told = {}
             if position is not None:
-                told = {"position_ids": position[:, None] + torch.arange(step.shape[1]).to(position)}
+                steps = torch.arange(step.shape[1], device=position.device)
+                told = {"position_ids": position[:, None] + steps}
                 position = position + step.shape[1]
             output = model(input_ids=step, past_key_values=cache, use_cache=True, **last, **told)
             cache = output.past_key_values

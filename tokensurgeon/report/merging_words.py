@@ -28,7 +28,9 @@ def print_merging(console: Console, facts: MergingFacts) -> None:
         "",
     )
     if facts.bits_plain is not None:
-        table = figures_table("rows", "bits/byte", "above plain", "rows made", "ms/row", "ms/row, kept")
+        table = figures_table(
+            "rows", "bits/byte", "above plain", "rows made", "ms/row", "ms/row, kept"
+        )
         table.add_row("plain", f"{facts.bits_plain:.4f}", "–", "–", "–", "–")
     else:
         table = figures_table(

@@ -8,13 +8,10 @@ gives, so without merges the logits are the model's own, bit for bit.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, to_float32
 from tokensurgeon.checkpoint import Checkpoint
@@ -22,9 +19,9 @@ from tokensurgeon.checkpoint.embeddings import CAUSAL, ENCODER_DECODER, HEADLESS
 from tokensurgeon.errors import EvaluationError, SettingError, UnknownNameError
 from tokensurgeon.evaluation.model_kinds import frame_of
 from tokensurgeon.models import LanguageModel, load_model
-from tokensurgeon.models.early_exit import states_before
 from tokensurgeon.models.sampling import keeps_last, sample
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.runtime.continuation import Prefilled, final_states, losses_after
 from tokensurgeon.runtime.merged_batch import MergedBatch
 from tokensurgeon.runtime.merged_rows import DEFAULT_ROWS, MergedRows, context_of, merged_rows
 from tokensurgeon.runtime.model_inputs import (
@@ -47,26 +44,6 @@ from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     import torch
-
-@dataclass(frozen=True)
-class Prefilled:
-    """What a causal model holds after it has read a merged batch.
-
-    Attributes
-    ----------
-    cache
-        The key–value cache, as transformers hands it out. Whoever continues changes it.
-    mask : int64 tensor (n, longest)
-        Padding is on the left.
-    next_position : int64 tensor (n,)
-    logits : float32 (n, n_rows)
-        Of the token that follows each sequence.
-    """
-
-    cache: Any
-    mask: torch.Tensor
-    next_position: torch.Tensor
-    logits: Float32
 
 
 class DynamicModel:
@@ -221,6 +198,11 @@ class DynamicModel:
         if layer is None:
             table = to_float32(self.model.model.get_input_embeddings().weight)
             vectors = vectors_of_rows(sequences, table, table.mean(axis=0))
+        elif not 0 <= layer <= self.model.n_layers:
+            raise SettingError(
+                f"layer {layer} asked of a model with {self.model.n_layers} layers; give 0 to "
+                f"{self.model.n_layers}"
+            )
         else:
             vectors = self.model.every_state(sequences, layer)
         return merge_similar(
@@ -274,16 +256,7 @@ class DynamicModel:
         inputs = self.inputs(batch)
         if self.model.kind == HEADLESS:
             return self._parted(batch, self._run(inputs)[0])
-        return self._parted(batch, self._final_states(lambda: self._run(inputs)))
-
-    def _final_states(self, run: Callable[[], Any]) -> torch.Tensor:
-        """Return what the output rows are given in a forward pass, which ends there."""
-        import torch
-
-        outer = self.model.model.get_output_embeddings()
-        what = f"the final states of {type(self.model.model).__name__}"
-        with torch.inference_mode():
-            return states_before(outer, run, what)
+        return self._parted(batch, final_states(self.model, lambda: self._run(inputs)))
 
     def _parted(self, batch: MergedBatch, values: torch.Tensor) -> list[Float32]:
         table = values.float().cpu().numpy()
@@ -327,41 +300,7 @@ class DynamicModel:
         -------
         list of float64 (len(continuation),)
         """
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        device, longest = prefilled.mask.device, max(map(len, continuations))
-        ids = torch.zeros((len(continuations), longest), dtype=torch.int64, device=device)
-        real = torch.zeros_like(ids)
-        for i, own in enumerate(continuations):
-            ids[i, : len(own)] = torch.tensor(list(own), device=device)
-            real[i, : len(own)] = 1
-        first = torch.from_numpy(prefilled.logits).to(device)
-        losses = cross_entropy(first, ids[:, 0], reduction="none").double().cpu().numpy()
-        if longest == 1:
-            return [losses[i : i + 1] for i in range(len(losses))]
-        options: dict[str, Any] = {
-            "input_ids": ids[:, :-1],
-            "attention_mask": torch.cat([prefilled.mask, real[:, :-1]], dim=1),
-            "past_key_values": prefilled.cache,
-            "use_cache": True,
-        }
-        if self._told:
-            steps = torch.arange(longest - 1, device=device)
-            options["position_ids"] = prefilled.next_position[:, None] + steps
-        asked = real[:, 1:].bool()
-        if self.model.plain_head:  # logits of a whole batch may not fit into memory
-            states = self._final_states(lambda: self.model.model(**options))[asked]
-            later = self.model.nll_after(
-                states.float().cpu().numpy(), ids[:, 1:][asked].cpu().numpy()
-            )
-        else:
-            with torch.inference_mode():
-                scores = self.model.model(**options).logits[asked].float()
-            later = cross_entropy(scores, ids[:, 1:][asked], reduction="none").double().cpu().numpy()
-        ends = np.cumsum([len(own) - 1 for own in continuations])
-        parts = np.split(later, ends[:-1])
-        return [np.concatenate([losses[i : i + 1], part]) for i, part in enumerate(parts)]
+        return losses_after(self.model, prefilled, continuations, told=self._told)
 
     def generate(
         self,

@@ -57,9 +57,7 @@ class MergedBatch:
         n_merges : int, optional
             The number of merged tokens if None.
         """
-        found = {
-            tuple(ids[a:b]) for ids, own in zip(sequences, spans, strict=True) for a, b in own
-        }
+        found = {tuple(ids[a:b]) for ids, own in zip(sequences, spans, strict=True) for a, b in own}
         merged = sorted(found, key=lambda pieces: (len(pieces), pieces))
         id_of = {pieces: n_own + i for i, pieces in enumerate(merged)}
         shorter: list[Ids] = []

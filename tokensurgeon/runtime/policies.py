@@ -4,8 +4,8 @@
                (Feher, Vulić and Minixhofer, 2024, arXiv 2411.18553)
 `identifiers`  all pieces of an identifier of code become one token, the identifier that saves most
                first
-`meaning`      adjacent tokens whose vectors are most alike become one, inside lines (after SemToken:
-               Liu and Yu, 2025, arXiv 2508.15190)
+`meaning`      adjacent tokens whose vectors are most alike become one, inside lines (after
+               SemToken: Liu and Yu, 2025, arXiv 2508.15190)
 
 None looks at rows. Ties are resolved by ids, never by the order of the batch, so a permuted batch
 gives the same merged tokens.
@@ -200,7 +200,9 @@ def merge_similar(
             )
     chains = [_Chain(ids, own, vocabulary, limits, within)
               for ids, own in zip(sequences, vectors, strict=True)]  # fmt: skip
-    heap = [(-cosine, i, *entry) for i, chain in enumerate(chains) for cosine, *entry in chain.pairs]
+    heap = [
+        (-cosine, i, *entry) for i, chain in enumerate(chains) for cosine, *entry in chain.pairs
+    ]
     heapq.heapify(heap)
     n_tokens, n_merges, cosine = sum(map(len, sequences)), 0, np.inf
     while heap and -heap[0][0] >= least_cosine:
@@ -268,9 +270,7 @@ class _Chain:
 
     def spans(self) -> list[Span]:
         """Return the spans of more than one token."""
-        return [
-            (at, end) for at, end in enumerate(self._end) if self._alive[at] and end - at > 1
-        ]
+        return [(at, end) for at, end in enumerate(self._end) if self._alive[at] and end - at > 1]
 
 
 def _places(
@@ -286,7 +286,9 @@ def _places(
     return places
 
 
-def vectors_of_rows(sequences: Sequence[Sequence[int]], rows: Float32, mean: Float32) -> list[Float32]:
+def vectors_of_rows(
+    sequences: Sequence[Sequence[int]], rows: Float32, mean: Float32
+) -> list[Float32]:
     """Return the row of each token less the mean row, by which all rows are somewhat alike.
 
     Parameters

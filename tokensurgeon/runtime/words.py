@@ -19,7 +19,7 @@ PATTERNS = {
     "words": (
         rf" ?{_LETTER}+(?:['’]{_LETTER}+)*|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+|\s+(?!\S)|\s+"
     ),
-    "identifiers": (rf" ?[\p{{L}}\p{{M}}_][\p{{L}}\p{{M}}\p{{N}}_]*|[^\p{{L}}\p{{M}}_]"),
+    "identifiers": (r" ?[\p{L}\p{M}_][\p{L}\p{M}\p{N}_]*|[^\p{L}\p{M}_]"),
     "lines": r"[^\r\n]+|[\r\n]",
 }
 """What merged tokens stay inside, by name; each pattern matches every character.
