@@ -27,7 +27,7 @@ from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 TEXTS = [SENTENCES[0], SENTENCES[1], "the calendar says: the calendar, the days"]
 AFTER = [" and days", " the rows of it", " or"]
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+CLOSE = 1e-4
 
 
 def mean_rows(model: LanguageModel) -> MergedRows:
@@ -103,8 +103,8 @@ def test_a_batch_is_as_one_by_one(causal, family: str, positions: str) -> None:
     prefilled = model.prefill(batch)
     for i, sequence in enumerate(batch.sequences):
         alone = MergedBatch((sequence,), batch.merged, batch.n_own, batch.n_merges)
-        np.testing.assert_allclose(model.logits(alone)[0], together[i], **CLOSE)
-        np.testing.assert_allclose(prefilled.logits[i], together[i][-1], **CLOSE)
+        np.testing.assert_allclose(model.logits(alone)[0], together[i], rtol=CLOSE, atol=CLOSE)
+        np.testing.assert_allclose(prefilled.logits[i], together[i][-1], rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("positions", ["packed", "spread"])
@@ -124,7 +124,7 @@ def test_the_cache_after_a_merged_prefill_goes_on_as_without(causal, family, pos
     ):
         chances = torch.log_softmax(torch.from_numpy(logits).double(), dim=1).numpy()
         places = np.arange(len(own) - 1, len(own) - 1 + len(ids))
-        np.testing.assert_allclose(loss, -chances[places, ids], **CLOSE)
+        np.testing.assert_allclose(loss, -chances[places, ids], rtol=CLOSE, atol=CLOSE)
     for sequence, written in zip(batch.sequences, model.generate(batch, 4), strict=True):
         here = sequence
         for token in written:
@@ -143,7 +143,7 @@ def test_a_merged_token_of_a_known_row_is_that_token(causal, family: str) -> Non
     batch = MergedBatch.of_spans([ids], [[(2, 5)]], model.model.n_rows)
     plain = [*ids[:2], 7, *ids[5:]]
     np.testing.assert_allclose(
-        model.with_rows(rows).logits(batch)[0], model.model.logits(plain), **CLOSE
+        model.with_rows(rows).logits(batch)[0], model.model.logits(plain), rtol=CLOSE, atol=CLOSE
     )
 
 
@@ -201,7 +201,7 @@ def test_laws_hold_for_encoders(encoder, name: str) -> None:
     together = model.states(batch)
     for i, sequence in enumerate(batch.sequences):
         alone = MergedBatch((sequence,), batch.merged, batch.n_own, batch.n_merges)
-        np.testing.assert_allclose(model.states(alone)[0], together[i], **CLOSE)
+        np.testing.assert_allclose(model.states(alone)[0], together[i], rtol=CLOSE, atol=CLOSE)
 
 
 def test_what_a_model_cannot_do_is_refused(causal, encoder, checkpoints) -> None:

@@ -135,7 +135,7 @@ def test_every_word_becomes_one_token_in_the_end(small: Vocabulary) -> None:
 
 def by_rescans(words: list[list[int]], n: int) -> list[list[tuple[int, ...]]]:
     """Merge by counting all pairs anew each time: the plain definition."""
-    rows = [[(i,) for i in word] for word in words]
+    rows: list[list[tuple[int, ...]]] = [[(i,) for i in word] for word in words]
     made: dict[tuple[int, ...], int] = {}
 
     def rank(part: tuple[int, ...]) -> tuple[int, int]:

@@ -188,8 +188,10 @@ class DynamicModel:
         if policy not in POLICIES:
             raise UnknownNameError(f"no policy '{policy}'; there are {', '.join(POLICIES)}")
         bounds = Limits(**{"keep_last": int(self.causal), **limits})
-        ids = self.encode(texts) if texts and isinstance(texts[0], str) else texts
-        sequences = [list(map(int, one)) for one in ids]
+        texts_alone = [text for text in texts if isinstance(text, str)]
+        sequences = self.encode(texts_alone)
+        if not texts_alone:
+            sequences = [[int(token) for token in ids] for ids in texts]
         n_own = self.model.n_rows
         if policy == "frequency":
             return merge_frequent(sequences, self.vocabulary, n_own, bounds)
@@ -329,7 +331,7 @@ class DynamicModel:
         for sequence in batch.sequences:
             if sequence[-1] >= batch.n_own:
                 raise EvaluationError(
-                    "the last token of a sequence was merged; merge with keep_last=1 to continue it"
+                    "the last token of a sequence was merged; set keep_last=1 where it is to go on"
                 )
             last = torch.tensor([[int(sequence[-1])]], device=self.model.device)
             cache = position = None

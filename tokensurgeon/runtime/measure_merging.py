@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,15 +133,15 @@ def measure_merging(
     options = {name: value for name, value in asdict(limits).items() if name != "longest"}
     sums: dict[str, _Sums] = {"": _Sums(), **{name: _Sums() for name in rows}}
     clock = _Clock(device)
-    merging = tokens_before = tokens_after = n_merges = n_batches = 0
+    merging = 0.0
+    tokens_before = tokens_after = n_merges = n_batches = 0
     known: set[tuple[int, ...]] = set()
     _run(model, makers[0], _plain([parts[0].read], model), parts[:1], _Sums(), clock)  # warms up
     for block in blocks(len(parts), batch):
         own = parts[block]
         read = [part.read for part in own]
-        merged, seconds = clock(
-            lambda read=read: model.merge(read, policy=policy, layer=layer, **options)
-        )
+        merge = partial(model.merge, read, policy=policy, layer=layer, **options)
+        merged, seconds = clock(merge)
         merging += seconds
         tokens_before, tokens_after = tokens_before + merged.n_before, tokens_after + merged.n_after
         n_merges, n_batches = n_merges + merged.n_merges, n_batches + 1

@@ -182,7 +182,8 @@ def _plain(context: InitContext, method: Any) -> Compose:
             ) from error
         if answer is None:
             raise InitialiserError(f"'{method.name}' makes no input rows; use '{DEFAULT_ROWS}'")
-        return answer.values(context.input_rows)
+        rows: Float32 = answer.values(context.input_rows)
+        return rows
 
     return compose
 

@@ -145,7 +145,7 @@ def _check(model: LanguageModel, batch: MergedBatch, spread: bool) -> None:
     if batch.n_own != model.n_rows:
         raise EvaluationError(
             f"the batch is of a model of {batch.n_own:,} rows and this one has {model.n_rows:,}; "
-            "merge with the model that reads it"
+            "have the model that reads it merge it"
         )
     longest, most = max(n_positions(batch, spread=spread)), model.max_positions
     if most is not None and longest > most:

@@ -204,7 +204,7 @@ def _graph(points: Float32, effort: int) -> Any:
         faiss = importlib.import_module("faiss")
     except ImportError as error:
         raise MissingExtraError(
-            "the index 'hnsw' needs FAISS: run pip install 'tokensurgeon[faiss]', or use 'clusters'"
+            "the index 'hnsw' needs FAISS: run pip install 'tokensurgeon[faiss]', or take clusters"
         ) from error
     index = faiss.IndexHNSWFlat(points.shape[1], NEIGHBOURS)
     index.hnsw.efConstruction = max(effort, NEIGHBOURS)

@@ -30,6 +30,9 @@ from tokensurgeon.trainers.learners.merging import Merger
 from tokensurgeon.vocabulary import Vocabulary
 
 POLICIES = ("frequency", "identifiers", "meaning")
+_Places = tuple[int, int, int]
+"""Where two neighbouring spans begin, and where the second ends."""
+
 ID_BYTES = 4
 """Bytes of an id where pieces are written as bytes, which the merger adds up: ids are below 2³²."""
 LONGEST = 16
@@ -200,8 +203,8 @@ def merge_similar(
             )
     chains = [_Chain(ids, own, vocabulary, limits, within)
               for ids, own in zip(sequences, vectors, strict=True)]  # fmt: skip
-    heap = [
-        (-cosine, i, *entry) for i, chain in enumerate(chains) for cosine, *entry in chain.pairs
+    heap: list[tuple[float, int, _Places]] = [
+        (-cosine, i, places) for i, chain in enumerate(chains) for cosine, places in chain.pairs
     ]
     heapq.heapify(heap)
     n_tokens, n_merges, cosine = sum(map(len, sequences)), 0, np.inf
@@ -209,13 +212,13 @@ def merge_similar(
         # What ends it is a cosine, not a place in the batch.
         if limits.reached(n_merges, n_merges, n_tokens) and -heap[0][0] < cosine:
             break
-        negative, i, *entry = heapq.heappop(heap)
-        made = chains[i].merge(*entry)
+        negative, i, places = heapq.heappop(heap)
+        made = chains[i].merge(*places)
         if made is None:
             continue
         n_merges, cosine = n_merges + 1, min(cosine, -negative)
-        for alike, *pair in made:
-            heapq.heappush(heap, (-alike, i, *pair))
+        for alike, places in made:
+            heapq.heappush(heap, (-alike, i, places))
     return MergedBatch.of_spans(sequences, [chain.spans() for chain in chains], n_own)
 
 
@@ -242,7 +245,7 @@ class _Chain:
                 self._word[at] = number
         self.pairs = [pair for at in range(n - 1) if (pair := self._pair(at)) is not None]
 
-    def _pair(self, left: int) -> tuple[float, int, int, int] | None:
+    def _pair(self, left: int) -> tuple[float, _Places] | None:
         """Return how alike a span and the next are, and the three places that say which."""
         right = self._end[left]
         if right >= len(self._end) or self._word[left] < 0 or self._word[left] != self._word[right]:
@@ -252,9 +255,9 @@ class _Chain:
             return None
         one, two = self._sums[left], self._sums[right]
         norms = float(np.sqrt((one @ one) * (two @ two)))
-        return (float(one @ two) / norms if norms else 0.0), left, right, end
+        return (float(one @ two) / norms if norms else 0.0), (left, right, end)
 
-    def merge(self, left: int, right: int, end: int) -> list[tuple[float, int, int, int]] | None:
+    def merge(self, left: int, right: int, end: int) -> list[tuple[float, _Places]] | None:
         """Merge two spans; return the pairs that arise, or None where the two are no more."""
         if not (self._alive[left] and self._alive[right]):
             return None
