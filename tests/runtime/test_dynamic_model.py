@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tokensurgeon.errors import (
     SettingError,
     UnknownNameError,
 )
+from tokensurgeon.initialisers import build
+from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.other_kinds import HeadlessModel, MaskedModel
 from tokensurgeon.runtime.dynamic_model import DynamicModel
@@ -284,6 +287,20 @@ def test_learned_rows_depend_on_the_pieces_alone(context) -> None:
     np.testing.assert_allclose(rows(MERGED[1:2])[0], together[1], rtol=1e-4, atol=1e-5)
     mean = merged_rows(context)(MERGED)
     assert np.abs(together - mean).max() > 1e-3
+
+
+def test_a_trained_network_makes_the_rows_that_it_makes_in_a_surgery(
+    checkpoints: Callable[..., Path], world: Path, tmp_path: Path
+) -> None:
+    small = context_of(Checkpoint.open(checkpoints("llama")), load_vocabulary(world / "source"))
+    file = tmp_path / "network.safetensors"
+    StagedFit(small, 0.0, size=8, steps=(3, 0), parts=(2,)).run().save(file)
+    pieces = ((270, 271), (280, 281, 282))
+    made = merged_rows(small, "hypernetwork", {"network": str(file)})(pieces)
+    asked = replace(small, missing=np.arange(2), pieces=pieces)
+    answer = build("hypernetwork", {"network": str(file)})(asked).input
+    assert answer is not None
+    np.testing.assert_allclose(made, answer.values(small.input_rows), rtol=1e-5, atol=1e-6)
 
 
 def test_methods_that_need_more_than_pieces_are_refused(context) -> None:

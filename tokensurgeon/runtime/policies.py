@@ -219,7 +219,8 @@ def merge_similar(
         n_merges, cosine = n_merges + 1, min(cosine, -negative)
         for alike, places in made:
             heapq.heappush(heap, (-alike, i, places))
-    return MergedBatch.of_spans(sequences, [chain.spans() for chain in chains], n_own)
+    spans = [chain.spans() for chain in chains]
+    return MergedBatch.of_spans(sequences, spans, n_own, n_merges)
 
 
 class _Chain:
