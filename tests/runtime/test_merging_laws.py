@@ -24,7 +24,7 @@ from tokensurgeon.runtime.policies import (
     merge_similar,
     vectors_of_rows,
 )
-from tokensurgeon.runtime.words import PATTERNS, runs_in_words
+from tokensurgeon.runtime.word_runs import PATTERNS, runs_in_words
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 N_OWN = 1000
