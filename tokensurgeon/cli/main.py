@@ -40,6 +40,7 @@ COMMANDS = {
     "runtime": "Vocabularies that move while a model runs: hypertokens, merging, bytes.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
     "hand-over": "Files that train a patched checkpoint on, for trainers.",
+    "runtime": "Vocabularies that move while a model runs.",
     "verify": "Check a finished checkpoint again.",
     "push": "A finished checkpoint, to the Hugging Face hub.",
     "explain": "Where a row of a transplanted checkpoint came from.",

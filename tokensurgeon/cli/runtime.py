@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokensurgeon.cli import runtime_compress, runtime_generate, runtime_zip_generate
+from tokensurgeon.cli import runtime_compress, runtime_generate, runtime_merge, runtime_zip_generate
 
 
 @click.group(name="runtime")
@@ -13,6 +13,7 @@ def command() -> None:
 
 
 command.add_command(runtime_generate.command)
+command.add_command(runtime_merge.merge)
 command.add_command(runtime_compress.compress)
 command.add_command(runtime_compress.train)
 command.add_command(runtime_zip_generate.command)

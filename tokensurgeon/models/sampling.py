@@ -21,12 +21,14 @@ def sample(
     until: Callable[[], bool] | None = None,
     cache: Any = None,
     each: Callable[[list[int]], None] | None = None,
+    position: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Continue each row of `batch` (n, length); see `LanguageModel.generate`.
 
     Draws are made on the CPU in float64, so that the device does not choose the random numbers.
     With a seed for each row, a row's draws do not depend on the others. A `cache` of what stands
-    before the batch is changed. `each` is given every step's tokens.
+    before the batch is changed. `each` is given every step's tokens. `position` (n,) is that of the
+    first id, where it is not the number of ids before it.
     """
     import torch
 
@@ -37,7 +39,12 @@ def sample(
     step, last = batch, keeps_last(model, 1)
     with torch.inference_mode():
         for _ in range(max(0, max_new_tokens)):
-            output = model(input_ids=step, past_key_values=cache, use_cache=True, **last)
+            told = {}
+            if position is not None:
+                steps = torch.arange(step.shape[1], device=position.device)
+                told = {"position_ids": position[:, None] + steps}
+                position = position + step.shape[1]
+            output = model(input_ids=step, past_key_values=cache, use_cache=True, **last, **told)
             cache = output.past_key_values
             scores = output.logits[:, -1].double().cpu()
             if top_k is not None and top_k < scores.shape[1]:
