@@ -37,6 +37,7 @@ COMMANDS = {
     "counts": "Tables of counted segments: add up, take over.",
     "inspect": "What a tokenizer does to text, and how it came about.",
     "evaluate": "Bits per byte of checkpoints on a text.",
+    "probe": "Short fixed tests that tell where a surgery hurts.",
     "patch": "A surgery as a small file, applied to fine-tunes of the same source.",
     "hand-over": "Files that train a patched checkpoint on, for trainers.",
     "verify": "Check a finished checkpoint again.",
