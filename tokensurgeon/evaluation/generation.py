@@ -101,9 +101,7 @@ def measure_generation(
     )
 
 
-def written_ids(
-    sample: Sequence[int], prefix: Sequence[int], vocabulary: Vocabulary
-) -> list[int]:
+def written_ids(sample: Sequence[int], prefix: Sequence[int], vocabulary: Vocabulary) -> list[int]:
     """Return the ordinary tokens after the prefix, up to the first end of text."""
     ids = list(sample)
     if ids[: len(prefix)] == list(prefix):

@@ -82,9 +82,7 @@ def pairs(vocabulary: Vocabulary, data: bytes, kind: str) -> list[tuple[int, int
         else:
             own = "inside words"
         if own == kind:
-            left, right = (
-                vocabulary.preferred_ids(part.encode()) for part in (text[:i], text[i:])
-            )
+            left, right = (vocabulary.preferred_ids(part.encode()) for part in (text[:i], text[i:]))
             if left and right:
                 found.append((left[0], right[0]))
     return found
@@ -169,9 +167,7 @@ def _copies(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[Figure
         hits = [own.line == word.strip() for own, (_, word) in zip(written, items, strict=True)]
         exact.append(Answers.of([float(hit) for hit in hits]))
         pairs_of = [(non_canonical(one.vocabulary, own.ids), len(own.ids)) for own in written]
-        foreign.append(
-            Answers.of([a for a, _ in pairs_of], [b for _, b in pairs_of])
-        )
+        foreign.append(Answers.of([a for a, _ in pairs_of], [b for _, b in pairs_of]))
     return [
         figure(PROBE, "words copied", exact, seed=text.seed),
         figure(
@@ -212,10 +208,8 @@ def _edits(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[Figure 
     ]
 
 
-def _edit_items(
-    subjects: Sequence[Subject], text: ProbeText, n: int
-) -> list[tuple[str, str, str]]:
-    """Draw sentences with a word to replace: the prompt, the sentence as it is, and as it should be."""
+def _edit_items(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[tuple[str, str, str]]:
+    """Draw sentences with a word to replace: the prompt, the sentence before, and after."""
     generator = text.generator("edits")
     lower = [word for word in text.words if word.islower()]
     known = frozenset(lower)

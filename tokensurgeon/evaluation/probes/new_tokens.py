@@ -30,7 +30,7 @@ from tokensurgeon.text.encoding import prefix_of
 
 EMISSION, MEANING = "emission", "definitions"
 FEW = 10
-"""Rank below which a token counts as near the top: what a sampler with top-k 10 would still take."""
+"""Rank below which a token is near the top: what a sampler with top-k 10 would still take."""
 SHOT = "The word window means an opening in a wall that lets in light and air.\nThe word"
 """One definition, from which a model knows what is asked for."""
 N_BYTES = 80
@@ -81,18 +81,14 @@ def emission(
         one.token_losses(own, EMISSION)
         for one, own in zip((source, patched), sequences, strict=True)
     ]
-    rank = [
-        ranks(one.model, own) for one, own in zip((source, patched), sequences, strict=True)
-    ]
+    rank = [ranks(one.model, own) for one, own in zip((source, patched), sequences, strict=True)]
     offsets = [len(prefix_of(one.vocabulary)) - 1 for one in (source, patched)]
 
     def spans(side: int, values: Sequence[Float64 | Ids]) -> list[Float64 | Ids]:
         """Return the values of the tokens at each place: the source's pieces, or the one token."""
         found = []
         for place in chosen:
-            start, stop = (
-                place.pieces if side == 0 else (place.first, place.first + 1)
-            )
+            start, stop = place.pieces if side == 0 else (place.first, place.first + 1)
             own = values[at[place.chunk]]
             found.append(own[start + offsets[side] : stop + offsets[side]])
         return found
@@ -149,7 +145,7 @@ def places(
 def _by_pieces(
     patched: Subject, alignment: Alignment, before: Sequence[list[int]], tokens: Sequence[int]
 ) -> Float64:
-    """Return what the shared tokens that spell each new one cost there, in nats; inf without any."""
+    """Return what the shared tokens that spell each new one cost there, in nats; inf if none."""
     vocabulary = patched.vocabulary
     missing = frozenset(alignment.missing.tolist())
     nats = np.full(len(tokens), np.inf)
@@ -224,7 +220,11 @@ def _words(alignment: Alignment) -> list[tuple[str, int]]:
     found = []
     for token in alignment.missing.tolist():
         data = alignment.target.token_bytes[token]
-        if data is None or not data.startswith(b" ") or token_kind(data) in ("mixed", "UTF-8 piece"):
+        if (
+            data is None
+            or not data.startswith(b" ")
+            or token_kind(data) in ("mixed", "UTF-8 piece")
+        ):
             continue
         word = data.decode("utf-8")
         letters = word[1:]

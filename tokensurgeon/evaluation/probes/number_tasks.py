@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from tokensurgeon.evaluation.probes.estimates import Answers, Figure, figure
 from tokensurgeon.evaluation.probes.probe_text import ProbeText
@@ -136,7 +137,7 @@ def groups_of(digits: str, size: int, from_right: bool) -> list[str]:
     """
     first = len(digits) % size if from_right else 0
     cuts = [0] * (first > 0) + list(range(first, len(digits), size)) + [len(digits)]
-    return [digits[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [digits[a:b] for a, b in pairwise(cuts)]
 
 
 def _written(
@@ -150,9 +151,7 @@ def _written(
     """Let each model write the answers, with its own cut of digits and with others."""
     generator = text.generator(name)
     items = [make(generator, digits) for _ in range(n)]
-    items = [
-        one for one in items if all(s.room([f"{one[0]} {one[1]}"], 2) for s in subjects)
-    ]
+    items = [one for one in items if all(s.room([f"{one[0]} {one[1]}"], 2) for s in subjects)]
     if not items:
         return []
 
@@ -175,9 +174,7 @@ def _written(
             differs = ids is not None and ids != own
             by_scheme.append(asked(one, ids, f"{name}, {scheme}") if ids and differs else None)
         if any(one is not None for one in by_scheme):
-            figures.append(
-                figure(PROBE, f"{name}, read as {scheme}", by_scheme, seed=text.seed)
-            )
+            figures.append(figure(PROBE, f"{name}, read as {scheme}", by_scheme, seed=text.seed))
     return figures
 
 

@@ -198,9 +198,7 @@ def _copies(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[Figure
         return all(own.room([whole], GIVEN) and own.reads(whole) for own in subjects)
 
     possible = [
-        item(one.text)
-        for one in text.sentences
-        if COPIED[0] <= len(one.text.encode()) <= COPIED[1]
+        item(one.text) for one in text.sentences if COPIED[0] <= len(one.text.encode()) <= COPIED[1]
     ]
     items = text.drawn(possible, n, "copies", fits)
     if not items:
@@ -215,9 +213,7 @@ def _copies(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[Figure
         ]
         sizes = [len(rest.encode()) for _, rest in items]
         right.append(Answers.of(common, sizes))
-        exact.append(
-            Answers.of([float(a == b) for a, b in zip(common, sizes, strict=True)])
-        )
+        exact.append(Answers.of([float(a == b) for a, b in zip(common, sizes, strict=True)]))
     return [
         figure(PROBE, "bytes of a sentence copied before the first error", right, seed=text.seed),
         figure(PROBE, "sentences copied whole", exact, seed=text.seed),

@@ -177,6 +177,7 @@ _TASKS: dict[str, dict[str, Any]] = {
 
 
 def sentences_of(texts: Sequence[str]) -> list[Sentence]:
+    """Return the sentences of texts that are neither too short nor too long, in their order."""
     found = []
     for number, text in enumerate(texts):
         for paragraph in text.splitlines():
