@@ -38,7 +38,7 @@ from tokensurgeon.models import load_model
 from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.vocabulary import load_vocabulary
 
-ITEMS = 3
+ITEMS = 2
 DATA = resources.files("tokensurgeon") / "data"
 
 
@@ -104,12 +104,11 @@ class Copies(Says):
     """Goes on as the prompt did where it last said the same as at its end."""
 
     def answer(self, prompt: str) -> str:
-        last = prompt.rsplit("\n", 1)[-1].removesuffix(" is").removesuffix(":")
-        earlier = prompt[: len(prompt) - len(last) - 1]
-        if last and last + " " in earlier:  # a sentence, begun again
-            at = earlier.index(last + " ") + len(last)
-            return earlier[at:].split("\n")[0]
-        return f" {last}"
+        *earlier, last = prompt.split("\n")
+        for line in earlier:
+            if line.startswith(last + " "):  # a sentence, begun again
+                return line[len(last) :]
+        return f" {last.removesuffix(' is').removesuffix(':')}"
 
 
 class Mute(Says):
@@ -192,7 +191,8 @@ def test_every_probe_measures_something(table):
 
 
 def test_a_model_against_itself_differs_by_exactly_nothing(ships, text):
-    table = probe([ships, replace(ships, name="again")], text, items=ITEMS)
+    only = [name for name in PROBES if name != "numbers"]
+    table = probe([ships, replace(ships, name="again")], text, items=ITEMS, only=only)
     differences = [one.difference for one in table.figures if one.values[0] is not None]
     assert len(differences) > 15
     for gap in differences:
@@ -212,9 +212,10 @@ def test_the_same_seed_gives_the_same_table_and_another_other_items(ships, patch
 
 
 def test_silenced_new_tokens_are_never_written(ships, text, table):
-    """Minus the mean state, times much: no state that the text leads to prefers such a row."""
-    states = ships.model.all_states([ships.sequence(own[:400]) for own in text.texts[:4]], 5)
-    silent = -50 * states.mean(axis=0) / np.linalg.norm(states.mean(axis=0))
+    """The row has the logit -100, as nearly as any can, at all states that a text leads to."""
+    sequences = [ships.sequence(own[:400]) for own in text.texts]
+    states = ships.model.all_states(sequences, ships.model.n_layers)
+    silent = np.linalg.lstsq(states, np.full(len(states), -100.0), rcond=None)[0]
     quiet = rows_of(ships, silent.astype(np.float32))
     found = probe([ships, quiet], text, items=ITEMS, only=["emission", "generation"])
     top = found.figure("emission", "likeliest there").values[1]
@@ -317,7 +318,9 @@ def test_cuts_of_a_kind_spell_the_word_and_are_of_no_other_kind():
     assert len(every) == len(set(every))
     space = vocabulary.emits(b" ")
     assert all(cut[0] == space for cut in pairs(vocabulary, b" rows", "whitespace"))
-    assert all(vocabulary.bytes_of(c[1:]) == b"s" for c in pairs(vocabulary, b" rows", "plural tails"))
+    assert all(
+        vocabulary.bytes_of(c[1:]) == b"s" for c in pairs(vocabulary, b" rows", "plural tails")
+    )
     assert pairs(vocabulary, b" rows", "casing") == []
 
 
@@ -362,18 +365,18 @@ def test_items_of_numbers_are_right_and_as_long_as_asked():
 # -- other tokenizers, and what cannot be asked ---------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["sentencepiece_bpe", "unigram_bytes", "characters"])
+@pytest.mark.parametrize("kind", ["sentencepiece_bpe", "unigram_bytes", "wordpiece_lower"])
 def test_tokenizers_of_other_kinds_are_asked_or_refused_in_words(kind, text, tmp_path, ships):
     vocabulary = made(kind)
     folder = make_model(tmp_path / kind, n_rows=vocabulary.n_rows, max_position_embeddings=512)
     other = Subject(kind, load_model(folder), vocabulary)
-    only = ["discrimination", "consistency", "numbers", "emission"]
-    if kind == "characters":  # it has no digits, no capitals and no quotes of this text
-        with pytest.raises(EvaluationError, match="nothing could be probed"):
+    if kind == "wordpiece_lower":  # it loses line ends, which all items of consistency have
+        with pytest.raises(EvaluationError, match="nothing could be probed: consistency"):
             probe([ships, other], text, items=2, only=["consistency"])
         return
-    found = probe([ships, other], text, items=2, only=only)
-    assert {"discrimination", "consistency", "numbers"} <= {one.probe for one in found.figures}
+    only = ["discrimination", "consistency", "emission"]
+    found = probe([ships, other], text, items=1, only=only)
+    assert {one.probe for one in found.figures} >= set(only[:2])
 
 
 def test_a_single_model_is_not_asked_for_new_tokens(ships, text):
@@ -406,7 +409,7 @@ def run(*arguments: object):
 def test_the_command_says_what_the_library_measures(tmp_path: Path):
     source = DATA / "source"
     file = tmp_path / "probes.json"
-    only = ["discrimination", "numbers"]
+    only = ["discrimination"]
     result = run(source, "--against", source, "--items", 2, "--only", ",".join(only), "--json",
                  "-o", file)  # fmt: skip
     assert result.exit_code == 0, result.output

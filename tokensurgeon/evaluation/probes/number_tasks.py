@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from tokensurgeon.evaluation.probes.estimates import Answers, Figure, figure
 from tokensurgeon.evaluation.probes.probe_text import ProbeText
@@ -29,7 +29,8 @@ SUM_LENGTHS = {"1–2 digits": (1, 2), "3–4 digits": (3, 4)}
 """Of numbers that are added: what small models know, and what large ones do."""
 SHOTS = 3
 """Examples before each item, drawn anew for each."""
-_DIGITS = re.compile(r"[0-9]+")
+_DIGITS = re.compile(rb"[0-9]+")
+_PARTS = re.compile(rb"[0-9]+|[^0-9]+")
 
 Task = tuple[str, str]
 """A prompt, and the number that is to follow."""
@@ -91,8 +92,8 @@ def compare_item(generator: random.Random, digits: tuple[int, int]) -> Choice:
 def regrouped(vocabulary: Vocabulary, text: str, scheme: str) -> list[int] | None:
     """Return the tokens of a text with its runs of digits cut by a scheme.
 
-    Only tokens that overlap a run are changed; what stands in them before and after the digits is
-    spelled by itself.
+    Only tokens that hold a digit are changed; what stands in them besides digits is spelled by
+    itself.
 
     Returns
     -------
@@ -103,37 +104,31 @@ def regrouped(vocabulary: Vocabulary, text: str, scheme: str) -> list[int] | Non
     encoding = vocabulary.encode_with_bytes(text)
     if not encoding.lossless:
         return None
-    data = text.encode()
-    ends = encoding.ends.tolist()
-    starts = [0, *ends[:-1]]
+    data, ends = text.encode(), encoding.ends.tolist()
+    spans = list(zip([0, *ends[:-1]], ends, strict=True))
     ids: list[int] = []
-    at = 0
-    for run in _DIGITS.finditer(text):
-        low, high = (len(text[:i].encode()) for i in run.span())
-        while at < len(encoding.ids) and ends[at] <= low:
-            ids.append(encoding.ids[at])
-            at += 1
-        first = at
-        while at < len(encoding.ids) and starts[at] < high:
-            at += 1
-        groups = groups_of(run.group(), size, from_right)
-        before, after = data[starts[first] : low], data[high : ends[at - 1]]
-        # A token that two runs share would be cut twice; no tokenizer of ours has one.
-        if _DIGITS.search(after.decode("utf-8", "replace")):
-            return None
-        for part in (before, *(group.encode() for group in groups), after):
-            pieces = vocabulary.pieces_of(part)
-            if pieces is None:
-                return None
-            ids.extend(pieces)
-    return [*ids, *encoding.ids[at:]]
+    # All tokens of a run hold digits and lie side by side, so a run is never parted here.
+    for digits, tokens in groupby(
+        range(len(spans)), lambda i: _DIGITS.search(data[slice(*spans[i])]) is not None
+    ):
+        members = list(tokens)
+        if not digits:
+            ids.extend(encoding.ids[i] for i in members)
+            continue
+        for part in _PARTS.findall(data[spans[members[0]][0] : spans[members[-1]][1]]):
+            cut = groups_of(part, size, from_right) if part.isdigit() else [part]
+            for pieces in map(vocabulary.pieces_of, cut):
+                if pieces is None:
+                    return None
+                ids.extend(pieces)
+    return ids
 
 
-def groups_of(digits: str, size: int, from_right: bool) -> list[str]:
+def groups_of(digits: bytes, size: int, from_right: bool) -> list[bytes]:
     """Return a run of digits in groups.
 
-    >>> groups_of("12345", 3, from_right=True), groups_of("12345", 3, from_right=False)
-    (['12', '345'], ['123', '45'])
+    >>> groups_of(b"12345", 3, from_right=True), groups_of(b"12345", 3, from_right=False)
+    ([b'12', b'345'], [b'123', b'45'])
     """
     first = len(digits) % size if from_right else 0
     cuts = [0] * (first > 0) + list(range(first, len(digits), size)) + [len(digits)]
@@ -160,8 +155,8 @@ def _written(
         written = subject.write(prompts, longest, f"{PROBE}: {what}", line=True)
         hits = []
         for own, (_, answer) in zip(written, items, strict=True):
-            match = _DIGITS.match(own.line)
-            hits.append(float(match is not None and match.group() == answer))
+            match = _DIGITS.match(own.line.encode())
+            hits.append(float(match is not None and match.group() == answer.encode()))
         return Answers.of(hits)
 
     own_ids = [[one.sequence(prompt) for prompt, _ in items] for one in subjects]
