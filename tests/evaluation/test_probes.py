@@ -183,7 +183,7 @@ def test_every_probe_measures_something(table):
             if value is not None:
                 assert value.low <= value.estimate <= value.high
                 if one.unit == "share":
-                    assert -1e-9 <= value.low
+                    assert value.low >= -1e-9
                     assert value.high <= 1 + 1e-9
     assert table.samples[0].prompt
     assert len(table.samples[0].texts) == 2

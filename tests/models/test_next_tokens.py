@@ -50,7 +50,8 @@ def test_ranks_are_places_in_the_order_of_the_logits(model_of):
     own = ranks(model, PROMPTS)
     for ids, found in zip(PROMPTS, own, strict=True):
         logits = model.logits(ids)
-        expected = [int(np.argsort(-row).tolist().index(i)) for row, i in zip(logits, ids[1:])]
+        places = [np.argsort(-row).tolist() for row in logits[:-1]]
+        expected = [own.index(i) for own, i in zip(places, ids[1:], strict=True)]
         assert found.tolist() == expected
     likeliest = int(model.logits([5])[0].argmax())
     assert ranks(model, [[5, likeliest]])[0].tolist() == [0]

@@ -21,7 +21,7 @@ from tokensurgeon.arrays import Float64, Ids
 from tokensurgeon.evaluation.breakdown import token_kind
 from tokensurgeon.evaluation.metrics import LN2
 from tokensurgeon.evaluation.probes.estimates import Answers, Figure, figure
-from tokensurgeon.evaluation.probes.probe_text import ProbeText
+from tokensurgeon.evaluation.probes.probe_text import SPARE, ProbeText
 from tokensurgeon.evaluation.probes.subject import Subject
 from tokensurgeon.evaluation.probes.telling_apart import CHUNK
 from tokensurgeon.models.next_tokens import ranks
@@ -69,7 +69,7 @@ def emission(
         return all(one.room([chunk]) and one.reads(chunk) for one in (source, patched))
 
     every = [own.text for own in chunk_documents(text.texts, max_bytes_per_chunk=CHUNK)]
-    chunks = text.drawn(every, n, "places", fits)
+    chunks = text.drawn(every, SPARE * n, "places", fits)
     possible = places(source, patched, alignment, chunks)
     chosen = text.drawn(possible, n, "new tokens")
     if not chosen:
