@@ -134,16 +134,19 @@ def _prompt(words: Sequence[str], word: str) -> str:
     return "".join(f"{own}: {own}\n" for own in words) + f"{word}:"
 
 
+def _has(word: str, kind: str, lower: set[str]) -> bool:
+    """Return whether a word has a place for a kind of cut."""
+    if kind == "casing":
+        return word.istitle()
+    if kind == "plural tails":
+        return word.endswith("s") and word[:-1] in lower
+    return word.islower()
+
+
 def _items(subjects: Sequence[Subject], text: ProbeText, n: int, kind: str) -> list[Item]:
     """Draw words that have a place for this kind of cut, each after two that are copied before."""
     lower = {word for word in text.words if word.islower()}
-    wanted = {
-        "whitespace": lambda word: word.islower(),
-        "inside words": lambda word: word.islower(),
-        "casing": str.istitle,
-        "plural tails": lambda word: word.endswith("s") and word[:-1] in lower,
-    }[kind]
-    every = [word for word in text.words if wanted(word)]
+    every = [word for word in text.words if _has(word, kind, lower)]
     shots = text.generator("shots").sample(text.words, SHOTS)
     possible = [(_prompt(shots, word), f" {word}") for word in every if word not in shots]
 

@@ -105,7 +105,7 @@ class ProbeText:
         """
         order = list(range(len(possible)))
         self.generator(what).shuffle(order)
-        chosen = []
+        chosen: list[int] = []
         for i in order[: SPARE * n]:
             if len(chosen) == n:
                 break

@@ -90,7 +90,9 @@ class ProbeTable:
         for one in self.figures:
             if (one.probe, one.name) == (probe, name):
                 return one
-        raise UnknownNameError(f"the table has no figure '{name}' of {probe}; see its figures")
+        raise UnknownNameError(
+            f"the table has no figure '{name}' of {probe}; take one of its figures"
+        )
 
 
 def probe(
