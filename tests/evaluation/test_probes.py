@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.vocabulary.tiny_tokenizers import made
 from tests.world import make_model
-from tokensurgeon.alignment import align
+from tokensurgeon.alignment import Alignment, align
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import CorpusError, EvaluationError, UnknownNameError
 from tokensurgeon.evaluation.probes import (
@@ -23,9 +23,12 @@ from tokensurgeon.evaluation.probes import (
     ProbeText,
     Subject,
     Written,
+    cuts,
+    new_tokens,
     probe,
     probe_checkpoint,
     wilson,
+    written_text,
 )
 from tokensurgeon.evaluation.probes.cuts import KINDS, pairs
 from tokensurgeon.evaluation.probes.estimates import difference, estimate, figure
@@ -42,6 +45,17 @@ ITEMS = 2
 DATA = resources.files("tokensurgeon") / "data"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_texts():
+    """Let models write less: each token takes a pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(written_text, "N_BYTES", 40)
+        patch.setattr(written_text, "COPIED", (60, 80))
+        patch.setattr(new_tokens, "N_BYTES", 30)
+        patch.setattr(cuts, "SHORT", (30, 70))
+        yield
+
+
 @pytest.fixture(scope="module")
 def text() -> ProbeText:
     return ProbeText.read(seed=0)
@@ -54,30 +68,27 @@ def ships() -> Subject:
     return Subject("ships", load_model(folder), load_vocabulary(folder))
 
 
-def rows_of(ships: Subject, missing_output: np.ndarray | None = None) -> Subject:
-    """Give it the donor's tokenizer: shared rows copied, new ones the mean of their pieces'."""
-    target = load_vocabulary(str(DATA / "donor"))
-    alignment = align(ships.vocabulary, target)
-    model = ships.model.model
-    inputs, outputs = (
-        one.weight.numpy() for one in (model.get_input_embeddings(), model.get_output_embeddings())
-    )
-    mine = [np.zeros((target.n_rows, inputs.shape[1]), np.float32) for _ in range(2)]
-    for token in range(target.n_rows):
-        source = int(alignment.source_ids[token])
-        pieces = [source] if source >= 0 else None
-        if pieces is None:
-            pieces = list(ships.vocabulary.pieces_of(target.token_bytes[token] or b"") or (0,))
-        for rows, own in zip(mine, (inputs, outputs), strict=True):
-            rows[token] = own[pieces].mean(axis=0)
-    if missing_output is not None:
-        mine[1][alignment.missing] = missing_output
-    return Subject("patched", ships.model.patched(*mine), target)
+@pytest.fixture(scope="module")
+def alignment(ships: Subject) -> Alignment:
+    """From its tokens to the donor's."""
+    return align(ships.vocabulary, load_vocabulary(str(DATA / "donor")))
 
 
 @pytest.fixture(scope="module")
-def patched(ships: Subject) -> Subject:
-    return rows_of(ships)
+def rows(ships: Subject, alignment: Alignment) -> list[np.ndarray]:
+    """Input and output rows for the donor's tokens: a new one has its last piece's."""
+    last = alignment.source_ids.copy()
+    for token in np.flatnonzero(last < 0).tolist():
+        pieces = ships.vocabulary.pieces_of(alignment.target.token_bytes[token] or b"")
+        last[token] = pieces[-1] if pieces else 0
+    model = ships.model.model
+    sides = model.get_input_embeddings(), model.get_output_embeddings()
+    return [one.weight.numpy()[last] for one in sides]
+
+
+@pytest.fixture(scope="module")
+def patched(ships: Subject, alignment: Alignment, rows: list[np.ndarray]) -> Subject:
+    return Subject("patched", ships.model.patched(*rows), alignment.target)
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +222,14 @@ def test_the_same_seed_gives_the_same_table_and_another_other_items(ships, patch
     assert asked[0].figures[0].values != asked[1].figures[0].values
 
 
-def test_silenced_new_tokens_are_never_written(ships, text, table):
+def test_silenced_new_tokens_are_never_written(ships, alignment, rows, text, table):
     """The row has the logit -100, as nearly as any can, at all states that a text leads to."""
     sequences = [ships.sequence(own[:400]) for own in text.texts]
     states = ships.model.all_states(sequences, ships.model.n_layers)
     silent = np.linalg.lstsq(states, np.full(len(states), -100.0), rcond=None)[0]
-    quiet = rows_of(ships, silent.astype(np.float32))
+    output = rows[1].copy()
+    output[alignment.missing] = silent
+    quiet = Subject("quiet", ships.model.patched(rows[0], output), alignment.target)
     found = probe([ships, quiet], text, items=ITEMS, only=["emission", "generation"])
     top = found.figure("emission", "likeliest there").values[1]
     assert top is not None
@@ -224,7 +237,7 @@ def test_silenced_new_tokens_are_never_written(ships, text, table):
     share = found.figure("emission", "of the token and its old pieces, the token").values[1]
     assert share is not None
     assert share.estimate < 1e-3
-    missing = set(align(ships.vocabulary, quiet.vocabulary).missing.tolist())
+    missing = set(alignment.missing.tolist())
     prompt = text.sentences[0].text
     assert not missing & set(quiet.write([prompt], 60, "")[0].ids)
     loud = table.figure("emission", "new tokens, from their text").values[1]
@@ -291,8 +304,7 @@ def test_what_is_written_costs_the_source_as_in_the_measure(ships):
     assert answers.ratio == pytest.approx(expected / np.log(2) / 28)
 
 
-def test_places_are_new_tokens_between_borders_of_the_source(ships, patched, text):
-    alignment = align(ships.vocabulary, patched.vocabulary)
+def test_places_are_new_tokens_between_borders_of_the_source(ships, patched, alignment, text):
     chunk = text.texts[0][:300]
     found = places(ships, patched, alignment, [chunk])
     assert found
