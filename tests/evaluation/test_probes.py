@@ -88,7 +88,7 @@ def rows(ships: Subject, alignment: Alignment) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def patched(ships: Subject, alignment: Alignment, rows: list[np.ndarray]) -> Subject:
-    return Subject("patched", ships.model.patched(*rows), alignment.target)
+    return Subject("patched", ships.model.patched(rows[0], rows[1]), alignment.target)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_ratio_of_sums_is_drawn_over_items():
 
 def test_a_difference_is_paired():
     first = np.random.default_rng(0).normal(size=40)
-    gap = difference(Answers.of(first + 1), Answers.of(first), seed=0)
+    gap = difference(Answers.of((first + 1).tolist()), Answers.of(first.tolist()), seed=0)
     assert gap is not None
     assert (gap.low, gap.estimate, gap.high) == pytest.approx((1.0, 1.0, 1.0))
     assert difference(Answers.of([1.0]), Answers.of([1.0, 0.0]), seed=0) is None
