@@ -440,6 +440,11 @@ def test_the_command_says_what_the_library_measures(tmp_path: Path):
     assert "## Samples" in page
 
 
+def test_the_help_names_every_probe_in_its_order():
+    shown = CliRunner().invoke(main, ["probe", "--help"], terminal_width=400).stdout
+    assert f": {', '.join(PROBES)};" in shown
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
