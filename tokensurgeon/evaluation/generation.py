@@ -84,7 +84,7 @@ def measure_generation(
     samples = model.generate(list(prefix), max_new_tokens, seed, n)
     tokens = size = foreign_samples = foreign_tokens = 0
     for sample in samples:
-        ids = _written(sample, prefix, vocabulary)
+        ids = written_ids(sample, prefix, vocabulary)
         tokens += len(ids)
         size += sum(len(vocabulary.token_bytes[token] or b"") for token in ids)
         foreign = non_canonical(vocabulary, ids)
@@ -101,7 +101,7 @@ def measure_generation(
     )
 
 
-def _written(sample: Sequence[int], prefix: Sequence[int], vocabulary: Vocabulary) -> list[int]:
+def written_ids(sample: Sequence[int], prefix: Sequence[int], vocabulary: Vocabulary) -> list[int]:
     """Return the ordinary tokens after the prefix, up to the first end of text."""
     ids = list(sample)
     if ids[: len(prefix)] == list(prefix):

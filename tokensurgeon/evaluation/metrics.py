@@ -26,7 +26,8 @@ class Interval:
     """An estimate and its interval.
 
     `unit` says what was drawn anew: "documents", or "chunks" where there are fewer than ten
-    documents, which makes the interval too narrow if the chunks of a document are alike.
+    documents, which makes the interval too narrow if the chunks of a document are alike; "items" of
+    a probe. Wilson's interval of a share draws nothing, and `resamples` is then 0.
     """
 
     estimate: float

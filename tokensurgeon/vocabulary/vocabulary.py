@@ -14,11 +14,11 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from tokensurgeon.errors import TokenizerError, UnknownNameError
+from tokensurgeon.vocabulary.cut_facts import number_scheme, segmentation_facts
 from tokensurgeon.vocabulary.encode import Encoder, Encoding
 from tokensurgeon.vocabulary.kinds import Kind, find_kinds, find_roles, name_markers
 from tokensurgeon.vocabulary.parts import Parts, guarded, midtext_copy, read_parts, text_copy
 from tokensurgeon.vocabulary.post_processor_ids import post_processor_problems
-from tokensurgeon.vocabulary.probe import number_scheme, segmentation_facts
 from tokensurgeon.vocabulary.segment import Segmenter
 from tokensurgeon.vocabulary.token_bytes import Speller, find_bytes
 
@@ -267,7 +267,7 @@ class Vocabulary:
 
     @cached_property
     def number_scheme(self) -> str:
-        """How digit runs are cut: see `probe.number_scheme`."""
+        """How digit runs are cut: see `cut_facts.number_scheme`."""
         return guarded(
             "the tokenizer fails on digits",
             lambda: number_scheme(self.tokenizer, self._encoder, self.token_bytes),

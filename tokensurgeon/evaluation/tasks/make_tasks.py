@@ -48,7 +48,7 @@ _LAST_WORD = re.compile(r"(?P<before>.*\S)(?P<word> [^\W\d_]{3,})[.!?]$", re.S)
 
 
 @dataclass(frozen=True)
-class _Sentence:
+class Sentence:
     """A sentence, the text of its paragraph before it, and the number of its document."""
 
     before: str
@@ -112,10 +112,10 @@ def make_tasks(
     corpus = texts if isinstance(texts, Corpus) else read_corpus(texts, field=field)
     keep = [] if isinstance(texts, Corpus) else list(corpus.files)
     folder = check_folder(output, force=force, keep=keep, kind=TASKS).absolute()
-    sentences = _sentences(corpus.texts)
+    sentences = sentences_of(corpus.texts)
     items = {
-        "cloze": _cloze(sentences, n, random.Random(f"{seed} cloze")),
-        "choice": _choice(sentences, n, random.Random(f"{seed} choice")),
+        "cloze": cloze_items(sentences, n, random.Random(f"{seed} cloze")),
+        "choice": choice_items(sentences, n, random.Random(f"{seed} choice")),
         "arithmetic": _arithmetic(n, random.Random(f"{seed} arithmetic")),
         "bits": [
             {"text": chunk.text}
@@ -176,7 +176,8 @@ _TASKS: dict[str, dict[str, Any]] = {
 """What each task file says besides its name and its data."""
 
 
-def _sentences(texts: Sequence[str]) -> list[_Sentence]:
+def sentences_of(texts: Sequence[str]) -> list[Sentence]:
+    """Return the sentences of texts that are neither too short nor too long, in their order."""
     found = []
     for number, text in enumerate(texts):
         for paragraph in text.splitlines():
@@ -186,7 +187,7 @@ def _sentences(texts: Sequence[str]) -> list[_Sentence]:
                     before = paragraph[: match.start()][-CONTEXT:]
                     # From a word on, where the paragraph was cut.
                     start = 0 if match.start() <= CONTEXT else before.find(" ") + 1
-                    found.append(_Sentence(before[start:], match.group(), number))
+                    found.append(Sentence(before[start:], match.group(), number))
     return found
 
 
@@ -201,8 +202,8 @@ def _drawn(possible: Sequence[Any], n: int, generator: random.Random, what: str)
     return [possible[i] for i in sorted(chosen)]
 
 
-def _cloze(
-    sentences: Sequence[_Sentence], n: int, generator: random.Random
+def cloze_items(
+    sentences: Sequence[Sentence], n: int, generator: random.Random
 ) -> list[dict[str, Any]]:
     """Return items whose answer is the last word of a sentence."""
     possible = []
@@ -214,8 +215,8 @@ def _cloze(
     return _drawn(possible, n, generator, "the last word")
 
 
-def _choice(
-    sentences: Sequence[_Sentence], n: int, generator: random.Random
+def choice_items(
+    sentences: Sequence[Sentence], n: int, generator: random.Random
 ) -> list[dict[str, Any]]:
     """Return items whose answer is the second half of a sentence, among those of others."""
     halves = []
