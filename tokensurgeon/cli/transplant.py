@@ -21,11 +21,13 @@ from tokensurgeon.recipe import Recipe
 )
 @private_option
 @base_model_option
+@console.track_option
 @console.plugin_option
 @console.json_option
 def command(
     recipe: Recipe,
     dry_run: bool,
+    track: str | None,
     push: str | None,
     private: bool,
     base_model: str | None,
@@ -55,7 +57,8 @@ def command(
     from tokensurgeon.report.terminal import print_report
     from tokensurgeon.surgery import transplant
 
-    with console.progress() as progress:
+    apart = (recipe.source, recipe.output)
+    with console.tracked_progress(None if dry_run else track, apart) as progress:
         report = transplant(recipe, dry_run=dry_run, plugins=plugins, progress=progress).report
     facts = report.model_dump(mode="json")
     engines: tuple[Any, ...] = ()
