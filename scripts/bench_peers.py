@@ -9,8 +9,8 @@
 | omp | the matching pursuit of `omp` on seeded noise | mergekit's solver |
 | patching | `transplant --init omp-published`, whole | mergekit-tokensurgeon, `--k 64`, whole |
 | focus | `transplant --init focus`, whole | deepfocus, both matrices, with loading and writing |
-| alignment | reading two tokenizers and aligning them | deepfocus reading them and finding overlaps |
-| evaluation | `evaluate` of a random model of SmolLM2-135M's shape | bare forward passes of its chunks |
+| alignment | reading two tokenizers, aligning them | deepfocus reading them, finding overlaps |
+| evaluation | `evaluate`, a random model of SmolLM2-135M's shape | its bare forward passes |
 | vocabulary | `train bpe`, whole | the trainer of the tokenizers library; SentencePiece's BPE |
 
 Figures are medians over the turns, of processor seconds (user and system, child processes among

@@ -59,9 +59,7 @@ def run_measured(
     started = time.perf_counter()
     with (log or Path(os.devnull)).open("ab") as file:
         errors = None if log is None else file
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
         assert process.stdout is not None
         with process.stdout as printed:
             output = printed.read().decode()

@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGES = {"mergekit": "mergekit==0.1.5", "deepfocus": "deepfocus==1.0.1"}
 """Peers that the package registry has, at the release that is compared with."""
 
-FOCUS = '''
+FOCUS = """
 import sys
 from deepfocus import FOCUS
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,10 +41,10 @@ for side, rows in zip((model.get_input_embeddings(), model.get_output_embeddings
     side.weight.data.copy_(rows)
 model.save_pretrained(output)
 theirs.save_pretrained(output)
-'''
+"""
 """Both matrices by FOCUS, as its documentation shows it for one."""
 
-OVERLAP = '''
+OVERLAP = """
 import json, sys, time
 from deepfocus.focus import get_overlapping_tokens
 from transformers import AutoTokenizer
@@ -53,7 +53,7 @@ own, theirs = map(AutoTokenizer.from_pretrained, sys.argv[1:3])
 shared, missing = get_overlapping_tokens(theirs, own, False, True, False)
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 print(json.dumps({"wall": wall, "cpu": cpu, "shared": len(shared), "missing": len(missing)}))
-'''
+"""
 
 
 def environment_of(folder: Path, peer: str) -> Path:

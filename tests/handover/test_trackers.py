@@ -1,4 +1,4 @@
-"""Trackers: they are told every step, they change no row, and none of their faults ends a training."""
+"""Trackers: they are told every step, change no row, and end no training by a fault of theirs."""
 
 from __future__ import annotations
 

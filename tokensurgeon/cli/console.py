@@ -188,9 +188,8 @@ def tracked_progress(where: str | None, apart: Iterable[str | Path | None]) -> I
         return
     from tokensurgeon.handover.trackers import tracked
 
-    with tracked(where, [one for one in apart if one is not None]) as run:
-        with progress() as show:
-            yield TrackedProgress(show, run)
+    with tracked(where, [one for one in apart if one is not None]) as run, progress() as show:
+        yield TrackedProgress(show, run)
     steps = ", ".join(f"{name} {step:,} steps" for name, step in run.steps.items())
     click.echo(f"tracked {where}: {steps or 'nothing was trained'}", err=True)
     if run.failure is not None:

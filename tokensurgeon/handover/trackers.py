@@ -74,7 +74,7 @@ class TrackedRun:
                 if self._write is None:
                     self._write = _begin(self.kind, self.name)
                 self._write.log(named, step)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on
             self.failure = f"{self.where} took no figure at step {step} of {name}: {reason(error)}"
             return
         self.steps[name] = step
@@ -86,7 +86,7 @@ class TrackedRun:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 self._write.close()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self.failure = self.failure or f"{self.where} was not closed: {reason(error)}"
 
     def _series(self, what: str, step: int) -> str:
@@ -105,7 +105,7 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         for name, figure in figures.items():
@@ -143,7 +143,9 @@ def _check_folder(folder: Path, apart: Sequence[str | Path]) -> None:
         raise OutputExistsError(f"{folder} holds a run of {TENSORBOARD} already: give another")
     for other in apart:
         if folder.resolve().is_relative_to(Path(other).expanduser().resolve()):
-            raise UsageError(f"{folder} lies in {other}, which is read or written whole: give another")
+            raise UsageError(
+                f"{folder} lies in {other}, which is read or written whole: give another"
+            )
 
 
 @contextlib.contextmanager
