@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import peer_settings
 
 from tokensurgeon.initialisers.numerics.pursuit import pursue
 from tokensurgeon.progress import peak_memory
@@ -81,14 +81,12 @@ def ours(atoms: np.ndarray, targets: np.ndarray, k: int, exact: bool, device: st
 def peer(python: str, folder: Path, k: int, threads: int) -> dict[str, Any]:
     """Run the peer on the rows in `folder`; return its times and version."""
     arguments = [python, "-c", PEER, str(folder / "rows.npz"), str(folder / "answer.npz")]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [*arguments, str(k), str(threads)],
         capture_output=True,
         text=True,
         cwd=folder,
-        env=environment,
+        env=peer_settings(folder, threads),
     )
     if done.returncode:
         raise SystemExit(f"the peer failed: {done.stderr.strip().splitlines()[-1]}")

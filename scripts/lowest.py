@@ -22,7 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-LEFT_OUT = ("test", "datasets", "lm-eval")
+LEFT_OUT = ("test", "datasets", "lm-eval", "tensorboard", "trackio")
 """Extras: what only tests need, and what none of `TESTS` runs."""
 RUNNERS = ("pytest", "hypothesis")
 TESTS = (

@@ -7,14 +7,60 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import SupportsFloat
 
 Progress = Callable[[int, int, str], None]
 """Called with what is done, of how much (0 where that is unknown), and what it is."""
 
 
+Tracker = Callable[[str, int, Mapping[str, float]], None]
+"""Called with what is trained, the steps taken, and figures by name, such as the loss."""
+
+
 def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
+
+
+class TrackedProgress:
+    """A `Progress` that hands the figures of trainings on as well.
+
+    Parameters
+    ----------
+    progress : callable(done, total, what)
+    tracker : callable(what, step, figures)
+    """
+
+    def __init__(self, progress: Progress, tracker: Tracker) -> None:
+        self.progress, self.tracker = progress, tracker
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Show where the work stands."""
+        self.progress(done, total, what)
+
+
+def track(progress: Progress, what: str, step: int, **figures: SupportsFloat) -> None:
+    """Hand on figures of a training, where its progress is tracked; else read none of them.
+
+    Parameters
+    ----------
+    progress : callable(done, total, what)
+    what : str
+        What is trained.
+    step : int
+        Steps of the gradient that were taken.
+    **figures
+        Numbers, or tensors of one.
+
+    Examples
+    --------
+    >>> track(TrackedProgress(no_progress, print), "healing", 3, loss=2.5)
+    healing 3 {'loss': 2.5}
+    >>> track(no_progress, "healing", 3, loss=2.5)
+    """
+    if isinstance(progress, TrackedProgress):
+        numbers = {name: float(figure) for name, figure in figures.items()}
+        progress.tracker(what, step, numbers)
 
 
 class Timings:

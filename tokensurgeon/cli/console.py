@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import begins_with
-from tokensurgeon.progress import Progress
+from tokensurgeon.progress import Progress, TrackedProgress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,6 +140,10 @@ mismatch_option = option(
     "--allow-autotokenizer-mismatch",
     "Accept that AutoTokenizer loads the new tokenizer with other ids.",
 )
+track_option = option(
+    "--track WHERE",
+    "Follow trainings while they run: tensorboard:DIR or trackio:PROJECT (needs that package).",
+)
 trust_option = option("--trust-remote-code", "Run the model code that comes with a checkpoint.")
 
 
@@ -193,6 +197,26 @@ def write_result(as_json: bool, data: Any, show: Callable[..., None], *shown: An
         write_json(data)
     else:
         show(stdout(), *(shown or (data,)))
+
+
+@contextmanager
+def tracked_progress(where: str | None, apart: Iterable[str | Path | None]) -> Iterator[Progress]:
+    """Give a `progress` that follows trainings too; on stderr, say in the end what came of that.
+
+    `apart` are folders in which a tracker's own must not lie.
+    """
+    if where is None:
+        with progress() as show:
+            yield show
+        return
+    from tokensurgeon.handover.trackers import tracked
+
+    with tracked(where, [one for one in apart if one is not None]) as run, progress() as show:
+        yield TrackedProgress(show, run)
+    steps = ", ".join(f"{name} {step:,} steps" for name, step in run.steps.items())
+    click.echo(f"tracked {where}: {steps or 'nothing was trained'}", err=True)
+    if run.failure is not None:
+        click.echo(f"warning: {run.failure}", err=True)
 
 
 @contextmanager

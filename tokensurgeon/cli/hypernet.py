@@ -54,9 +54,15 @@ def command() -> None:
 @console.dtype_option
 @console.seed_option
 @console.trust_option
+@console.track_option
 @console.json_option
 def train(
-    source: str, train_text: tuple[str, ...], output: str, as_json: bool, **settings: Any
+    source: str,
+    train_text: tuple[str, ...],
+    output: str,
+    track: str | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train a network on the vocabulary rows of SOURCE, then through the frozen model on text.
 
@@ -69,7 +75,7 @@ def train(
     from tokensurgeon.report.evaluation_tables import print_network
     from tokensurgeon.studies.hypernet import train_hypernet
 
-    with console.progress() as progress:
+    with console.tracked_progress(track, (source,)) as progress:
         card = train_hypernet(recipe, output, progress=progress, **settings).card
     if as_json:
         console.write_json({"output": output, **card})

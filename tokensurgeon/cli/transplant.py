@@ -21,11 +21,13 @@ from tokensurgeon.recipe import Recipe
 )
 @private_option
 @base_model_option
+@console.track_option
 @console.plugin_option
 @console.json_option
 def command(
     recipe: Recipe,
     dry_run: bool,
+    track: str | None,
     push: str | None,
     private: bool,
     base_model: str | None,
@@ -52,10 +54,13 @@ def command(
         if not dry_run:  # what would end the push ends it before the work
             check_target(push, look_up(sign_in(), push), private=private)
 
+    from tokensurgeon.evaluation.shared_work import shared_work
     from tokensurgeon.report.terminal import print_report
     from tokensurgeon.surgery.together import transplant_together
 
-    with console.progress() as progress:
+    apart = (recipe.source, recipe.output)
+    silent = dry_run or shared_work().rank > 0  # of several processes the first follows
+    with console.tracked_progress(None if silent else track, apart) as progress:
         result = transplant_together(recipe, dry_run=dry_run, plugins=plugins, progress=progress)
     if result is None:  # another process writes
         return

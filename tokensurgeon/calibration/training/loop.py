@@ -20,10 +20,13 @@ from tokensurgeon.calibration.training.together import make_trainer
 from tokensurgeon.calibration.training.trainer import State, Trainer
 from tokensurgeon.errors import UsageError
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.progress import Clock, Progress, no_progress
+from tokensurgeon.progress import Clock, Progress, no_progress, track
 from tokensurgeon.vocabulary import Vocabulary
 
 Selection = Callable[[LanguageModel], float]
+
+WHAT = "healing"
+"""What its progress calls the training."""
 
 RATE_BY_WIDTH, HIGHEST_RATE = 6.4, 0.2
 """The learning rate is the first over the width, at most the second, in units of the root mean
@@ -152,21 +155,27 @@ def train_rows(
             if max_passes is not None:
                 clock.limit(round(max_passes * text.n_tokens))
             validation.validate(0)
+            _follow(progress, validation, 0)
             for batch in text.passes(np.random.default_rng(seed), tokens_per_step):
                 done = clock.share(n_tokens)
                 if done >= 1 or (until is not None and until.over):
                     break
-                if validation.due(done) and validation.validate(n_tokens):
-                    if validation.n_cuts == MOST_CUTS:
+                if validation.due(done):
+                    worse = validation.validate(n_tokens)
+                    _follow(progress, validation, n_steps)
+                    if worse and validation.n_cuts == MOST_CUTS:
                         break
-                    validation.go_back()
+                    if worse:
+                        validation.go_back()
                 rising = min(1.0, max(done, 0.1 * WARM_UP) / WARM_UP)
                 rate = learning_rate * rising * (1 - done) * CUT**validation.n_cuts
                 n_tokens += trainer.step(*text.padded(batch), rate)
                 n_steps += 1
-                progress(int(1000 * done), 1000, "healing")
-            validation.finish(n_tokens)
-            progress(1000, 1000, "healing")
+                track(progress, WHAT, n_steps, loss=trainer.loss, rate=rate, tokens=n_tokens)
+                progress(int(1000 * done), 1000, WHAT)
+            if validation.finish(n_tokens):
+                _follow(progress, validation, n_steps)
+            progress(1000, 1000, WHAT)
         return Trained(
             matrices=trainer.result(),
             n_steps=n_steps,
@@ -175,6 +184,12 @@ def train_rows(
             cpu_seconds=clock.cpu_seconds,
             history=tuple(validation.history),
         )
+
+
+def _follow(progress: Progress, validation: _Validation, n_steps: int) -> None:
+    """Hand on what the last validation said, if there was one."""
+    if validation.history:
+        track(progress, WHAT, n_steps, bits_per_byte=validation.history[-1][1])
 
 
 def rate_for(width: int) -> float:
@@ -273,10 +288,12 @@ class _Validation:
         if self._best is not None:
             self._trainer.restore(self._best)
 
-    def finish(self, n_tokens: int) -> None:
-        """Measure the last rows and put the best in their place."""
+    def finish(self, n_tokens: int) -> bool:
+        """Measure the last rows, unless they were, and put the best in their place."""
         self._trainer.write()
-        if self.history and self.history[-1][0] != n_tokens:
+        unknown = bool(self.history) and self.history[-1][0] != n_tokens
+        if unknown:
             self.validate(n_tokens)
         if self._best is not None:
             self._trainer.restore(self._best)
+        return unknown

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokensurgeon.calibration.matrices import Matrices
-from tokensurgeon.progress import Clock, Progress
+from tokensurgeon.progress import Clock, Progress, track
 
 CHUNKS_PER_STEP = 2
 """Of up to 1,024 bytes. Steps of one chunk end worse, at any rate that was tried."""
@@ -75,10 +75,11 @@ def teach(
             done = max(done, n_tokens / max_tokens if max_tokens else 1.0)
         if done >= 1:
             break
-        rising = min(1.0, (len(losses) + 1) / WARM_UP_STEPS)
-        loss, n = step(batch, rising * (1 - done))
+        share = min(1.0, (len(losses) + 1) / WARM_UP_STEPS) * (1 - done)
+        loss, n = step(batch, share)
         losses.append(loss)
         n_tokens += n
+        track(progress, what, len(losses), loss=loss, share_of_rate=share, tokens=n_tokens)
         progress(int(1000 * done), 1000, what)
     progress(1000, 1000, what)
     return tuple(losses), n_tokens

@@ -7,7 +7,7 @@ only for a model whose logits are more than a product does autograd go through t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class Trainer:
         The copy, as it stands.
     any_rows : bool
         Whether there is a row to train.
+    loss : float, or a tensor of one
+        Mean of the last batch, in nats; NaN before the first.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         # A batch touches few input rows: their gradients alone are stored.
         self._inner.sparse = self._plain
         self._tied, self._masks = tied, (train_input, train_output)
+        self.loss: SupportsFloat = float("nan")
         self.any_rows = bool(train_input.any() or train_output.any())
         self._output = TrainedRows(self._outer.weight, train_output, shared_map=shared_map)
         self._input = self._output
@@ -195,6 +198,7 @@ class Trainer:
         if not self._plain:
             return self._through_the_head(batch, scored)
         head = backward_from_head(self.model, batch, scored)
+        self.loss = head.loss
         return head.rows, head.bias
 
     def _through_the_head(
@@ -211,6 +215,7 @@ class Trainer:
             scores = self.model.model(input_ids=batch, use_cache=False).logits
             goals = batch[:, 1:][scored]
             loss = torch.nn.functional.cross_entropy(scores[:, :-1][scored].float(), goals)
+            self.loss = loss.detach()
             loss.backward()  # type: ignore[no-untyped-call]
             bias = None if self._bias is None else self._outer.bias.grad.float()
             if self._tied:

@@ -35,6 +35,7 @@ from tokensurgeon.initialisers.hypernetwork.training_loop import TrainingLoop
 from tokensurgeon.initialisers.hypernetwork.vocabulary_sampling import OneTarget, Sampler
 from tokensurgeon.initialisers.numerics.composer import FittedComposer, fit_composer
 from tokensurgeon.initialisers.respelling import spell_trained
+from tokensurgeon.progress import track
 from tokensurgeon.text.chunks import separable
 
 NAME = "hypernetwork"
@@ -157,6 +158,7 @@ class StagedFit:
                 partial(examples.loss, composer),
                 partial(examples.validate, composer),
                 context.steps(f"{NAME}: {name}"),
+                partial(track, context.progress, f"{NAME}: {name}"),
             )
             trained = replace(ridge, network=arrays_of(network))
             if not validate(name, trained, begun, loop.done):

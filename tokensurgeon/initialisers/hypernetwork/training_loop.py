@@ -74,6 +74,7 @@ class TrainingLoop:
         step: Callable[[int], torch.Tensor],
         validate: Callable[[], float],
         progress: Callable[[int, int], None],
+        follow: Callable[..., None] = lambda step, **figures: None,
     ) -> None:
         """Train until the steps or the patience end, and leave the best network in place.
 
@@ -84,27 +85,34 @@ class TrainingLoop:
         validate : callable()
             A figure that falls as the network gets better on what it is not trained on.
         progress : callable(done, total)
+        follow : callable(step, **figures)
+            Is told the loss of every step, and the validation figures.
         """
         start = last = time.perf_counter()
         before, validated = self.spent, int(self.share * VALIDATIONS)
         if self.best == float("inf"):
             self.best = validate()
+            follow(0, validation=self.best)
             self._best_network = self._copy()
         try:
             while not self._ended and self.share < 1.0:
                 warm = min(1.0, (self.done + 1) / WARM_UP)
+                rate = self._rate * warm * (1.0 - self.share)
                 for group in self._adam.param_groups:
-                    group["lr"] = self._rate * warm * (1.0 - self.share)
+                    group["lr"] = rate
                 self._adam.zero_grad(set_to_none=True)
-                step(self.done).backward()  # type: ignore[no-untyped-call]
+                loss = step(self.done)
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
                 self._adam.step()
                 self.done += 1
                 self.spent = before + time.perf_counter() - start
+                follow(self.done, loss=loss.detach(), rate=rate)
                 progress(int(1000 * self.share), 1000)
                 if int(self.share * VALIDATIONS) > validated:
                     validated = int(self.share * VALIDATIONS)
                     figure = validate()
+                    follow(self.done, validation=figure)
                     self._worse += 1
                     if figure < self.best:
                         self.best, self._worse, self._best_network = figure, 0, self._copy()
