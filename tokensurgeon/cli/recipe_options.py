@@ -184,6 +184,13 @@ _option(
     multiple=True,
 )
 _option(
+    "text.generate",
+    "--generate N",
+    "Let the source and the result write N samples too, to say how many tokens are saved on what "
+    "they write; needs --text.",
+    type=console.COUNT,
+)
+_option(
     "text.calibration",
     "--calibration-text FILE",
     "Text that methods, calibration and training may look at, never the one it is measured on. The "

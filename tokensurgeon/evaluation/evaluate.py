@@ -37,6 +37,7 @@ def evaluate(
     chunk_bytes: int | None = None,
     seed: int = 0,
     generate: int = 0,
+    generators: int | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Measure models on the same text.
@@ -57,6 +58,8 @@ def evaluate(
         Of the bootstrap and of generation.
     generate : int
         Let each model write this many samples, and measure bytes per token on them.
+    generators : int or None
+        Let only so many models write, the first ones; None lets all.
     progress : callable(done, total, what)
 
     Raises
@@ -85,7 +88,7 @@ def evaluate(
         twin = next((j for j in range(1, i) if _same(entries[j], entry)), None)
         result = source.result(entry) if twin is None else replace(results[twin], name=entry.name)
         results.append(result)
-    for i, entry in enumerate(entries if generate else ()):
+    for i, entry in enumerate(entries[:generators] if generate else ()):
         if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
             raise EvaluationError(
                 f"{entry.name} cannot generate text; evaluate it without generation"
@@ -93,6 +96,9 @@ def evaluate(
         generation = measure_generation(
             entry.model, entry.vocabulary, n=generate, seed=seed, name=entry.name, progress=progress
         )
+        first = results[0].generation
+        if first is not None:
+            generation = generation.beside(first)
         results[i] = replace(results[i], generation=generation)
     return protocol.table(results)
 

@@ -30,6 +30,7 @@ from tokensurgeon.evaluation.numbers import number_loss
 from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
 from tokensurgeon.evaluation.span_relations import span_parts
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.evaluation.token_costs import new_tokens_of
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
 from tokensurgeon.text.encoding import Encoded, encode_chunks
@@ -169,7 +170,7 @@ class EvaluationProtocol:
         nll, n_bytes, n_tokens = totals(own)
         known = n_bytes > 0 and n_tokens > 0
         token_perplexity = perplexity(nll, n_tokens) if known else None
-        difference = ratio = excess = by_span = None
+        difference = ratio = excess = by_span = saved = new_tokens = None
         if first is not None and known and (own.comparable & first.comparable).any():
             difference = bootstrap_ratio(own, first, self.seed)
             both = own.comparable & first.comparable
@@ -177,6 +178,9 @@ class EvaluationProtocol:
             ratio = perplexity(mine[0], mine[2]) / perplexity(theirs[0], theirs[2])
             excess = excess_parts(own, first, entry.vocabulary, entry.alignment)
             by_span = span_parts(own, first, on_states)
+            saved = 1 - mine[2] / theirs[2] if theirs[2] else None
+            if entry.alignment is not None:
+                new_tokens = new_tokens_of(own, first, entry.vocabulary, entry.alignment)
         return EntryResult(
             name=entry.name,
             bits_per_byte=bits_per_byte(nll, n_bytes) if known else None,
@@ -196,6 +200,8 @@ class EvaluationProtocol:
             excess=excess,
             numbers=number_loss(own, self.chunks),
             by_span=by_span,
+            tokens_saved=saved,
+            new_tokens=new_tokens,
         )
 
     def table(self, results: Sequence[EntryResult]) -> Evaluation:

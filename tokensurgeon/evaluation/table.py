@@ -14,6 +14,7 @@ from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 from tokensurgeon.evaluation.numbers import NumberLoss
 from tokensurgeon.evaluation.span_relations import SpanPart
+from tokensurgeon.evaluation.token_costs import NewTokens
 
 _KEYS = {
     "n_bytes": "bytes",
@@ -56,6 +57,11 @@ class EntryResult:
     generation : Generation or None
     numbers : NumberLoss or None
         The loss on digits; None where the text has none.
+    tokens_saved : float or None
+        By which share the text takes fewer tokens than in the first entry, over the chunks that
+        both could score; below 0 where it takes more. None for the first.
+    new_tokens : NewTokens or None
+        Which tokens that the first lacks cost most and least, where an alignment was given.
     """
 
     name: str
@@ -75,6 +81,8 @@ class EntryResult:
     by_span: tuple[SpanPart, ...] | None = None
     generation: Generation | None = None
     numbers: NumberLoss | None = None
+    tokens_saved: float | None = None
+    new_tokens: NewTokens | None = None
 
     @property
     def comparable(self) -> bool:
@@ -104,6 +112,7 @@ class EntryResult:
             "by_span": lambda data: tuple(SpanPart(**part) for part in data),
             "generation": lambda data: Generation(**data),
             "numbers": lambda data: NumberLoss(**data),
+            "new_tokens": NewTokens.from_dict,
         }
         for name, read in readers.items():
             if values[name] is not None:
