@@ -17,6 +17,7 @@ from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import kind_label, match_label, split_by
+from tokensurgeon.evaluation.by_group import group_results
 from tokensurgeon.evaluation.excess import excess_parts
 from tokensurgeon.evaluation.metrics import (
     bits_per_byte,
@@ -83,6 +84,8 @@ class EvaluationProtocol:
         Of the bootstrap.
     kind : str
         Of all the models.
+    groups : tuple of str
+        Of each document, where figures are wanted for groups of them; empty where none are.
     """
 
     chunks: list[Chunk]
@@ -93,6 +96,7 @@ class EvaluationProtocol:
     max_bytes: int | None
     seed: int
     kind: str = CAUSAL
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def fix(
@@ -104,8 +108,11 @@ class EvaluationProtocol:
         chunk_bytes: int | None = None,
         seed: int = 0,
         kind: str = CAUSAL,
+        groups: Sequence[str] = (),
     ) -> EvaluationProtocol:
         """Cut a text for models that have these vocabularies and longest sequences.
+
+        `groups` has the group of each text, where figures are wanted for groups.
 
         Raises
         ------
@@ -141,7 +148,7 @@ class EvaluationProtocol:
                 f"none of {len(chunks):,} chunks of {size} bytes fits all models; {why}"
             )
         skip = left_out_bytes(list(encoded.values()), chunks, kind)
-        return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)
+        return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind, tuple(groups))
 
     def score(self, entry: Entry, progress: Progress = no_progress) -> Scores:
         """Run one model over the chunks; its vocabulary is one of those given to `fix`."""
@@ -202,6 +209,7 @@ class EvaluationProtocol:
             by_span=by_span,
             tokens_saved=saved,
             new_tokens=new_tokens,
+            by_group=group_results(own, first, self.groups, self.seed) if self.groups else None,
         )
 
     def table(self, results: Sequence[EntryResult]) -> Evaluation:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.breakdown import Part
+from tokensurgeon.evaluation.by_group import GroupResult
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
 from tokensurgeon.evaluation.metrics import Interval
@@ -62,6 +63,8 @@ class EntryResult:
         both could score; below 0 where it takes more. None for the first.
     new_tokens : NewTokens or None
         Which tokens that the first lacks cost most and least, where an alignment was given.
+    by_group : dict of GroupResult, or None
+        The figures on each group of the documents, where they are grouped.
     """
 
     name: str
@@ -83,6 +86,7 @@ class EntryResult:
     numbers: NumberLoss | None = None
     tokens_saved: float | None = None
     new_tokens: NewTokens | None = None
+    by_group: dict[str, GroupResult] | None = None
 
     @property
     def comparable(self) -> bool:
@@ -113,6 +117,7 @@ class EntryResult:
             "generation": lambda data: Generation(**data),
             "numbers": lambda data: NumberLoss(**data),
             "new_tokens": NewTokens.from_dict,
+            "by_group": lambda data: {k: GroupResult.from_dict(v) for k, v in data.items()},
         }
         for name, read in readers.items():
             if values[name] is not None:

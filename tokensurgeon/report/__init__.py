@@ -1,4 +1,4 @@
-"""What a surgery did: as data (`SurgeryReport`), as a Markdown card, as tables on a terminal, as a page."""
+"""What a surgery did: as data (`SurgeryReport`), as a Markdown card, on a terminal, as a page."""
 
 from __future__ import annotations
 

@@ -164,5 +164,3 @@ def bar(value: float, largest: float, *, signed: bool = False) -> Markup:
     ).format(
         width=BAR, kind="fall" if value < 0 else "rise", x=start, w=max(length, 0.5)
     )  # fmt: skip
-
-

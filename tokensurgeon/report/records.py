@@ -103,7 +103,7 @@ def read_weights(path: Path) -> sp.csr_array:
 def largest_weights(
     weights: sp.csr_array, token_id: int, top: int
 ) -> tuple[list[tuple[int, float]], int]:
-    """Return the (source id, weight) of a row that are largest in magnitude, and how many it has."""
+    """Return the (source id, weight) of largest magnitude of a row, and how many it has."""
     row = weights[[token_id]].tocoo()
     order = np.lexsort((row.col, -np.abs(row.data)))
     return [(int(row.col[i]), float(row.data[i])) for i in order[:top]], len(order)

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tokensurgeon.report import words
+from tokensurgeon.report.checkpoint_tables import saved
 
 LENGTH = "#"
 """The last part of a place that means how many entries are there."""
@@ -26,7 +27,7 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "weight": lambda value: words.number(value, 2, sign=True),
     "percent": lambda value: f"{100 * value:z.0f} %",
     "per mille": lambda value: f"{100 * value:z.1f} %",
-    "saved": lambda value: f"{-100 * value:+z.1f} %",
+    "saved": saved,
     "size": words.size,
     "seconds": words.seconds,
     "id": str,

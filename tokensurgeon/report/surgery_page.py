@@ -188,10 +188,9 @@ class TokenLine:
     place: str
     text: str
     pieces: tuple[str, ...]
-    origins: tuple[str, ...]
-    """Of each side, in words."""
-    sides: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    """Of each side, its heading and its largest weights: where the weight is, and the token."""
+    sides: tuple[tuple[str, tuple[tuple[str, str], ...], bool], ...]
+    """Of each side where its row is from, its largest weights (where the weight is, and the
+    token), and whether there are more."""
 
 
 def _ends(report: SurgeryReport, shown: ShownNumbers) -> list[tuple[str, list[TokenLine]]]:
@@ -215,18 +214,21 @@ def _token_line(
 ) -> TokenLine:
     text = visible(cost["text"].encode("utf-8", "replace"))
     if known is None:
-        return TokenLine(place, text, (), (), ())
+        return TokenLine(place, text, (), ())
     i, fact = known
-    origins, sides = [], []
-    for k, side in enumerate(fact.sides):
-        of_side = "" if side.side == "both" else f"{side.side}: "
-        origins.append(of_side + ORIGINS.get(side.origin, side.origin).format(method=side.method))
+    first, *others = fact.sides
+    # Where both sides are made alike, they are said once.
+    alike = all(one == first.model_copy(update={"side": one.side}) for one in others)
+    sides = []
+    for k, side in enumerate(fact.sides[:1] if alike else fact.sides):
         weights = tuple(
             (f"/new_tokens/{i}/sides/{k}/weights/{n}/weight", weight.spelling)
             for n, weight in enumerate(side.weights)
         )
-        sides.append((of_side, weights))
-    return TokenLine(place, text, fact.pieces, tuple(dict.fromkeys(origins)), tuple(sides))
+        origin = ORIGINS.get(side.origin, side.origin).format(method=side.method)
+        heading = "" if alike or side.side == "both" else f"{side.side}: "
+        sides.append((heading + origin, weights, len(side.weights) < side.n_weights))
+    return TokenLine(place, text, fact.pieces, tuple(sides))
 
 
 def _maps(report: SurgeryReport, shown: ShownNumbers) -> list[tuple[str, str, Markup]]:
@@ -347,8 +349,8 @@ def load_lines(report: SurgeryReport, path: str) -> list[tuple[str, str, str | N
         about = f"It reads this tokenizer as {named}."
     else:
         about = (
-            "Its converter knows a tokenizer by a checksum, and stops at one that it does not know. "
-            "Then add the checksum that it names, and "
+            "Its converter knows a tokenizer by a checksum, and stops at one that it does not "
+            "know. Then add the checksum that it names, and "
         )
         about += (
             f"“{named}” as the way in which text is cut, to its get_vocab_base_pre."

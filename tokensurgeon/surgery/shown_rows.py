@@ -1,4 +1,4 @@
-"""What a report shows of single rows and texts: bounded samples of what the surgery has in memory."""
+"""What a report shows of single rows and texts: bounded samples of what a surgery knows."""
 
 from __future__ import annotations
 
