@@ -17,9 +17,8 @@ from tokensurgeon.text.corpus import corpus_of_texts
 @pytest.fixture(scope="module")
 def measured(source, other, texts):
     """The second of two models, grouped, with its scores and the first's."""
-    entry = Entry(
-        "other", other.model, other.vocabulary, align(source.vocabulary, other.vocabulary)
-    )
+    alignment = align(source.vocabulary, other.vocabulary)
+    entry = Entry("other", other.model, other.vocabulary, alignment)
     groups = ["odd" if i % 2 else "even" for i in range(len(texts))]
     protocol = EvaluationProtocol.fix(
         [(source.vocabulary, None), (other.vocabulary, None)], texts, groups=groups
