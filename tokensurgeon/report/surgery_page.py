@@ -171,10 +171,15 @@ def _parts(report: SurgeryReport) -> list[tuple[str, str, Markup, tuple[str, ...
             parts[i].name,
             f"{place}/excess/{i}",
             drawings.bar(parts[i].excess, largest, signed=True),
-            tuple(visible(text.encode("utf-8", "replace")) for text in parts[i].examples),
+            tuple(map(_on_a_line, parts[i].examples)),
         )
         for i in sorted(order)
     ]
+
+
+def _on_a_line(text: str) -> str:
+    """Return a token with visible white space, on one line."""
+    return visible(text.encode("utf-8", "replace")).replace("\n", "")
 
 
 def _left_parts(report: SurgeryReport) -> bool:
@@ -212,7 +217,7 @@ def _ends(report: SurgeryReport, shown: ShownNumbers) -> list[tuple[str, list[To
 def _token_line(
     place: str, cost: Mapping[str, Any], known: tuple[int, NewTokenFact] | None
 ) -> TokenLine:
-    text = visible(cost["text"].encode("utf-8", "replace"))
+    text = _on_a_line(cost["text"])
     if known is None:
         return TokenLine(place, text, (), ())
     i, fact = known
