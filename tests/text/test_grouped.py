@@ -9,7 +9,7 @@ import pytest
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.text import read_grouped
-from tokensurgeon.text.grouped import language_of_name
+from tokensurgeon.text.grouped import By, language_of_name
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_object_names_its_language_and_the_file_where_it_does_not(tmp_path: P
     ],
 )
 def test_what_cannot_be_grouped_is_one_line(
-    tmp_path: Path, document: object, by: str, max_bytes: int | None, said: str
+    tmp_path: Path, document: object, by: By, max_bytes: int | None, said: str
 ) -> None:
     path = lines(tmp_path / "notes.jsonl", document)
     with pytest.raises(CorpusError, match=said) as caught:
