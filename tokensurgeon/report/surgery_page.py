@@ -147,16 +147,16 @@ def _figures(report: SurgeryReport, key: str, shown: ShownNumbers) -> list[Line]
 
 
 def _chart(report: SurgeryReport, shown: ShownNumbers) -> Markup | None:
-    points = [
-        drawings.Point(
-            line.name,
-            *(float(shown.value(f"{line.gap}/{key}")) for key in ("estimate", "low", "high")),
-            written=shown.in_picture(f"{line.gap}/estimate", "gap"),
-            main=line.place == _index_of(report, "patched"),
+    points = []
+    for line in _figures(report, "evaluation", shown):
+        if line.gap is None:
+            continue
+        at, low, high = (
+            float(shown.value(f"{line.gap}/{key}")) for key in ("estimate", "low", "high")
         )
-        for line in _figures(report, "evaluation", shown)
-        if line.gap is not None
-    ]
+        written = shown.in_picture(f"{line.gap}/estimate", "gap")
+        main = line.place == _index_of(report, "patched")
+        points.append(drawings.Point(line.name, at, low, high, written, main))
     return drawings.gaps(points) if points else None
 
 
