@@ -171,6 +171,8 @@ class Alignment:
             "padding": len(self.padding),
             "by_match": {m.name.lower(): counts[m] for m in Match if m is not Match.NONE},
             "text_tokens": n_text,
+            "shared_text_tokens": n_shared,
+            "matched_controls": len(self.shared) - n_shared,
             "share_of_text_tokens": n_shared / n_text if n_text else 0.0,
             "is_identity": self.is_identity,
             "is_permutation": self.is_permutation,

@@ -145,6 +145,9 @@ class TextSpec(RecipePart):
     chat template; the draft is fitted to what the big model says of them too."""
     max_bytes: int = Field(default=500_000, ge=1_000)
     """Evaluate on whole documents, in their order, until this many bytes are reached."""
+    generate: int = Field(default=0, ge=0)
+    """Let the source and the result write this many samples too, and say how many tokens are saved
+    on them; only of causal models, beside an evaluation."""
 
 
 def _as_text(value: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tokensurgeon.cli.main import main
+from tokensurgeon.evaluation import evaluate_checkpoints
 
 
 def run(*arguments: object) -> Result:
@@ -111,3 +112,111 @@ def test_a_checkpoint_is_no_place_for_what_was_measured(
     assert done.exit_code == 2
     assert "holds a checkpoint or a tokenizer (config.json); name a folder" in done.stderr
     assert sorted(path.name for path in copy.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_donor: Path
+) -> list[Path]:
+    """Three checkpoints: the source, another model, and the source again under another name."""
+    folder = tmp_path_factory.mktemp("finished")
+    made = {"source": tiny_source, "other": tiny_donor, "twin": tiny_source}
+    return [Path(shutil.copytree(path, folder / name)) for name, path in made.items()]
+
+
+@pytest.fixture(scope="module")
+def two_files(tmp_path_factory: pytest.TempPathFactory, tiny_text: Path) -> list[Path]:
+    folder = tmp_path_factory.mktemp("files")
+    lines = tiny_text.read_text("utf-8").splitlines()
+    paths = [folder / "flores-en.jsonl", folder / "deu_Latn.jsonl"]
+    for path, own in zip(paths, (lines[:6], lines[6:]), strict=True):
+        path.write_text("\n".join(own), "utf-8")
+    return paths
+
+
+def test_finished_checkpoints_stand_beside_the_source_in_one_table(
+    finished: list[Path], two_files: list[Path], tmp_path: Path
+) -> None:
+    source, other, twin = finished
+    words = ["compare", source, "--checkpoints", f"{other},{twin}", "--by", "language"]
+    words += [part for path in two_files for part in ("--text", path)]
+    files = ["--plot", tmp_path / "a.html", "--csv", tmp_path / "a.csv"]
+    done = run(*words, *files)
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(run(*words, "--json").stdout)
+    rows = {row["method"]: row for row in told["rows"]}
+    assert next(iter(rows)) == "source"
+    assert rows["twin"]["gap"] == 0.0
+    assert rows["twin"]["interval"] == [0.0, 0.0]
+    assert list(told["groups"]) == ["en", "deu_Latn"]
+    expected = evaluate_checkpoints([source, other], two_files, by="language")[str(other)]
+    assert rows["other"]["bits_per_byte"] == expected.bits_per_byte
+    assert rows["other"]["gap"] == expected.difference.estimate
+    of_group = {row["method"]: row for row in told["groups"]["en"]}
+    assert of_group["other"]["bits_per_byte"] == expected.by_group["en"].bits_per_byte
+    page = (tmp_path / "a.html").read_text("utf-8")
+    table = (tmp_path / "a.csv").read_text("utf-8")
+    every = [*told["rows"], *(row for rows in told["groups"].values() for row in rows)]
+    assert len(table.splitlines()) == 1 + len(every) == 1 + 3 + 2 * 3
+    for row in every:
+        shown = f"{row['bits_per_byte']:.4f}"
+        assert shown in done.stdout
+        assert shown in page
+        assert str(row["bits_per_byte"]) in table
+    assert "en, other" in page  # in the picture
+
+
+def test_without_a_source_the_first_checkpoint_is_what_is_compared_with(
+    finished: list[Path], tiny_text: Path
+) -> None:
+    _, other, twin = finished
+    words = ["--text", tiny_text, "--json"]
+    alone = json.loads(run("compare", "--checkpoints", f"{other},{twin}", *words).stdout)
+    against = json.loads(run("evaluate", twin, tiny_text, "--against", other, "--json").stdout)
+    assert alone["rows"][1]["gap"] == against["entries"][1]["difference"]["estimate"]
+    assert alone["facts"]["source"] == "other"
+    assert alone["groups"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoints", "ONE"], "nothing beside it: name another, or a SOURCE"),
+        (["--checkpoints", "ONE,ONE", "--methods", "mean"], "--methods is about a surgery"),
+        (["--checkpoints", "ONE,ONE", "--tokenizer", "ONE"], "--tokenizer is about a surgery"),
+        (["--checkpoints", "ONE,nowhere"], "nowhere"),
+        (["--checkpoints", "ONE,ONE", "--plot", "a.pdf"], "must end in .png"),
+        (["--checkpoints", "ONE,ONE", "--by", "language"], "has no language"),
+        (["--by", "file"], "give --checkpoints"),
+    ],
+)
+def test_a_wrong_comparison_of_checkpoints_is_one_line(
+    tiny_source: Path, tiny_text: Path, arguments: list[str], message: str
+) -> None:
+    given = [word.replace("ONE", str(tiny_source)) for word in arguments]
+    if arguments[0] == "--by":
+        given = [str(tiny_source), "--tokenizer", str(tiny_source), *given]
+    result = run("compare", *given, "--text", tiny_text)
+    assert result.exit_code in (1, 2), result.stdout
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_an_evaluation_is_drawn_and_said_by_file(
+    finished: list[Path], two_files: list[Path], tmp_path: Path
+) -> None:
+    source, other, _ = finished
+    words = ["evaluate", other, *two_files, "--against", source, "--by", "file"]
+    done = run(*words, "--plot", tmp_path / "a.svg")
+    assert done.exit_code == 0, done.stderr
+    assert "flores-en.jsonl" in done.stdout
+    assert "deu_Latn.jsonl" in (tmp_path / "a.svg").read_text("utf-8")
+    measured = json.loads(run(*words, "--json").stdout)["entries"][1]["by_group"]
+    assert list(measured) == ["flores-en.jsonl", "deu_Latn.jsonl"]
+    for one in measured.values():
+        assert f"{one['bits_per_byte']:.4f}" in done.stdout
+    refused = run("evaluate", other, *two_files, "--plot", tmp_path / "b.svg")
+    assert refused.exit_code == 2
+    assert "give --against" in refused.stderr
+    assert not (tmp_path / "b.svg").exists()

@@ -25,8 +25,8 @@ from tokensurgeon.handover.card_metadata import licence_of, split_card, with_met
 from tokensurgeon.handover.hub_push import check_repository, push
 from tokensurgeon.handover.pushed_copy import pushed_copy
 from tokensurgeon.outputs.ownership import list_files
+from tokensurgeon.report import SurgeryReport, surgery_page
 from tokensurgeon.report.records import unreadable
-from tokensurgeon.report.surgery_report import SurgeryReport
 
 NAME = "me/patched"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -63,7 +63,8 @@ def test_what_arrives_is_the_checkpoint_and_verifies(hub: Hub, patched: Path, tm
     files, before = hub.files(NAME), list_files(patched)
     assert set(files) - {".gitattributes"} == set(before) - {"notes.png"}
     same = {name for name in before if files.get(name) == (patched / name).read_bytes()}
-    assert set(before) - same == {"README.md", "report.json", MANIFEST, "notes.png"}
+    changed = {"README.md", "report.json", "report.html", MANIFEST, "notes.png"}
+    assert set(before) - same == changed
     assert copy.left_out == ("notes.png",)
     assert seen[-1] == (copy.size, copy.size, "push")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
@@ -84,6 +85,9 @@ def test_no_path_of_this_machine_goes(hub: Hub, made: Path, patched: Path) -> No
         recipe = json.loads(hub.files(NAME)[MANIFEST])["recipe"]
         assert yaml.safe_load(recipe) == report.recipe
         assert recipe in hub.files(NAME)["README.md"].decode()
+        page = hub.files(NAME)["report.html"].decode()
+        assert page == surgery_page(report, NAME)
+        assert f"vllm serve {NAME}" in page
         assert json.loads(hub.files(NAME)["config.json"])["_name_or_path"] == "source"
 
 

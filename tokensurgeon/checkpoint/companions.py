@@ -33,7 +33,7 @@ _CARRIED = ("*preprocessor_config.json", "processor_config.json", "normalizer.js
 _REPLACED = ("config.json", "generation_config.json", INDEX, "tokenizer*.json", "chat_template.*",
              "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
              "merges.txt", "*.model", "*.spm", "*.tiktoken", "tekken.json", "sentencepiece*",
-             "seen.txt", "manifest.json", "report.json", "new_token_ids.json",
+             "seen.txt", "manifest.json", "report.json", "report.html", "new_token_ids.json",
              "surgery", "continue")  # fmt: skip
 """Files that are written anew: the configuration, the tokenizer, the records of a surgery, and
 what hands it over to trainers."""

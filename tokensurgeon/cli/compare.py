@@ -1,23 +1,41 @@
-"""``tokensurgeon compare``: several methods on one pair, in one table."""
+"""``tokensurgeon compare``: several methods on one pair, or finished checkpoints, in one table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tokensurgeon.cli import console
 from tokensurgeon.cli.recipe_options import split_names, takes_recipe
 from tokensurgeon.outputs import write_whole
-from tokensurgeon.recipe import Recipe
+
+OF_CHECKPOINTS = (
+    "source", "text.evaluation", "device", "dtype", "seed", "trust_remote_code", "allow_seen_text"
+)  # fmt: skip
+"""Keys of a recipe that finished checkpoints are measured with."""
+OWN = ("checkpoints", "by", "language_field", "csv_file", "plot", "force", "as_json")
+"""Options of the command that go with finished checkpoints."""
 
 
-@click.command(short_help="Several methods on one pair, in one table.")
+@click.command(short_help="Methods on one pair, or finished checkpoints, in one table.")
 @takes_recipe(
     "tokenizer", "digits", "donor", "init.settings", "text.evaluation", "text.calibration",
     "text.other", "calibrate", "heal_body", "budget", "untie", "map", "device", "dtype", "seed",
     "trust_remote_code", "allow_seen_text",
+    unless="checkpoints",
 )  # fmt: skip
+@console.option(
+    "--checkpoints A,B,…",
+    "Compare these finished checkpoints instead, on the same --text: beside SOURCE, else beside "
+    "the first of them; may be repeated.",
+    multiple=True,
+    parse=console.names,
+)
+@console.by_option
+@console.language_field_option
 @console.option(
     "--methods A,B,…",
     "Methods to compare: NAME, or IN/OUT for two sides; +calibration fits the rows to the "
@@ -71,7 +89,10 @@ from tokensurgeon.recipe import Recipe
 @console.plugin_option
 @console.json_option
 def command(
-    recipe: Recipe,
+    recipe: Any,
+    checkpoints: tuple[str, ...],
+    by: str | None,
+    language_field: str,
     methods: str | None,
     limit: str | None,
     steps: int,
@@ -87,7 +108,16 @@ def command(
 
     The source is measured beside them on the same text. A method that cannot work on the pair is
     a line with its reason. With -o a comparison that was stopped goes on where it was.
+
+    With --checkpoints finished checkpoints are measured, each with its own tokenizer and each
+    beside SOURCE, or beside the first of them; intervals are paired bootstraps over documents.
     """
+    if checkpoints:
+        grouped = {"by": by, "language_field": language_field}
+        _compare_checkpoints(recipe, checkpoints, grouped, csv_file, plot, force, as_json)
+        return
+    if by is not None:
+        raise click.UsageError("--by is about finished checkpoints: give --checkpoints")
     if not recipe.measures:
         raise click.UsageError("no text to compare on: give --text FILE")
     names = () if methods is None else split_names(methods, "method", "--methods")
@@ -116,3 +146,58 @@ def command(
     if picture is not None:
         write_plot(picture, data)
     console.write_result(as_json, data, print_comparison)
+
+
+def _compare_checkpoints(
+    given: Mapping[str, Any],
+    checkpoints: Sequence[str],
+    grouped: Mapping[str, Any],
+    csv_file: str | None,
+    plot: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Measure finished checkpoints beside the source, or beside the first of them."""
+    others = [f"--{key.rpartition('.')[2]}" for key in given if key not in OF_CHECKPOINTS]
+    context = click.get_current_context()
+    others += [
+        option.opts[-1]
+        for option in context.command.params
+        if option.name in context.params
+        and option.name not in OWN
+        and option.name.replace("__", ".") not in (*OF_CHECKPOINTS, *given)
+        and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise click.UsageError(
+            f"--checkpoints compares what is finished, and {others[0].replace('_', '-')} is about "
+            "a surgery: leave one out"
+        )
+    paths = [*([given["source"]] if "source" in given else []), *checkpoints]
+    if len(paths) < 2:
+        raise click.UsageError("one checkpoint has nothing beside it: name another, or a SOURCE")
+    if not given.get("text.evaluation"):
+        raise click.UsageError("no text to compare on: give --text FILE")
+    table, picture = (console.check_writable(file, force) for file in (csv_file, plot))
+
+    from tokensurgeon.evaluation import evaluate_checkpoints
+    from tokensurgeon.report.checkpoint_tables import as_comparison, as_csv, print_checkpoints
+    from tokensurgeon.report.plot import check_path, write_plot
+
+    if picture is not None:
+        check_path(picture)
+    settings = {key: one for key, one in given.items() if key in OF_CHECKPOINTS[2:]}
+    with console.progress() as progress:
+        evaluation = evaluate_checkpoints(
+            paths,
+            given["text.evaluation"],
+            progress=progress,
+            **grouped,
+            **settings,
+        )
+    data = as_comparison(evaluation, grouped["by"])
+    if table is not None:
+        write_whole(table, as_csv(data).encode("utf-8"))
+    if picture is not None:
+        write_plot(picture, data)
+    console.write_result(as_json, data, print_checkpoints)

@@ -117,6 +117,17 @@ dtype_option = option(
 )
 seed_option = option("--seed N", "Of whatever is random.", type=COUNT, default=0)
 field_option = option("--field KEY", "The key that holds the text in JSON objects.", default="text")
+by_option = option(
+    "--by file|language",
+    "Say the figures of each file or language too; each has an equal part of the bytes. The "
+    "language is what --language-field holds, else a code in the file's name (deu_Latn, de).",
+    type=click.Choice(["file", "language"]),
+)
+language_field_option = option(
+    "--language-field KEY",
+    "The key that holds the language of a text in JSON objects.",
+    default="language",
+)
 force_option = option("--force", "Replace an output of ours that exists, and nothing else.")
 script_option = option(
     "--keep-script NAMES",

@@ -11,6 +11,8 @@ from tokensurgeon.errors import BoundExceededError
 
 DRAFT_BYTES = 50_000
 """Most text that a draft is measured on: it takes two whole distributions at every token."""
+OF_TEXT = {"generate": "--generate", "n_exact_bytes": "--exact-bytes", "by": "--by"}
+"""Settings that measure a text, and their options."""
 
 
 @click.command(short_help="Bits per byte of checkpoints on a text.")
@@ -47,6 +49,12 @@ DRAFT_BYTES = 50_000
     default=0,
 )
 @console.field_option
+@console.by_option
+@console.language_field_option
+@console.option(
+    "--plot FILE",
+    "Write the gaps to --against as a picture (.png, .svg) or a page with it (.html).",
+)
 @console.option(
     "--draft-for MODEL",
     "Measure how much of what CHECKPOINT drafts MODEL would accept, by speculative decoding.",
@@ -70,6 +78,7 @@ DRAFT_BYTES = 50_000
 @console.dtype_option
 @console.seed_option
 @console.trust_option
+@console.force_option
 @console.json_option
 def command(
     checkpoint: str,
@@ -79,6 +88,8 @@ def command(
     draft_for: str | None,
     tasks: tuple[str, ...],
     tasks_folder: str | None,
+    plot: str | None,
+    force: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -95,9 +106,9 @@ def command(
     by_tasks = bool(tasks or tasks_folder)
     if not (text or by_tasks):
         raise click.UsageError("nothing to measure on; give TEXT, --tasks or both")
-    of_text = "--max-rise" if max_rise is not None else ""
-    for name, option in (("generate", "--generate"), ("n_exact_bytes", "--exact-bytes")):
-        of_text = of_text or (option if settings[name] else "")
+    of_text = "--max-rise" if max_rise is not None else "--plot" if plot is not None else ""
+    for name in ("generate", "n_exact_bytes", "by"):
+        of_text = of_text or (OF_TEXT[name] if settings[name] else "")
     if of_text and not text:
         raise click.UsageError(f"{of_text} is about a text, and none is given; give TEXT")
     of_tasks = {name: settings.pop(name) for name in ("limit", "num_fewshot", "batch_size")}
@@ -109,14 +120,22 @@ def command(
         raise click.UsageError("--max-rise needs --against: name the checkpoint to rise above")
     if draft_for is not None and of_text:
         raise click.UsageError(f"--draft-for is a measure of its own: leave out {of_text}")
+    if plot is not None and against is None:
+        raise click.UsageError("--plot draws gaps to another checkpoint: give --against")
+    picture = console.check_writable(plot, force)
 
     from tokensurgeon.evaluation import evaluate_checkpoint, evaluate_draft, evaluate_tasks
+    from tokensurgeon.report.checkpoint_tables import as_comparison
     from tokensurgeon.report.evaluation_tables import print_draft
+    from tokensurgeon.report.plot import check_path, write_plot
     from tokensurgeon.report.task_tables import print_measured
+
+    if picture is not None:
+        check_path(picture)
 
     if draft_for is not None:
         settings["max_bytes"] = min(settings["max_bytes"], DRAFT_BYTES)
-        for name in ("chunk_bytes", "generate", "n_exact_bytes", "seed"):
+        for name in ("chunk_bytes", "generate", "n_exact_bytes", "seed", "by", "language_field"):
             del settings[name]
         with console.progress() as progress:
             draft = evaluate_draft(
@@ -143,9 +162,11 @@ def command(
             evaluation = evaluate_checkpoint(
                 checkpoint, text, against, progress=progress, **settings
             )
+    if picture is not None and evaluation is not None:
+        write_plot(picture, as_comparison(evaluation, settings["by"]))
     data = {} if evaluation is None else evaluation.to_dict()
     data |= {} if table is None else {"tasks": table.to_dict()}
-    console.write_result(as_json, data, print_measured, evaluation, table)
+    console.write_result(as_json, data, print_measured, evaluation, table, settings["by"])
     if max_rise is None or evaluation is None:
         return
     first, measured = evaluation.entries

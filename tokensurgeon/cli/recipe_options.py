@@ -184,6 +184,13 @@ _option(
     multiple=True,
 )
 _option(
+    "text.generate",
+    "--generate N",
+    "Let the source and the result write N samples too, to say how many tokens are saved on what "
+    "they write; needs --text.",
+    type=console.COUNT,
+)
+_option(
     "text.calibration",
     "--calibration-text FILE",
     "Text that methods, calibration and training may look at, never the one it is measured on. The "
@@ -301,16 +308,23 @@ def _given(keys: Iterable[str], values: dict[str, Any]) -> dict[str, Any]:
     return dict.fromkeys(SIDES, given.pop("init", None)) | given
 
 
-def takes_recipe(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_recipe(
+    *keys: str, unless: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command SOURCE, the options of these keys and --recipe.
 
-    The command is called with the `Recipe` they make, and with its own options by name.
+    The command is called with the `Recipe` they make, and with its own options by name. Where its
+    option `unless` is given they make none: `recipe` is then what was given, by key.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**values: Any) -> None:
             given = _given(("source", *keys), values)
+            if unless is not None and values[unless]:
+                file = {"recipe": values.pop("recipe")}
+                function({key: one for key, one in (given | file).items() if one}, **values)
+                return
             function(build_recipe(values.pop("recipe"), given), **values)
 
         decorated: Callable[..., None] = command

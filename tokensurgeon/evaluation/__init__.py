@@ -3,7 +3,11 @@
 from tokensurgeon.evaluation.breakdown import Part, token_kind
 from tokensurgeon.evaluation.draft import evaluate_draft
 from tokensurgeon.evaluation.draft_figures import DraftResult
-from tokensurgeon.evaluation.evaluate import evaluate, evaluate_checkpoint
+from tokensurgeon.evaluation.evaluate import (
+    evaluate,
+    evaluate_checkpoint,
+    evaluate_checkpoints,
+)
 from tokensurgeon.evaluation.excess import loss_on_spans
 from tokensurgeon.evaluation.generation import measure_generation
 from tokensurgeon.evaluation.measured_source import MeasuredSource
@@ -30,6 +34,7 @@ __all__ = [
     "bootstrap_ratio",
     "evaluate",
     "evaluate_checkpoint",
+    "evaluate_checkpoints",
     "evaluate_draft",
     "evaluate_tasks",
     "left_out_bytes",

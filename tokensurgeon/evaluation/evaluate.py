@@ -1,9 +1,9 @@
 """Measure several models on one text: the source first, the plain baselines beside.
 
-`evaluate` works on models in memory; `evaluate_checkpoint` loads them and calls it. All models are
-scored on the same bytes. A tokenizer that loses text on a chunk is not comparable there: the chunk
-is left out of its figure and counted; a chunk that does not fit one of the models is left out for
-all.
+`evaluate` works on models in memory; `evaluate_checkpoints` loads finished checkpoints, the first
+and one other at a time. All models are scored on the same bytes. A tokenizer that loses text on a
+chunk is not comparable there: the chunk is left out of its figure and counted; a chunk that does
+not fit one of the models is left out for all.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokensurgeon.alignment import align
+from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.files import find_folder
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.exact_bytes import exact_bytes, first_bytes
-from tokensurgeon.evaluation.generation import Generator, measure_generation
+from tokensurgeon.evaluation.generation import Generation, Generator, measure_generation
 from tokensurgeon.evaluation.measured_source import MeasuredSource
 from tokensurgeon.evaluation.model_kinds import kind_of_all
 from tokensurgeon.evaluation.protocol import DEFAULT_MAX_BYTES, Entry, EvaluationProtocol
 from tokensurgeon.evaluation.shared_work import shared_work
-from tokensurgeon.evaluation.table import Evaluation
+from tokensurgeon.evaluation.table import EntryResult, Evaluation
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.progress import Progress, no_progress
+from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.corpus import Corpus, read_to_measure
+from tokensurgeon.text.grouped import By, read_grouped
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.vocabulary import load_vocabulary
 
@@ -39,6 +43,7 @@ def evaluate(
     seed: int = 0,
     generate: int = 0,
     n_exact_bytes: int = 0,
+    generators: int | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Measure models on the same text.
@@ -61,6 +66,8 @@ def evaluate(
         Let each model write this many samples, and measure bytes per token on them.
     n_exact_bytes : int
         Measure each model on so many bytes of the text by exact probabilities of bytes, too.
+    generators : int or None
+        Let only so many models write, the first ones; None lets all.
     progress : callable(done, total, what)
 
     Raises
@@ -89,26 +96,39 @@ def evaluate(
         twin = next((j for j in range(1, i) if _same(entries[j], entry)), None)
         result = source.result(entry) if twin is None else replace(results[twin], name=entry.name)
         results.append(result)
-    for i, entry in enumerate(entries if generate else ()):
-        if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
-            raise EvaluationError(
-                f"{entry.name} cannot generate text; evaluate it without generation"
-            )
-        generation = measure_generation(
-            entry.model, entry.vocabulary, n=generate, seed=seed, name=entry.name, progress=progress
-        )
-        results[i] = replace(results[i], generation=generation)
-    chunks = first_bytes(protocol.chunks, n_exact_bytes) if n_exact_bytes else []
-    for i, entry in enumerate(entries if chunks else ()):
-        if not isinstance(entry.model, LanguageModel):
-            raise EvaluationError(
-                f"{entry.name} says nothing of the next byte; give a causal model"
-            )
-        exact = exact_bytes(
-            entry.model, entry.vocabulary, chunks, name=entry.name, progress=progress
-        )
-        results[i] = replace(results[i], exact_bytes=exact)
+    for i, entry in enumerate(entries[:generators] if generate else ()):
+        first = results[0].generation
+        results[i] = _with_generation(results[i], entry, first, generate, seed, progress)
+    chunks = first_bytes(protocol.chunks, n_exact_bytes)
+    for i, entry in enumerate(entries if n_exact_bytes else ()):
+        results[i] = _with_exact_bytes(results[i], entry, chunks, progress)
     return protocol.table(results)
+
+
+def _with_generation(
+    result: EntryResult,
+    entry: Entry,
+    first: Generation | None,
+    n: int,
+    seed: int,
+    progress: Progress,
+) -> EntryResult:
+    """Let a model write samples, and add what is saved on them beside the first model's."""
+    if not isinstance(entry.model, Generator) or entry.model.kind != CAUSAL:
+        raise EvaluationError(f"{entry.name} cannot generate text; evaluate it without generation")
+    generation = measure_generation(
+        entry.model, entry.vocabulary, n=n, seed=seed, name=entry.name, progress=progress
+    )
+    return replace(result, generation=generation if first is None else generation.beside(first))
+
+
+def _with_exact_bytes(
+    result: EntryResult, entry: Entry, chunks: Sequence[Chunk], progress: Progress
+) -> EntryResult:
+    if not isinstance(entry.model, LanguageModel):
+        raise EvaluationError(f"{entry.name} says nothing of the next byte; give a causal model")
+    exact = exact_bytes(entry.model, entry.vocabulary, chunks, name=entry.name, progress=progress)
+    return replace(result, exact_bytes=exact)
 
 
 def _same(one: Entry, two: Entry) -> bool:
@@ -119,7 +139,43 @@ def evaluate_checkpoint(
     path: str | Path,
     texts: Sequence[str | Path] | Corpus,
     against: str | Path | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Load a checkpoint, and the one to compare it with, and measure both.
+
+    Parameters
+    ----------
+    path : str or Path
+        A checkpoint with its own tokenizer.
+    texts : sequence of str or Path, or Corpus
+        Files, folders or globs; see `tokensurgeon.text.read_corpus`.
+    against : str, Path or None
+        Another checkpoint, mostly the source of `path`; it comes first in the table, and tokens
+        of `path` are split into those it has and those it lacks.
+    **settings
+        As in `evaluate_checkpoints`.
+
+    Returns
+    -------
+    Evaluation
+        Entries in the order ``against``, ``path``; each named by its path.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint.
+    UsageError
+        If a vocabulary was trained on the text, as far as its folder says.
+    """
+    return evaluate_checkpoints([path] if against is None else [against, path], texts, **settings)
+
+
+def evaluate_checkpoints(
+    paths: Sequence[str | Path],
+    texts: Sequence[str | Path] | Corpus,
     *,
+    by: By | None = None,
+    language_field: str = "language",
     field: str = "text",
     max_bytes: int | None = DEFAULT_MAX_BYTES,
     chunk_bytes: int | None = None,
@@ -133,17 +189,22 @@ def evaluate_checkpoint(
     allow_invalid_text: bool = False,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Load a checkpoint, and the one to compare it with, and measure both.
+    """Load finished checkpoints, and measure them on the same text beside the first.
+
+    The first is in memory from beginning to end, the others one after another.
 
     Parameters
     ----------
-    path : str or Path
-        A checkpoint with its own tokenizer.
+    paths : sequence of str or Path
+        Checkpoints with their own tokenizers. Differences are from the first, mostly the source of
+        the others; their tokens are split into those it has and those it lacks.
     texts : sequence of str or Path, or Corpus
         Files, folders or globs; see `tokensurgeon.text.read_corpus`.
-    against : str, Path or None
-        Another checkpoint, mostly the source of `path`; it comes first in the table, and tokens
-        of `path` are split into those it has and those it lacks.
+    by : 'file', 'language' or None
+        Say the figures of each file or language too; see `tokensurgeon.text.read_grouped`. Each
+        then has an equal part of `max_bytes`.
+    language_field : str
+        The key that holds the language of a text in JSON objects.
     field : str
         The key that holds the text in JSON objects.
     max_bytes, chunk_bytes, seed, generate, n_exact_bytes
@@ -160,42 +221,82 @@ def evaluate_checkpoint(
     Returns
     -------
     Evaluation
-        Entries in the order ``against``, ``path``; each named by its path.
+        Entries in the order given, each named by its path.
 
     Raises
     ------
     CheckpointError
         If there is no such checkpoint.
+    EvaluationError
+        As `evaluate`.
     UsageError
         If a vocabulary was trained on the text, as far as its folder says.
     """
+    if not paths:
+        raise EvaluationError("no model was given; give at least one")
     device = shared_work().device(device)
-    for folder in (path,) if against is None else (against, path):
+    for folder in paths:
         find_folder(folder)  # before the text is read: the two may stand in each other's place
     corpus = texts
+    groups: tuple[str, ...] = ()
+    if isinstance(corpus, Corpus) and by is not None:
+        raise EvaluationError("a text that is read already has no files to group by; give files")
     if not isinstance(corpus, Corpus):
-        corpus = read_to_measure(
-            corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_text
-        )
-    entries: list[Entry] = []
-    for folder in (path,) if against is None else (against, path):
-        vocabulary = load_vocabulary(folder)
+        if by is None:
+            corpus = read_to_measure(
+                corpus, max_bytes=max_bytes, field=field, allow_invalid=allow_invalid_text
+            )
+        else:
+            grouped = read_grouped(
+                corpus,
+                by,
+                max_bytes=max_bytes,
+                field=field,
+                language_field=language_field,
+                allow_invalid=allow_invalid_text,
+            )
+            corpus, groups = grouped.corpus, grouped.groups
+    trusts = {"trust_remote_code": trust_remote_code}
+    opened = [Checkpoint.open(folder, **trusts) for folder in paths]
+    vocabularies = [load_vocabulary(folder) for folder in paths]
+    for vocabulary in vocabularies:
         refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
-        alignment = None
-        if entries and vocabulary.fingerprint != entries[0].vocabulary.fingerprint:
-            alignment = align(entries[0].vocabulary, vocabulary)
-        model = load_model(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        again = " (again)" if entries and entries[0].name == str(folder) else ""
-        entries.append(Entry(f"{folder}{again}", model, vocabulary, alignment))
-    evaluation = evaluate(
-        entries,
+    protocol = EvaluationProtocol.fix(
+        [
+            (vocabulary, one.max_positions)
+            for vocabulary, one in zip(vocabularies, opened, strict=True)
+        ],
         corpus.texts,
-        max_bytes=max_bytes,
+        max_bytes=None if groups else max_bytes,  # of groups no more was taken
         chunk_bytes=chunk_bytes,
         seed=seed,
-        generate=generate,
-        n_exact_bytes=n_exact_bytes,
-        progress=progress,
+        kind=kind_of_all([one.layout.kind for one in opened]),
+        groups=groups,
     )
-    notes = dict.fromkeys(note for entry in entries for note in entry.vocabulary.notes)
-    return replace(evaluation, n_replaced=corpus.n_replaced, notes=tuple(notes))
+    results: list[EntryResult] = []
+    source: MeasuredSource | None = None
+    first_chunks = first_bytes(protocol.chunks, n_exact_bytes)
+    for i, (folder, vocabulary) in enumerate(zip(paths, vocabularies, strict=True)):
+        alignment = None
+        if i and vocabulary.fingerprint != vocabularies[0].fingerprint:
+            alignment = align(vocabularies[0], vocabulary)
+        again = " (again)" * [str(one) for one in paths[:i]].count(str(folder))
+        model = load_model(folder, device=device, dtype=dtype, **trusts)
+        entry = Entry(f"{folder}{again}", model, vocabulary, alignment)
+        if source is None:
+            source = MeasuredSource(protocol, entry, progress, lend=len(paths) > 1)
+        result = source.result(entry) if i else source.own_result()
+        if generate:
+            first = results[0].generation if i else None
+            result = _with_generation(result, entry, first, generate, seed, progress)
+        if n_exact_bytes:
+            result = _with_exact_bytes(result, entry, first_chunks, progress)
+        results.append(result)
+        del model, entry  # before the next is loaded
+    notes = dict.fromkeys(note for vocabulary in vocabularies for note in vocabulary.notes)
+    return replace(
+        protocol.table(results),
+        max_bytes=max_bytes,
+        n_replaced=corpus.n_replaced,
+        notes=tuple(notes),
+    )

@@ -112,6 +112,43 @@ def loss_on_spans(nll: Float64, ends: Ids, start: int, spans: Ids) -> Float64:
     return np.asarray(np.diff(upto[np.clip(spans - start, 0, size)], prepend=0.0))
 
 
+def costs_of_tokens(
+    own: Scores, first: Scores
+) -> tuple[int, list[tuple[int, int, float, float, int]]]:
+    """Return the bytes that two models were both scored on, and what each token costs there.
+
+    Parameters
+    ----------
+    own, first : Scores
+        Of the same chunks; only those that both could score count.
+
+    Returns
+    -------
+    int, list of (int, int, float, float, int)
+        Of each token of `own`: its id, how often it was scored, its loss and the first's on the
+        same bytes, in nats, and these bytes.
+    """
+    both = np.flatnonzero(own.comparable & first.comparable)
+    n_bytes = int(own.n_bytes[both].sum())
+    if not n_bytes:
+        return 0, []
+    tokens, counts, sums = sums_by_token(
+        [own.token_ids[i] for i in both],
+        [own.token_nll[i] for i in both],
+        [
+            loss_on_spans(
+                first.token_nll[i], first.token_ends[i], int(own.start[i]), own.token_ends[i]
+            )
+            for i in both
+        ],
+        [np.diff(own.token_ends[i], prepend=own.start[i]) for i in both],
+    )
+    return n_bytes, [
+        (token, count, mine, theirs, int(size))
+        for token, count, mine, theirs, size in zip(tokens, counts, *sums, strict=True)
+    ]
+
+
 def excess_parts(
     own: Scores, first: Scores, vocabulary: Vocabulary, alignment: Alignment | None = None
 ) -> tuple[Excess, ...]:
@@ -131,29 +168,17 @@ def excess_parts(
     tuple of Excess
         The largest excess first; they add up to the gap.
     """
-    both = np.flatnonzero(own.comparable & first.comparable)
-    n_bytes = int(own.n_bytes[both].sum())
+    n_bytes, members = costs_of_tokens(own, first)
     if not n_bytes:
         return ()
-    tokens, counts, sums = sums_by_token(
-        [own.token_ids[i] for i in both],
-        [own.token_nll[i] for i in both],
-        [
-            loss_on_spans(
-                first.token_nll[i], first.token_ends[i], int(own.start[i]), own.token_ends[i]
-            )
-            for i in both
-        ],
-        [np.diff(own.token_ends[i], prepend=own.start[i]) for i in both],
-    )
     sums_of: dict[tuple[str, str], _Sum] = {}
     kind_of, match_of = kind_label(vocabulary), match_label(alignment)
-    for token, count, mine, theirs, size in zip(tokens, counts, *sums, strict=True):
+    for token, count, mine, theirs, size in members:
         part = sums_of.setdefault((kind_of(token), match_of(token)), _Sum())
         part.mine += mine
         part.theirs += theirs
         part.tokens += count
-        part.bytes += int(size)
+        part.bytes += size
         part.members.append((mine - theirs, count, token))
     scale = LN2 * n_bytes
     parts = [

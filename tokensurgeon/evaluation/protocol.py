@@ -17,6 +17,7 @@ from tokensurgeon.arrays import Float64, Ids, Mask
 from tokensurgeon.checkpoint.embeddings import CAUSAL, MASKED
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.breakdown import kind_label, match_label, split_by
+from tokensurgeon.evaluation.by_group import group_results
 from tokensurgeon.evaluation.excess import excess_parts
 from tokensurgeon.evaluation.metrics import (
     bits_per_byte,
@@ -30,6 +31,7 @@ from tokensurgeon.evaluation.numbers import number_loss
 from tokensurgeon.evaluation.scoring import Scorer, Scores, left_out_bytes, score
 from tokensurgeon.evaluation.span_relations import span_parts
 from tokensurgeon.evaluation.table import EntryResult, Evaluation
+from tokensurgeon.evaluation.token_costs import new_tokens_of
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, SMALLEST_CHUNK_BYTES, Chunk, chunk_documents
 from tokensurgeon.text.encoding import Encoded, encode_chunks
@@ -82,6 +84,8 @@ class EvaluationProtocol:
         Of the bootstrap.
     kind : str
         Of all the models.
+    groups : tuple of str
+        Of each document, where figures are wanted for groups of them; empty where none are.
     """
 
     chunks: list[Chunk]
@@ -92,6 +96,7 @@ class EvaluationProtocol:
     max_bytes: int | None
     seed: int
     kind: str = CAUSAL
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def fix(
@@ -103,8 +108,11 @@ class EvaluationProtocol:
         chunk_bytes: int | None = None,
         seed: int = 0,
         kind: str = CAUSAL,
+        groups: Sequence[str] = (),
     ) -> EvaluationProtocol:
         """Cut a text for models that have these vocabularies and longest sequences.
+
+        `groups` has the group of each text, where figures are wanted for groups.
 
         Raises
         ------
@@ -140,7 +148,7 @@ class EvaluationProtocol:
                 f"none of {len(chunks):,} chunks of {size} bytes fits all models; {why}"
             )
         skip = left_out_bytes(list(encoded.values()), chunks, kind)
-        return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind)
+        return cls(chunks, encoded, fits, skip, size, max_bytes, seed, kind, tuple(groups))
 
     def score(self, entry: Entry, progress: Progress = no_progress) -> Scores:
         """Run one model over the chunks; its vocabulary is one of those given to `fix`."""
@@ -169,7 +177,7 @@ class EvaluationProtocol:
         nll, n_bytes, n_tokens = totals(own)
         known = n_bytes > 0 and n_tokens > 0
         token_perplexity = perplexity(nll, n_tokens) if known else None
-        difference = ratio = excess = by_span = None
+        difference = ratio = excess = by_span = saved = new_tokens = None
         if first is not None and known and (own.comparable & first.comparable).any():
             difference = bootstrap_ratio(own, first, self.seed)
             both = own.comparable & first.comparable
@@ -177,6 +185,9 @@ class EvaluationProtocol:
             ratio = perplexity(mine[0], mine[2]) / perplexity(theirs[0], theirs[2])
             excess = excess_parts(own, first, entry.vocabulary, entry.alignment)
             by_span = span_parts(own, first, on_states)
+            saved = 1 - mine[2] / theirs[2] if theirs[2] else None
+            if entry.alignment is not None:
+                new_tokens = new_tokens_of(own, first, entry.vocabulary, entry.alignment)
         return EntryResult(
             name=entry.name,
             bits_per_byte=bits_per_byte(nll, n_bytes) if known else None,
@@ -196,6 +207,9 @@ class EvaluationProtocol:
             excess=excess,
             numbers=number_loss(own, self.chunks),
             by_span=by_span,
+            tokens_saved=saved,
+            new_tokens=new_tokens,
+            by_group=group_results(own, first, self.groups, self.seed) if self.groups else None,
         )
 
     def table(self, results: Sequence[EntryResult]) -> Evaluation:

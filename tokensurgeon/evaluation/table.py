@@ -8,6 +8,7 @@ from typing import Any
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.evaluation.breakdown import Part
+from tokensurgeon.evaluation.by_group import GroupResult
 from tokensurgeon.evaluation.exact_bytes import ExactBytes
 from tokensurgeon.evaluation.excess import Excess
 from tokensurgeon.evaluation.generation import Generation
@@ -15,6 +16,7 @@ from tokensurgeon.evaluation.metrics import Interval
 from tokensurgeon.evaluation.model_kinds import PROTOCOLS
 from tokensurgeon.evaluation.numbers import NumberLoss
 from tokensurgeon.evaluation.span_relations import SpanPart
+from tokensurgeon.evaluation.token_costs import NewTokens
 
 _KEYS = {
     "n_bytes": "bytes",
@@ -59,6 +61,13 @@ class EntryResult:
         The loss on digits; None where the text has none.
     exact_bytes : ExactBytes or None
         By exact probabilities of bytes, on the first bytes of the text; None where not asked for.
+    tokens_saved : float or None
+        By which share the text takes fewer tokens than in the first entry, over the chunks that
+        both could score; below 0 where it takes more. None for the first.
+    new_tokens : NewTokens or None
+        Which tokens that the first lacks cost most and least, where an alignment was given.
+    by_group : dict of GroupResult, or None
+        The figures on each group of the documents, where they are grouped.
     """
 
     name: str
@@ -79,6 +88,9 @@ class EntryResult:
     generation: Generation | None = None
     numbers: NumberLoss | None = None
     exact_bytes: ExactBytes | None = None
+    tokens_saved: float | None = None
+    new_tokens: NewTokens | None = None
+    by_group: dict[str, GroupResult] | None = None
 
     @property
     def comparable(self) -> bool:
@@ -110,6 +122,8 @@ class EntryResult:
             "generation": lambda data: Generation(**data),
             "numbers": lambda data: NumberLoss(**data),
             "exact_bytes": lambda data: ExactBytes(**data),
+            "new_tokens": NewTokens.from_dict,
+            "by_group": lambda data: {k: GroupResult.from_dict(v) for k, v in data.items()},
         }
         for name, read in readers.items():
             if values[name] is not None:

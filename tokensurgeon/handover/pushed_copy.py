@@ -28,18 +28,18 @@ from tokensurgeon.handover.card_metadata import Licence, licence_of, with_metada
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import NO_FILES
 from tokensurgeon.recipe_parts import READ, WRITTEN
-from tokensurgeon.report import words
+from tokensurgeon.report import surgery_page, words
 from tokensurgeon.report.records import unreadable
 from tokensurgeon.report.surgery_report import SurgeryReport
 from tokensurgeon.vocabulary.hub import cached_file, is_name, split_revision
 
-CARD, REPORT = "README.md", "report.json"
+CARD, REPORT, PAGE = "README.md", "report.json", "report.html"
 VOCABULARIES = (
     "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json",
     "new_token_ids.json", "surgery/tokens.json",
 )  # fmt: skip
 """Files of tokens, which may look like paths and are none."""
-TEXTS = (".json", ".jinja", ".md", ".txt", ".py", ".yaml")
+TEXTS = (".json", ".jinja", ".md", ".txt", ".py", ".yaml", ".html")
 PATH_KEY = re.compile(r"_?name_or_path|.*_(file|path|dir)")
 """Keys of configurations that programs put a path into."""
 _PATH = re.compile(r"(~|[A-Za-z]:)?([\\/][^\\/\n{}<>]+){2,}[\\/]?")
@@ -161,6 +161,9 @@ def pushed_copy(
     chosen = licence_of(report.source.path, licence)
     copies = _copies(folder, manifest["files"], report, replace, base_model)
     copies[CARD] = _card(folder, report, replace, repository, base_model, chosen)
+    if PAGE in manifest["files"]:
+        pushed = SurgeryReport.from_json(copies.get(REPORT) or report.to_json(), REPORT)
+        copies[PAGE] = surgery_page(pushed, repository).encode("utf-8", "backslashreplace")
     copies[MANIFEST] = _manifest(manifest, copies, replace, report, base_model)
     files = []
     for name in sorted({*manifest["files"], MANIFEST}):

@@ -1,8 +1,9 @@
-"""What a surgery did: as data (`SurgeryReport`), as a Markdown card, as tables on a terminal."""
+"""What a surgery did: as data (`SurgeryReport`), as a Markdown card, on a terminal, as a page."""
 
 from __future__ import annotations
 
 from tokensurgeon.report.card import model_card
+from tokensurgeon.report.surgery_page import surgery_page, write_surgery_page
 from tokensurgeon.report.surgery_report import (
     BodyFacts,
     ChoiceFact,
@@ -39,5 +40,7 @@ __all__ = [
     "TokenizerFacts",
     "UntieFacts",
     "model_card",
+    "surgery_page",
     "versions",
+    "write_surgery_page",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import MissingExtraError, UsageError
 from tokensurgeon.outputs import write_whole
-from tokensurgeon.report import gap, span_tables, words
+from tokensurgeon.report import checkpoint_tables, gap, span_tables, words
 from tokensurgeon.report.pages import fill
 from tokensurgeon.report.words import Figure
 
@@ -51,7 +51,7 @@ def write_plot(path: str | Path, comparison: Mapping[str, Any]) -> None:
     path : path
         Ends in one of `SUFFIXES`; replaced if it exists, and there whole or not at all.
     comparison : mapping
-        As ``Comparison.to_dict()``.
+        As ``Comparison.to_dict()``, or `as_comparison` of finished checkpoints.
 
     Raises
     ------
@@ -100,6 +100,9 @@ def page(comparison: Mapping[str, Any]) -> str:
             *comparison["facts"].get("notes", ()),
             *words.notes(measured),
         ],
+        groups=comparison.get("groups") or {},
+        group_headings=checkpoint_tables.group_headings(),
+        group_cells=checkpoint_tables.group_cells,
         after_steps=words.after_steps_heading(comparison["facts"]),
         closed=any(figure.closed is not None for figure in measured),
         adapted=any(figure.gap_adapted is not None for figure in measured),
@@ -118,6 +121,10 @@ def page(comparison: Mapping[str, Any]) -> str:
 
 def heading(facts: Mapping[str, Any]) -> str:
     """Say in one line what was compared."""
+    if "checkpoints" in facts:
+        beside = ", ".join(facts["checkpoints"][1:])
+        by = f", by {facts['by']}" if facts["by"] else ""
+        return f"{beside} beside {facts['source']}{by}"
     source, target = (words.short(facts[key]) for key in ("source", "target"))
     if facts["target"] == "trained":
         target = "a vocabulary trained for it"
@@ -141,7 +148,7 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
             "a plot needs matplotlib: python -m pip install 'tokensurgeon[plots]'"
         ) from error
 
-    figures = [words.figure_of(row) for row in comparison["rows"]]
+    figures = [words.figure_of(row) for row in checkpoint_tables.group_rows(comparison)]
     source = figures[0]
     measured = [one for one in figures if one.error is None and one.gap is not None]
     image = Picture(figsize=(9.0, 1.9 + 0.34 * max(len(measured), 1)), layout="constrained")
@@ -174,7 +181,8 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
         axes.axvline(limit - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
         lines.append(f"trained limit, {limit:.3f}")
         marks.append(Line2D([], [], color="#9b2335", linestyle="--", linewidth=1.2))
-    for name in dict.fromkeys(given(one) for one in measured):
+    finished = "checkpoints" in comparison["facts"]  # nobody knows what those were given
+    for name in () if finished else dict.fromkeys(given(one) for one in measured):
         lines.append(f"given {name}")
         marks.append(Line2D([], [], color=COLOURS[name], marker="o", linestyle=""))
     under = "bits per byte above the source, with 95 % interval"

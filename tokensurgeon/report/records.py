@@ -24,6 +24,8 @@ from tokensurgeon.vocabulary import load_vocabulary
 
 FOLDER = "surgery"
 """Of a patched checkpoint, where the records are."""
+REPORT = "report.json"
+"""Of a patched checkpoint, what was done."""
 AGAIN = "transplant again"
 """What helps where they are damaged."""
 ORIGINS = {
@@ -96,6 +98,15 @@ def read_weights(path: Path) -> sp.csr_array:
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise CheckpointError(f"{path} is missing or damaged: transplant again") from error
     return weights
+
+
+def largest_weights(
+    weights: sp.csr_array, token_id: int, top: int
+) -> tuple[list[tuple[int, float]], int]:
+    """Return the (source id, weight) of largest magnitude of a row, and how many it has."""
+    row = weights[[token_id]].tocoo()
+    order = np.lexsort((row.col, -np.abs(row.data)))
+    return [(int(row.col[i]), float(row.data[i])) for i in order[:top]], len(order)
 
 
 class Records:
@@ -178,16 +189,12 @@ class Records:
     def _side(self, key: str, label: str, token_id: int, top: int) -> SideRow:
         facts = self.tokens[key]
         weights = self._weights(key)
-        row = weights[[token_id]].tocoo()
-        order = np.lexsort((row.col, -np.abs(row.data)))
-        listed = tuple(
-            (int(row.col[i]), self._spelling(int(row.col[i])), float(row.data[i]))
-            for i in order[:top]
-        )
+        largest, n_weights = largest_weights(weights, token_id, top)
+        listed = tuple((i, self._spelling(i), weight) for i, weight in largest)
         origin = str(facts["origin"][token_id])
         method = str(facts["method"]) if origin == "initialised" else None
         rest = float(facts.get("rest", [0.0] * (token_id + 1))[token_id])
-        return SideRow(label, origin, method, listed, len(order), rest)
+        return SideRow(label, origin, method, listed, n_weights, rest)
 
     def _weights(self, side: str) -> sp.csr_array:
         return read_weights(self.checkpoint / FOLDER / f"{side}_weights.npz")
@@ -196,11 +203,22 @@ class Records:
         return self.source[source_id] if 0 <= source_id < len(self.source) else None
 
 
+def read_report(folder: Path) -> SurgeryReport:
+    """Read the report of a finished checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has none, or one that cannot be read.
+    """
+    return SurgeryReport.from_json(_bounded(folder / REPORT), str(folder / REPORT))
+
+
 def unreadable(folder: Path) -> list[str]:
     """Return what is wrong with the report and the records of a checkpoint, one line each."""
     problems = []
     for path, read in (
-        (folder / "report.json", lambda path: SurgeryReport.from_json(_bounded(path), str(path))),
+        (folder / REPORT, lambda path: read_report(path.parent)),
         (folder / FOLDER / "tokens.json", lambda path: Records(folder)),
         (folder / FOLDER / "input_weights.npz", read_weights),
         (folder / FOLDER / "output_weights.npz", read_weights),

@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from tokensurgeon.calibration.contract import StageRecord
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.report.json_values import finite
+from tokensurgeon.report.shown_facts import CutFact, NewTokenFact, RowMap
 from tokensurgeon.report.trim_facts import TrimFacts
 from tokensurgeon.version import __version__
 
@@ -48,14 +49,20 @@ class ModelFacts(_Model):
     tied: bool
     dtype: str
     max_positions: int | None = None
+    kind: str = "causal"
+    """As `Layout.kind`: what transformers loads it as."""
 
 
 class TokenizerFacts(_Model):
-    """The target tokenizer. `path` is None where the surgery trained it."""
+    """The target tokenizer. `path` is None where the surgery trained it.
+
+    `gguf` is llama.cpp's name for the way it cuts text, None where it has none.
+    """
 
     path: str | None
     fingerprint: str
     n_tokens: int
+    gguf: str | None = None
 
 
 class DonorFacts(_Model):
@@ -269,6 +276,12 @@ class SurgeryReport(_Model):
     """The same on text of another kind, where some was given."""
     extension: Plain | None = None
     """As `Extension.to_dict()`, where the target has all ids of the source and more."""
+    new_tokens: tuple[NewTokenFact, ...] = ()
+    """Where the rows of the tokens came from that `evaluation` names under `new_tokens`."""
+    row_maps: tuple[RowMap, ...] = ()
+    """One for each matrix; empty on a dry run."""
+    cuts: tuple[CutFact, ...] = ()
+    """How both tokenizers cut a few short texts of ours."""
     baselines: tuple[str, ...] = ()
     """Names of the entries of `evaluation` that are there to compare with."""
     donor_methods: tuple[str, ...] = ()

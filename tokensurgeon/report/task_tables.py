@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from tokensurgeon.report import words
+from tokensurgeon.report.checkpoint_tables import as_comparison, print_groups
 from tokensurgeon.report.evaluation_tables import print_evaluation
 from tokensurgeon.report.tables import figures_table, say
 
@@ -20,11 +21,16 @@ LARGE = 100_000
 
 
 def print_measured(
-    console: Console, evaluation: Evaluation | None, tasks: TaskTable | None
+    console: Console,
+    evaluation: Evaluation | None,
+    tasks: TaskTable | None,
+    by: str | None = None,
 ) -> None:
-    """Print what was measured on a text, on tasks, or on both."""
+    """Print what was measured on a text, also by file or language, on tasks, or on both."""
     if evaluation is not None:
         print_evaluation(console, evaluation)
+        if by is not None:
+            print_groups(console, as_comparison(evaluation, by))
     if evaluation is not None and tasks is not None:
         console.print()
     if tasks is not None:

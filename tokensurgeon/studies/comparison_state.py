@@ -26,7 +26,7 @@ from tokensurgeon.studies.compared_methods import Method
 from tokensurgeon.surgery.session import MOST_TEXT, Session
 from tokensurgeon.text.corpus import read_documents
 
-SCHEMA = 3
+SCHEMA = 4
 """Of what is kept: a file of another one is measured again."""
 SOURCE = "source"
 MOST_BYTES = 256 << 20

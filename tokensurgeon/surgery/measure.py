@@ -134,9 +134,14 @@ def has_loss(session: Session) -> bool:
 
 
 def measure(
-    session: Session, patched: Sequence[tuple[str, PatchedRows]], texts: Sequence[str]
+    session: Session,
+    patched: Sequence[tuple[str, PatchedRows]],
+    texts: Sequence[str],
+    generate: int = 0,
 ) -> Evaluation:
     """Evaluate the source and each of the patched models on the same chunks.
+
+    The source and the first of them write `generate` samples besides.
 
     Rows that are equal are measured once, as those of a mean of pieces are, tied or not.
     """
@@ -155,6 +160,8 @@ def measure(
             texts,
             max_bytes=session.recipe.text.max_bytes,
             seed=session.recipe.seed,
+            generate=generate,
+            generators=2,
             progress=session.progress,
         )
 

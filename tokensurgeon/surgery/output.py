@@ -17,7 +17,7 @@ from tokensurgeon.handover.trainer_files import NO_NEW_ROWS, hand_over_files
 from tokensurgeon.models.device_map import AUTO_DEVICE_MAP
 from tokensurgeon.models.memory import fits
 from tokensurgeon.models.reload import reload_check
-from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.report import SurgeryReport, model_card, surgery_page
 from tokensurgeon.report.token_map import write_token_map
 from tokensurgeon.surgery.measure import patched_model
 from tokensurgeon.surgery.row_records import new_tokens, record_files
@@ -140,6 +140,7 @@ def _write_checkpoint(
         return {
             "report.json": complete.to_json(),
             "README.md": model_card(complete),
+            "report.html": surgery_page(complete),
             **record_files(session, rows),
             **handed_over,
         }

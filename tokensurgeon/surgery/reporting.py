@@ -43,6 +43,7 @@ from tokensurgeon.surgery.measure import TIED_ENTRY
 from tokensurgeon.surgery.row_origins import INITIALISED, ORIGINS, copied_rows, row_origins
 from tokensurgeon.surgery.rows import PatchedRows, Side
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.shown_rows import cuts, new_token_facts, row_maps
 from tokensurgeon.vocabulary import Vocabulary
 
 LISTED = 20
@@ -110,11 +111,13 @@ def make_report(
             tied=layout.tied,
             dtype=checkpoint.dtype,
             max_positions=checkpoint.max_positions,
+            kind=layout.kind,
         ),
         target=TokenizerFacts(
             path=recipe.target,
             fingerprint=target.fingerprint,
             n_tokens=used,
+            gguf=target.segmentation["gguf"],
         ),
         donor=DonorFacts.model_validate(inputs.donor_facts) if inputs.donor_facts else None,
         alignment=alignment.summary(),
@@ -144,6 +147,9 @@ def make_report(
         not_evaluated=why,
         elsewhere=elsewhere.to_dict() if elsewhere else None,
         extension=extension.to_dict() if extension else None,
+        new_tokens=new_token_facts(session, rows, evaluation) if rows and evaluation else (),
+        row_maps=row_maps(session, rows) if rows else (),
+        cuts=cuts(alignment) if rows else (),
         baselines=tuple(recipe.baselines),
         donor_methods=tuple(name for name, one in compared if one.used_donor),
         text_methods=tuple(name for name, one in compared if one.used_text),

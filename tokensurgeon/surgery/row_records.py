@@ -33,6 +33,7 @@ from tokensurgeon.errors import CheckpointError
 from tokensurgeon.surgery.row_origins import CONTROL, INITIALISED, ORIGINS, UNSPELLABLE
 from tokensurgeon.surgery.rows import PatchedRows, Side
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.surgery.shown_rows import rest_of_rows
 
 BODY_RECORD = "surgery/body_update.safetensors"
 
@@ -127,10 +128,9 @@ def _tokens(session: Session, rows: PatchedRows) -> str:
     context = session.context
 
     def side(patched: Side, source_rows: Float32) -> dict[str, object]:
-        missed = np.linalg.norm(patched.rows - patched.weights @ source_rows, axis=1)
-        norms = np.maximum(np.linalg.norm(patched.rows, axis=1), 1e-12)
+        rest = rest_of_rows(patched, source_rows, np.arange(len(patched.rows)))
         return {
-            "rest": np.round(missed / norms, 3).tolist(),
+            "rest": np.round(rest, 3).tolist(),
             "method": patched.method,
             "origin": [ORIGINS[code] for code in patched.origin],
             "copied": patched.copied.tolist(),

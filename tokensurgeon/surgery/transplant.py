@@ -33,6 +33,7 @@ from tokensurgeon.surgery.reporting import make_report
 from tokensurgeon.surgery.row_records import kept_of_draft
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
+from tokensurgeon.text.encoding import prefix_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def transplant(
         return SurgeryResult(report, None, session.alignment, None, None)
     rows, choice = _make_rows(session, methods)
     compared = with_baselines(session, rows) if texts or elsewhere else [("patched", rows)]
-    evaluation = measure(session, compared, texts) if texts and has_loss(session) else None
+    evaluation = None
+    if texts and has_loss(session):
+        evaluation = measure(session, compared, texts, recipe.text.generate)
     there = measure(session, compared, elsewhere) if elsewhere else None
     session.timings.seconds["total"] = time.perf_counter() - started
     report = make_report(
@@ -165,6 +168,8 @@ def _check_forward_passes(session: Session, methods: Methods) -> None:
     recipe = session.recipe
     if recipe.text.evaluation or recipe.text.elsewhere:
         session.require_forward("--text", causal=False)
+    if recipe.text.generate:
+        _check_generation(session)
     if recipe.calibrate:
         session.require_forward("--calibrate")
     if recipe.heal:
@@ -176,6 +181,21 @@ def _check_forward_passes(session: Session, methods: Methods) -> None:
             raise UsageError(
                 "--heal-body is part of calibration, and none is asked for: give --calibrate, or "
                 "leave out --init"
+            )
+
+
+def _check_generation(session: Session) -> None:
+    """Refuse samples that nobody could write, before anything is computed."""
+    if not session.recipe.measures:
+        raise UsageError("samples are written beside a measured text: give --text too")
+    session.require_forward("--generate")
+    for name, vocabulary in (
+        ("source", session.alignment.source),
+        ("target", session.alignment.target),
+    ):
+        if not prefix_of(vocabulary):
+            raise UsageError(
+                f"the {name} has neither BOS nor EOS to start a text from: leave out --generate"
             )
 
 

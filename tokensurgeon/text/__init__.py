@@ -9,15 +9,18 @@ from tokensurgeon.text.corpus import (
     read_corpus,
     read_documents,
 )
+from tokensurgeon.text.grouped import Grouped, read_grouped
 
 __all__ = [
     "CHUNK_SIZES",
     "Chunk",
     "Corpus",
     "Document",
+    "Grouped",
     "chunk_documents",
     "corpus_of_texts",
     "find_files",
     "read_corpus",
     "read_documents",
+    "read_grouped",
 ]
