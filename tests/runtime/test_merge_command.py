@@ -80,6 +80,8 @@ def test_the_same_call_gives_the_same_figures() -> None:
         ([SOURCE, TEXT, "--rows", "no-such"], "no-such", 2),
         ([SOURCE, TEXT, "--rows", "subword-mean,subword-mean"], "name each once", 2),
         ([SOURCE, TEXT, "--rows", "hypernetwork"], "hypernetwork needs a file", 2),
+        ([SOURCE, TEXT, "--network", "a.safetensors"], "a network is for the rows of", 2),
+        ([SOURCE, TEXT, "--layer", "1"], "policy frequency compares no states", 2),
         ([SOURCE, TEXT, "--rows", "bil", *SIZES], "use 'subword-mean'", 1),
         ([SOURCE, TEXT, "--policy", "meaning", "--layer", "99", *SIZES], "layer 99", 2),
     ],

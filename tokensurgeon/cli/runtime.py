@@ -1,4 +1,4 @@
-"""``tokensurgeon runtime``: vocabularies that move while a model runs; a file for each subcommand."""
+"""``tokensurgeon runtime``: vocabularies that move while a model runs, a file a subcommand."""
 
 from __future__ import annotations
 

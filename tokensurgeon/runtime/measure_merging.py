@@ -109,6 +109,10 @@ def measure_merging(
     """
     if not rows or len(set(rows)) < len(rows):
         raise SettingError(f"{len(rows)} methods of rows, some twice or none; name each once")
+    if network is not None and "hypernetwork" not in rows:
+        raise SettingError("a network is for the rows of hypernetwork; name it among the rows too")
+    if layer is not None and policy != "meaning":
+        raise SettingError(f"policy {policy} compares no states; leave out the layer")
     limits = Limits(merges, saving, least_count, keep_last=keep_last)
     checkpoint = Checkpoint.open(path, trust_remote_code=trust_remote_code)
     corpus = read_to_measure(texts, max_bytes=max_bytes, field=field)

@@ -184,12 +184,14 @@ def merge_similar(
 
     Parameters
     ----------
-    sequences, vocabulary, n_own, limits, within
+    sequences, vocabulary, n_own, limits
         As in `merge_frequent`.
     vectors : sequence of float32 (n_tokens, any width)
         One for each token of each sequence: rows, or hidden states.
     least_cosine : float
         Spans less alike are not merged.
+    within : str
+        As in `runs_in_words`.
 
     Raises
     ------
