@@ -23,9 +23,9 @@ from tokensurgeon.initialisers import build
 from tokensurgeon.initialisers.hypernetwork.staged_fit import StagedFit
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.other_kinds import HeadlessModel, MaskedModel
-from tokensurgeon.runtime.dynamic_model import DynamicModel
-from tokensurgeon.runtime.merged_batch import MergedBatch
-from tokensurgeon.runtime.merged_rows import MergedRows, context_of, merged_rows
+from tokensurgeon.runtime.merging.dynamic_model import DynamicModel
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch
+from tokensurgeon.runtime.merging.merged_rows import MergedRows, context_of, merged_rows
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 TEXTS = [SENTENCES[0], SENTENCES[1], "the calendar says: the calendar, the days"]

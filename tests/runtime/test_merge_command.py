@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tokensurgeon.cli.main import main
 from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.models import load_model
-from tokensurgeon.runtime.measure_merging import measure_merging
+from tokensurgeon.runtime.merging.measure_merging import measure_merging
 from tokensurgeon.text.chunks import chunk_documents
 from tokensurgeon.text.corpus import read_to_measure
 from tokensurgeon.vocabulary import load_vocabulary

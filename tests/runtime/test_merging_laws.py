@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from tests.vocabulary.tiny_tokenizers import TINY, made
 from tests.world import SENTENCES
 from tokensurgeon.errors import SettingError, UnknownNameError
-from tokensurgeon.runtime.merged_batch import MergedBatch
-from tokensurgeon.runtime.policies import (
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch
+from tokensurgeon.runtime.merging.policies import (
     Limits,
     merge_frequent,
     merge_identifiers,
     merge_similar,
     vectors_of_rows,
 )
-from tokensurgeon.runtime.word_runs import PATTERNS, runs_in_words
+from tokensurgeon.runtime.merging.word_runs import PATTERNS, runs_in_words
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 N_OWN = 1000

@@ -80,7 +80,7 @@ def merge(
     Of an encoder the embeddings of the chunks are compared. Nothing is written.
     """
     from tokensurgeon.report.merging_words import print_merging
-    from tokensurgeon.runtime.measure_merging import measure_merging
+    from tokensurgeon.runtime.merging.measure_merging import measure_merging
 
     with console.progress() as progress:
         facts = measure_merging(

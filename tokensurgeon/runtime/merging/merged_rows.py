@@ -23,7 +23,7 @@ from tokensurgeon.errors import InitialiserError, SettingError, reading
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.registry import build
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.runtime.merged_batch import Pieces
+from tokensurgeon.runtime.merging.merged_batch import Pieces
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 

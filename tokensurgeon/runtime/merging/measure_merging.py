@@ -23,10 +23,15 @@ from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.models import load_model
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.report.merging_facts import MergingFacts, RowsFact
-from tokensurgeon.runtime.dynamic_model import DynamicModel
-from tokensurgeon.runtime.merged_batch import MergedBatch
-from tokensurgeon.runtime.merged_rows import DEFAULT_ROWS, MergedRows, context_of, merged_rows
-from tokensurgeon.runtime.policies import Limits
+from tokensurgeon.runtime.merging.dynamic_model import DynamicModel
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch
+from tokensurgeon.runtime.merging.merged_rows import (
+    DEFAULT_ROWS,
+    MergedRows,
+    context_of,
+    merged_rows,
+)
+from tokensurgeon.runtime.merging.policies import Limits
 from tokensurgeon.text.chunks import CHUNK_SIZES, chunk_documents
 from tokensurgeon.text.corpus import read_to_measure
 from tokensurgeon.vocabulary import load_vocabulary

@@ -21,17 +21,22 @@ from tokensurgeon.evaluation.model_kinds import frame_of
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.sampling import keeps_last, sample
 from tokensurgeon.progress import Progress, no_progress
-from tokensurgeon.runtime.continuation import Prefilled, final_states, losses_after
-from tokensurgeon.runtime.merged_batch import MergedBatch
-from tokensurgeon.runtime.merged_rows import DEFAULT_ROWS, MergedRows, context_of, merged_rows
-from tokensurgeon.runtime.model_inputs import (
+from tokensurgeon.runtime.merging.continuation import Prefilled, final_states, losses_after
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch
+from tokensurgeon.runtime.merging.merged_rows import (
+    DEFAULT_ROWS,
+    MergedRows,
+    context_of,
+    merged_rows,
+)
+from tokensurgeon.runtime.merging.model_inputs import (
     POSITIONS,
     Inputs,
     embedding_scale,
     make_inputs,
     n_positions,
 )
-from tokensurgeon.runtime.policies import (
+from tokensurgeon.runtime.merging.policies import (
     POLICIES,
     Limits,
     merge_frequent,

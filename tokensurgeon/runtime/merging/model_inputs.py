@@ -15,7 +15,7 @@ import numpy as np
 from tokensurgeon.arrays import Float32
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.runtime.merged_batch import MergedBatch, Pieces
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch, Pieces
 
 if TYPE_CHECKING:
     import torch

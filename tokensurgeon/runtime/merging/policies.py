@@ -22,8 +22,8 @@ import numpy as np
 
 from tokensurgeon.arrays import Float32
 from tokensurgeon.errors import SettingError
-from tokensurgeon.runtime.merged_batch import MergedBatch, Pieces, Span
-from tokensurgeon.runtime.word_runs import runs_in_words
+from tokensurgeon.runtime.merging.merged_batch import MergedBatch, Pieces, Span
+from tokensurgeon.runtime.merging.word_runs import runs_in_words
 from tokensurgeon.trainers.counting.sequences import Sequences
 from tokensurgeon.trainers.learned import Merges
 from tokensurgeon.trainers.learners.merging import Merger
