@@ -147,7 +147,8 @@ def _tagged(
         if group is None:
             raise CorpusError(
                 f"{document.source} has no language: give each object the key '{language_field}' "
-                "(--language-field names another), or the file a code, as deu_Latn or de in its name"
+                "(or name another by --language-field), or put a code such as deu_Latn into the "
+                "file's name"
             )
         yield document, n_replaced, group
 
