@@ -75,6 +75,7 @@ def evaluate(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise EvaluationError(f"two entries are named '{twice[0]}'; give each its own name")
+    by_bytes = _models_of_bytes(entries) if n_exact_bytes else []
     protocol = EvaluationProtocol.fix(
         [(entry.vocabulary, entry.model.max_positions) for entry in entries],
         texts,
@@ -98,17 +99,28 @@ def evaluate(
             entry.model, entry.vocabulary, n=generate, seed=seed, name=entry.name, progress=progress
         )
         results[i] = replace(results[i], generation=generation)
-    chunks = first_bytes(protocol.chunks, n_exact_bytes) if n_exact_bytes else []
-    for i, entry in enumerate(entries if chunks else ()):
-        if not isinstance(entry.model, LanguageModel):
+    chunks = first_bytes(protocol.chunks, n_exact_bytes) if by_bytes else []
+    for i, (entry, model) in enumerate(zip(entries, by_bytes, strict=False)):
+        exact = exact_bytes(model, entry.vocabulary, chunks, name=entry.name, progress=progress)
+        results[i] = replace(results[i], exact_bytes=exact)
+    return protocol.table(results)
+
+
+def _models_of_bytes(entries: Sequence[Entry]) -> list[LanguageModel]:
+    """Return the models of all entries, each of which can say what the next byte is."""
+    found = []
+    for entry in entries:
+        if not isinstance(entry.model, LanguageModel) or entry.model.kind != CAUSAL:
             raise EvaluationError(
                 f"{entry.name} says nothing of the next byte; give a causal model"
             )
-        exact = exact_bytes(
-            entry.model, entry.vocabulary, chunks, name=entry.name, progress=progress
-        )
-        results[i] = replace(results[i], exact_bytes=exact)
-    return protocol.table(results)
+        if entry.vocabulary.start_id is None:
+            raise EvaluationError(
+                f"{entry.name} has neither BOS nor EOS, so nothing predicts the first byte; leave "
+                "exact bytes out"
+            )
+        found.append(entry.model)
+    return found
 
 
 def _same(one: Entry, two: Entry) -> bool:
