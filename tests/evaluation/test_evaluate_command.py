@@ -53,6 +53,16 @@ def test_exact_bytes_stand_beside_the_canonical_figure_and_are_never_worse(
     ]
 
 
+def test_exact_bytes_need_a_causal_model_with_a_start(tiny_source, tiny_text, tmp_path):
+    folder = shutil.copytree(tiny_source, tmp_path / "bare")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = {"bos_token": None, "eos_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **names}))
+    result = run(folder, tiny_text, "--exact-bytes", "9")
+    assert result.exit_code == 1
+    assert "neither BOS nor EOS" in result.stderr
+
+
 def test_exact_bytes_are_about_a_text(tiny_source):
     result = run(tiny_source, "--tasks", "t", "--exact-bytes", "9")
     assert result.exit_code == 2

@@ -87,7 +87,7 @@ cut = st.tuples(st.integers(0, len(TEXTS) - 1), st.integers(0, 40), st.integers(
 """A text, where in it to begin and how many bytes to read."""
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(kind=st.sampled_from(sorted(KINDS)), cut=cut, byte=st.integers(0, 255))
 def test_products_telescope_and_next_bytes_sum_to_one(
     models: dict[str, tuple[LanguageModel, Vocabulary]],

@@ -31,7 +31,7 @@ from tokensurgeon.text.chunks import Chunk
 from tokensurgeon.text.corpus import Corpus, read_to_measure
 from tokensurgeon.text.grouped import By, read_grouped
 from tokensurgeon.text.seen import refuse_seen
-from tokensurgeon.vocabulary import load_vocabulary
+from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 
 def evaluate(
@@ -82,6 +82,8 @@ def evaluate(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise EvaluationError(f"two entries are named '{twice[0]}'; give each its own name")
+    for entry in entries if n_exact_bytes else ():
+        _check_reads_bytes(entry.name, getattr(entry.model, "kind", ""), entry.vocabulary)
     protocol = EvaluationProtocol.fix(
         [(entry.vocabulary, entry.model.max_positions) for entry in entries],
         texts,
@@ -122,11 +124,22 @@ def _with_generation(
     return replace(result, generation=generation if first is None else generation.beside(first))
 
 
+def _check_reads_bytes(name: str, kind: str, vocabulary: Vocabulary) -> None:
+    """Refuse, before anything is measured, what says nothing of the next byte."""
+    if kind != CAUSAL:
+        raise EvaluationError(f"{name} says nothing of the next byte; give a causal model")
+    if vocabulary.start_id is None:
+        raise EvaluationError(
+            f"{name} has neither BOS nor EOS, so nothing predicts the first byte; leave exact "
+            "bytes out"
+        )
+
+
 def _with_exact_bytes(
     result: EntryResult, entry: Entry, chunks: Sequence[Chunk], progress: Progress
 ) -> EntryResult:
     if not isinstance(entry.model, LanguageModel):
-        raise EvaluationError(f"{entry.name} says nothing of the next byte; give a causal model")
+        raise EvaluationError(f"{entry.name} has no next tokens to ask for; leave exact bytes out")
     exact = exact_bytes(entry.model, entry.vocabulary, chunks, name=entry.name, progress=progress)
     return replace(result, exact_bytes=exact)
 
@@ -261,6 +274,9 @@ def evaluate_checkpoints(
     vocabularies = [load_vocabulary(folder) for folder in paths]
     for vocabulary in vocabularies:
         refuse_seen(vocabulary.folder, corpus.texts, allow_seen_text)
+    if n_exact_bytes:
+        for folder, one, vocabulary in zip(paths, opened, vocabularies, strict=True):
+            _check_reads_bytes(str(folder), one.layout.kind, vocabulary)
     protocol = EvaluationProtocol.fix(
         [
             (vocabulary, one.max_positions)

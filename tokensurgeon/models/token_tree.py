@@ -53,18 +53,17 @@ class Place:
             Where the model has too few positions, or says NaN.
         """
         if self._p is None:
-            self._run()
-        assert self._p is not None
+            self._p = self._run()
         return self._p
 
     @property
     def cache(self) -> Any:
         """A copy of the key–value cache of all tokens; None where the model hands out none."""
         if self._p is None:
-            self._run()
+            self._p = self._run()
         return copy.deepcopy(self._cache)
 
-    def _run(self) -> None:
+    def _run(self) -> Float64:
         import torch
 
         if not self.fits:
@@ -82,10 +81,11 @@ class Place:
                 use_cache=True,
                 **keeps_last(inner, 1),
             )
-            p = output.logits[0, -1].double().softmax(0).cpu().numpy()
+            p: Float64 = output.logits[0, -1].double().softmax(0).cpu().numpy()
         if not np.isfinite(p).all():
             raise EvaluationError(
                 f"the model says NaN after {len(self.ids):,} tokens; mend its weights, or take "
                 "--dtype float32"
             )
-        self._p, self._cache, self._before = p, getattr(output, "past_key_values", None), None
+        self._cache, self._before = getattr(output, "past_key_values", None), None
+        return p
