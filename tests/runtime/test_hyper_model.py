@@ -230,7 +230,7 @@ def test_training_lowers_the_loss_of_held_out_text_and_comes_back_from_its_file(
     assert card["bits_per_byte_after"] < card["bits_per_byte_before"] - 0.02
     assert card["steps"] == 12
     figures = {}
-    for composer in ("subword-ends", path):
+    for composer in ("subword-exp", path):
         found = compress_files(
             source, [page], measure=True, composer=composer,
             context_bytes=512, measured_bytes=1500,
@@ -330,6 +330,9 @@ def test_the_commands_say_what_the_library_does(
 ) -> None:
     run = CliRunner().invoke
     plain = ["runtime", "compress", str(source), str(page), "--context-bytes", "512"]
+    long = ["runtime", "compress", str(source), str(page), "--measure", "--measured-bytes", "1"]
+    by_length = json.loads(run(main, [*long, "--json"], catch_exceptions=False).stdout)["files"][0]
+    assert by_length["n_chunks"] > 4, "8 kB are more than the 256 positions of this model"
     found = json.loads(run(main, [*plain, "--json"], catch_exceptions=False).stdout)
     (figures,) = found["files"]
     assert figures["n_codes"] < figures["n_ids"]

@@ -16,13 +16,14 @@ from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import safetensors_with
 from tokensurgeon.outputs.whole_file import write_whole
 from tokensurgeon.runtime.hypertokens.codec import Limits, limits_of
+from tokensurgeon.runtime.hypertokens.composers import composer_names
 from tokensurgeon.runtime.hypertokens.hyper_model import base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora, lora_tensors, set_lora
 from tokensurgeon.vocabulary import Vocabulary
 
 FORMAT = "tokensurgeon-composer-1"
-AGAIN = "train a composer with tokensurgeon runtime train-composer"
+AGAIN = "train another with runtime train-composer"
 IS_COMPOSER = safetensors_with("format", FORMAT)
 
 
@@ -95,12 +96,18 @@ def load_composer(
 
     path = Path(path).expanduser()
     if not path.is_file():
-        raise CheckpointError(f"there is no composer {path}; {AGAIN}")
+        raise CheckpointError(
+            f"there is no composer {path}; train one with runtime train-composer, or "
+            f"give one of {', '.join(composer_names())}"
+        )
     with reading(path, AGAIN):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a composer of this version; {AGAIN}")
+                raise CheckpointError(
+                    f"{path} is not a composer of this version; train one with runtime "
+                    "train-composer"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = json.loads(metadata["facts"])
         rows = base_rows(model)
@@ -108,11 +115,11 @@ def load_composer(
             if int(facts[what]) != own:
                 raise CheckpointError(
                     f"{path} is a composer for a model of {what} {facts[what]}, and this one has "
-                    f"{own}; {AGAIN} for it"
+                    f"{own}; train a composer for it"
                 )
         if facts["vocabulary"] != vocabulary.fingerprint:
             raise CheckpointError(
-                f"{path} is a composer for another tokenizer; {AGAIN} for this checkpoint"
+                f"{path} is a composer for another tokenizer; train one for this checkpoint"
             )
         max_ids = int(facts["max_ids"])
         limits = limits_of(int(facts["n_ids"]), controls, int(facts["max_hypertokens"]), max_ids)

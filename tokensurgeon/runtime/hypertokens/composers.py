@@ -21,7 +21,9 @@ from tokensurgeon.initialisers.numerics.piece_weights import exponential_weights
 
 SUM_NORM = "sum-norm"
 """The sum of the rows, as long as they are on average."""
-DEFAULT_COMPOSER = "subword-ends"
+DEFAULT_COMPOSER, DEFAULT_BIAS = "subword-exp", -2.0
+"""The best of all on SmolLM2-135M, on 4 kB of Python and of an article each: four input sides, six
+output sides and biases from 0 to -5 were tried."""
 
 
 class HyperRows(NamedTuple):
@@ -140,7 +142,7 @@ class WeighedComposer:
         name: str,
         rows: tuple[torch.Tensor, torch.Tensor],
         max_ids: int,
-        bias: float = 0.0,
+        bias: float = DEFAULT_BIAS,
     ) -> None:
         self.name, self.rows, self.max_ids, self.bias = name, rows, max_ids, bias
         tables = weight_tables(name, max_ids)

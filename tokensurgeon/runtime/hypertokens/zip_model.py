@@ -21,6 +21,7 @@ from tokensurgeon.runtime.hypertokens.codec import (
 )
 from tokensurgeon.runtime.hypertokens.composer_file import load_composer
 from tokensurgeon.runtime.hypertokens.composers import (
+    DEFAULT_BIAS,
     DEFAULT_COMPOSER,
     Composer,
     WeighedComposer,
@@ -60,7 +61,7 @@ def load_zip(
     *,
     max_hypertokens: int | None = None,
     max_ids: int | None = None,
-    bias: float = 0.0,
+    bias: float = DEFAULT_BIAS,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
