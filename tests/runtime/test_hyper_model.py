@@ -24,7 +24,7 @@ from tokensurgeon.errors import (
 )
 from tokensurgeon.models import load_model
 from tokensurgeon.runtime.hypertokens.code_loss import code_losses, code_nll
-from tokensurgeon.runtime.hypertokens.codec import Codebook, decode, limits_of
+from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits, decode
 from tokensurgeon.runtime.hypertokens.composers import WeighedComposer, composer_names
 from tokensurgeon.runtime.hypertokens.compress import compress_files
 from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel, base_rows
@@ -141,7 +141,7 @@ def test_the_softcap_of_a_model_leaves_what_does_not_exist_ruled_out(tmp_path: P
 
     network = transformers.AutoModelForCausalLM.from_config(config)
     model = LanguageModel(network, softcap=config.final_logit_softcapping)
-    limits = limits_of(40, [0, 1])
+    limits = Limits(40, disabled=frozenset({0, 1}))
     ids = [2, 3, 4, 3, 4, 3, 4, 5, 3, 4, 5]
     one_id = WeighedComposer("subword-last", base_rows(model), 4)
     hyper = HyperModel(model, one_id, limits)
@@ -263,6 +263,8 @@ def test_a_composer_is_refused_for_another_model_and_never_overwritten_unasked(
         load_zip(other, path)
     with pytest.raises(CheckpointError, match="there is no composer"):
         load_zip(source, tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="at most 4 ids, and 3 are asked for"):
+        load_zip(source, path, max_ids=3)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is damaged"):

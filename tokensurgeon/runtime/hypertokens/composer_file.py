@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tokensurgeon.errors import CheckpointError, reading
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import safetensors_with
 from tokensurgeon.outputs.whole_file import write_whole
-from tokensurgeon.runtime.hypertokens.codec import Limits, limits_of
+from tokensurgeon.runtime.hypertokens.codec import Limits
 from tokensurgeon.runtime.hypertokens.composers import composer_names
 from tokensurgeon.runtime.hypertokens.hyper_model import base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
@@ -122,7 +120,7 @@ def load_composer(
                 f"{path} is a composer for another tokenizer; train one for this checkpoint"
             )
         max_ids = int(facts["max_ids"])
-        limits = limits_of(int(facts["n_ids"]), controls, int(facts["max_hypertokens"]), max_ids)
+        limits = Limits(model.n_rows, int(facts["max_hypertokens"]), max_ids, controls)
         composer = LearnedComposer(rows, str(facts["start"]), max_ids, int(facts["hidden"]))
         own = {k.removeprefix("composer."): v for k, v in tensors.items() if k[0] == "c"}
         composer.load_state_dict(own)
@@ -132,8 +130,3 @@ def load_composer(
         add_lora(model, rank)
         set_lora(model, {k.removeprefix("lora."): v for k, v in tensors.items() if k[0] == "l"})
     return ComposerFile(composer, limits, str(facts["vocabulary"]), rank, facts["card"])
-
-
-def all_finite(composer: LearnedComposer) -> bool:
-    """Return whether every number of a composer is finite."""
-    return all(bool(torch.isfinite(value).all()) for value in composer.parameters())
