@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.world import SENTENCES
+from tokensurgeon.checkpoint.embeddings import MASKED
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import (
     CalibrationError,
@@ -22,7 +23,8 @@ from tokensurgeon.errors import (
     UnsupportedCheckpointError,
     UsageError,
 )
-from tokensurgeon.models import load_model
+from tokensurgeon.models import LanguageModel, load_model
+from tokensurgeon.models.other_kinds import CLASSES
 from tokensurgeon.runtime.hypertokens.code_loss import code_losses, code_nll
 from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits, decode
 from tokensurgeon.runtime.hypertokens.composers import WeighedComposer, composer_names
@@ -31,7 +33,7 @@ from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel, base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora
 from tokensurgeon.runtime.hypertokens.train_composer import train_composer
-from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, load_zip
+from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, check_causal, load_zip
 
 TEXT = SENTENCES[0] + " " + SENTENCES[0]
 PROMPTS = ["a row of a row of a row of", "the index", TEXT[:60]]
@@ -137,8 +139,6 @@ def test_the_softcap_of_a_model_leaves_what_does_not_exist_ruled_out(tmp_path: P
         num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=64,
     )  # fmt: skip
     torch.manual_seed(0)
-    from tokensurgeon.models import LanguageModel
-
     network = transformers.AutoModelForCausalLM.from_config(config)
     model = LanguageModel(network, softcap=config.final_logit_softcapping)
     limits = Limits(40, disabled=frozenset({0, 1}))
@@ -317,14 +317,16 @@ def test_prompts_that_cannot_be_continued_are_refused(zipped: ZippedModel, sourc
             network(input_ids=torch.tensor([[8]]), past_key_values=cache)
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path: Path, checkpoints) -> None:
-    class Encoder:
-        kind = "masked"
+def test_a_model_of_another_kind_is_refused() -> None:
+    import transformers
 
-    from tokensurgeon.runtime.hypertokens.zip_model import check_causal
-
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8,
+    )  # fmt: skip
+    encoder = CLASSES[MASKED](transformers.BertForMaskedLM(config))
     with pytest.raises(UnsupportedCheckpointError, match="is a masked model"):
-        check_causal(Encoder(), "BERT")
+        check_causal(encoder, "BERT")
 
 
 def test_the_commands_say_what_the_library_does(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import CheckpointError, reading
 from tokensurgeon.models import LanguageModel
@@ -19,6 +19,9 @@ from tokensurgeon.runtime.hypertokens.hyper_model import base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora, lora_tensors, set_lora
 from tokensurgeon.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "tokensurgeon-composer-1"
 AGAIN = "train another with runtime train-composer"
@@ -122,11 +125,15 @@ def load_composer(
         max_ids = int(facts["max_ids"])
         limits = Limits(model.n_rows, int(facts["max_hypertokens"]), max_ids, controls)
         composer = LearnedComposer(rows, str(facts["start"]), max_ids, int(facts["hidden"]))
-        own = {k.removeprefix("composer."): v for k, v in tensors.items() if k[0] == "c"}
-        composer.load_state_dict(own)
+        composer.load_state_dict(_under("composer.", tensors))
         rank = int(facts["lora_rank"])
     composer.requires_grad_(False)
     if rank:
         add_lora(model, rank)
-        set_lora(model, {k.removeprefix("lora."): v for k, v in tensors.items() if k[0] == "l"})
+        set_lora(model, _under("lora.", tensors))
     return ComposerFile(composer, limits, str(facts["vocabulary"]), rank, facts["card"])
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin so, without that."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

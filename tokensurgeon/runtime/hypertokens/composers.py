@@ -17,7 +17,7 @@ from tokensurgeon.arrays import Float32
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.initialisers import registry
 from tokensurgeon.initialisers.methods.subword import Subword
-from tokensurgeon.initialisers.numerics.piece_weights import exponential_weights
+from tokensurgeon.initialisers.numerics.piece_weights import Weigh, exponential_weights
 
 SUM_NORM = "sum-norm"
 """The sum of the rows, as long as they are on average."""
@@ -85,17 +85,17 @@ def weight_tables(name: str, max_ids: int) -> tuple[Float32, Float32]:
 
     Returns
     -------
-    input, output : float32 (max_ids + 1, max_ids)
+    input : float32 (max_ids + 1, max_ids)
         Zero past the length.
+    output : float32 (max_ids + 1, max_ids)
 
     Raises
     ------
     UnknownNameError
         If the rows of that method do not follow from places in a phrase alone.
     """
-    if name == SUM_NORM:
-        sides = (np.ones, np.ones)
-    else:
+    sides: tuple[Weigh, Weigh] = (np.ones, np.ones)
+    if name != SUM_NORM:
         method = registry.get(name)() if name in composer_names() else None
         if not isinstance(method, Subword):
             raise UnknownNameError(

@@ -162,7 +162,8 @@ def _split(coded: Sequence[CodedText], seed: int) -> tuple[list[CodedText], list
             "more text"
         )
     order = np.random.default_rng(seed).permutation(len(coded)).tolist()
-    held, size = [], 0
+    held: list[int] = []
+    size = 0
     for i in order[: max(1, len(coded) // 10)]:
         if held and size + coded[i].n_bytes > HELD_BYTES:
             break
