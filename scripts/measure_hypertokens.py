@@ -92,7 +92,6 @@ def speed(checkpoint: str, text: str, composer: str, n_codes: int, prompt_bytes:
             f"{one.n_bytes:,}", f"{len(one.ids) / seconds:.2f}", f"{one.n_bytes / seconds:.1f}",
         ]  # fmt: skip
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
-        del zipped  # two real models need not be in memory
 
 
 if __name__ == "__main__":
