@@ -33,8 +33,8 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.process_time() - start
 
 
-def published(limits: Limits) -> Callable[[list[int]], tuple[list[int], bool]] | None:
-    """Return the codec of zip2zip-compression: from ids to codes, and whether they come back."""
+def published(limits: Limits) -> Callable[[list[int]], list[int]] | None:
+    """Return the codec of zip2zip-compression, from ids to codes; None where it is not there."""
     try:
         import zip2zip_compression
     except ImportError:
@@ -42,7 +42,7 @@ def published(limits: Limits) -> Callable[[list[int]], tuple[list[int], bool]] |
     codec = zip2zip_compression.LZWCompressor(
         limits.n_ids, limits.max_hypertokens, limits.max_ids, 0, sorted(limits.disabled)
     )
-    return lambda ids: codec.encode(ids)[0]
+    return lambda ids: list(codec.encode(ids)[0])
 
 
 def lengths(checkpoint: str, texts: list[str]) -> None:
@@ -91,7 +91,7 @@ def speed(checkpoint: str, text: str, composer: str, n_codes: int, prompt_bytes:
             f"{one.n_prompt_codes:,}", f"{len(one.ids):,}", f"{len(one.codes):,}",
             f"{one.n_bytes:,}", f"{len(one.ids) / seconds:.2f}", f"{one.n_bytes / seconds:.1f}",
         ]  # fmt: skip
-        print(f"| {name} |", " | ".join(cells), "|")
+        print(f"| {name} |", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":

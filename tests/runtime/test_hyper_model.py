@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.world import SENTENCES
+from tokensurgeon.checkpoint.embeddings import MASKED
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import (
     CalibrationError,
@@ -22,16 +23,17 @@ from tokensurgeon.errors import (
     UnsupportedCheckpointError,
     UsageError,
 )
-from tokensurgeon.models import load_model
+from tokensurgeon.models import LanguageModel, load_model
+from tokensurgeon.models.other_kinds import CLASSES
 from tokensurgeon.runtime.hypertokens.code_loss import code_losses, code_nll
-from tokensurgeon.runtime.hypertokens.codec import Codebook, decode, limits_of
+from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits, decode
 from tokensurgeon.runtime.hypertokens.composers import WeighedComposer, composer_names
 from tokensurgeon.runtime.hypertokens.compress import compress_files
 from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel, base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora
 from tokensurgeon.runtime.hypertokens.train_composer import train_composer
-from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, load_zip
+from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, check_causal, load_zip
 
 TEXT = SENTENCES[0] + " " + SENTENCES[0]
 PROMPTS = ["a row of a row of a row of", "the index", TEXT[:60]]
@@ -137,11 +139,9 @@ def test_the_softcap_of_a_model_leaves_what_does_not_exist_ruled_out(tmp_path: P
         num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=64,
     )  # fmt: skip
     torch.manual_seed(0)
-    from tokensurgeon.models import LanguageModel
-
     network = transformers.AutoModelForCausalLM.from_config(config)
     model = LanguageModel(network, softcap=config.final_logit_softcapping)
-    limits = limits_of(40, [0, 1])
+    limits = Limits(40, disabled=frozenset({0, 1}))
     ids = [2, 3, 4, 3, 4, 3, 4, 5, 3, 4, 5]
     one_id = WeighedComposer("subword-last", base_rows(model), 4)
     hyper = HyperModel(model, one_id, limits)
@@ -230,7 +230,7 @@ def test_training_lowers_the_loss_of_held_out_text_and_comes_back_from_its_file(
     assert card["bits_per_byte_after"] < card["bits_per_byte_before"] - 0.02
     assert card["steps"] == 12
     figures = {}
-    for composer in ("subword-ends", path):
+    for composer in ("subword-exp", path):
         found = compress_files(
             source, [page], measure=True, composer=composer,
             context_bytes=512, measured_bytes=1500,
@@ -263,6 +263,8 @@ def test_a_composer_is_refused_for_another_model_and_never_overwritten_unasked(
         load_zip(other, path)
     with pytest.raises(CheckpointError, match="there is no composer"):
         load_zip(source, tmp_path / "none.safetensors")
+    with pytest.raises(UsageError, match="at most 4 ids, and 3 are asked for"):
+        load_zip(source, path, max_ids=3)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -315,14 +317,16 @@ def test_prompts_that_cannot_be_continued_are_refused(zipped: ZippedModel, sourc
             network(input_ids=torch.tensor([[8]]), past_key_values=cache)
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path: Path, checkpoints) -> None:
-    class Encoder:
-        kind = "masked"
+def test_a_model_of_another_kind_is_refused() -> None:
+    import transformers
 
-    from tokensurgeon.runtime.hypertokens.zip_model import check_causal
-
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8,
+    )  # fmt: skip
+    encoder = CLASSES[MASKED](transformers.BertForMaskedLM(config))
     with pytest.raises(UnsupportedCheckpointError, match="is a masked model"):
-        check_causal(Encoder(), "BERT")
+        check_causal(encoder, "BERT")
 
 
 def test_the_commands_say_what_the_library_does(
@@ -330,6 +334,9 @@ def test_the_commands_say_what_the_library_does(
 ) -> None:
     run = CliRunner().invoke
     plain = ["runtime", "compress", str(source), str(page), "--context-bytes", "512"]
+    long = ["runtime", "compress", str(source), str(page), "--measure", "--measured-bytes", "1"]
+    by_length = json.loads(run(main, [*long, "--json"], catch_exceptions=False).stdout)["files"][0]
+    assert by_length["n_chunks"] > 4, "8 kB are more than the 256 positions of this model"
     found = json.loads(run(main, [*plain, "--json"], catch_exceptions=False).stdout)
     (figures,) = found["files"]
     assert figures["n_codes"] < figures["n_ids"]

@@ -30,13 +30,13 @@ composer_option = console.option(
     "--composer NAME|FILE",
     "How rows of hypertokens are made: subword-mean, -first, -last, -ends or -exp, eeve, sum-norm, "
     "or the file of a trained composer.",
-    default="subword-ends",
+    default="subword-exp",
 )
 bias_option = console.option(
     "--bias NATS",
     "Added to the logits of hypertokens by a composer that is not trained.",
     type=float,
-    default=0.0,
+    default=-2.0,
 )
 
 
@@ -84,7 +84,7 @@ def compress(checkpoint: str, text: tuple[str, ...], as_json: bool, **settings: 
 @click.argument("text", nargs=-1, required=True)
 @console.option("-o --output FILE", "The .safetensors to write.", required=True)
 @console.option(
-    "--start NAME", "The composer that it starts as; see --composer.", default="subword-ends"
+    "--start NAME", "The composer that it starts as; see --composer.", default="subword-exp"
 )
 @console.option("--minutes MINUTES", "Time to train.", type=console.MINUTES, default=5.0)
 @console.option(

@@ -42,7 +42,10 @@ def print_compression(console: Console, facts: Mapping[str, Any]) -> None:
     say(
         console,
         line,
-        f"{lost:,} chunks are left out: the tokenizer loses text on them" if lost else None,
+        f"{lost:,} chunks are left out: the tokenizer loses text on them, or the model has too few "
+        "positions"
+        if lost
+        else None,
     )
 
 

@@ -13,7 +13,7 @@ written one code longer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tokensurgeon.errors import SettingError, TokenizerError
@@ -215,13 +215,3 @@ def encode_many(
         codes.append(book.encode(ids))
         books.append(book)
     return codes, books
-
-
-def limits_of(
-    n_ids: int,
-    controls: Collection[int],
-    max_hypertokens: int = MAX_HYPERTOKENS,
-    max_ids: int = MAX_IDS,
-) -> Limits:
-    """Return limits that leave control tokens alone."""
-    return Limits(n_ids, max_hypertokens, max_ids, frozenset(controls))

@@ -6,23 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.errors import CheckpointError, reading
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import safetensors_with
 from tokensurgeon.outputs.whole_file import write_whole
-from tokensurgeon.runtime.hypertokens.codec import Limits, limits_of
+from tokensurgeon.runtime.hypertokens.codec import Limits
+from tokensurgeon.runtime.hypertokens.composers import composer_names
 from tokensurgeon.runtime.hypertokens.hyper_model import base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora, lora_tensors, set_lora
 from tokensurgeon.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    import torch
+
 FORMAT = "tokensurgeon-composer-1"
-AGAIN = "train a composer with tokensurgeon runtime train-composer"
+AGAIN = "train another with runtime train-composer"
 IS_COMPOSER = safetensors_with("format", FORMAT)
 
 
@@ -95,12 +97,18 @@ def load_composer(
 
     path = Path(path).expanduser()
     if not path.is_file():
-        raise CheckpointError(f"there is no composer {path}; {AGAIN}")
+        raise CheckpointError(
+            f"there is no composer {path}; train one with runtime train-composer, or "
+            f"give one of {', '.join(composer_names())}"
+        )
     with reading(path, AGAIN):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a composer of this version; {AGAIN}")
+                raise CheckpointError(
+                    f"{path} is not a composer of this version; train one with runtime "
+                    "train-composer"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = json.loads(metadata["facts"])
         rows = base_rows(model)
@@ -108,25 +116,24 @@ def load_composer(
             if int(facts[what]) != own:
                 raise CheckpointError(
                     f"{path} is a composer for a model of {what} {facts[what]}, and this one has "
-                    f"{own}; {AGAIN} for it"
+                    f"{own}; train a composer for it"
                 )
         if facts["vocabulary"] != vocabulary.fingerprint:
             raise CheckpointError(
-                f"{path} is a composer for another tokenizer; {AGAIN} for this checkpoint"
+                f"{path} is a composer for another tokenizer; train one for this checkpoint"
             )
         max_ids = int(facts["max_ids"])
-        limits = limits_of(int(facts["n_ids"]), controls, int(facts["max_hypertokens"]), max_ids)
+        limits = Limits(model.n_rows, int(facts["max_hypertokens"]), max_ids, controls)
         composer = LearnedComposer(rows, str(facts["start"]), max_ids, int(facts["hidden"]))
-        own = {k.removeprefix("composer."): v for k, v in tensors.items() if k[0] == "c"}
-        composer.load_state_dict(own)
+        composer.load_state_dict(_under("composer.", tensors))
         rank = int(facts["lora_rank"])
     composer.requires_grad_(False)
     if rank:
         add_lora(model, rank)
-        set_lora(model, {k.removeprefix("lora."): v for k, v in tensors.items() if k[0] == "l"})
+        set_lora(model, _under("lora.", tensors))
     return ComposerFile(composer, limits, str(facts["vocabulary"]), rank, facts["card"])
 
 
-def all_finite(composer: LearnedComposer) -> bool:
-    """Return whether every number of a composer is finite."""
-    return all(bool(torch.isfinite(value).all()) for value in composer.parameters())
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin so, without that."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

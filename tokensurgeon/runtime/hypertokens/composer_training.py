@@ -15,7 +15,6 @@ from tokensurgeon.errors import CalibrationError
 from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.runtime.hypertokens.code_loss import code_losses, code_nll
-from tokensurgeon.runtime.hypertokens.composer_file import all_finite
 from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 
@@ -168,7 +167,7 @@ def fit_composer(
         for one, value in zip(trained, best, strict=True):
             one.copy_(value)
     composer.requires_grad_(False)
-    if not all_finite(composer):
+    if not all(bool(torch.isfinite(value).all()) for value in composer.parameters()):
         raise CalibrationError("the composer is not finite after its training; give other text")
     return Fitted(n_steps, n_codes, tuple(history))
 

@@ -17,11 +17,13 @@ from tokensurgeon.arrays import Float32
 from tokensurgeon.errors import UnknownNameError
 from tokensurgeon.initialisers import registry
 from tokensurgeon.initialisers.methods.subword import Subword
-from tokensurgeon.initialisers.numerics.piece_weights import exponential_weights
+from tokensurgeon.initialisers.numerics.piece_weights import Weigh, exponential_weights
 
 SUM_NORM = "sum-norm"
 """The sum of the rows, as long as they are on average."""
-DEFAULT_COMPOSER = "subword-ends"
+DEFAULT_COMPOSER, DEFAULT_BIAS = "subword-exp", -2.0
+"""The best of all on SmolLM2-135M, on 4 kB of Python and of an article each: four input sides, six
+output sides and biases from 0 to -5 were tried."""
 
 
 class HyperRows(NamedTuple):
@@ -83,17 +85,17 @@ def weight_tables(name: str, max_ids: int) -> tuple[Float32, Float32]:
 
     Returns
     -------
-    input, output : float32 (max_ids + 1, max_ids)
+    input : float32 (max_ids + 1, max_ids)
         Zero past the length.
+    output : float32 (max_ids + 1, max_ids)
 
     Raises
     ------
     UnknownNameError
         If the rows of that method do not follow from places in a phrase alone.
     """
-    if name == SUM_NORM:
-        sides = (np.ones, np.ones)
-    else:
+    sides: tuple[Weigh, Weigh] = (np.ones, np.ones)
+    if name != SUM_NORM:
         method = registry.get(name)() if name in composer_names() else None
         if not isinstance(method, Subword):
             raise UnknownNameError(
@@ -140,7 +142,7 @@ class WeighedComposer:
         name: str,
         rows: tuple[torch.Tensor, torch.Tensor],
         max_ids: int,
-        bias: float = 0.0,
+        bias: float = DEFAULT_BIAS,
     ) -> None:
         self.name, self.rows, self.max_ids, self.bias = name, rows, max_ids, bias
         tables = weight_tables(name, max_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.runtime.hypertokens.code_loss import code_nll
 from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
-from tokensurgeon.runtime.hypertokens.composers import DEFAULT_COMPOSER
+from tokensurgeon.runtime.hypertokens.composers import DEFAULT_BIAS, DEFAULT_COMPOSER
+from tokensurgeon.runtime.hypertokens.contexts import cut_contexts
 from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, limits_for, load_zip
-from tokensurgeon.text import chunk_documents, read_documents
-from tokensurgeon.text.chunks import SMALLEST_CHUNK_BYTES
-from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.text import read_documents
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 CONTEXT_BYTES = 8192
@@ -40,7 +39,8 @@ class FileFigures:
     n_used : int
         Codes that are hypertokens.
     n_lost : int
-        Chunks that the tokenizer loses text of, in none of the figures.
+        Chunks that the tokenizer loses text of, or that are too long for the model, in none of the
+        figures.
     plain, zipped : float or None
         Bits per byte of the ids, and of the codes; None where they were not measured.
     n_measured : int
@@ -99,7 +99,7 @@ def compress_files(
     *,
     measure: bool = False,
     composer: str | Path = DEFAULT_COMPOSER,
-    bias: float = 0.0,
+    bias: float = DEFAULT_BIAS,
     max_hypertokens: int | None = None,
     max_ids: int | None = None,
     context_bytes: int = CONTEXT_BYTES,
@@ -157,7 +157,6 @@ def compress_files(
             trust_remote_code=trust_remote_code,
         )
         vocabulary, limits = zipped.vocabulary, zipped.hyper.limits
-        context_bytes = _fitting(by_file.values(), zipped, context_bytes)
     else:
         vocabulary = load_vocabulary(checkpoint)
         limits = limits_for(vocabulary, None, max_hypertokens, max_ids)
@@ -171,18 +170,6 @@ def compress_files(
     return Compression(tuple(figures), limits, context_bytes, str(composer) if measure else None)
 
 
-def _fitting(documents: Iterable[Sequence[str]], zipped: ZippedModel, context_bytes: int) -> int:
-    """Return the longest chunk, or a half, a quarter and so on of it, that fits the model."""
-    for texts in documents:
-        while context_bytes > SMALLEST_CHUNK_BYTES:
-            chunks = chunk_documents(texts, max_bytes_per_chunk=context_bytes)
-            encoded = encode_chunks(zipped.vocabulary, chunks)
-            if encoded.fits(zipped.hyper.model.max_positions).all():
-                break
-            context_bytes = max(SMALLEST_CHUNK_BYTES, context_bytes // 2)
-    return context_bytes
-
-
 def _figures(
     file: str,
     documents: Sequence[str],
@@ -193,12 +180,13 @@ def _figures(
     measured_bytes: int,
 ) -> FileFigures:
     """Return the figures of one file."""
-    chunks = chunk_documents(documents, max_bytes_per_chunk=context_bytes)
-    encoded = encode_chunks(vocabulary, chunks)
+    most = None if zipped is None else zipped.hyper.model.max_positions
+    chunks, encoded = cut_contexts(vocabulary, documents, context_bytes, most)
+    fits = encoded.fits(most)
     n_ids = n_codes = n_hyper = n_used = n_bytes = n_chunks = n_measured = 0
     plain = coded = 0.0
-    for chunk, ids, lossless in zip(chunks, encoded.ids, encoded.lossless, strict=True):
-        if not lossless or not len(ids):
+    for chunk, ids, usable in zip(chunks, encoded.ids, encoded.lossless & fits, strict=True):
+        if not usable or not len(ids):
             continue
         sequence = [*encoded.prefix, *ids.tolist()]
         book = Codebook(limits)

@@ -8,7 +8,12 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from tokensurgeon.runtime.hypertokens.composers import HyperRows, gather, weight_tables
+from tokensurgeon.runtime.hypertokens.composers import (
+    DEFAULT_BIAS,
+    HyperRows,
+    gather,
+    weight_tables,
+)
 
 HIDDEN = 128
 """Width of the network: a few hundred thousand numbers, which minutes of training can use."""
@@ -46,7 +51,7 @@ class LearnedComposer(nn.Module):
         start: str,
         max_ids: int,
         hidden: int = HIDDEN,
-        bias: float = 0.0,
+        bias: float = DEFAULT_BIAS,
         seed: int = 0,
     ) -> None:
         super().__init__()

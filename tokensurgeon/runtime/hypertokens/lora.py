@@ -46,11 +46,11 @@ def add_lora(model: LanguageModel, rank: int, seed: int = 0) -> list[torch.Tenso
     import torch
 
     peft = _peft()
+    within = {id(module) for block in model.layers for module in block.modules()}
     linear = [
         name
-        for block in model.layers
         for name, module in model.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and any(module is one for one in block.modules())
+        if isinstance(module, torch.nn.Linear) and id(module) in within
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

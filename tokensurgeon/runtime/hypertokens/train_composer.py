@@ -19,12 +19,12 @@ from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
 from tokensurgeon.runtime.hypertokens.composer_file import ComposerFile, check_output
 from tokensurgeon.runtime.hypertokens.composer_training import CodedText, fit_composer
 from tokensurgeon.runtime.hypertokens.composers import DEFAULT_COMPOSER
+from tokensurgeon.runtime.hypertokens.contexts import cut_contexts
 from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel, base_rows
 from tokensurgeon.runtime.hypertokens.learned_composer import LearnedComposer
 from tokensurgeon.runtime.hypertokens.lora import add_lora
 from tokensurgeon.runtime.hypertokens.zip_model import check_causal, limits_for
-from tokensurgeon.text import chunk_documents, read_documents
-from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.text import read_documents
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 TRAINED_BYTES = 3072
@@ -145,8 +145,7 @@ def coded_texts(
     max_positions: int | None,
 ) -> list[CodedText]:
     """Return chunks of documents as codes, each after the prefix, as long as the model takes."""
-    chunks = chunk_documents(documents, max_bytes_per_chunk=chunk_bytes)
-    encoded = encode_chunks(vocabulary, chunks)
+    chunks, encoded = cut_contexts(vocabulary, documents, chunk_bytes, max_positions)
     usable = encoded.lossless & encoded.fits(max_positions)
     return [
         CodedText(Codebook(limits).encode([*encoded.prefix, *ids.tolist()]), chunk.n_bytes)
@@ -163,7 +162,8 @@ def _split(coded: Sequence[CodedText], seed: int) -> tuple[list[CodedText], list
             "more text"
         )
     order = np.random.default_rng(seed).permutation(len(coded)).tolist()
-    held, size = [], 0
+    held: list[int] = []
+    size = 0
     for i in order[: max(1, len(coded) // 10)]:
         if held and size + coded[i].n_bytes > HELD_BYTES:
             break

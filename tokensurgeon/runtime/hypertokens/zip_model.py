@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from tokensurgeon.checkpoint.embeddings import CAUSAL
-from tokensurgeon.errors import UnsupportedCheckpointError
+from tokensurgeon.errors import UnsupportedCheckpointError, UsageError
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.runtime.hypertokens.codec import (
     MAX_HYPERTOKENS,
     MAX_IDS,
     Codebook,
     Limits,
-    limits_of,
 )
 from tokensurgeon.runtime.hypertokens.composer_file import load_composer
 from tokensurgeon.runtime.hypertokens.composers import (
+    DEFAULT_BIAS,
     DEFAULT_COMPOSER,
     Composer,
     WeighedComposer,
@@ -60,7 +60,7 @@ def load_zip(
     *,
     max_hypertokens: int | None = None,
     max_ids: int | None = None,
-    bias: float = 0.0,
+    bias: float = DEFAULT_BIAS,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
@@ -91,8 +91,8 @@ def load_zip(
     ------
     CheckpointError
         If the checkpoint or the composer's file cannot be used.
-    UnknownNameError
-        If there is no such composer.
+    UsageError
+        If a trained composer is for phrases of another length.
     """
     vocabulary = load_vocabulary(checkpoint)
     model = load_model(checkpoint, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -104,6 +104,11 @@ def load_zip(
     else:
         found = load_composer(composer, model, vocabulary, limits.disabled)
         chosen, limits = found.composer, found.limits
+        if max_ids not in (None, limits.max_ids):
+            raise UsageError(
+                f"{composer} was trained for hypertokens of at most {limits.max_ids} ids, and "
+                f"{max_ids} are asked for; leave the number out, or train a composer for it"
+            )
         if max_hypertokens is not None:
             limits = limits_for(vocabulary, model, max_hypertokens, limits.max_ids)
     return ZippedModel(vocabulary, HyperModel(model, chosen, limits))
@@ -137,9 +142,9 @@ def limits_for(
 ) -> Limits:
     """Return the limits of a tokenizer, and of the model that has more rows than tokens."""
     n_ids = vocabulary.n_rows if model is None else model.n_rows
-    return limits_of(
+    return Limits(
         n_ids,
-        controls_of(vocabulary),
         MAX_HYPERTOKENS if max_hypertokens is None else max_hypertokens,
         MAX_IDS if max_ids is None else max_ids,
+        controls_of(vocabulary),
     )
