@@ -38,6 +38,8 @@ import bench_omp
 from measuring import Cost, documents_file, in_turns, machine, measured, run_measured
 from peers import FOCUS, OVERLAP, environment_of, peer_settings
 
+from tokensurgeon.progress import peak_memory
+
 DATA = Path(__file__).parent.parent / "tokensurgeon" / "data"
 PACKAGES = ("tokensurgeon", "torch", "transformers", "tokenizers", "sentencepiece")
 SMOLLM2: dict[str, Any] = {
@@ -75,10 +77,15 @@ def line(part: str, peer: str, ours: Cost, theirs: Cost, **more: Any) -> Line:
         "ours_cpu_seconds": round(ours.cpu_seconds, 2),
         "theirs_cpu_seconds": round(theirs.cpu_seconds, 2),
         "ratio": round(theirs.cpu_seconds / ours.cpu_seconds, 2),
-        "ours_peak_gib": round(ours.peak_bytes / 2**30, 2),
-        "theirs_peak_gib": round(theirs.peak_bytes / 2**30, 2),
+        "ours_peak_gib": _peak(ours),
+        "theirs_peak_gib": _peak(theirs),
         **more,
     }
+
+
+def _peak(cost: Cost) -> float | None:
+    """Return a peak of memory in GiB; None where it may be that of this process, not of the work."""
+    return round(cost.peak_bytes / 2**30, 2) if cost.peak_bytes > peak_memory() else None
 
 
 class Bench:
@@ -327,7 +334,7 @@ def _print(one: Line) -> None:
     print(
         f"{one['part']:26} {one['peer']:22} {one['ours_cpu_seconds']:8.2f} "
         f"{one['theirs_cpu_seconds']:9.2f} {one['ratio']:6.2f}  "
-        + ", ".join(f"{key} {value}" for key, value in rest.items() if value not in (0.0, None)),
+        + ", ".join(f"{key} {value}" for key, value in rest.items() if value is not None),
         flush=True,
     )
 
