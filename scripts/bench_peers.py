@@ -84,7 +84,7 @@ def line(part: str, peer: str, ours: Cost, theirs: Cost, **more: Any) -> Line:
 
 
 def _peak(cost: Cost) -> float | None:
-    """Return a peak of memory in GiB; None where it may be that of this process, not of the work."""
+    """Return a peak of memory in GiB; None where it may be that of this process."""
     return round(cost.peak_bytes / 2**30, 2) if cost.peak_bytes > peak_memory() else None
 
 
