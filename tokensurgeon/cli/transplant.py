@@ -53,7 +53,7 @@ def command(
             check_target(push, look_up(sign_in(), push), private=private)
 
     from tokensurgeon.report.terminal import print_report
-    from tokensurgeon.surgery.together import transplant_together
+    from tokensurgeon.surgery.by_processes import transplant_together
 
     with console.progress() as progress:
         result = transplant_together(recipe, dry_run=dry_run, plugins=plugins, progress=progress)
