@@ -95,7 +95,8 @@ def growth(texts: Iterable[str], name: str) -> None:
     texts = [line for text in texts for line in text.splitlines(keepends=True)]
     np.random.default_rng(0).shuffle(texts)
     cutters = tables_for(["superbpe"], Plan("bpe", 0))
-    total, done, marks = sum(len(text.encode()) for text in texts), 0, []
+    total, done = sum(len(text.encode()) for text in texts), 0
+    marks: list[tuple[int, list[int]]] = []
     found: dict[str, set[str]] = {table: set() for table in cutters}
     for text in texts:
         done += len(text.encode())

@@ -144,7 +144,7 @@ def test_what_cannot_be_divided_is_refused(
 ) -> None:
     from tokensurgeon.errors import UsageError
     from tokensurgeon.recipe import Recipe
-    from tokensurgeon.surgery.together import transplant_together
+    from tokensurgeon.surgery.by_processes import transplant_together
 
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -124,7 +124,7 @@ def test_a_count_that_is_killed_goes_on(tmp_path: Path) -> None:
     )
     text.write_text("\n".join(lines))
     command = [sys.executable, "-m", "tokensurgeon", "count", str(text), "-o", str(tmp_path / "c")]
-    command += ["--processes", "1", "--memory-gib", "0.1"]
+    command += ["--processes", "1", "--memory-gib", "0.4"]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     timer = threading.Timer(240, running.kill)
     timer.start()

@@ -56,7 +56,7 @@ def command(
 
     from tokensurgeon.evaluation.shared_work import shared_work
     from tokensurgeon.report.terminal import print_report
-    from tokensurgeon.surgery.together import transplant_together
+    from tokensurgeon.surgery.by_processes import transplant_together
 
     apart = (recipe.source, recipe.output)
     silent = dry_run or shared_work().rank > 0  # of several processes the first follows
