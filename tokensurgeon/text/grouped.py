@@ -147,7 +147,7 @@ def _tagged(
         if group is None:
             raise CorpusError(
                 f"{document.source} has no language: give each object the key '{language_field}' "
-                "(--language-field names another), or the file a code, as deu_Latn or de in its name"
+                "(--language-field names another), or the file's name a code (deu_Latn, or de)"
             )
         yield document, n_replaced, group
 
