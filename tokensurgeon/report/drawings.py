@@ -57,7 +57,7 @@ def gaps(points: Sequence[Point]) -> Markup:
         y = LINE * i + 30
         body.append(
             Markup(
-                '<g class="{kind}"><text x="12" y="{text}">{name}</text>'
+                '<g class="{kind}"><text x="18" y="{text}">{name}</text>'
                 '<text x="{right}" y="{text}" text-anchor="end"{written}</text>'
                 '<path class="bar" d="M{zero} {y}H{at}"/><path class="line" d="M{low} {y}H{high}'
                 'M{low} {top}v8M{high} {top}v8"/><circle cx="{at}" cy="{y}" r="4"/></g>'

@@ -36,7 +36,8 @@ CLASSES = {
 """What transformers loads a kind of model as."""
 KINDS = {"left_out": "left out", "copied": "copied", "new": "new"}
 """What rows on a map are called."""
-SIDES = {"both": "both sides", "input": "input side", "output": "output side"}
+SIDES = {"both": "one matrix for both sides", "input": "input side", "output": "output side"}
+"""What the matrices are called."""
 
 
 def surgery_page(report: SurgeryReport, path: str | None = None) -> str:
@@ -245,7 +246,7 @@ def _maps(report: SurgeryReport, shown: ShownNumbers) -> list[tuple[str, str, Ma
             shown.in_picture(f"{place}/explained/{k}", "per mille", after=" of the variance")
             for k in (0, 1)
         ]
-        title = f"Rows of the {SIDES[one.side]}"
+        title = f"Rows, {SIDES[one.side]}"
         points = {kind: getattr(one, kind) for kind in drawings.MARKS}
         maps.append((title, place, drawings.row_map(f"map-{one.side}", title, points, axes)))
     return maps

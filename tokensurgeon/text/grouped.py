@@ -147,8 +147,7 @@ def _tagged(
         if group is None:
             raise CorpusError(
                 f"{document.source} has no language: give each object the key '{language_field}' "
-                "(or name another by --language-field), or put a code such as deu_Latn into the "
-                "file's name"
+                "(--language-field names another), or the file's name a code (deu_Latn, or de)"
             )
         yield document, n_replaced, group
 
