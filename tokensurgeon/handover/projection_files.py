@@ -45,7 +45,7 @@ def check_projection_path(path: str | Path, read: Iterable[str | Path] = ()) -> 
     """
     if Path(path).suffix not in SUFFIXES:
         raise UsageError(f"{path}: a projection ends in {', '.join(SUFFIXES)}; name one of these")
-    checked = check_file(path, force=False, what="a projection")
+    checked = check_file(path, force=None, what="a projection")
     for folder in read:
         check_apart(checked, folder)
     return checked

@@ -154,7 +154,7 @@ def check_apart(output: Path, read: str | Path) -> None:
 def check_file(
     name: str | Path,
     *,
-    force: bool,
+    force: bool | None,
     what: str = "such a file",
     is_ours: Callable[[Path], bool] | None = None,
     make_parent: bool = False,
@@ -167,7 +167,8 @@ def check_file(
     Parameters
     ----------
     name : str or Path
-    force : bool
+    force : bool or None
+        None where the user has no --force to give.
     what : str
         The kind, for a message.
     is_ours : callable(path), optional
@@ -190,7 +191,8 @@ def check_file(
     if not os.path.lexists(path):
         return path
     if not force:
-        raise OutputExistsError(f"{path} exists already: choose another or add --force")
+        way = "name another file" if force is None else "choose another or add --force"
+        raise OutputExistsError(f"{path} exists already: {way}")
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode):
         raise OutputExistsError(f"{path} is a link or a device: name the file itself, or another")

@@ -26,7 +26,7 @@ BEGINNINGS = {".jsonl": b'{"id": ', ".npz": b"PK"}
 SUFFIXES = tuple(BEGINNINGS)
 
 
-def check_map_path(path: str | Path, force: bool = False) -> Path:
+def check_map_path(path: str | Path, force: bool | None = None) -> Path:
     """Refuse a path that no map can be written to.
 
     Raises
