@@ -36,9 +36,16 @@ TEXTS = {
 }  # fmt: skip
 """What pages call texts, by the text that ships which stands for them."""
 MODELS = {
-    "source": ("my-model", "small-model", "student", "source"),
+    "source": ("my-model", "small-model", "student", "source", "stage-2"),
     "donor": ("domain-model", "big-model", "teacher", "target", "TARGET"),
 }
+BEFORE = {
+    "distil-across-vocabularies": (
+        "transplant source --tokenizer target --init subword-mean -o patched"
+    )
+}
+"""What a reader of a page has done before."""
+OUTPUTS = ("-o", "--export-projection")
 SHORT = "0.03"
 """Minutes, wherever minutes are given."""
 
@@ -129,8 +136,11 @@ def shortened(words: list[str]) -> list[str]:
     if command == "train" and "--size" in words:  # little text has few tokens to offer
         size = short.index("--size") + 1
         short[size] = "420" if "--base" in words else "400"
-    outputs = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "-o"]
-    if command != "compare" and any(Path(one).exists() for one in outputs):
+    written = [words[i + 1] for i, word in enumerate(words[:-1]) if word in OUTPUTS]
+    if command == "align":  # it replaces no file: each is one of its own to a reader
+        for name in written:
+            Path(name).unlink(missing_ok=True)
+    elif command != "compare" and any(Path(name).exists() for name in written):
         short += [] if "--force" in words else ["--force"]
     return [file for word in short for file in (matching(word) or [word])]
 
@@ -157,5 +167,5 @@ def test_every_command_of_a_guide_runs(page: Path, folder: Path) -> None:
             (folder / "last_piece.py").write_text(block, "utf-8")
     calls = list(commands(page))
     assert calls
-    for words in calls:
+    for words in [*filter(None, [BEFORE.get(page.stem, "").split()]), *calls]:
         run(words)
