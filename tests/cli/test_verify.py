@@ -182,4 +182,4 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     assert "give a checkpoint's folder" in done.stdout
     assert verify(tmp_path / "none/of/it").exit_code == 1
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert "a tokenizer and no model: 'tokensurgeon inspect'" in verify(tmp_path).stderr
+    assert "a tokenizer and no model: run 'tokensurgeon inspect'" in verify(tmp_path).stderr

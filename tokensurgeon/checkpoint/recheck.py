@@ -80,7 +80,7 @@ def recheck(
     folder = find_folder(path)
     if (folder / "tokenizer.json").is_file() and not (folder / "config.json").exists():
         raise CheckpointError(
-            f"{folder} holds a tokenizer and no model: 'tokensurgeon inspect' reads it"
+            f"{folder} holds a tokenizer and no model: run 'tokensurgeon inspect' on it"
         )
     result = Recheck(folder)
     progress(0, len(STEPS), "files")

@@ -191,8 +191,8 @@ def check_file(
     if not os.path.lexists(path):
         return path
     if not force:
-        way = "name another file" if force is None else "choose another or add --force"
-        raise OutputExistsError(f"{path} exists already: {way}")
+        advice = "name another file" if force is None else "choose another or add --force"
+        raise OutputExistsError(f"{path} exists already: {advice}")
     facts = path.lstat()
     if not stat.S_ISREG(facts.st_mode):
         raise OutputExistsError(f"{path} is a link or a device: name the file itself, or another")
