@@ -1,4 +1,4 @@
-"""Input rows for merged tokens, made from their pieces when a batch needs them, and kept.
+"""Rows for merged tokens, made from their pieces when a batch needs them, and kept.
 
 Any initialiser that needs no more than the pieces can make them: the subword family, the plain
 baselines, a plug-in. The ridge composer and the hypernetwork learn first how a token's row follows
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,12 +33,13 @@ DEFAULT_KEPT = 65_536
 LEARNED = ("hypernetwork", "ridge-composer")
 """Methods that are fitted to the source once, and then make rows from pieces alone."""
 
+Side = Literal["input", "output"]
 Compose = Callable[[Sequence[Pieces]], Float32]
 """From the pieces of tokens to their rows, (n, width)."""
 
 
 class MergedRows:
-    """Input rows of merged tokens.
+    """Rows of merged tokens, of one side.
 
     Parameters
     ----------
@@ -138,6 +139,7 @@ def merged_rows(
     name: str = DEFAULT_ROWS,
     settings: Mapping[str, Any] | None = None,
     most: int = DEFAULT_KEPT,
+    side: Side = "input",
 ) -> MergedRows:
     """Return rows of merged tokens by a method.
 
@@ -152,6 +154,8 @@ def merged_rows(
         or ``minutes`` to train on the source's own rows.
     most : int
         Rows kept, at most.
+    side : {"input", "output"}
+        What a model reads the tokens by, or what it would write them by.
 
     Raises
     ------
@@ -161,41 +165,46 @@ def merged_rows(
         If the method needs more than the pieces, or a network is another model's.
     """
     method = build(name, settings)
-    compose = _learned(context, method) if name in LEARNED else _plain(context, method)
+    made = _learned if name in LEARNED else _plain
+    compose = made(context, method, side)
     return MergedRows(name, compose, context.width, most)
 
 
-def _plain(context: InitContext, method: Any) -> Compose:
-    """Return a function that asks an initialiser for the input side."""
-    # Only input rows are wanted, so a method that gives the sides different rows may do so.
+def _plain(context: InitContext, method: Any, side: Side) -> Compose:
+    """Return a function that asks an initialiser for one side."""
+    # One side is wanted, so a method that gives the sides different rows may do so.
     apart = replace(context, tied=False)
 
     def compose(merged: Sequence[Pieces]) -> Float32:
         # No token of a vocabulary has these ids: a method that looks its tokens up finds none.
         ids = apart.alignment.n_target + np.arange(len(merged), dtype=np.int64)
         try:
-            answer = method(replace(apart, missing=ids, pieces=tuple(merged))).input
+            answer = getattr(method(replace(apart, missing=ids, pieces=tuple(merged))), side)
         except (IndexError, InitialiserError) as error:
             raise InitialiserError(
                 f"'{method.name}' needs more of a token than its pieces, and a merged token has no "
                 f"more; use '{DEFAULT_ROWS}'"
             ) from error
         if answer is None:
-            raise InitialiserError(f"'{method.name}' makes no input rows; use '{DEFAULT_ROWS}'")
-        rows: Float32 = answer.values(context.input_rows)
+            raise InitialiserError(f"'{method.name}' makes no {side} rows; use '{DEFAULT_ROWS}'")
+        rows: Float32 = answer.values(_rows_of(context, side))
         return rows
 
     return compose
 
 
-def _learned(context: InitContext, method: Any) -> Compose:
+def _rows_of(context: InitContext, side: Side) -> Float32:
+    return context.input_rows if side == "input" else context.output_rows
+
+
+def _learned(context: InitContext, method: Any, side: Side) -> Compose:
     """Return a function that composes rows as the source's own tokens taught."""
     from tokensurgeon.initialisers.hypernetwork.composition import composer_of
     from tokensurgeon.initialisers.hypernetwork.network_file import AGAIN, Hypernet
     from tokensurgeon.initialisers.hypernetwork.staged_fit import PARTS, StagedFit
 
     if method.name == "ridge-composer":
-        return _ridge(context, method, PARTS)
+        return _ridge(context, method, PARTS, side)
     if method.network is not None:
         hypernet, _ = Hypernet.load(method.network)
         if len(hypernet.sides) > 1:  # of a surgery that unties; its input side serves here too
@@ -206,16 +215,17 @@ def _learned(context: InitContext, method: Any) -> Compose:
         steps = None if method.minutes else (0, 0)
         hypernet = StagedFit(context, 60.0 * method.minutes, steps=steps).run()
     composer = composer_of(hypernet, context)
-    return lambda merged: composer.values(merged)[0]
+    number = -1 if side == "output" else 0  # a network of one side serves both
+    return lambda merged: composer.values(merged)[number]
 
 
-def _ridge(context: InitContext, method: Any, parts: Sequence[int]) -> Compose:
+def _ridge(context: InitContext, method: Any, parts: Sequence[int], side: Side) -> Compose:
     from tokensurgeon.initialisers.fallback_rows import trained_rows
     from tokensurgeon.initialisers.numerics.clip import longest_norm, shortened
     from tokensurgeon.initialisers.numerics.composer import finite, fit_composer
     from tokensurgeon.initialisers.respelling import spell_trained
 
-    rows = finite(context.input_rows)
+    rows = finite(_rows_of(context, side))
     owners, spellings = spell_trained(context, method.cuts, parts, method.name)
     composer = fit_composer(
         rows,
