@@ -43,7 +43,11 @@ bias_option = console.option(
 @click.command(short_help="What hypertokens save on texts.")
 @click.argument("checkpoint")
 @click.argument("text", nargs=-1, required=True)
-@console.option("--measure", "Run the model too: bits per byte, plain and with hypertokens.")
+@console.option(
+    "--measure",
+    "Run the model too: bits per byte, plain and with hypertokens. "
+    "Chunks are then as short as it takes them.",
+)
 @composer_option
 @bias_option
 @limit_options
@@ -53,7 +57,11 @@ bias_option = console.option(
     type=click.IntRange(min=16),
     default=8192,
 )
-@console.option("--max-bytes N", "Of all texts together.", type=console.AT_LEAST_1)
+@console.option(
+    "--max-bytes N",
+    "Of all texts together: whole documents while there are fewer.",
+    type=console.AT_LEAST_1,
+)
 @console.option(
     "--measured-bytes N",
     "Of each file, measured through the model.",

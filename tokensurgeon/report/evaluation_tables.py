@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tokensurgeon.report import span_tables, words
+from tokensurgeon.report.checkpoint_tables import short_names
 from tokensurgeon.report.tables import figures_table, say
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     if entry.by_match:
         console.print(_parts("tokens that the first has, or lacks", entry.by_match))
     if entry.by_span:
-        console.print(_spans(entry))
+        console.print(_spans(evaluation.entries[0].name, entry))
     if entry.by_kind:
         console.print(_parts("by kind of token", entry.by_kind))
     say(console, *_notes(evaluation))
@@ -92,9 +93,10 @@ def _exact_bytes(entries: Sequence[EntryResult]) -> Table:
     return table
 
 
-def _spans(entry: EntryResult) -> Table:
-    entries = [{**entry.to_dict(), "name": PurePath(entry.name).name or entry.name}]
-    names, *columns = span_tables.headings(entries), *span_tables.rows(entries)
+def _spans(first: str, entry: EntryResult) -> Table:
+    source, name = short_names([first, entry.name])
+    entries = [{**entry.to_dict(), "name": name}]
+    names, *columns = span_tables.headings(entries), *span_tables.rows(entries, source)
     table = figures_table("how tokens stand to the first's", *(column[0] for column in columns))
     for name, *cells in zip(names, *(column[1:] for column in columns), strict=True):
         table.add_row(name, *cells)

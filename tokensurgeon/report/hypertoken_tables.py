@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def print_compression(console: Console, facts: Mapping[str, Any]) -> None:
     """Print what `Compression.to_dict` says."""
     measured = any(one["plain"] is not None for one in facts["files"])
-    headings = ["bytes", "tokens", "codes", "shorter", "hypertokens", "codes that are"]
+    headings = ["bytes", "tokens", "codes", "shorter", "hypertokens", "share of codes"]
     if measured:
         headings += ["bits per byte", "with hypertokens"]
     table = figures_table("file", *headings)

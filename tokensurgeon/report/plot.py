@@ -173,7 +173,9 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
             va="center", fontsize=8, color="#333333",
         )  # fmt: skip
     axes.axvline(0.0, color="#111111", linewidth=1.2)
-    lines = [f"source, {words.number(source.bits_per_byte, 3)}"]
+    finished = "checkpoints" in comparison["facts"]
+    name = comparison["facts"]["source"] if finished else "source"
+    lines = [f"{name}, {words.number(source.bits_per_byte, 3)}"]
     marks = [Line2D([], [], color="#111111", linewidth=1.2)]
     known = comparison["facts"].get("trained_limit")
     if known is not None and source.bits_per_byte is not None:
@@ -181,11 +183,11 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
         axes.axvline(limit - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
         lines.append(f"trained limit, {limit:.3f}")
         marks.append(Line2D([], [], color="#9b2335", linestyle="--", linewidth=1.2))
-    finished = "checkpoints" in comparison["facts"]  # nobody knows what those were given
-    for name in () if finished else dict.fromkeys(given(one) for one in measured):
-        lines.append(f"given {name}")
-        marks.append(Line2D([], [], color=COLOURS[name], marker="o", linestyle=""))
-    under = "bits per byte above the source, with 95 % interval"
+    # Nobody knows what finished checkpoints were given.
+    for what in () if finished else dict.fromkeys(given(one) for one in measured):
+        lines.append(f"given {what}")
+        marks.append(Line2D([], [], color=COLOURS[what], marker="o", linestyle=""))
+    under = f"bits per byte above {name if finished else 'the source'}, with 95 % interval"
     after_steps = words.after_steps_heading(comparison["facts"])
     if after_steps is not None:
         lines.append(f"{after_steps}, above the source trained alike")

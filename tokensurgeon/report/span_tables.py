@@ -30,8 +30,10 @@ def headings(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(found)
 
 
-def rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def rows(entries: Sequence[Mapping[str, Any]], source: str = "source") -> list[list[str]]:
     """Return the lines of a table: tokens, share of bytes and the source's loss, then each model.
+
+    `source` is what the table calls the model whose tokens they are related to.
 
     The first cell of each is its name. The first three are of the first model that has the split;
     models of one table that have it have one tokenizer.
@@ -55,7 +57,7 @@ def rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             "share of bytes", {name: f"{100 * part['share']:.1f} %" for name, part in first.items()}
         ),
         line(
-            "source",
+            source,
             {name: words.number(p["source_bits_per_byte"], 4) for name, p in first.items()},
         ),
     ]

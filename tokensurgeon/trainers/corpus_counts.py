@@ -118,8 +118,9 @@ def count_corpus(
     n_workers = 0 if processes is None else processes
     if memory_gib < (least := least_gib(n_workers)):
         raise SettingError(
-            f"{n_workers} workers take {least:.2f} GiB before they count anything, and "
-            f"{memory_gib:g} GiB are given: raise --memory-gib, or lower --processes"
+            f"{n_workers or 1} worker{'s take' if n_workers > 1 else ' takes'} {least:.2f} GiB "
+            f"before anything is counted, and {memory_gib:g} GiB are given: raise --memory-gib"
+            + (", or lower --processes" if n_workers > 1 else "")
         )
     parts = as_parts(corpus)
     ends = borders_of((EOS, *controls), borders)

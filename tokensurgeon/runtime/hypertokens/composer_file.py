@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokensurgeon.errors import CheckpointError, reading
+from tokensurgeon.errors import CheckpointError, UsageError, reading
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import safetensors_with
@@ -78,6 +78,8 @@ class ComposerFile:
 
 def check_output(path: str | Path, *, force: bool) -> Path:
     """Return the path of a composer that is to be written, or refuse it (see `check_file`)."""
+    if Path(path).suffix != ".safetensors":
+        raise UsageError(f"{path}: a composer's file ends in .safetensors; name it so")
     return check_file(path, force=force, what="a composer", is_ours=IS_COMPOSER)
 
 
