@@ -247,7 +247,7 @@ def test_the_same_seed_and_steps_give_the_same_composer(
 ) -> None:
     from safetensors.torch import load_file
 
-    files = [tmp_path / name for name in ("one", "two")]
+    files = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
     for file in files:
         train_composer(source, [page], file, steps=2, chunk_bytes=256, seed=5)
     one, two = map(load_file, files)
@@ -273,11 +273,13 @@ def test_a_composer_is_refused_for_another_model_and_never_overwritten_unasked(
         train_composer(source, [page], path, steps=1)
     with pytest.raises(OutputExistsError, match="is not a composer"):
         train_composer(source, [page], foreign, steps=1, force=True)
+    with pytest.raises(UsageError, match=r"ends in \.safetensors"):
+        train_composer(source, [page], tmp_path / "new.bin", steps=1)
     short = tmp_path / "short.txt"
     short.write_text("a few words")
     with pytest.raises(CalibrationError, match="too few to train on"):
-        train_composer(source, [short], tmp_path / "new", steps=1)
-    assert not (tmp_path / "new").exists()
+        train_composer(source, [short], tmp_path / "new.safetensors", steps=1)
+    assert not (tmp_path / "new.safetensors").exists()
 
 
 def test_without_peft_lora_names_what_to_install(zipped, monkeypatch) -> None:
