@@ -161,16 +161,15 @@ class LargeVocabulary:
         read = self.model.prefill(head)
         position = int(read.next_position[0])
         token, written = int(sequence[-1]), list[int]()
-        own: list[int] = []
         most = self.model.model.max_positions
         while len(written) < max_new_tokens and (most is None or position < most):
             state, position = self._state(token, read.cache, position)
             token = self._choose(state, temperature, top_k, generator)
             written.append(token)
-            own.extend(self.pieces_of(token))
             if token in stop:
                 break
-        return LargelyWritten(tuple(written), tuple(own))
+        own = tuple(i for token in written for i in self.pieces_of(token))
+        return LargelyWritten(tuple(written), own)
 
     def _state(self, token: int, cache: Any, position: int) -> tuple[Float32, int]:
         """Return the final state after one more token, and the position of the next."""
