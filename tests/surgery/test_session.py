@@ -56,7 +56,8 @@ def test_a_variant_shares_the_model_and_nothing_that_depends_on_the_change(
     assert other.warnings is session.warnings
     assert other.context is not session.context
     assert other.context.input_rows is session.context.input_rows
-    assert other.suppressed_row is not session.suppressed_row
+    shares_silent = other.suppressed_row is session.suppressed_row
+    assert shares_silent == (what in ("pair", "untie"))
     assert (other.calibration_texts is session.calibration_texts) == (what != "texts")
     shares_counts = other.context.source_counts is session.context.source_counts
     assert shares_counts == (what not in ("pair", "texts"))
@@ -83,6 +84,13 @@ def test_a_variant_is_what_a_session_of_its_own_would_be(session: Session) -> No
     texts = session.variant(texts=("One text of its own.",))
     assert texts.context.texts == ("One text of its own.",)
     assert texts.variant(seed=1).context.texts == ("One text of its own.",)
+
+
+@pytest.mark.parametrize("what", ["pair", "untie"])
+def test_the_silent_row_that_variants_share_is_their_own(session: Session, what: str) -> None:
+    shared = changed(session, what)
+    alone = prepare(shared.recipe)
+    assert np.array_equal(shared.suppressed_row.row, alone.suppressed_row.row)
 
 
 def test_a_variant_without_texts_has_none_of_the_other_session(session: Session) -> None:

@@ -193,7 +193,7 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
     for stage in taught:
         n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
         takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
-        stage.seconds = min(TAUGHT_SHARE * 60 * recipe.budget / len(taught), takes)
+        stage.seconds = min(TAUGHT_SHARE * 60 * session.budget / len(taught), takes)
         stage.seed, stage.progress = recipe.seed, session.progress
     return stages
 
@@ -206,7 +206,7 @@ def _in_order(session: Session, stages: list[Stage], heal: float, drafts: bool) 
         ordered.append(Heal(heal, recipe.seed, progress))
     ordered += [stage for stage in stages if stage.after_training]
     if drafts:
-        seconds = DRAFT_SHARE * 60 * recipe.budget
+        seconds = DRAFT_SHARE * 60 * session.budget
         draft = Draft(lambda: _big_model(recipe), seconds, progress, session.chats, recipe.seed)
         ordered.append(draft)
     return ordered

@@ -157,7 +157,7 @@ class _Trial:
         self.figures: dict[tuple[str, str], float] = {}
         self._rebuilt: dict[str, Initialiser | None] = {}
         self.data: CalibrationData | None = None
-        budget = session.recipe.budget
+        budget = session.budget
         self._clock, self._seconds_to_choose = clock, seconds_to_choose(budget)
         self.afforded = Afforded.of(session.inputs, spec, self.context, session.pace, budget)
         self.candidates, self.default = self.afforded.methods, self.afforded.default

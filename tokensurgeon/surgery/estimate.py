@@ -14,7 +14,6 @@ from tokensurgeon.calibration import TextSizes
 from tokensurgeon.calibration.calibration_texts import TextBounds
 from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.calibration.text_sizes import (
-    BYTES_PER_TOKEN,
     AffordedText,
     bytes_to_write,
     text_bounds,
@@ -22,6 +21,7 @@ from tokensurgeon.calibration.text_sizes import (
 from tokensurgeon.initialisers.contract import Initialiser, RunsSource
 from tokensurgeon.models.pace import NO_TIME
 from tokensurgeon.report import StepFact
+from tokensurgeon.surgery.budget import TOKENS_PER_PROBE, n_probes
 from tokensurgeon.surgery.calibrate import planned_stages
 from tokensurgeon.surgery.candidates import (
     SHARE_OF_REBUILT,
@@ -31,12 +31,10 @@ from tokensurgeon.surgery.candidates import (
     seconds_to_choose,
 )
 from tokensurgeon.surgery.chosen_methods import Methods, build_initialiser
-from tokensurgeon.surgery.measure import has_loss
+from tokensurgeon.surgery.measure import has_loss, seconds_to_measure, tokens_a_byte
 from tokensurgeon.surgery.race import FIRST_BYTES
-from tokensurgeon.surgery.session import TOKENS_PER_PROBE, Session, n_probes
+from tokensurgeon.surgery.session import Session
 
-PROBED_BYTES = 20_000
-"""Of the calibration text, on which the bytes of a token are counted."""
 LEAST_SHARE = 0.5
 """Of a stage's most: stages end early as soon as a candidate is no better than the last, and of
 those that make several, about half are made."""
@@ -77,9 +75,9 @@ class Estimate:
         }
 
 
-def estimate(session: Session, methods: Methods) -> Estimate:
-    """Return what the surgery would take."""
-    plan = _Steps(session, methods)
+def estimate(session: Session, methods: Methods, measured: Sequence[str] = ()) -> Estimate:
+    """Return what the surgery would take, with the texts that are measured on."""
+    plan = _Steps(session, methods, measured)
     steps = tuple(plan.all())
     return Estimate(
         seconds=sum(step.seconds for step in steps if step.fits),
@@ -92,8 +90,9 @@ def estimate(session: Session, methods: Methods) -> Estimate:
 class _Steps:
     """The steps of a surgery, and what each takes at the pace of the model."""
 
-    def __init__(self, session: Session, methods: Methods) -> None:
+    def __init__(self, session: Session, methods: Methods, measured: Sequence[str]) -> None:
         self.session, self.recipe, self.methods = session, session.recipe, methods
+        self.measured = measured
         names = self.recipe.calibrate if self.recipe.calibrate or methods.automatic else ()
         calibrates = bool(self.recipe.budget) and session.runs_source
         self.stages = planned_stages(session, names if calibrates else (), self.recipe.heal)
@@ -107,31 +106,31 @@ class _Steps:
     def all(self) -> Iterator[StepFact]:
         """Yield every step, those that do not fit too."""
         yield StepFact(step="read and align", seconds=sum(self.session.timings.seconds.values()))
-        left = 60 * (self.recipe.budget + self.recipe.heal)
+        left = 60 * (self.session.budget + self.recipe.heal)
         if not self.chooses:
             takes = [seconds_of(one, self.session.context, self.pace) for one in self.initialisers]
             yield StepFact(step="initialise", seconds=sum(takes))
         if self.chooses or self.stages:
             yield from self._within_budget(left)
         if self.evaluates:
-            yield StepFact(step="evaluate", seconds=self._evaluation())
+            yield StepFact(step="evaluate", seconds=seconds_to_measure(self.session, self.measured))
 
     def _within_budget(self, left: float) -> Iterator[StepFact]:
         """Yield the steps that share the budget and the minutes of healing."""
-        session, seconds = self.session, 60 * self.recipe.budget
+        session, seconds = self.session, 60 * self.session.budget
         bounds = text_bounds(
             session.context, self.pace, seconds, other=bool(self.recipe.text.other)
         )
-        a_byte = self._tokens_a_byte()
+        a_byte = tokens_a_byte(session, session.calibration_texts)
         to_write = bytes_to_write(session.context, bounds, bool(self.recipe.text.other))
         writing = min(bounds.seconds_to_write, self.pace.seconds(to_write * a_byte))
-        probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, self.recipe.budget))
+        probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, session.budget))
         yield StepFact(step="probe the model", seconds=probing)
         yield StepFact(step="the source writes text", seconds=writing)
         sizes = self._sizes(seconds, a_byte, bounds)
         left -= probing + writing
         if self.chooses:
-            step = self._choice(sizes, a_byte, seconds_to_choose(self.recipe.budget))
+            step = self._choice(sizes, a_byte, seconds_to_choose(session.budget))
             left -= step.seconds
             yield step
         look = sizes.selection + sizes.other
@@ -146,16 +145,6 @@ class _Steps:
             takes = min(expected, max(room, 0.0)) if fits else plan.least
             yield StepFact(step=plan.stage, seconds=takes, fits=fits)
             left -= takes if fits else 0.0
-
-    def _tokens_a_byte(self) -> float:
-        """Return the tokens of a byte of the text, in the tokenizer that cuts finer."""
-        texts = self.session.calibration_texts
-        text = "\n".join(texts)[:PROBED_BYTES] if texts else ""
-        if not text:
-            return 1 / BYTES_PER_TOKEN
-        alignment = self.session.alignment
-        counts = [len(v.encode(text)) for v in (alignment.source, alignment.target)]
-        return max(counts) / len(text.encode())
 
     def _sizes(self, seconds: float, a_byte: float, bounds: TextBounds) -> TextSizes:
         """Return the tokens of each text."""
@@ -179,9 +168,7 @@ class _Steps:
     def _choice(self, sizes: TextSizes, a_byte: float, share: float) -> StepFact:
         """Return the choice, and whether measuring fits into its share of the budget."""
         session, context = self.session, self.session.context
-        afforded = Afforded.of(
-            session.inputs, self.recipe.init, context, self.pace, self.recipe.budget
-        )
+        afforded = Afforded.of(session.inputs, self.recipe.init, context, self.pace, session.budget)
         default = sum(afforded.seconds[name] for name in dict.fromkeys(afforded.default))
         n_tried = most_measured(afforded.sides(session.inputs, self.recipe.init))
         first = FIRST_BYTES * a_byte
@@ -195,13 +182,6 @@ class _Steps:
         looks = n_tried * self.pace.seconds(sizes.selection, sizes.selection, sizes.n_rows)
         whole = self.pace.seconds(sizes.fit) + making + looks
         return StepFact(step="choose methods", seconds=min(whole, share))
-
-    def _evaluation(self) -> float:
-        """Return what measuring takes: source, result, baselines, the tied twin of an untied."""
-        recipe, inputs = self.recipe, self.session.inputs
-        models = 2 + len(recipe.baselines) + inputs.untied
-        tokens = recipe.text.max_bytes / BYTES_PER_TOKEN
-        return models * self.pace.seconds(tokens, tokens, inputs.n_rows)
 
 
 def _initialisers(session: Session, methods: Methods, chooses: bool) -> Sequence[Initialiser]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokensurgeon.arrays import Float32
+from tokensurgeon.calibration.text_sizes import BYTES_PER_TOKEN
 from tokensurgeon.checkpoint.embeddings import CAUSAL
 from tokensurgeon.checkpoint.ids import id_map
 from tokensurgeon.errors import UsageError
@@ -23,6 +24,8 @@ from tokensurgeon.text.overlap import N_WORDS, overlapping
 from tokensurgeon.text.seen import refuse_seen
 from tokensurgeon.trainers.from_recipe import patterns_of
 
+PROBED = 20_000
+"""Characters on which the tokens of a byte are counted."""
 TIED_METHOD = "subword-mean"
 """The method that serves a tied matrix; what `default_methods` takes there."""
 TIED_ENTRY = f"{TIED_METHOD}, tied"
@@ -131,6 +134,29 @@ def has_loss(session: Session) -> bool:
     What the user did not choose, but was held out, is left where there is no loss to speak of.
     """
     return session.runs_source or not session.recipe.text.hold_out
+
+
+def tokens_a_byte(session: Session, texts: Sequence[str]) -> float:
+    """Return the tokens of a byte of some texts, in the tokenizer that cuts finer."""
+    text = "\n".join(texts)[:PROBED]
+    if not text:
+        return 1 / BYTES_PER_TOKEN
+    alignment = session.alignment
+    counts = [len(v.encode(text)) for v in (alignment.source, alignment.target)]
+    return max(counts) / len(text.encode())
+
+
+def seconds_to_measure(session: Session, texts: Sequence[str]) -> float:
+    """Return what measuring takes: source, result, baselines, the tied twin of an untied.
+
+    All but the source score its states too.
+    """
+    recipe, inputs = session.recipe, session.inputs
+    n_bytes = min(recipe.text.max_bytes, sum(len(text.encode()) for text in texts))
+    tokens = n_bytes * tokens_a_byte(session, texts)
+    models = 1 + len(recipe.baselines) + inputs.untied
+    source = session.pace.seconds(tokens, tokens, inputs.checkpoint.layout.n_rows)
+    return source + models * session.pace.seconds(tokens, 2 * tokens, inputs.n_rows)
 
 
 def measure(

@@ -25,7 +25,6 @@ from tokensurgeon.checkpoint.trained_rows import looks_trained, refuse_untrained
 from tokensurgeon.errors import CheckpointError
 from tokensurgeon.initialisers import SuppressedRow, suppressed_output_row
 from tokensurgeon.initialisers.contract import InitContext
-from tokensurgeon.initialisers.fallback_rows import MOST_PROBES
 from tokensurgeon.initialisers.watched import WatchedContext
 from tokensurgeon.models import LanguageModel, load_model
 from tokensurgeon.models.device_map import main_device
@@ -33,6 +32,7 @@ from tokensurgeon.models.pace import Pace, measure_pace
 from tokensurgeon.models.source_states import SourceStates
 from tokensurgeon.progress import Clock, Progress, Timings, no_progress
 from tokensurgeon.recipe import Recipe, TrainSpec
+from tokensurgeon.surgery.budget import left_for_rows, n_probes
 from tokensurgeon.surgery.inputs import Inputs
 from tokensurgeon.surgery.requirements import can_run, check_forward
 from tokensurgeon.surgery.row_origins import COPIED, INITIALISED, copied_rows, row_origins
@@ -43,20 +43,8 @@ from tokensurgeon.vocabulary import Kind, Vocabulary
 
 T = TypeVar("T")
 
-SHARE_OF_PROBES = 0.02
-"""Of the budget, for the states that show which output row nothing prefers."""
-TOKENS_PER_PROBE = 11
-"""Half of the probes are one to three tokens long, half are some seventeen of a text."""
-FEWEST_PROBES = 64
-"""As many say in which direction states lie."""
 MOST_TEXT = 1 << 30
 """Bytes that are read of each text to calibrate on: far more than any budget can look at."""
-
-
-def n_probes(pace: Pace, budget: float) -> int:
-    """Return how many sequences to probe a model of some pace with, in a budget in minutes."""
-    afforded = SHARE_OF_PROBES * 60 * budget * pace.body / TOKENS_PER_PROBE
-    return int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
 
 
 class Part(Generic[T]):
@@ -102,6 +90,9 @@ class Session:
         Shared by variants.
     tokenizer_decisions : list of Decision
         What the written tokenizer takes from the source and what from the target.
+    beside : float
+        Seconds of what is done beside choice and calibration, 0 where it is not the budget's. To be
+        set before anything asks for the budget.
     parts : dict of str to cached function
         What was made, and what is to be made for several variants.
     """
@@ -120,6 +111,7 @@ class Session:
         self.timings = Timings() if timings is None else timings
         self.warnings = list(inputs.notes) if warnings is None else warnings
         self.tokenizer_decisions: list[Decision] = []
+        self.beside = 0.0
         self.parts: dict[str, Any] = dict(parts or {})
         self._given_texts = None if texts is None else tuple(texts)
 
@@ -151,7 +143,7 @@ class Session:
         }
         pair = inputs or self.inputs
         known = [one for one in vars(Session).values() if isinstance(one, Part)]
-        return Session(
+        varied = Session(
             replace(pair, recipe=pair.recipe.model_copy(update=updates)),
             progress=self.progress,
             timings=self.timings,
@@ -159,11 +151,18 @@ class Session:
             texts=self._given_texts if texts is None else texts,
             parts={one.name: one.of(self) for one in known if not one.depends_on & changed},
         )
+        varied.beside = self.beside
+        return varied
 
     @property
     def recipe(self) -> Recipe:
         """The recipe."""
         return self.inputs.recipe
+
+    @property
+    def budget(self) -> float:
+        """Minutes for choice and calibration."""
+        return left_for_rows(self.recipe.budget, self.recipe.heal, self.beside)
 
     @property
     def alignment(self) -> Alignment:
@@ -216,7 +215,7 @@ class Session:
         """
         if self.runs_source:
             _ = self.model
-        return Clock(60 * (self.recipe.budget + heal))
+        return Clock(60 * (self.budget + heal))
 
     @part("texts")
     def calibration_texts(self) -> tuple[str, ...]:
@@ -283,12 +282,12 @@ class Session:
             progress=self.progress,
         )
 
-    @part("pair", "seed", "untie", "texts")
+    @part("seed", "texts")
     def suppressed_row(self) -> SuppressedRow:
         """The output row of ids that nothing may emit, computed once for all methods."""
         if not (self.recipe.budget and self.runs_source):
             return suppressed_output_row(self.context)
-        return suppressed_output_row(self.context, n_probes(self.pace, self.recipe.budget))
+        return suppressed_output_row(self.context, n_probes(self.pace, self.budget))
 
     @part("pair", "seed", "untie", "texts")
     def calibration_data(self) -> CalibrationData:
@@ -312,7 +311,7 @@ class Session:
             # Controls such as EOS are in no text, so a text is no reason to move them.
             shared=np.flatnonzero((origin[: len(text)] == COPIED) & text),
             other=self._documents("other"),
-            seconds=60 * self.recipe.budget,
+            seconds=60 * self.budget,
             pace=self.pace,
             body_weights=frozenset(
                 changeable_weights(inputs.checkpoint) if self.recipe.heal_body else ()

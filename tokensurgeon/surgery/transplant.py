@@ -25,6 +25,7 @@ from tokensurgeon.surgery.measure import (
     extension_of,
     has_loss,
     measure,
+    seconds_to_measure,
     with_baselines,
 )
 from tokensurgeon.surgery.output import check_loads, write_output
@@ -119,8 +120,12 @@ def transplant(
     texts = evaluation_texts(session) if recipe.measures else []
     elsewhere = evaluation_texts(session, "elsewhere") if recipe.text.elsewhere else []
     extension = extension_of(session, texts)
+    if recipe.budget and session.runs_source and (methods.automatic or recipe.calibrate):
+        # Writing takes about as long as what was done so far.
+        session.beside = 2 * (time.perf_counter() - started)
+        session.beside += sum(seconds_to_measure(session, t) for t in (texts, elsewhere) if t)
     if dry_run:
-        planned = estimate(session, methods)
+        planned = estimate(session, methods, [*texts, *elsewhere])
         report = make_report(session, methods=methods.names, dry_run=planned, extension=extension)
         return SurgeryResult(report, None, session.alignment, None, None)
     rows, choice = _make_rows(session, methods)

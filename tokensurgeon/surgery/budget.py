@@ -1,0 +1,43 @@
+"""What a budget of minutes is spent on: choice and calibration, and what is done beside them."""
+
+from __future__ import annotations
+
+from tokensurgeon.initialisers.fallback_rows import MOST_PROBES
+from tokensurgeon.models.pace import Pace
+
+LATE = 0.1
+"""Of the budget and the minutes of healing: by so much the whole surgery may end later."""
+MOST_BESIDE = 0.25
+"""Of the budget, at most, for what is done beside: with two minutes, choice and calibration need
+the time more than the clock does."""
+SHARE_OF_PROBES = 0.02
+"""Of the budget, for the states that show which output row nothing prefers."""
+TOKENS_PER_PROBE = 11
+"""Half of the probes are one to three tokens long, half are some seventeen of a text."""
+FEWEST_PROBES = 64
+"""As many say in which direction states lie."""
+
+
+def left_for_rows(budget: float, heal: float, beside: float) -> float:
+    """Return the minutes of a budget that are left for choice and calibration.
+
+    Parameters
+    ----------
+    budget, heal : float
+        Minutes.
+    beside : float
+        Seconds that reading, measuring and writing take.
+
+    Examples
+    --------
+    >>> left_for_rows(10.0, heal=0.0, beside=120.0)  # a minute more than a tenth of the budget
+    9.0
+    """
+    late = LATE * (budget + heal)
+    return budget - min(MOST_BESIDE * budget, max(0.0, beside / 60 - late))
+
+
+def n_probes(pace: Pace, budget: float) -> int:
+    """Return how many sequences to probe a model of some pace with, in a budget in minutes."""
+    afforded = SHARE_OF_PROBES * 60 * budget * pace.body / TOKENS_PER_PROBE
+    return int(min(MOST_PROBES, max(FEWEST_PROBES, afforded)))
