@@ -194,7 +194,8 @@ def test_what_decides_the_figure_decides_what_is_kept(
     every = ["source", "source after 1 steps", "mean", "mean after 1 steps"]
     assert scored(one) == every
     assert scored(FurtherTraining(1, rate=3e-4)) == []
-    for other in (FurtherTraining(1, rate=1e-3), FurtherTraining(1, rows_only=True)):
+    smaller = FurtherTraining(1, tokens_per_step=64)
+    for other in (FurtherTraining(1, rate=1e-3), FurtherTraining(1, rows_only=True), smaller):
         assert scored(other) == every
         assert scored(other) == []
     assert scored(one, recipe.model_copy(update={"seed": 1})) == every
@@ -265,7 +266,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_measured(
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for settings in ({"steps": -1}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}):
+    rates = [{"rate": rate} for rate in (0.0, -1.0, float("nan"))]
+    for settings in ({"steps": -1}, {"tokens_per_step": 0}, *rates):
         with pytest.raises(SettingError, match="give"):
             FurtherTraining(**settings)
 

@@ -78,6 +78,13 @@ OWN = ("checkpoints", "by", "language_field", "csv_file", "plot", "force", "as_j
     type=float,
 )
 @console.option(
+    "--after-steps-tokens N",
+    "Tokens of each of these steps, at most.",
+    "step_tokens",
+    type=console.AT_LEAST_1,
+    default=2048,
+)
+@console.option(
     "--choose-by",
     "The figure that puts the methods in order and names the best.",
     type=click.Choice(["bits-per-byte", "after-steps"]),
@@ -98,6 +105,7 @@ def command(
     steps: int,
     rows_only: bool,
     rate: float | None,
+    step_tokens: int,
     csv_file: str | None,
     plot: str | None,
     force: bool,
@@ -136,7 +144,7 @@ def command(
             recipe,
             names,
             trained_limit=None if limit is None else KnownLimit.parse(limit),
-            further=FurtherTraining(steps, rows_only, rate),
+            further=FurtherTraining(steps, rows_only, rate, step_tokens),
             progress=progress,
             **settings,
         )

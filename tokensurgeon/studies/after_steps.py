@@ -19,7 +19,7 @@ from tokensurgeon.models import LanguageModel
 from tokensurgeon.models.memory import available_memory, needed_memory
 from tokensurgeon.studies import further_training
 from tokensurgeon.studies.comparison_state import files_hash, text_hash
-from tokensurgeon.studies.further_training import TOKENS_PER_STEP, FurtherTraining, train_further
+from tokensurgeon.studies.further_training import FurtherTraining, train_further
 from tokensurgeon.surgery.session import Session
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -130,7 +130,7 @@ class AfterSteps:
         return {
             **self._settings,
             "text_bytes": sum(len(text.encode()) for text in session.calibration_texts),
-            "passes": self._training.steps * TOKENS_PER_STEP / n_tokens,
+            "passes": self._training.steps * self._training.tokens_per_step / n_tokens,
             "memory_bytes": self._memory,
             **rank_facts(rows),
         }

@@ -31,7 +31,7 @@ RATE = 3e-4
 """Of all weights. Fifty steps of it leave stories260K a little better on held-out text (0.878 to
 0.873 bits per byte), steps of 1e-3 spoil it (0.928)."""
 TOKENS_PER_STEP = 2048
-"""Small batches: a million tokens are then hundreds of steps. It is the same for every model."""
+"""Small batches: a million tokens are then hundreds of steps."""
 WARM_UP = 20
 """Steps in which the learning rate rises; then it stays, so that stages can be compared."""
 BETAS = (0.9, 0.98)
@@ -63,21 +63,27 @@ class FurtherTraining:
     rate : float or None
         Of Adam, after a warm-up. None is `RATE` for all weights; for rows alone it is what suits
         the width, in units of the root mean square of the rows, as in `train_rows`.
+    tokens_per_step : int
+        Of the target's tokenizer, at most; of the source's where the source is trained.
 
     Raises
     ------
     SettingError
-        If there are fewer than 0 steps, or the rate is no positive number.
+        If there are fewer than 0 steps, or fewer than 1 token in one, or the rate is no positive
+        number.
     """
 
     steps: int = 0
     rows_only: bool = False
     rate: float | None = None
+    tokens_per_step: int = TOKENS_PER_STEP
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
         if self.steps < 0:
             raise SettingError(f"{self.steps} steps of further training: give 0 or more")
+        if self.tokens_per_step < 1:
+            raise SettingError(f"{self.tokens_per_step} tokens a step: give 1 or more")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise SettingError(f"a learning rate of {self.rate:g}: give a number above 0")
 
@@ -98,7 +104,7 @@ class FurtherTraining:
             "steps": self.steps,
             "weights": self.weights,
             "rate": self.rate_for(width),
-            "tokens_per_step": TOKENS_PER_STEP,
+            "tokens_per_step": self.tokens_per_step,
             "warm_up": WARM_UP,
         }
 
@@ -109,7 +115,7 @@ class FurtherTraining:
         """
         of_weights = 0 if self.rows_only else PER_WEIGHT * (n_body + n_in_rows)
         of_rows = PER_ROW_VALUE[self.weights] * n_in_rows
-        kept = KEPT_BY_A_PASS[self.weights] * TOKENS_PER_STEP * n_layers * width
+        kept = KEPT_BY_A_PASS[self.weights] * self.tokens_per_step * n_layers * width
         return of_weights + of_rows + ITEM_BYTES["float32"] * kept
 
 
@@ -216,7 +222,7 @@ def train_further(
     """
     trainer = trainer_for(model, training, tied=tied)
     rate = training.rate_for(model.width)
-    order = text.passes(np.random.default_rng(seed), TOKENS_PER_STEP)
+    order = text.passes(np.random.default_rng(seed), training.tokens_per_step)
     for done, batch in enumerate(islice(order, training.steps)):
         progress(done, training.steps, name)
         trainer.step(*text.padded(batch), rate * warm_up(done))
