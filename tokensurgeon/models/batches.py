@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,14 @@ At a width of 4096 the states of one layer take 64 MiB.
 """
 
 
+ENOUGH_TOKENS = 512
+"""Of a forward pass: a processor is as fast with them as with more."""
+MOST_PADDING = 1.04
+"""Padded tokens by real ones, where a pass has enough of them. On SmolLM2-135M, passes of 4,096
+tokens of chunks of 120 to 280 tokens took 28 % more processor time than passes of 512 tokens did,
+and these 4 % more than one chunk at a time."""
+
+
 def batches_of_one_length(ids: Sequence[Sequence[int]]) -> Iterator[Ids]:
     """Yield members of equal length, at most `TOKENS_PER_BATCH` at once; empty ones never."""
     lengths = np.array([len(sequence) for sequence in ids], dtype=np.int64)
@@ -24,14 +33,24 @@ def batches_of_one_length(ids: Sequence[Sequence[int]]) -> Iterator[Ids]:
             yield members[block]
 
 
-def batches_by_length(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Yield members, shortest first, at most `limit` tokens with their padding at once."""
+def batches_by_length(
+    lengths: Sequence[int], limit: int, most_padding: float = math.inf
+) -> Iterator[list[int]]:
+    """Yield members, shortest first, at most `limit` tokens with their padding at once.
+
+    Where `ENOUGH_TOKENS` are together, no member comes to them that would make the padded batch
+    more than `most_padding` times the real one.
+    """
     members: list[int] = []
+    real = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if members and lengths[i] * (len(members) + 1) > limit:
+        padded = lengths[i] * (len(members) + 1)
+        wasteful = real >= ENOUGH_TOKENS and padded > most_padding * (real + lengths[i])
+        if members and (padded > limit or wasteful):
             yield members
-            members = []
+            members, real = [], 0
         members.append(i)
+        real += lengths[i]
     if members:
         yield members
 
@@ -45,7 +64,7 @@ def padded_batches(
     cannot look. Sequences below the length `shortest` are left out.
     """
     long = [i for i, sequence in enumerate(ids) if len(sequence) >= shortest]
-    for batch in batches_by_length([len(ids[i]) for i in long], limit):
+    for batch in batches_by_length([len(ids[i]) for i in long], limit, MOST_PADDING):
         members = [long[i] for i in batch]
         longest = len(ids[members[-1]])
         yield members, [[*ids[i], *[ids[i][-1]] * (longest - len(ids[i]))] for i in members]
