@@ -16,6 +16,7 @@ from tokensurgeon.cli.main import main
 from tokensurgeon.errors import (
     CalibrationError,
     CheckpointError,
+    CorpusError,
     EvaluationError,
     MissingExtraError,
     OutputExistsError,
@@ -303,6 +304,37 @@ def test_lora_trains_beside_the_composer_and_comes_back(
     ids = zipped.vocabulary.encode(TEXT)
     assert not np.allclose(zipped.hyper.model.logits(ids), load_model(source).logits(ids))
     assert found.files[0].plain is not None
+
+
+@pytest.mark.parametrize("max_bytes", [700, 1000, 1001, 1003])
+def test_no_more_is_read_than_asked_and_what_is_left_out_is_named(
+    source: Path, tmp_path: Path, max_bytes: int
+) -> None:
+    one, two, three = (tmp_path / f"{name}.txt" for name in ("one", "two", "three"))
+    one.write_text("a row of it\n" * 50)
+    two.write_text("é" * 5000)
+    three.write_text("not read")
+    found = compress_files(source, [one, two, three], max_bytes=max_bytes, context_bytes=512)
+    facts = found.to_dict()
+    assert [figures.n_read for figures in found.files] == [600, (max_bytes - 600) // 2 * 2]
+    assert facts["not_read"] == [str(three)]
+    arguments = ["runtime", "compress", str(source), *map(str, (one, two, three))]
+    shown = CliRunner().invoke(main, [*arguments, "--max-bytes", str(max_bytes)]).stdout
+    assert f"reading ended after {facts['files'][1]['n_read']:,} bytes of {two}" in shown
+    assert f"1 file not read: {three}" in shown
+
+
+def test_a_limit_that_is_not_reached_leaves_nothing_out(source: Path, page: Path) -> None:
+    n_bytes = page.stat().st_size
+    whole, below = (
+        compress_files(source, [page], max_bytes=most, context_bytes=512)
+        for most in (None, n_bytes + 1)
+    )
+    assert whole == below
+    assert whole.files[0].n_read == n_bytes
+    (page.parent / "wide.txt").write_text("é")
+    with pytest.raises(CorpusError, match="max_bytes = 1 ends inside the first character"):
+        compress_files(source, [page.parent / "wide.txt"], max_bytes=1)
 
 
 def test_prompts_that_cannot_be_continued_are_refused(zipped: ZippedModel, source: Path) -> None:

@@ -59,7 +59,7 @@ bias_option = console.option(
 )
 @console.option(
     "--max-bytes N",
-    "Of all texts together: whole documents while there are fewer.",
+    "Read so much of all texts together, in their order.",
     type=console.AT_LEAST_1,
 )
 @console.option(

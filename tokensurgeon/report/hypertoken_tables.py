@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tokensurgeon.report import words
 from tokensurgeon.report.tables import figures_table, say
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+MOST_NAMED = 8
+"""Files that a line names."""
 
 
 def print_compression(console: Console, facts: Mapping[str, Any]) -> None:
@@ -42,11 +47,23 @@ def print_compression(console: Console, facts: Mapping[str, Any]) -> None:
     say(
         console,
         line,
+        _not_all(facts),
         f"{lost:,} chunks are left out: the tokenizer loses text on them, or the model has too few "
         "positions"
         if lost
         else None,
     )
+
+
+def _not_all(facts: Mapping[str, Any]) -> str | None:
+    """Say where reading ended, and which files come after that; None where all was read."""
+    if facts["max_bytes"] is None:
+        return None
+    last, rest = facts["files"][-1], facts["not_read"]
+    line = f"reading ended after {last['n_read']:,} bytes of {last['file']}"
+    if rest:
+        line += f"; {words.count(len(rest), 'file')} not read: {', '.join(rest[:MOST_NAMED])}"
+    return line + (" …" if len(rest) > MOST_NAMED else "")
 
 
 def print_composer(console: Console, facts: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ from tokensurgeon.text.corpus import (
     Document,
     corpus_of_texts,
     find_files,
+    find_sources,
+    first_bytes,
     read_corpus,
     read_documents,
 )
@@ -20,6 +22,8 @@ __all__ = [
     "chunk_documents",
     "corpus_of_texts",
     "find_files",
+    "find_sources",
+    "first_bytes",
     "read_corpus",
     "read_documents",
     "read_grouped",

@@ -181,6 +181,38 @@ def read_to_measure(
     return read_corpus(patterns, field=field, max_bytes=most, allow_invalid=allow_invalid)
 
 
+def first_bytes(texts: Iterable[str], most: int) -> list[str]:
+    """Return the first `most` bytes of texts; the last one is cut, and never inside a character.
+
+    Examples
+    --------
+    >>> first_bytes(["one", "zwölf", "two"], 6)
+    ['one', 'zw']
+    """
+    kept, left = [], most
+    for text in texts:
+        if left <= 0:
+            break
+        data = text.encode("utf-8")
+        kept.append(text if len(data) <= left else data[:left].decode("utf-8", "ignore"))
+        left -= len(data)
+    return [text for text in kept if text]
+
+
+def find_sources(patterns: str | Path | Sequence[str | Path]) -> list[Path | str]:
+    """Return what `iter_documents` reads, in its order: files, then names of datasets.
+
+    Raises
+    ------
+    CorpusError
+        If a pattern matches nothing.
+    """
+    names = [patterns] if isinstance(patterns, str | Path) else patterns
+    datasets = [str(name) for name in names if str(name).startswith(DATASET)]
+    paths = [name for name in names if not str(name).startswith(DATASET)]
+    return [*(find_files(paths) if paths or not datasets else []), *datasets]
+
+
 def iter_documents(
     patterns: str | Path | Sequence[str | Path],
     *,
@@ -201,12 +233,8 @@ def iter_documents(
     CorpusError
         As `read_corpus` does, when it reaches the file; of one that is no text at its end.
     """
-    names = [patterns] if isinstance(patterns, str | Path) else patterns
-    datasets = [str(name) for name in names if str(name).startswith(DATASET)]
-    paths = [name for name in names if not str(name).startswith(DATASET)]
-    sources: list[Path | str] = [*(find_files(paths) if paths or not datasets else []), *datasets]
     left = max_bytes
-    for source in sources:
+    for source in find_sources(patterns):
         if isinstance(source, Path):
             texts = texts_of(source, field, part_bytes, left, ends)
         else:

@@ -15,7 +15,7 @@ from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
 from tokensurgeon.runtime.hypertokens.composers import DEFAULT_BIAS, DEFAULT_COMPOSER
 from tokensurgeon.runtime.hypertokens.contexts import cut_contexts
 from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, limits_for, load_zip
-from tokensurgeon.text import read_documents
+from tokensurgeon.text import find_sources, first_bytes, read_documents
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 CONTEXT_BYTES = 8192
@@ -45,6 +45,8 @@ class FileFigures:
         Bits per byte of the ids, and of the codes; None where they were not measured.
     n_measured : int
         Bytes that they were measured on.
+    n_read : int
+        Bytes that were read; chunks leave out white space where they are cut.
     """
 
     file: str
@@ -58,6 +60,7 @@ class FileFigures:
     plain: float | None = None
     zipped: float | None = None
     n_measured: int = 0
+    n_read: int = 0
 
     @property
     def saved(self) -> float:
@@ -75,12 +78,18 @@ class Compression:
     limits : Limits
     context_bytes : int
     composer : str or None
+    max_bytes : int or None
+        Where reading ended; None if all was read.
+    not_read : tuple of str
+        Files that come after that.
     """
 
     files: tuple[FileFigures, ...]
     limits: Limits
     context_bytes: int
     composer: str | None
+    max_bytes: int | None = None
+    not_read: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -89,6 +98,8 @@ class Compression:
             "max_hypertokens": self.limits.max_hypertokens,
             "max_ids": self.limits.max_ids,
             "composer": self.composer,
+            "max_bytes": self.max_bytes,
+            "not_read": list(self.not_read),
             "files": [{**asdict(one), "saved": one.saved} for one in self.files],
         }
 
@@ -128,7 +139,7 @@ def compress_files(
         Longest chunk; each begins with an empty codebook. Where the model is run and has too few
         positions for it, a half, a quarter and so on.
     max_bytes : int or None
-        Of all texts together.
+        Read so many bytes of all texts together, in their order, the last document in part.
     measured_bytes : int
     field : str
         The key that holds the text in JSON objects.
@@ -139,11 +150,10 @@ def compress_files(
     Raises
     ------
     CorpusError
-        If no chunk of a file can be spelled by the tokenizer.
+        If no chunk of a file can be spelled by the tokenizer, or `max_bytes` hold no character.
     """
-    by_file: dict[str, list[str]] = {}
-    for document in read_documents(texts, field=field, max_bytes=max_bytes):
-        by_file.setdefault(document.file or document.source, []).append(document.text)
+    by_file, is_whole = _read(texts, field, max_bytes)
+    sources = [] if is_whole else [str(source) for source in find_sources(texts)]
     zipped: ZippedModel | None = None
     if measure:
         zipped = load_zip(
@@ -167,7 +177,31 @@ def compress_files(
             _figures(file, documents, vocabulary, limits, context_bytes, zipped, measured_bytes)
         )
     progress(len(by_file), len(by_file), "compressing")
-    return Compression(tuple(figures), limits, context_bytes, str(composer) if measure else None)
+    return Compression(
+        tuple(figures),
+        limits,
+        context_bytes,
+        str(composer) if measure else None,
+        None if is_whole else max_bytes,
+        tuple(source for source in sources if source not in by_file),
+    )
+
+
+def _read(
+    texts: Sequence[str | Path], field: str, max_bytes: int | None
+) -> tuple[dict[str, list[str]], bool]:
+    """Return the documents by file, and whether reading did not end at `max_bytes`."""
+    documents = read_documents(texts, field=field, max_bytes=max_bytes)
+    own = [document.text for document in documents]
+    is_whole = max_bytes is None or sum(one.n_bytes for one in documents) < max_bytes
+    if max_bytes is not None:
+        own = first_bytes(own, max_bytes)
+    if not own:
+        raise CorpusError(f"max_bytes = {max_bytes} ends inside the first character; raise it")
+    by_file: dict[str, list[str]] = {}
+    for document, text in zip(documents, own, strict=False):  # the last may have nothing left
+        by_file.setdefault(document.file or document.source, []).append(text)
+    return by_file, is_whole
 
 
 def _figures(
@@ -219,4 +253,5 @@ def _figures(
         plain=bits_per_byte(plain, n_measured) if n_measured else None,
         zipped=bits_per_byte(coded, n_measured) if n_measured else None,
         n_measured=n_measured,
+        n_read=sum(len(text.encode()) for text in documents),
     )
