@@ -50,6 +50,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def silent_progress() -> Iterator[None]:
+    """Let no command say what it does because the machine is slow."""
+    from tokensurgeon.cli import console
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "SILENT_SECONDS", float("inf"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def short_writing() -> Iterator[None]:
     """Let sources write less text where none is given: random models have nothing to say."""
     from tokensurgeon.calibration import calibration_texts as texts

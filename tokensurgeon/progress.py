@@ -39,6 +39,45 @@ class TrackedProgress:
         self.progress(done, total, what)
 
 
+class StepLines:
+    """A `Progress` for a log: what is done, once, as soon as nothing was said for some seconds.
+
+    Parameters
+    ----------
+    say : callable(line)
+    seconds : float
+    now : callable() -> float
+        Seconds of a clock that never goes back.
+
+    Examples
+    --------
+    >>> time_of_day = iter([0.0, 1.0, 12.0, 14.0, 30.0])
+    >>> lines = StepLines(print, 10.0, now=lambda: next(time_of_day))
+    >>> for done in range(3):
+    ...     lines(done, 3, "reading")
+    reading
+    >>> lines(0, 1, "measuring")
+    measuring
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], object],
+        seconds: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say, self._seconds, self._now, self._last = say, seconds, now, now()
+        self._said = set[str]()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Say what is done, if it is time."""
+        now = self._now()
+        if what not in self._said and now - self._last >= self._seconds:
+            self._said.add(what)
+            self._last = now
+            self._say(what)
+
+
 def track(progress: Progress, what: str, step: int, **figures: SupportsFloat) -> None:
     """Hand on figures of a training, where its progress is tracked; else read none of them.
 

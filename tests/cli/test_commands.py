@@ -244,7 +244,8 @@ def test_the_whole_of_it_in_a_process_is_silent_on_stderr(
 ) -> None:
     """What libraries print when they are loaded by the command, too."""
     words = ["transplant", tiny_source, "--tokenizer", tiny_donor, "-o", tmp_path / "out"]
-    command = [sys.executable, "-m", "tokensurgeon", *words, "--init", "subword-mean", "--json"]
+    command = [sys.executable, "-m", "tokensurgeon", "-q", *words, "--json"]
+    command += ["--init", "subword-mean"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

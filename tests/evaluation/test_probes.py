@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.vocabulary.tiny_tokenizers import made
 from tests.world import make_model
 from tokensurgeon.alignment import Alignment, align
 from tokensurgeon.cli.main import main
-from tokensurgeon.errors import CorpusError, EvaluationError, UnknownNameError
+from tokensurgeon.errors import CorpusError, EvaluationError, UnknownNameError, UsageError
 from tokensurgeon.evaluation.probes import (
     PROBES,
     Answers,
@@ -32,13 +33,17 @@ from tokensurgeon.evaluation.probes import (
 )
 from tokensurgeon.evaluation.probes.cuts import KINDS, pairs
 from tokensurgeon.evaluation.probes.estimates import difference, estimate, figure
+from tokensurgeon.evaluation.probes.known_text import refuse_known
 from tokensurgeon.evaluation.probes.new_tokens import places
 from tokensurgeon.evaluation.probes.number_tasks import SCHEMES, copy_item, regrouped, sum_item
 from tokensurgeon.evaluation.probes.probe_text import tail
 from tokensurgeon.evaluation.probes.written_text import existing, repeated, source_bits
 from tokensurgeon.evaluation.scoring import score
 from tokensurgeon.models import load_model
+from tokensurgeon.report.probe_tables import markdown
 from tokensurgeon.text.chunks import Chunk
+from tokensurgeon.text.corpus import read_corpus
+from tokensurgeon.text.seen import SEEN_FILE, Seen, line_hashes
 from tokensurgeon.vocabulary import load_vocabulary
 
 ITEMS = 2
@@ -252,7 +257,7 @@ def test_what_copies_copies_everything(ships, text):
     full, none = (probe([one], text, items=ITEMS, only=names) for one in (copies, mute))
     asked = [
         ("generation", "sentences copied whole"),
-        ("generation", "bytes of a sentence copied before the first error"),
+        ("generation", "part of a sentence copied before the first error"),
         ("consistency", "words copied"),
         ("numbers", "copied, 1–3 digits"),
         ("numbers", "copied, 4–6 digits"),
@@ -449,6 +454,7 @@ def test_the_help_names_every_probe_in_its_order():
     ("options", "code", "said"),
     [
         (["--only", "numbres"], 2, "take 'numbers'"),
+        (["--only", "foo", "--against", "nowhere", "--text", "nowhere.txt"], 2, "no probe 'foo'"),
         (["--text", "nowhere.txt"], 1, "nowhere.txt"),
         (["--items", "0"], 2, "--items"),
     ],
@@ -458,6 +464,37 @@ def test_bad_input_is_one_line(options, code, said):
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_a_text_that_a_checkpoint_knows_is_refused(tmp_path: Path):
+    folder, file = tmp_path / "patched", tmp_path / "own.jsonl"
+    shutil.copytree(DATA / "source", folder)
+    shutil.copy(DATA / "text" / "evaluation.jsonl", file)
+    report = folder / "report.json"
+    corpus = read_corpus([file])
+    report.write_text(json.dumps({"recipe": {"text": {"calibration": [str(tmp_path / "o*.jsonl")]}}}))
+    result = run(folder, "--text", file)
+    assert result.exit_code == 2
+    assert f"{file} is text that {folder} was calibrated on" in result.stderr
+    assert result.stdout == ""
+    refuse_known(folder, corpus, allow=True)
+    for said in ([], {}, {"recipe": {"text": {"calibration": [7, "moved.jsonl"]}}}):
+        report.write_text(json.dumps(said))
+        refuse_known(folder, corpus, allow=False)
+    (folder / SEEN_FILE).write_text(Seen(line_hashes(corpus.texts)).to_text())
+    with pytest.raises(UsageError, match="was trained on: give other text, or --allow-seen-text"):
+        refuse_known(folder, corpus, allow=False)
+
+
+def test_figures_are_named_for_what_they_are(table):
+    page = markdown(table)
+    assert "| discrimination | text, bits per byte ↓ |" in page
+    assert "what a definition gains by its own word, bits ↑" in page
+    assert "part of a sentence copied before the first error ↑" in page
+    for name, model in zip(("source", "patched"), table.models, strict=True):
+        assert f"{name}: {model}" in page
+    assert "evaluation.jsonl" in page
+    assert "calibration.jsonl" not in page, "no item is drawn from it"
 
 
 def test_an_encoder_is_refused_in_one_line(tmp_path, tiny_source):

@@ -450,7 +450,7 @@ class TestHarness:
     def test_both_are_measured_and_stdout_is_json_alone(
         self, tasks: Path, tiny_source: Path, tiny_donor: Path
     ) -> None:
-        command = [sys.executable, "-m", "tokensurgeon", "evaluate", str(tiny_donor)]
+        command = [sys.executable, "-m", "tokensurgeon", "-q", "evaluate", str(tiny_donor)]
         command += ["--against", str(tiny_source), "--tasks", str(tasks), "--limit", "5", "--json"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tasks)
         assert ended.returncode == 0, ended.stderr

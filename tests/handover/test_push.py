@@ -297,7 +297,7 @@ def test_a_process_takes_the_hub_of_its_environment(hub: Hub, patched: Path) -> 
         **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
     }  # fmt: skip
-    command = [sys.executable, "-m", "tokensurgeon", "push", str(patched), NAME]
+    command = [sys.executable, "-m", "tokensurgeon", "-q", "push", str(patched), NAME]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines()[-1].startswith(f"pushed         {hub.url}/{NAME}, commit ")

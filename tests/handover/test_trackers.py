@@ -167,6 +167,10 @@ def test_a_tracker_that_is_not_installed_says_what_installs_it(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     assert "pip install 'tokensurgeon[tensorboard]'" in result.stderr
+    dry = ["transplant", str(tiny_source), "--tokenizer", str(tiny_source), "--dry-run"]
+    result = CliRunner().invoke(main, [*dry, "--track", where])
+    assert result.exit_code == 1
+    assert "pip install 'tokensurgeon[tensorboard]'" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -144,8 +144,14 @@ def test_the_command_writes_what_the_library_writes(folder: Path) -> None:
     for more in ([], ["--heal-prompt"]):
         plain = CliRunner().invoke(main, [*arguments, *more])
         assert plain.exit_code == 0, plain.output
-        told = json.loads(CliRunner().invoke(main, [*arguments, *more, "--json"]).output)
-        assert plain.stdout == told["continuation"] + "\n"
+        both = json.loads(
+            CliRunner().invoke(main, [*arguments, *more, PROMPTS[1], "--json"]).stdout
+        )
+        told = both[0]
+        assert plain.stdout == PROMPTS[0] + told["text"] + "\n"
+        assert f"written {told['tokens']} token" in plain.stderr
+        together = CliRunner().invoke(main, [*arguments, *more, PROMPTS[1]])
+        assert together.stdout == "".join(f"{one['prompt']}{one['text']}\n" for one in both)
         written = write_on(
             load_model(folder),
             load_vocabulary(folder),
@@ -155,7 +161,30 @@ def test_the_command_writes_what_the_library_writes(folder: Path) -> None:
             temperature=0,
         )
         assert tuple(told["ids"]) == written.ids
+    assert not CliRunner().invoke(main, ["-q", *arguments]).stderr
     assert isinstance(main, Group)
+
+
+def test_why_writing_ended_is_said(folder: Path, pair: tuple[LanguageModel, Vocabulary]) -> None:
+    model, vocabulary = pair
+    most = model.max_positions
+    assert most is not None
+    prompt = "q" * (most - 9)  # a token each, so few steps are left
+    n_read = 1 + len(vocabulary.encode(prompt))
+    assert most - 9 < n_read < most
+    # This seed draws no end of the text.
+    options: dict[str, Any] = {"temperature": 1.5, "seed": 3}
+    full = write_on(*pair, prompt, max_new_tokens=most, **options)
+    assert (full.stopped, full.n_prompt_ids, full.n_new_ids) == ("positions", n_read, most - n_read)
+    assert write_all(*pair, [prompt], max_new_tokens=most, **options)[0] == full
+    assert write_on(*pair, prompt, max_new_tokens=most - n_read, **options).stopped == "limit"
+    assert write_on(*pair, prompt, max_new_tokens=0).stopped == "limit"
+    arguments = ["runtime", "generate", str(folder), prompt, "--max-new-tokens", str(most)]
+    arguments += ["--temperature", "1.5", "--seed", "3"]
+    for more in ([], ["--json"]):
+        found = CliRunner().invoke(main, [*arguments, *more], catch_exceptions=False)
+        assert f"all {most} positions of the model are taken" in found.stderr
+        assert not more or json.loads(found.stdout)[0]["stopped"] == "positions"
 
 
 def test_what_cannot_be_asked_is_said(pair: tuple[LanguageModel, Vocabulary]) -> None:
@@ -163,6 +192,7 @@ def test_what_cannot_be_asked_is_said(pair: tuple[LanguageModel, Vocabulary]) ->
         write_on(*pair, "a", temperature=-1)
     with pytest.raises(SettingError, match="-3 new tokens"):
         write_on(*pair, "a", max_new_tokens=-3)
-    with pytest.raises(EvaluationError, match="positions"):
-        write_on(*pair, "a q " * 200, heal=True)
+    for heal in (False, True):
+        with pytest.raises(EvaluationError, match="positions"):
+            write_on(*pair, "a q " * 200, heal=heal)
     assert write_on(*pair, "a", max_new_tokens=0).continuation == b""

@@ -260,7 +260,7 @@ def test_a_composer_is_refused_for_another_model_and_never_overwritten_unasked(
 ) -> None:
     path, _ = trained
     other = checkpoints("llama", False)
-    with pytest.raises(CheckpointError, match="is a composer for a model of n_ids"):
+    with pytest.raises(CheckpointError, match="is a composer for a model with [0-9,]+ rows"):
         load_zip(other, path)
     with pytest.raises(CheckpointError, match="there is no composer"):
         load_zip(source, tmp_path / "none.safetensors")
@@ -381,9 +381,18 @@ def test_the_commands_say_what_the_library_does(
     generate = ["runtime", "zip-generate", str(source), "a row of a row", "--max-new-codes", "9"]
     by_file = [*generate, "--composer", str(trained[0])]
     written = json.loads(run(main, [*by_file, "--json"], catch_exceptions=False).stdout)
-    streamed = run(main, [*by_file, "--stream"], catch_exceptions=False).stdout
-    assert streamed == f"a row of a row{written[0]['text']}\n"
-    assert "in 9 codes" in run(main, by_file, catch_exceptions=False).stdout
+    streamed = run(main, by_file, catch_exceptions=False)
+    assert streamed.stdout == f"a row of a row{written[0]['text']}\n"
+    assert "in 9 codes" in streamed.stderr
+    refused = run(main, [*by_file, "--bias", "1"])
+    assert refused.exit_code == 2
+    assert "a bias of 1 is given, and a trained composer such as" in refused.stderr
+    refused = run(main, [*plain, "--bias", "1"])
+    assert "--bias does nothing without --measure" in refused.stderr
+    more = [*by_file, "a row of a row", "--max-new-codes", "999"]
+    twice = run(main, more, catch_exceptions=False)
+    assert twice.stdout.count("a row of a row") >= 2
+    assert twice.stderr.count("all 256 positions of the model are taken") == 2
     train = ["runtime", "train-composer", str(source), str(page), "--steps", "1"]
     output = ["-o", str(tmp_path / "c.safetensors"), "--chunk-bytes", "256"]
     assert "hypertokens, trained" in run(main, [*train, *output], catch_exceptions=False).stdout

@@ -47,7 +47,8 @@ class Recheck:
     def note(self, step: str, problems: list[str], sound: str) -> None:
         """Note what a step found wrong, or that it found nothing."""
         self.problems += problems
-        self.checked[step] = f"{len(problems)} problems" if problems else sound
+        n = len(problems)
+        self.checked[step] = f"{n:,} problem{'s' if n > 1 else ''}" if n else sound
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
@@ -162,7 +163,7 @@ def _other_encodings(folder: Path, told: dict[str, Any]) -> Iterator[str]:
     now = {} if loaded is None else encodings.digests(encodings.whole_encodings(loaded))
     changed = [name for name, digest in told.items() if now.get(name) != digest]
     if changed:
-        more = f" and {len(changed) - 1} more fields" if len(changed) > 1 else ""
+        more = f" and of {n:,} more" if (n := len(changed) - 1) else ""
         yield (
             f"AutoTokenizer gives another value of {changed[0]}{more} than when this was written; "
             "compare the versions in manifest.json with those installed"

@@ -1,6 +1,7 @@
 """What commands share: options, the two consoles, and progress on stderr.
 
-Results go to stdout; progress and logs to stderr, where they are silent unless it is a terminal.
+Results go to stdout; progress and logs to stderr. Progress is a bar where that is a terminal, and a
+line for each step that lasts where it is none.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from click.core import ParameterSource
 
 from tokensurgeon.outputs import check_file
 from tokensurgeon.outputs.paths import begins_with
-from tokensurgeon.progress import Progress, TrackedProgress
+from tokensurgeon.progress import Progress, StepLines, TrackedProgress, no_progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+SILENT_SECONDS = 10.0
+"""Where stderr is no terminal, work of which nothing was said for so long says what it does."""
 
 
 def option(
@@ -210,13 +215,32 @@ def write_result(as_json: bool, data: Any, show: Callable[..., None], *shown: An
         show(stdout(), *(shown or (data,)))
 
 
+def say_beside(line: str | None) -> None:
+    """Write a line about the result to stderr, unless --quiet; nothing for None."""
+    if line is not None and not is_quiet():
+        click.echo(line, err=True)
+
+
+def is_quiet() -> bool:
+    """Return whether the running command was asked to say nothing but results and errors."""
+    context = click.get_current_context(silent=True)
+    return bool(context and isinstance(context.obj, dict) and context.obj.get("quiet"))
+
+
 @contextmanager
-def tracked_progress(where: str | None, apart: Iterable[str | Path | None]) -> Iterator[Progress]:
+def tracked_progress(
+    where: str | None, apart: Iterable[str | Path | None], *, dry_run: bool = False
+) -> Iterator[Progress]:
     """Give a `progress` that follows trainings too; on stderr, say in the end what came of that.
 
-    `apart` are folders in which a tracker's own must not lie.
+    `apart` are folders in which a tracker's own must not lie. In a dry run nothing is followed, and
+    the same is refused.
     """
-    if where is None:
+    if where is not None and dry_run:
+        from tokensurgeon.handover.trackers import TrackedRun
+
+        TrackedRun(where, [one for one in apart if one is not None])
+    if where is None or dry_run:
         with progress() as show:
             yield show
         return
@@ -232,15 +256,16 @@ def tracked_progress(where: str | None, apart: Iterable[str | Path | None]) -> I
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Give a callable that shows `done` of `total` on stderr, where that is a terminal."""
+    """Give a callable that shows `done` of `total` on stderr: a bar, or `StepLines` of a log."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    context = click.get_current_context(silent=True)
-    quiet = bool(context and isinstance(context.obj, dict) and context.obj.get("quiet"))
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda done, total, what: None
+    if is_quiet():
+        yield no_progress
+        return
+    if not console.is_terminal:
+        yield StepLines(lambda line: click.echo(line, err=True), SILENT_SECONDS)
         return
     bar = Progress(
         TextColumn("{task.description}"),

@@ -34,6 +34,9 @@ from tokensurgeon.cli import console
 @console.device_option
 @console.dtype_option
 @console.seed_option
+@console.option(
+    "--allow-seen-text", "Take text that a vocabulary was trained on, or a checkpoint calibrated."
+)
 @console.trust_option
 @console.json_option
 def command(

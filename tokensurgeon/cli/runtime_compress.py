@@ -34,9 +34,8 @@ composer_option = console.option(
 )
 bias_option = console.option(
     "--bias NATS",
-    "Added to the logits of hypertokens by a composer that is not trained.",
+    "Added to the logits of hypertokens by a composer that is not trained.  [default: -2]",
     type=float,
-    default=-2.0,
 )
 
 
@@ -79,6 +78,9 @@ def compress(checkpoint: str, text: tuple[str, ...], as_json: bool, **settings: 
     A hypertoken is a code for tokens that came one after another before, in the same sequence. The
     tokenizer of CHECKPOINT is enough; with --measure the model is run, too.
     """
+    if not settings["measure"]:
+        console.of_no_use("--measure", "composer", "bias", "measured_bytes")
+
     from tokensurgeon.report.hypertoken_tables import print_compression
     from tokensurgeon.runtime.hypertokens.compress import compress_files
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
-from tokensurgeon.cli import console
+from tokensurgeon.cli import console, writing
 from tokensurgeon.cli.runtime_compress import bias_option, composer_option, limit_options
 
 
 @click.command(name="zip-generate", short_help="Write text with hypertokens.")
 @click.argument("checkpoint")
-@click.argument("prompt", nargs=-1, required=True)
+@writing.prompts_argument
 @composer_option
 @bias_option
 @limit_options
@@ -27,7 +26,6 @@ from tokensurgeon.cli.runtime_compress import bias_option, composer_option, limi
     "--temperature T", "0 takes the likeliest.", type=click.FloatRange(min=0), default=0.0
 )
 @console.option("--top-k N", "Draw from the likeliest N only.", type=console.AT_LEAST_1)
-@console.option("--stream", "Write the text of one prompt as it comes.")
 @console.device_option
 @console.dtype_option
 @console.seed_option
@@ -40,50 +38,31 @@ def command(
     temperature: float,
     top_k: int | None,
     seed: int,
-    stream: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Compress each PROMPT, and let CHECKPOINT go on with tokens and hypertokens.
 
-    Several prompts are one batch.
+    Several prompts are one batch; after a single one the text is shown as it comes.
     """
-    if stream and (as_json or len(prompt) > 1):
-        raise click.UsageError(
-            "--stream writes the text of one prompt: leave out --json and others"
-        )
-
-    from tokensurgeon.report.hypertoken_tables import print_continuations
     from tokensurgeon.runtime.hypertokens.zip_model import load_zip
 
-    def write(number: int, text: str) -> None:
-        click.echo(text, nl=False)
-        sys.stdout.flush()
-
+    streamed = writing.Streamed(prompt[0]) if len(prompt) == 1 and not as_json else None
     zipped = load_zip(checkpoint, **settings)
-    if stream:
-        click.echo(prompt[0], nl=False)
     found = zipped.generate(
         prompt,
         max_new_codes=max_new_codes,
         temperature=temperature,
         top_k=top_k,
         seed=seed,
-        seen=write if stream else None,
+        seen=None if streamed is None else lambda number, text: streamed(text),
     )
-    if stream:
-        click.echo()
-        return
     facts = [
         {
-            "prompt": own,
-            "text": one.text,
-            "prompt_tokens": one.n_prompt_ids,
+            **writing.facts_of(own, one, zipped.hyper.model.max_positions),
             "prompt_codes": one.n_prompt_codes,
-            "tokens": len(one.ids),
             "codes": len(one.codes),
-            "bytes": one.n_bytes,
         }
         for own, one in zip(prompt, found, strict=True)
     ]
-    console.write_result(as_json, facts, print_continuations)
+    writing.write_written(facts, as_json, streamed)

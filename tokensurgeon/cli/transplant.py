@@ -59,8 +59,8 @@ def command(
     from tokensurgeon.surgery.by_processes import transplant_together
 
     apart = (recipe.source, recipe.output)
-    silent = dry_run or shared_work().rank > 0  # of several processes the first follows
-    with console.tracked_progress(None if silent else track, apart) as progress:
+    followed = track if shared_work().rank == 0 else None  # of several processes the first follows
+    with console.tracked_progress(followed, apart, dry_run=dry_run) as progress:
         result = transplant_together(recipe, dry_run=dry_run, plugins=plugins, progress=progress)
     if result is None:  # another process writes
         return

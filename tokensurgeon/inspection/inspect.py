@@ -14,7 +14,7 @@ from tokensurgeon.inspection.reload import Reload, check_reload
 from tokensurgeon.inspection.spans import Excerpt, excerpt
 from tokensurgeon.inspection.undertrained import UnderTrained, find_undertrained
 from tokensurgeon.progress import Progress, no_progress, peak_memory
-from tokensurgeon.text.corpus import find_files, first_bytes, read_corpus
+from tokensurgeon.text.corpus import find_files, read_corpus, start_of_texts
 from tokensurgeon.trainers.measures.figures import Figures, measure_vocabulary
 from tokensurgeon.trainers.measures.sources import Source
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
@@ -208,7 +208,7 @@ def read_sources(
 
 def _documents(sources: Sequence[Source], max_bytes: int) -> tuple[str, ...]:
     """Return the first `max_bytes` of the documents; the last one is cut."""
-    return tuple(first_bytes((text for own in sources for text in own.documents), max_bytes))
+    return tuple(start_of_texts((text for own in sources for text in own.documents), max_bytes))
 
 
 def _training(vocabulary: Vocabulary) -> dict[str, Any] | None:

@@ -75,14 +75,3 @@ def print_composer(console: Console, facts: Mapping[str, Any]) -> None:
     console.print(table)
     lora = f", LoRA of rank {facts['lora_rank']}" if facts["lora_rank"] else ""
     say(console, f"{facts['output']}: {facts['steps']:,} steps on {facts['codes']:,} codes{lora}")
-
-
-def print_continuations(console: Console, found: list[Mapping[str, Any]]) -> None:
-    """Print prompts with what follows them, and how long that is."""
-    for one in found:
-        say(
-            console,
-            one["prompt"] + one["text"],
-            f"  prompt {one['prompt_tokens']:,} tokens in {one['prompt_codes']:,} codes; written "
-            f"{one['tokens']:,} tokens in {one['codes']:,} codes, {one['bytes']:,} bytes",
-        )

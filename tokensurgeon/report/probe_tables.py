@@ -116,14 +116,20 @@ def _notes(table: ProbeTable) -> list[str]:
     )
     files = [Path(file).name for file in table.text["files"]]
     where = f" of {', '.join(files[:3])}{' and more' if len(files) > 3 else ''}" if files else ""
+    paired = "; of a difference, the same items are drawn for both" if len(table.models) > 1 else ""
     lines = [
-        "in brackets: 95 % intervals over items, Wilson's of a share, else by bootstrap; of a "
-        "difference, the same items are drawn for both",
+        ", ".join(
+            f"{name}: {model}"
+            for name, model in zip(_models(table), table.models, strict=True)
+            if name != model
+        ),
+        "in brackets: 95 % intervals over items, Wilson's where an item is right or wrong, else by "
+        f"bootstrap{paired}",
         f"shares unless a unit is named; ↑ more is better, ↓ less; digits are cut: {cut}",
         f"{words.count(table.items, 'item')} at most of each figure, seed {table.seed}, from "
         f"{words.size(table.text['bytes'])}{where}",
     ]
-    return [*lines, *table.notes]
+    return [*filter(None, lines), *table.notes]
 
 
 def _sample(table: ProbeTable, sample: Sample) -> list[str]:

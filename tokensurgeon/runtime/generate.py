@@ -21,6 +21,8 @@ from tokensurgeon.models.covers import END, ByteView, Cover
 from tokensurgeon.models.language_model import LanguageModel
 from tokensurgeon.models.sampling import sample
 from tokensurgeon.models.token_tree import Place
+from tokensurgeon.runtime.stopped import END as END_OF_TEXT
+from tokensurgeon.runtime.stopped import stopped_by
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 from tokensurgeon.vocabulary.prefix_table import Continuations
@@ -40,12 +42,27 @@ class Written:
     taken_back : bytes
         The end of the prompt that healing read anew, as part of the first token that was drawn;
         empty where it drew none that begins before the end.
+    n_prompt_ids : int
+        Tokens that were read before the first draw, BOS among them.
+    n_new_ids : int
+        Tokens that were drawn, without the one that ends the text.
+    stopped : str
+        Why writing ended: ``end`` of the text, the ``limit`` of tokens, or the model's
+        ``positions``, of which none is left.
     """
 
     prompt: str
     continuation: bytes
     ids: tuple[int, ...]
     taken_back: bytes = b""
+    n_prompt_ids: int = 0
+    n_new_ids: int = 0
+    stopped: str = ""
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of the continuation."""
+        return len(self.continuation)
 
     @property
     def text(self) -> str:
@@ -127,7 +144,7 @@ def write_on(
         batch = torch.tensor([rest], device=model.device)
         (more,) = sample(model.model, batch, left, seed, stop, temperature, cache=cache, each=tell)
         written += more
-    return _finished(vocabulary, begun, written)
+    return _finished(vocabulary, begun, written, max_new_tokens)
 
 
 def write_all(
@@ -165,7 +182,10 @@ def write_all(
             rows = sample(model.model, batch, left, [seed] * len(group), stop, temperature)
             for i, row in zip(group, rows, strict=True):
                 written[i] += row
-    return [_finished(vocabulary, one, own) for one, own in zip(begun, written, strict=True)]
+    return [
+        _finished(vocabulary, one, own, max_new_tokens)
+        for one, own in zip(begun, written, strict=True)
+    ]
 
 
 def _begin(
@@ -183,6 +203,11 @@ def _begin(
         if not ids:
             raise EvaluationError(
                 "the prompt has no token, and the tokenizer neither BOS nor EOS; give a prompt"
+            )
+        if _room(model, len(ids) - 1, 1) < 1:
+            raise EvaluationError(
+                f"the prompt has {len(ids):,} tokens and the model {model.max_positions:,} "
+                "positions; give a shorter prompt"
             )
         return _Begun(prompt, Place(model, ids))
     found = ByteView(model, vocabulary).read_prompt(prompt).continuations()
@@ -229,10 +254,21 @@ def _cached(begun: _Begun) -> tuple[Any, list[int]]:
     return cache, list(begun.ids if cache is None else begun.drawn)
 
 
-def _finished(vocabulary: Vocabulary, begun: _Begun, written: Sequence[int]) -> Written:
+def _finished(
+    vocabulary: Vocabulary, begun: _Begun, written: Sequence[int], max_new_tokens: int
+) -> Written:
     ids = (*begun.place.ids, *written)
     text = ids[len(prefix_of(vocabulary)) :]
-    return Written(begun.prompt, _added(vocabulary, begun, written), text, begun.taken_back)
+    stopped = stopped_by(written, max_new_tokens, vocabulary.eos_id)
+    return Written(
+        begun.prompt,
+        _added(vocabulary, begun, written),
+        text,
+        begun.taken_back,
+        len(begun.place.ids),
+        len(written) - (stopped == END_OF_TEXT),
+        stopped,
+    )
 
 
 def _added(vocabulary: Vocabulary, begun: _Begun, written: Sequence[int]) -> bytes:

@@ -7,9 +7,9 @@ from tokensurgeon.text.corpus import (
     corpus_of_texts,
     find_files,
     find_sources,
-    first_bytes,
     read_corpus,
     read_documents,
+    start_of_texts,
 )
 from tokensurgeon.text.grouped import Grouped, read_grouped
 
@@ -23,7 +23,7 @@ __all__ = [
     "corpus_of_texts",
     "find_files",
     "find_sources",
-    "first_bytes",
+    "start_of_texts",
     "read_corpus",
     "read_documents",
     "read_grouped",

@@ -181,12 +181,12 @@ def read_to_measure(
     return read_corpus(patterns, field=field, max_bytes=most, allow_invalid=allow_invalid)
 
 
-def first_bytes(texts: Iterable[str], most: int) -> list[str]:
+def start_of_texts(texts: Iterable[str], most: int) -> list[str]:
     """Return the first `most` bytes of texts; the last one is cut, and never inside a character.
 
     Examples
     --------
-    >>> first_bytes(["one", "zwölf", "two"], 6)
+    >>> start_of_texts(["one", "zwölf", "two"], 6)
     ['one', 'zw']
     """
     kept, left = [], most

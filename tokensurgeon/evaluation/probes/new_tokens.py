@@ -206,7 +206,7 @@ def definitions(
     return [
         figure(
             MEANING,
-            "bits that a definition gains by its own word",
+            "what a definition gains by its own word",
             gains,
             unit="bits",
             seed=text.seed,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tokensurgeon.errors import CorpusError
 from tokensurgeon.evaluation.tasks.make_tasks import Sentence, sentences_of
-from tokensurgeon.text.corpus import Corpus, corpus_of_documents, read_corpus
+from tokensurgeon.text.corpus import Corpus, read_corpus
 
 T = TypeVar("T")
 
@@ -38,15 +38,15 @@ class ProbeText:
     Attributes
     ----------
     corpus : Corpus
-        What was read.
-    texts : tuple of str
         The documents that items are drawn from.
     seed : int
+    others : tuple of str
+        Further documents, of which only the words count, as known ones.
     """
 
     corpus: Corpus
-    texts: tuple[str, ...]
     seed: int = 0
+    others: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, files: Sequence[str | Path] = (), *, seed: int = 0, **options: Any) -> ProbeText:
@@ -61,20 +61,23 @@ class ProbeText:
             If the text cannot be read, or has too few words.
         """
         if files:
-            corpus = read_corpus(files, **options)
-            own = cls(corpus, corpus.texts, seed)
+            own = cls(read_corpus(files, **options), seed)
         else:
             with resources.as_file(resources.files("tokensurgeon") / "data" / "text") as folder:
                 pages = read_corpus([folder / "evaluation.jsonl"])
                 others = read_corpus([folder / "calibration.jsonl"])
-            whole = corpus_of_documents([*pages.documents, *others.documents])
-            own = cls(whole, pages.texts, seed)
+            own = cls(pages, seed, others.texts)
         if len(own.words) < FEWEST_WORDS:
             raise CorpusError(
                 f"the text has {len(own.words)} words of four letters or more, and probes need "
                 f"{FEWEST_WORDS}; give more text"
             )
         return own
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The documents that items are drawn from."""
+        return self.corpus.texts
 
     @cached_property
     def sentences(self) -> list[Sentence]:
@@ -88,8 +91,9 @@ class ProbeText:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """The words of the whole text, without regard to case."""
-        words = (word for text in self.corpus.texts for word in LETTERS.findall(text))
+        """The words of all documents, without regard to case."""
+        texts = (*self.texts, *self.others)
+        words = (word for text in texts for word in LETTERS.findall(text))
         return frozenset(map(str.casefold, words))
 
     def generator(self, what: str) -> random.Random:

@@ -14,6 +14,7 @@ from tokensurgeon.checkpoint.embeddings import CAUSAL, KIND_WORDS
 from tokensurgeon.errors import EvaluationError, UnknownNameError, UsageError
 from tokensurgeon.evaluation.probes.cuts import consistency
 from tokensurgeon.evaluation.probes.estimates import Figure
+from tokensurgeon.evaluation.probes.known_text import refuse_known
 from tokensurgeon.evaluation.probes.new_tokens import definitions, emission
 from tokensurgeon.evaluation.probes.number_tasks import numbers
 from tokensurgeon.evaluation.probes.probe_text import ProbeText
@@ -52,7 +53,7 @@ class ProbeTable:
     seed : int
         Of what is drawn, and of the bootstrap.
     text : dict
-        Facts on the text, without it.
+        Facts on the text that items are drawn from, without it.
     notes : tuple of str
         What could not be asked, and why.
     """
@@ -212,6 +213,7 @@ def probe_checkpoint(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
+    allow_seen_text: bool = False,
     progress: Progress = no_progress,
 ) -> ProbeTable:
     """Load a checkpoint, and its source, and ask both.
@@ -233,12 +235,16 @@ def probe_checkpoint(
     device, dtype : str
         Of the forward passes.
     trust_remote_code : bool
+    allow_seen_text : bool
+        Take a text that a vocabulary was trained on, or a checkpoint calibrated, by its folder.
     progress : callable(done, total, what)
 
     Raises
     ------
     UnknownNameError
         If there is no such probe.
+    UsageError
+        If a checkpoint knows the text.
     CheckpointError
         If there is no such checkpoint.
     EvaluationError
@@ -258,9 +264,12 @@ def probe_checkpoint(
                 "measure it with 'evaluate'"
             )
     text = ProbeText.read(texts, seed=seed, field=field, max_bytes=MOST_TEXT)
+    vocabularies = [load_vocabulary(folder) for folder in folders]
+    for vocabulary in vocabularies:
+        refuse_known(vocabulary.folder, text.corpus, allow_seen_text)
     subjects: list[Subject] = []
-    for folder in folders:
+    for folder, vocabulary in zip(folders, vocabularies, strict=True):
         model = load_model(folder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         again = " (again)" if subjects and subjects[0].name == str(folder) else ""
-        subjects.append(Subject(f"{folder}{again}", model, load_vocabulary(folder), progress))
+        subjects.append(Subject(f"{folder}{again}", model, vocabulary, progress))
     return probe(subjects, text, items=items, only=only, progress=progress)

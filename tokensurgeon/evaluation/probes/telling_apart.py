@@ -129,7 +129,7 @@ def _bits_per_byte(subjects: Sequence[Subject], text: ProbeText, n: int) -> Figu
     ]
     return figure(
         PROBE,
-        "held-out text",
+        "text",
         answers,
         unit="bits per byte",
         higher_is_better=False,

@@ -1,4 +1,4 @@
-"""Generation: continuations and copies of held-out text, written greedily, and samples of both.
+"""Generation: continuations and copies of a text, written greedily, and samples of both.
 
 What a model writes is scored by the source, the first model of the table: text that the source
 finds odd costs more bits. A model that repeats itself is cheap to predict, so the share of repeated
@@ -215,7 +215,7 @@ def _copies(subjects: Sequence[Subject], text: ProbeText, n: int) -> list[Figure
         right.append(Answers.of(common, sizes))
         exact.append(Answers.of([float(a == b) for a, b in zip(common, sizes, strict=True)]))
     return [
-        figure(PROBE, "bytes of a sentence copied before the first error", right, seed=text.seed),
+        figure(PROBE, "part of a sentence copied before the first error", right, seed=text.seed),
         figure(PROBE, "sentences copied whole", exact, seed=text.seed),
     ]
 

@@ -114,11 +114,12 @@ def load_composer(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = json.loads(metadata["facts"])
         rows = base_rows(model)
-        for what, own in (("n_ids", model.n_rows), ("width", rows[0].shape[1])):
-            if int(facts[what]) != own:
+        known = (("n_ids", model.n_rows, "rows"), ("width", rows[0].shape[1], "values a row"))
+        for key, own, what in known:
+            if int(facts[key]) != own:
                 raise CheckpointError(
-                    f"{path} is a composer for a model of {what} {facts[what]}, and this one has "
-                    f"{own}; train a composer for it"
+                    f"{path} is a composer for a model with {facts[key]:,} {what}, and this one "
+                    f"has {own:,}; train a composer for it"
                 )
         if facts["vocabulary"] != vocabulary.fingerprint:
             raise CheckpointError(

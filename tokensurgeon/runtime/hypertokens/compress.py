@@ -12,10 +12,10 @@ from tokensurgeon.evaluation.metrics import bits_per_byte
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.runtime.hypertokens.code_loss import code_nll
 from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
-from tokensurgeon.runtime.hypertokens.composers import DEFAULT_BIAS, DEFAULT_COMPOSER
+from tokensurgeon.runtime.hypertokens.composers import DEFAULT_COMPOSER
 from tokensurgeon.runtime.hypertokens.contexts import cut_contexts
 from tokensurgeon.runtime.hypertokens.zip_model import ZippedModel, limits_for, load_zip
-from tokensurgeon.text import find_sources, first_bytes, read_documents
+from tokensurgeon.text import find_sources, read_documents, start_of_texts
 from tokensurgeon.vocabulary import Vocabulary, load_vocabulary
 
 CONTEXT_BYTES = 8192
@@ -110,7 +110,7 @@ def compress_files(
     *,
     measure: bool = False,
     composer: str | Path = DEFAULT_COMPOSER,
-    bias: float = DEFAULT_BIAS,
+    bias: float | None = None,
     max_hypertokens: int | None = None,
     max_ids: int | None = None,
     context_bytes: int = CONTEXT_BYTES,
@@ -195,7 +195,7 @@ def _read(
     own = [document.text for document in documents]
     is_whole = max_bytes is None or sum(one.n_bytes for one in documents) < max_bytes
     if max_bytes is not None:
-        own = first_bytes(own, max_bytes)
+        own = start_of_texts(own, max_bytes)
     if not own:
         raise CorpusError(f"max_bytes = {max_bytes} ends inside the first character; raise it")
     by_file: dict[str, list[str]] = {}

@@ -13,6 +13,7 @@ import torch
 from tokensurgeon.errors import EvaluationError, UsageError
 from tokensurgeon.runtime.hypertokens.codec import Codebook, Limits
 from tokensurgeon.runtime.hypertokens.hyper_model import HyperModel
+from tokensurgeon.runtime.stopped import END, stopped_by
 from tokensurgeon.text.encoding import prefix_of
 from tokensurgeon.vocabulary import Vocabulary
 
@@ -34,6 +35,9 @@ class Continuation:
         What these stand for.
     n_prompt_ids, n_prompt_codes : int
         Length of the prompt, before and after it was compressed.
+    stopped : str
+        Why writing ended: ``end`` of the text, the ``limit`` of codes, or the model's
+        ``positions``, of which none is left.
     """
 
     text: str
@@ -41,6 +45,12 @@ class Continuation:
     ids: tuple[int, ...]
     n_prompt_ids: int
     n_prompt_codes: int
+    stopped: str = ""
+
+    @property
+    def n_new_ids(self) -> int:
+        """Ids that were written."""
+        return len(self.ids)
 
     @property
     def n_bytes(self) -> int:
@@ -70,7 +80,8 @@ def continue_prompts(
     prompts : sequence of str
         One batch. Shorter ones are padded on the left with a control token.
     max_new_codes : int
-        Steps of the model; a code may stand for several ids.
+        Steps of the model; a code may stand for several ids. There are fewer where the model has
+        too few positions.
     temperature : float
         0 takes the likeliest code.
     top_k : int or None
@@ -99,9 +110,10 @@ def continue_prompts(
         raise UsageError("a prompt is empty, and the model has no token to start from; give text")
     longest = max(map(len, codes))
     most = hyper.model.max_positions
+    possible = max_new_codes
     if most is not None:
-        max_new_codes = min(max_new_codes, most - longest)
-    if max_new_codes < 1:
+        possible = min(max_new_codes, most - longest)
+    if possible < 1:
         raise EvaluationError(
             f"a prompt of {longest:,} codes leaves no position for another, of {most or 0:,}; give "
             "a shorter prompt"
@@ -119,18 +131,21 @@ def continue_prompts(
     streamer = None if seen is None else _Stream(hyper.limits, vocabulary, seen)
     with (
         hyper.attached() as network,
-        _settings(network, vocabulary, pad, max_new_codes, temperature, top_k, use_cache),
+        _settings(network, vocabulary, pad, possible, temperature, top_k, use_cache),
         torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []),
     ):
         torch.manual_seed(seed)
         written = network.generate(input_ids=ids, attention_mask=mask.to(device), streamer=streamer)
     results = []
     for i, (book, own) in enumerate(zip(books, written[:, longest:].tolist(), strict=True)):
-        if vocabulary.eos_id in own:
-            own = own[: own.index(vocabulary.eos_id)]
+        if vocabulary.eos_id in own:  # padding follows it
+            own = own[: own.index(vocabulary.eos_id) + 1]
+        stopped = stopped_by(own, max_new_codes, vocabulary.eos_id)
+        own = own[:-1] if stopped == END else own
         new = book.decode(own)
         text = vocabulary.bytes_of(new).decode("utf-8", "replace")
-        results.append(Continuation(text, tuple(own), tuple(new), len(sequences[i]), len(codes[i])))
+        lengths = len(sequences[i]), len(codes[i])
+        results.append(Continuation(text, tuple(own), tuple(new), *lengths, stopped))
     return results
 
 

@@ -60,7 +60,7 @@ def load_zip(
     *,
     max_hypertokens: int | None = None,
     max_ids: int | None = None,
-    bias: float = DEFAULT_BIAS,
+    bias: float | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
@@ -77,8 +77,9 @@ def load_zip(
         Of a sequence; those of the composer's file if None, else 2,048.
     max_ids : int or None
         Ids that one hypertoken stands for; 4 if None. A trained composer has its own.
-    bias : float
-        What a fixed composer adds to the logits of hypertokens.
+    bias : float or None
+        What a fixed composer adds to the logits of hypertokens; −2 if None. A trained composer has
+        its own.
     device, dtype : str
         Of the forward passes.
     trust_remote_code : bool
@@ -92,7 +93,7 @@ def load_zip(
     CheckpointError
         If the checkpoint or the composer's file cannot be used.
     UsageError
-        If a trained composer is for phrases of another length.
+        If a trained composer is for phrases of another length, or is given a bias.
     """
     vocabulary = load_vocabulary(checkpoint)
     model = load_model(checkpoint, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -100,8 +101,14 @@ def load_zip(
     limits = limits_for(vocabulary, model, max_hypertokens, max_ids)
     chosen: Composer
     if str(composer) in composer_names():
-        chosen = WeighedComposer(str(composer), base_rows(model), limits.max_ids, bias)
+        added = DEFAULT_BIAS if bias is None else bias
+        chosen = WeighedComposer(str(composer), base_rows(model), limits.max_ids, added)
     else:
+        if bias is not None:
+            raise UsageError(
+                f"a bias of {bias:g} is given, and a trained composer such as {composer} has its "
+                f"own: leave it out, or take one of {', '.join(composer_names())}"
+            )
         found = load_composer(composer, model, vocabulary, limits.disabled)
         chosen, limits = found.composer, found.limits
         if max_ids not in (None, limits.max_ids):
