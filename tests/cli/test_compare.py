@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.report.test_surgery_page import Tree
 from tokensurgeon.cli.main import main
 from tokensurgeon.evaluation import evaluate_checkpoints
 
@@ -164,6 +166,10 @@ def test_finished_checkpoints_stand_beside_the_source_in_one_table(
         assert shown in page
         assert str(row["bits_per_byte"]) in table
     assert "en, other" in page  # in the picture
+    assert not re.search(r"(fill|stroke): #", page), "a colour that no scheme knows"
+    style = Tree(page).all("style")[0].text
+    assert "prefers-color-scheme: dark" in style
+    assert {*re.findall(r"var\(--(\w+)\)", page)} <= {*re.findall(r"--(\w+):", style)}
 
 
 def test_without_a_source_the_first_checkpoint_is_what_is_compared_with(
@@ -185,15 +191,18 @@ def test_without_a_source_the_first_checkpoint_is_what_is_compared_with(
         (["--checkpoints", "ONE,ONE", "--methods", "mean"], "--methods is about a surgery"),
         (["--checkpoints", "ONE,ONE", "--tokenizer", "ONE"], "--tokenizer is about a surgery"),
         (["--checkpoints", "ONE,nowhere"], "nowhere"),
-        (["--checkpoints", "ONE,ONE", "--plot", "a.pdf"], "must end in .png"),
-        (["--checkpoints", "ONE,ONE", "--by", "language"], "has no language"),
+        (["--checkpoints", "ONE,ONE"], "are one checkpoint: name it once"),
+        (["--checkpoints", "ONE,OTHER,ONE/"], "are one checkpoint: name it once"),
+        (["--checkpoints", "ONE,OTHER", "--plot", "a.pdf"], "must end in .png"),
+        (["--checkpoints", "ONE,OTHER", "--by", "language"], "has no language"),
         (["--by", "file"], "give --checkpoints"),
     ],
 )
 def test_a_wrong_comparison_of_checkpoints_is_one_line(
-    tiny_source: Path, tiny_text: Path, arguments: list[str], message: str
+    finished: list[Path], tiny_source: Path, tiny_text: Path, arguments: list[str], message: str
 ) -> None:
-    given = [word.replace("ONE", str(tiny_source)) for word in arguments]
+    names = {"ONE": str(tiny_source), "OTHER": str(finished[1])}
+    given = [re.sub("ONE|OTHER", lambda name: names[name[0]], word) for word in arguments]
     if arguments[0] == "--by":
         given = [str(tiny_source), "--tokenizer", str(tiny_source), *given]
     result = run("compare", *given, "--text", tiny_text)

@@ -472,7 +472,8 @@ def test_a_text_that_a_checkpoint_knows_is_refused(tmp_path: Path):
     shutil.copy(DATA / "text" / "evaluation.jsonl", file)
     report = folder / "report.json"
     corpus = read_corpus([file])
-    report.write_text(json.dumps({"recipe": {"text": {"calibration": [str(tmp_path / "o*.jsonl")]}}}))
+    named = {"calibration": [str(tmp_path / "o*.jsonl")]}
+    report.write_text(json.dumps({"recipe": {"text": named}}))
     result = run(folder, "--text", file)
     assert result.exit_code == 2
     assert f"{file} is text that {folder} was calibrated on" in result.stderr

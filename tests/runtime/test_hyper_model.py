@@ -260,7 +260,7 @@ def test_a_composer_is_refused_for_another_model_and_never_overwritten_unasked(
 ) -> None:
     path, _ = trained
     other = checkpoints("llama", False)
-    with pytest.raises(CheckpointError, match="is a composer for a model with [0-9,]+ rows"):
+    with pytest.raises(CheckpointError, match="is a composer for a model with"):
         load_zip(other, path)
     with pytest.raises(CheckpointError, match="there is no composer"):
         load_zip(source, tmp_path / "none.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -182,6 +183,11 @@ def _compare_checkpoints(
             "a surgery: leave one out"
         )
     paths = [*([given["source"]] if "source" in given else []), *checkpoints]
+    folders: dict[Path, str] = {}
+    for name in checkpoints:
+        other = folders.setdefault(Path(name).expanduser().resolve(), name)
+        if other is not name:
+            raise click.UsageError(f"{other} and {name} are one checkpoint: name it once")
     if len(paths) < 2:
         raise click.UsageError("one checkpoint has nothing beside it: name another, or a SOURCE")
     if not given.get("text.evaluation"):

@@ -17,13 +17,18 @@ def fill(
 
     With `cell`, each value goes through it instead: for Markdown, where HTML needs no escape.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
+        loader=FunctionLoader(_read),
         undefined=StrictUndefined,
         autoescape=cell is None,
         finalize=cell,
         keep_trailing_newline=cell is not None,
     )
-    text = resources.files(package).joinpath(template).read_text("utf-8")
-    return environment.from_string(text).render(**values)
+    return environment.from_string(_read(template, package)).render(**values)
+
+
+def _read(template: str, package: str = "tokensurgeon.report") -> str:
+    """Return the text of a template; what others include is beside this module."""
+    return resources.files(package).joinpath(template).read_text("utf-8")

@@ -7,6 +7,7 @@ loaded only then.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,21 @@ COLOURS = {
     "donor rows and text": "#2e7d4f",
 }
 """By what a method had besides the source and the two tokenizers."""
+LIMIT = "#9b2335"
+
+OF_PAGE = {
+    "#000000": "ink",
+    "#111111": "ink",
+    "#333333": "ink",
+    "#dddddd": "line",
+    "#ffffff": "paper",
+    COLOURS["nothing"]: "soft",
+    COLOURS["donor rows"]: "main",
+    COLOURS["text"]: "new",
+    COLOURS["donor rows and text"]: "control",
+    LIMIT: "limit",
+}
+"""What each colour of the picture is on a page, by its name in style.css.jinja."""
 
 
 def check_path(path: str | Path) -> None:
@@ -83,7 +99,7 @@ def picture(comparison: Mapping[str, Any], form: str) -> bytes:
 
 def page(comparison: Mapping[str, Any]) -> str:
     """Return one HTML page with the picture and the table; it loads nothing from elsewhere."""
-    svg = picture(comparison, "svg").decode("utf-8")
+    svg = _in_page_colours(picture(comparison, "svg").decode("utf-8"))
     figures = [words.figure_of(row) for row in comparison["rows"]]
     measured = [figure for figure in figures if figure.error is None]
     best, parts = gap.of_best(comparison)
@@ -117,6 +133,15 @@ def page(comparison: Mapping[str, Any]) -> str:
         number=words.number,
         percent=words.percent,
     )
+
+
+def _in_page_colours(svg: str) -> str:
+    """Return a picture with the colours of a page, which has a light and a dark scheme."""
+
+    def of_page(match: re.Match[str]) -> str:
+        return f"{match[1]}var(--{OF_PAGE[match[2]]})" if match[2] in OF_PAGE else match[0]
+
+    return re.sub(r"\b((?:fill|stroke): )(#[0-9a-f]{6})\b", of_page, svg)
 
 
 def heading(facts: Mapping[str, Any]) -> str:
@@ -180,9 +205,9 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     known = comparison["facts"].get("trained_limit")
     if known is not None and source.bits_per_byte is not None:
         limit = float(known["limit"])
-        axes.axvline(limit - source.bits_per_byte, color="#9b2335", linestyle="--", linewidth=1.2)
+        axes.axvline(limit - source.bits_per_byte, color=LIMIT, linestyle="--", linewidth=1.2)
         lines.append(f"trained limit, {limit:.3f}")
-        marks.append(Line2D([], [], color="#9b2335", linestyle="--", linewidth=1.2))
+        marks.append(Line2D([], [], color=LIMIT, linestyle="--", linewidth=1.2))
     # Nobody knows what finished checkpoints were given.
     for what in () if finished else dict.fromkeys(given(one) for one in measured):
         lines.append(f"given {what}")
@@ -191,7 +216,9 @@ def _draw(comparison: Mapping[str, Any]) -> Picture:
     after_steps = words.after_steps_heading(comparison["facts"])
     if after_steps is not None:
         lines.append(f"{after_steps}, above the source trained alike")
-        marks.append(Line2D([], [], color="#4c566a", marker="D", fillstyle="none", linestyle=""))
+        marks.append(
+            Line2D([], [], color=COLOURS["nothing"], marker="D", fillstyle="none", linestyle="")
+        )
         under += f"\n{words.rank_correlation(comparison['facts']['after_steps'])}"
     axes.set_yticks(range(len(measured)), [one.name for one in measured], fontsize=9)
     axes.set_ylim(max(len(measured), 1) - 0.4, -0.6)

@@ -1,7 +1,8 @@
 """Numbers of a page that say where in the report they are from.
 
 Each is written as ``<data value="1.5281" data-of="/evaluation/entries/1/bits_per_byte">``: what is
-shown can be held against report.json, by a test as by a reader.
+shown can be held against report.json, by a test as by a reader. A number of entries has the place
+of their list: ``<data value="3" data-count-of="/stages">``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tokensurgeon.report import words
 from tokensurgeon.report.checkpoint_tables import saved
 
 LENGTH = "#"
-"""The last part of a place that means how many entries are there."""
+"""The last part of a place, as it is given here, that means how many entries are there."""
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
     "count": lambda value: f"{value:,}",
@@ -64,8 +65,8 @@ class ShownNumbers:
         value = self.value(place)
         if value is None:
             return Markup("–")
-        return Markup('<data value="{value}" data-of="{place}">{text}</data>').format(
-            value=repr(value), place=place, text=FORMS[form](value)
+        return Markup('<data value="{value}" {of}>{text}</data>').format(
+            value=repr(value), of=_of(place), text=FORMS[form](value)
         )
 
     def in_picture(self, place: str, form: str, before: str = "", after: str = "") -> Markup:
@@ -73,6 +74,14 @@ class ShownNumbers:
         value = self.value(place)
         if value is None:
             return Markup(">{}–{}").format(before, after)
-        return Markup(' data-value="{value}" data-of="{place}">{before}{text}{after}').format(
-            value=repr(value), place=place, before=before, text=FORMS[form](value), after=after
+        return Markup(' data-value="{value}" {of}>{before}{text}{after}').format(
+            value=repr(value), of=_of(place), before=before, text=FORMS[form](value), after=after
         )
+
+
+def _of(place: str) -> Markup:
+    """Return the attribute that says what a number is of."""
+    of, _, last = place.rpartition("/")
+    if last == LENGTH:
+        return Markup('data-count-of="{}"').format(of)
+    return Markup('data-of="{}"').format(place)
