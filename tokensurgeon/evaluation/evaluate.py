@@ -9,7 +9,7 @@ not fit one of the models is left out for all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,32 @@ def evaluate(
         twin = next((j for j in range(1, i) if _same(entries[j], entry)), None)
         result = source.result(entry) if twin is None else replace(results[twin], name=entry.name)
         results.append(result)
-    for i, entry in enumerate(entries[:generators] if generate else ()):
-        first = results[0].generation
-        results[i] = _with_generation(results[i], entry, first, generate, seed, progress)
-    chunks = first_bytes(protocol.chunks, n_exact_bytes)
-    for i, entry in enumerate(entries if n_exact_bytes else ()):
-        results[i] = _with_exact_bytes(results[i], entry, chunks, progress)
+    more = _More(protocol, n_exact_bytes, seed, progress)
+    for i, entry in enumerate(entries):
+        n = generate if generators is None or i < generators else 0
+        results[i] = more.beside(results[i], entry, results[0].generation, n)
     return protocol.table(results)
+
+
+@dataclass(frozen=True)
+class _More:
+    """What is measured beside the loss: text that a model writes, and exact bytes of chunks."""
+
+    protocol: EvaluationProtocol
+    n_exact_bytes: int
+    seed: int
+    progress: Progress
+
+    def beside(
+        self, result: EntryResult, entry: Entry, first: Generation | None, n: int
+    ) -> EntryResult:
+        """Return a result with `n` samples beside the first model's, and exact bytes, if asked."""
+        if n:
+            result = _with_generation(result, entry, first, n, self.seed, self.progress)
+        if self.n_exact_bytes:
+            chunks = first_bytes(self.protocol.chunks, self.n_exact_bytes)
+            result = _with_exact_bytes(result, entry, chunks, self.progress)
+        return result
 
 
 def _with_generation(
@@ -291,7 +310,7 @@ def evaluate_checkpoints(
     )
     results: list[EntryResult] = []
     source: MeasuredSource | None = None
-    first_chunks = first_bytes(protocol.chunks, n_exact_bytes)
+    more = _More(protocol, n_exact_bytes, seed, progress)
     for i, (folder, vocabulary) in enumerate(zip(paths, vocabularies, strict=True)):
         alignment = None
         if i and vocabulary.fingerprint != vocabularies[0].fingerprint:
@@ -302,12 +321,8 @@ def evaluate_checkpoints(
         if source is None:
             source = MeasuredSource(protocol, entry, progress, lend=len(paths) > 1)
         result = source.result(entry) if i else source.own_result()
-        if generate:
-            first = results[0].generation if i else None
-            result = _with_generation(result, entry, first, generate, seed, progress)
-        if n_exact_bytes:
-            result = _with_exact_bytes(result, entry, first_chunks, progress)
-        results.append(result)
+        first = results[0].generation if i else None
+        results.append(more.beside(result, entry, first, generate))
         del model, entry  # before the next is loaded
     notes = dict.fromkeys(note for vocabulary in vocabularies for note in vocabulary.notes)
     return replace(

@@ -16,6 +16,7 @@ from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.initialisers.numerics.composer import FittedComposer, Whitening, finite
 from tokensurgeon.initialisers.numerics.regression import Ridge
 from tokensurgeon.outputs import write_whole
+from tokensurgeon.outputs.own_tensors import read_own_tensors
 
 FORMAT = "tokensurgeon-hypernetwork-1"
 AGAIN = "train it again with tokensurgeon hypernet train"
@@ -130,8 +131,6 @@ class Hypernet:
         InitialiserError
             If there is no such file, or it is none of ours.
         """
-        from safetensors import safe_open
-
         path = Path(path).expanduser()
         if not path.is_file():
             raise InitialiserError(
@@ -139,15 +138,13 @@ class Hypernet:
                 f"{path.name}"
             )
         with reading(path, AGAIN, InitialiserError):
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise InitialiserError(
-                        f"{path} is not a hypernetwork of this version; train one with "
-                        "tokensurgeon hypernet train"
-                    )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads(metadata["facts"])
+            found = read_own_tensors(path, FORMAT, "numpy")
+            if found is None:
+                raise InitialiserError(
+                    f"{path} is not a hypernetwork of this version; train one with tokensurgeon "
+                    "hypernet train"
+                )
+            facts, tensors = found
             network = {
                 name.removeprefix("network."): value
                 for name, value in tensors.items()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokensurgeon.errors import CheckpointError, UsageError, reading
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.outputs import check_file
+from tokensurgeon.outputs.own_tensors import read_own_tensors
 from tokensurgeon.outputs.paths import safetensors_with
 from tokensurgeon.outputs.whole_file import write_whole
 from tokensurgeon.runtime.hypertokens.codec import Limits
@@ -95,8 +96,6 @@ def load_composer(
     MissingExtraError
         If it holds an adapter and peft is not installed.
     """
-    from safetensors import safe_open
-
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(
@@ -104,15 +103,12 @@ def load_composer(
             f"give one of {', '.join(composer_names())}"
         )
     with reading(path, AGAIN):
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{path} is not a composer of this version; train one with runtime "
-                    "train-composer"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = json.loads(metadata["facts"])
+        found = read_own_tensors(path, FORMAT, "pt")
+        if found is None:
+            raise CheckpointError(
+                f"{path} is not a composer of this version; train one with runtime train-composer"
+            )
+        facts, tensors = found
         rows = base_rows(model)
         known = (("n_ids", model.n_rows, "rows"), ("width", rows[0].shape[1], "values a row"))
         for key, own, what in known:
