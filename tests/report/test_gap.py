@@ -144,7 +144,7 @@ def test_a_picture_shows_what_is_left_after_further_training(tmp_path: Path) -> 
     write_plot(tmp_path / "a.html", table)
     text = (tmp_path / "a.html").read_text("utf-8")
     for word in ("+0.100, then +0.050", "+1.100, then +0.200", "after 1 step, above the source",
-                 "<th>after 1 step</th>", "<td>1.3500</td>", "read about 0.25 times",
+                 ">after 1 step</th>", "<td>1.3500</td>", "read about 0.25 times",
                  "no rank correlation of the two figures is claimed of 2 methods",
                  "best right after the surgery: omp &amp; co; best after 1 step: zero",
                  ):  # fmt: skip

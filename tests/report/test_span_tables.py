@@ -95,7 +95,9 @@ def test_a_comparison_shows_that_of_every_method_on_its_page_and_of_the_best_on_
     write_plot(tmp_path / "a.html", table)
     text = (tmp_path / "a.html").read_text("utf-8")
     for name in ("omp &amp; co", "zero"):
-        assert f"<tr><td>{name}</td><td>0.9490</td><td>0.9160</td><td>0.1220</td>" in text
+        assert (
+            f'<tr><th scope="row">{name}</th><td>0.9490</td><td>0.9160</td><td>0.1220</td>' in text
+        )
     buffer = io.StringIO()
     print_comparison(Console(file=buffer, width=200), table)
     assert f"omp & co: {SENTENCE}" in buffer.getvalue()
