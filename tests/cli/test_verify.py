@@ -164,7 +164,9 @@ def test_rows_that_are_not_finite_are_counted(copy):
     rows[7, 0] = rows[9, 1] = float("nan")
     save_file(tensors | {name: rows}, path, metadata={"format": "pt"})
     (copy / "manifest.json").unlink()
-    assert "2 input rows hold NaN or Inf, the first is row 7" in recheck(copy).problems
+    found = recheck(copy)
+    assert "2 input rows hold NaN or Inf, the first is row 7" in found.problems
+    assert found.checked["rows"] == "1 problem"
 
 
 def test_a_tokenizer_beyond_the_rows_or_loaded_otherwise_is_named(copy):
