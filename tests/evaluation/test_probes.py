@@ -468,8 +468,8 @@ def test_bad_input_is_one_line(options, code, said):
 
 def test_a_text_that_a_checkpoint_knows_is_refused(tmp_path: Path):
     folder, file = tmp_path / "patched", tmp_path / "own.jsonl"
-    shutil.copytree(DATA / "source", folder)
-    shutil.copy(DATA / "text" / "evaluation.jsonl", file)
+    shutil.copytree(str(DATA / "source"), folder)
+    file.write_bytes((DATA / "text" / "evaluation.jsonl").read_bytes())
     report = folder / "report.json"
     corpus = read_corpus([file])
     named = {"calibration": [str(tmp_path / "o*.jsonl")]}
@@ -479,8 +479,8 @@ def test_a_text_that_a_checkpoint_knows_is_refused(tmp_path: Path):
     assert f"{file} is text that {folder} was calibrated on" in result.stderr
     assert result.stdout == ""
     refuse_known(folder, corpus, allow=True)
-    for said in ([], {}, {"recipe": {"text": {"calibration": [7, "moved.jsonl"]}}}):
-        report.write_text(json.dumps(said))
+    for said in ("[]", "{}", '{"recipe": {"text": {"calibration": [7, "moved.jsonl"]}}}'):
+        report.write_text(said)
         refuse_known(folder, corpus, allow=False)
     (folder / SEEN_FILE).write_text(Seen(line_hashes(corpus.texts)).to_text())
     with pytest.raises(UsageError, match="was trained on: give other text, or --allow-seen-text"):
