@@ -266,7 +266,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_measured(
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    rates = [{"rate": rate} for rate in (0.0, -1.0, float("nan"))]
+    rates: list[dict[str, Any]] = [{"rate": rate} for rate in (0.0, -1.0, float("nan"))]
     for settings in ({"steps": -1}, {"tokens_per_step": 0}, *rates):
         with pytest.raises(SettingError, match="give"):
             FurtherTraining(**settings)
