@@ -68,7 +68,7 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     one, two = json.loads(alone.stdout), json.loads(shared.stdout)
     # Each process pads batches of its own, and float32 rounds a sum by the shape of the batch.
     assert one["entries"][1]["bits_per_byte"] == pytest.approx(
-        two["entries"][1]["bits_per_byte"], rel=np.finfo(np.float32).eps
+        two["entries"][1]["bits_per_byte"], rel=float(np.finfo(np.float32).eps)
     )
     assert json.dumps(one).count(":") == json.dumps(two).count(":")
 
