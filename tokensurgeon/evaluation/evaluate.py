@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,13 @@ class _More:
         if n:
             result = _with_generation(result, entry, first, n, self.seed, self.progress)
         if self.n_exact_bytes:
-            chunks = first_bytes(self.protocol.chunks, self.n_exact_bytes)
-            result = _with_exact_bytes(result, entry, chunks, self.progress)
+            result = _with_exact_bytes(result, entry, self._first, self.progress)
         return result
+
+    @cached_property
+    def _first(self) -> Sequence[Chunk]:
+        """The chunks whose bytes are measured exactly, the same for all."""
+        return first_bytes(self.protocol.chunks, self.n_exact_bytes)
 
 
 def _with_generation(
