@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ CHOICE_SHARE = 0.15
 SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
 """Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
 tokens besides, which can take as long again; else it goes to the text unranked."""
+SHARE_OF_BEST = 0.8
+"""Of the same, that the rows of `PURE` may take. Without it the others start so far behind on real
+models that the rest of the budget does not make it good."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
 OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
@@ -90,12 +94,11 @@ class Afforded:
         """Return what a choice affords within a budget in minutes."""
         methods = candidates(inputs, spec)
         seconds = {name: seconds_of(method, context, pace) for name, method in methods.items()}
-        most = SHARE_OF_ONE * seconds_to_choose(budget)
-        asked = (PLAIN, NETWORK)
+        share = {PLAIN: math.inf, NETWORK: math.inf, PURE: SHARE_OF_BEST}
         able = {
             name: method
             for name, method in methods.items()
-            if seconds[name] <= most or name in asked
+            if seconds[name] <= share.get(name, SHARE_OF_ONE) * seconds_to_choose(budget)
         }
         default = default_methods(inputs)
         if not all(name in able for name in default):

@@ -9,7 +9,7 @@ pair's plain default is taken. The table of the choice, and why, go into the rep
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -187,7 +187,8 @@ class _Trial:
         whole, first = self._seconds(chunks), self._seconds(parts_of(chunks)[0])
         if n_tried * (making + first) > clock.left():
             return self._untried(rows, n_tried * (making + first), clock)
-        fits = n_tried * (making + whole) <= clock.left()
+        slow = self.unranked & self.candidates.keys()
+        fits = n_tried * (making + whole) <= clock.left() - self._to_make(slow)
         parts = [chunks] if fits else parts_of(chunks)
         race: Race[_Entrant] = Race(parts, self._score)
         hidden = hide(self.context)
@@ -198,11 +199,17 @@ class _Trial:
         left = sum(len(shortlists[side]) for side in order)
         for side in order:
             for name in shortlists[side]:
-                self._measure(race, side, name, clock.within(clock.left() / left))
+                others = {other for short in shortlists.values() for other in short} - {name}
+                free = max(0.0, clock.left() - self._to_make(others))
+                self._measure(race, side, name, clock.within(free / left))
                 left -= 1
         if NETWORK in self.candidates and not self.session.inputs.tied:
             self._measure(race, "both", NETWORK, clock)
         return self._chosen(race, hidden, fits)
+
+    def _to_make(self, names: Iterable[str]) -> float:
+        """Return what the rows of those candidates take that were not asked yet."""
+        return sum(self.afforded.seconds[name] for name in set(names) - self.answers.keys())
 
     def _seconds(self, chunks: Sequence[Chunk]) -> float:
         """Return what one look at some chunks takes."""
