@@ -18,11 +18,14 @@ from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.train import Heal
 from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.errors import RecipeError, SettingError, UsageError
+from tokensurgeon.initialisers.contract import Computes
 from tokensurgeon.models.pace import Pace
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import planned_stages
+from tokensurgeon.surgery.candidates import Afforded, candidates, seconds_to_choose
 from tokensurgeon.surgery.choose import choose
+from tokensurgeon.surgery.chosen_methods import PURE
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.surgery.session import Session
 
@@ -150,6 +153,19 @@ def test_a_method_that_runs_the_source_too_long_is_left_out(
     choice = choose(session, asked.init, ())
     assert "left out, for the time they take: hidden-residual, about" in choice.why
     assert "hidden-residual" not in choice.methods
+
+
+@pytest.mark.parametrize(("share", "afforded"), [(0.7, True), (0.9, False)])
+def test_the_best_rule_without_a_donor_may_take_most_of_the_choice(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, share: float, afforded: bool
+) -> None:
+    fields = recipe(tiny_source, tiny_donor, tiny_text, budget=10).model_dump()
+    session = prepare(Recipe.parse({**fields, "tokenizer": str(tiny_donor), "donor": None}))
+    inputs, spec, context = session.inputs, session.recipe.init, session.context
+    rule = candidates(inputs, spec)[PURE]
+    assert isinstance(rule, Computes)
+    pace = Pace(arithmetic=rule.operations(context) / (share * seconds_to_choose(10.0)))
+    assert (PURE in Afforded.of(inputs, spec, context, pace, 10.0).methods) is afforded
 
 
 def test_the_same_recipe_chooses_the_same_rows(
