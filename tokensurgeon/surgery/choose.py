@@ -296,9 +296,11 @@ class _Trial:
         """Return the candidates of a side that go to the text, the default's among them."""
         default = self.default[0 if side == "input" else 1]
         last = [name for name in names if name in self.unranked]
+        # A challenger has to be ahead for sure: what was best on every real pair is none.
+        first = [name for name in last if name == PURE]
         names = tuple(name for name in names if name not in self.unranked)
         if hidden is None:
-            return [*names, *last]
+            return list(dict.fromkeys([*first, *names, *last]))
         metric = None
         if side == "output" and self.data is not None:
             states = self.data.source_states().astype(np.float64)
@@ -314,7 +316,7 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # Both were good everywhere so far; hidden tokens must not hide them.
-        return list(dict.fromkeys([*short, default, PLAIN, *last]))
+        return list(dict.fromkeys([*first, *short, default, PLAIN, *last]))
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
         """Return a candidate's answer for the hidden tokens; both sides are asked for once."""
