@@ -23,9 +23,9 @@ from tokensurgeon.models.pace import Pace
 from tokensurgeon.report import SurgeryReport, model_card
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import planned_stages
-from tokensurgeon.surgery.candidates import Afforded, candidates, seconds_to_choose
+from tokensurgeon.surgery.candidates import Afforded, candidates
 from tokensurgeon.surgery.choose import choose
-from tokensurgeon.surgery.chosen_methods import PURE
+from tokensurgeon.surgery.chosen_methods import PLAIN, PURE
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.surgery.session import Session
 
@@ -155,17 +155,19 @@ def test_a_method_that_runs_the_source_too_long_is_left_out(
     assert "hidden-residual" not in choice.methods
 
 
-@pytest.mark.parametrize(("share", "afforded"), [(0.7, True), (0.9, False)])
-def test_the_best_rule_without_a_donor_may_take_most_of_the_choice(
-    tiny_source: Path, tiny_donor: Path, tiny_text: Path, share: float, afforded: bool
+@pytest.mark.parametrize(("share", "default"), [(0.3, PURE), (0.5, PLAIN)])
+def test_the_best_rule_without_a_donor_may_take_much_of_the_budget(
+    tiny_source: Path, tiny_donor: Path, tiny_text: Path, share: float, default: str
 ) -> None:
     fields = recipe(tiny_source, tiny_donor, tiny_text, budget=10).model_dump()
     session = prepare(Recipe.parse({**fields, "tokenizer": str(tiny_donor), "donor": None}))
     inputs, spec, context = session.inputs, session.recipe.init, session.context
     rule = candidates(inputs, spec)[PURE]
     assert isinstance(rule, Computes)
-    pace = Pace(arithmetic=rule.operations(context) / (share * seconds_to_choose(10.0)))
-    assert (PURE in Afforded.of(inputs, spec, context, pace, 10.0).methods) is afforded
+    pace = Pace(arithmetic=rule.operations(context) / (share * 600))
+    afforded = Afforded.of(inputs, spec, context, pace, 10.0)
+    assert afforded.default == (default, default)
+    assert (PURE in afforded.methods) is (default == PURE)
 
 
 def test_the_same_recipe_chooses_the_same_rows(

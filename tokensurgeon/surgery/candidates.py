@@ -20,16 +20,16 @@ from tokensurgeon.surgery.chosen_methods import PLAIN, PURE, build_initialiser, 
 from tokensurgeon.surgery.inputs import Inputs
 
 SHORTLIST = 3
-"""Candidates of a side that are measured on text, besides the pair's plain default."""
+"""Candidates of a side that are measured on text, besides the pair's default."""
 
 CHOICE_SHARE = 0.15
 """Of the budget, that the choice may take once the texts are there: the rest buys more."""
 SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
 """Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
 tokens besides, which can take as long again; else it goes to the text unranked."""
-SHARE_OF_BEST = 0.8
-"""Of the same, that the rows of `PURE` may take. Without it the others start so far behind on real
-models that the rest of the budget does not make it good."""
+SHARE_OF_PURE = 0.4
+"""Of the whole budget, that the rows of `PURE` may take without a donor: on real models they are
+worth more than what calibration makes of others in that time."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
 OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
@@ -80,7 +80,8 @@ class Afforded:
     seconds : dict
         Name to what its rows take, of all candidates.
     default : tuple of str
-        The pair's default; where that takes too long, what needs no forward pass.
+        What is taken where nothing can be measured: `omp` where there is a donor, else `PURE`;
+        where that takes too long, what needs no forward pass.
     """
 
     methods: dict[str, Initialiser]
@@ -94,13 +95,12 @@ class Afforded:
         """Return what a choice affords within a budget in minutes."""
         methods = candidates(inputs, spec)
         seconds = {name: seconds_of(method, context, pace) for name, method in methods.items()}
-        share = {PLAIN: math.inf, NETWORK: math.inf, PURE: SHARE_OF_BEST}
-        able = {
-            name: method
-            for name, method in methods.items()
-            if seconds[name] <= share.get(name, SHARE_OF_ONE) * seconds_to_choose(budget)
-        }
-        default = default_methods(inputs)
+        most = dict.fromkeys(methods, SHARE_OF_ONE * seconds_to_choose(budget))
+        most |= {PLAIN: math.inf, NETWORK: math.inf}
+        if inputs.donor is None:
+            most[PURE] = SHARE_OF_PURE * 60 * budget
+        able = {name: method for name, method in methods.items() if seconds[name] <= most[name]}
+        default = (PURE, PURE) if inputs.donor is None else default_methods(inputs)
         if not all(name in able for name in default):
             default = (PURE, PURE) if PURE in able else (PLAIN, PLAIN)
         return cls(able, seconds, default)

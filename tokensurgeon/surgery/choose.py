@@ -3,7 +3,7 @@
 Candidates first rebuild hidden tokens, which shortlists them and gives the weights of a sum of
 several; the shortlist is then measured on the selection text: on all of it where the time allows,
 else in a race. A candidate that takes too long is left out, and where not even a race fits, the
-pair's plain default is taken. The table of the choice, and why, go into the report.
+pair's default is taken. The table of the choice, and why, go into the report.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tokensurgeon.surgery.candidates import (
     most_measured,
     seconds_to_choose,
 )
-from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE
+from tokensurgeon.surgery.chosen_methods import AUTO, PLAIN, PURE, default_methods
 from tokensurgeon.surgery.race import Race, parts_of
 from tokensurgeon.surgery.rows import PatchedRows, patch_rows
 from tokensurgeon.surgery.session import Session
@@ -219,7 +219,7 @@ class _Trial:
         return self.data.pace.seconds(tokens, tokens, self.data.sizes.n_rows)
 
     def _untried(self, rows: PatchedRows, seconds: float, clock: Clock) -> Choice:
-        """Return the plain default, with why nothing was measured."""
+        """Return the default, with why nothing was measured."""
         line = ChoiceFact(side="both", method="/".join(self.default), chosen=True)
         why = (
             f"to measure the candidates would take about {seconds:.0f} s, and "
@@ -294,10 +294,10 @@ class _Trial:
 
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
-        default = self.default[0 if side == "input" else 1]
-        last = [name for name in names if name in self.unranked]
-        # A challenger has to be ahead for sure: what was best on every real pair is none.
-        first = [name for name in last if name == PURE]
+        at = 0 if side == "input" else 1
+        default, last = self.default[at], [name for name in names if name in self.unranked]
+        # A challenger has to be ahead for sure: what is best on most pairs is none.
+        first = [default] if default in last else []
         names = tuple(name for name in names if name not in self.unranked)
         if hidden is None:
             return list(dict.fromkeys([*first, *names, *last]))
@@ -315,8 +315,10 @@ class _Trial:
         mixed = self._stack(side, ranked, hidden, metric)
         if mixed:
             short.append(mixed)
-        # Both were good everywhere so far; hidden tokens must not hide them.
-        return list(dict.fromkeys([*first, *short, default, PLAIN, *last]))
+        # They were good everywhere so far; hidden tokens must not hide them.
+        known = (default, default_methods(self.session.inputs)[at], PLAIN)
+        known = tuple(name for name in known if name in self.candidates)
+        return list(dict.fromkeys([*first, *short, *known, *last]))
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
         """Return a candidate's answer for the hidden tokens; both sides are asked for once."""

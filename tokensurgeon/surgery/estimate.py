@@ -172,7 +172,7 @@ class _Steps:
         default = sum(afforded.seconds[name] for name in dict.fromkeys(afforded.default))
         n_tried = most_measured(afforded.sides(session.inputs, self.recipe.init))
         first = FIRST_BYTES * a_byte
-        if n_tried * self.pace.seconds(first, first, sizes.n_rows) > share:
+        if n_tried * self.pace.seconds(first, first, sizes.n_rows) > share - default:
             return StepFact(step="choose methods", seconds=default, fits=False)
         making = sum(
             takes * (2 if takes <= SHARE_OF_REBUILT * share else 1)
