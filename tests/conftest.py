@@ -61,11 +61,12 @@ def silent_progress() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_writing() -> Iterator[None]:
-    """Let sources write less text where none is given: random models have nothing to say."""
+    """Let sources write less text: random models have nothing to say."""
     from tokensurgeon.calibration import calibration_texts as texts
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "GENERATED", 3_000)
+        patch.setattr(texts, "LESSONS", 1_000)
         patch.setattr(texts, "MOST_OTHER", 1_000)
         yield
 

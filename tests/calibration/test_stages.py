@@ -455,7 +455,8 @@ def test_calibration_data_is_one_before_and_after_calibration(
 ) -> None:
     # Another seed's healing draws its text anew, when its rows are calibrated already.
     recipe = {"source": str(tiny_source), "tokenizer": str(tiny_donor)}
-    session = prepare(Recipe.parse({**recipe, "text": {"calibration": [str(text_file)]}}))
+    texts = {"calibration": [str(text_file)], "other": [str(text_file)]}
+    session = prepare(Recipe.parse({**recipe, "text": texts}))
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)
     names = ("context-rows", "match-shared", "unigram-shared", "refit")
     found = calibrate_rows(session, rows, names).to_rows(session)

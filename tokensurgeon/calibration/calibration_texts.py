@@ -18,7 +18,7 @@ from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
 from tokensurgeon.text.encoding import encode_chunks, prefix_of
-from tokensurgeon.vocabulary import Vocabulary
+from tokensurgeon.vocabulary import Kind, Vocabulary
 
 SELECTION_SHARE = 0.16
 """Of the text: enough to choose by, and most is left to fit to."""
@@ -35,9 +35,13 @@ MOST_HELD = 0.05
 """Share of a large text that this may take from healing, for the chunks to choose by."""
 GENERATED = 60_000
 """Bytes that the source writes where nobody gives text: a minute for a small model."""
+LESSONS = 20_000
+"""Bytes that it writes beside a given text, for trainings: what that lacks, such as code."""
 AT_ONCE, FEW_AT_ONCE = 32, 8
 """Texts written side by side, in one batch; few where the time ends the writing, so that these are
 long enough to be text."""
+LONGEST, LONGEST_OF_KINDS = 256, 128
+"""Tokens of a text that the source writes, and of one that it begins with a token at random."""
 FEWEST_CHUNKS = 16
 """Of a text that was cut to the time: differences between rows are told from chance by them."""
 
@@ -83,6 +87,9 @@ class CalibrationTexts:
         Drawn like `fit`, for what one run through them is enough for.
     documents : tuple of str
         All that no acceptance looks at: those of `fit` and `more`, and what no bound left room for.
+    lessons : tuple of str
+        Documents that the source wrote beside a given text, each from a token at random, so that a
+        training sees more kinds of text.
     generated : bool
         Whether `fit` and `selection` were written by the source.
     generated_other : bool
@@ -100,6 +107,7 @@ class CalibrationTexts:
     generated: bool
     generated_other: bool
     cut: bool = False
+    lessons: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -141,18 +149,20 @@ def split_texts(
         If too little text is left to fit to and to choose by.
     """
     generated = not texts
-    written: list[str] = []
-    if generated or not other:
-        wanted = (GENERATED if generated else 0) + (0 if other else bounds.other)
-        clock = Clock(bounds.seconds_to_write)
-        written = generate_texts(
-            model, source, wanted, seed=seed, clock=clock, few=bounds.slow, progress=progress
-        )
-    share = GENERATED / (GENERATED + bounds.other)
-    documents = list(texts) or written[: round(len(written) * share)]
-    aside = list(other) or written[len(documents) if generated else 0 :]
-    if not generated:
-        documents = separable(documents)
+    wanted = (GENERATED if generated else LESSONS, 0 if other else bounds.other)
+    written = generate_texts(
+        model,
+        source,
+        sum(wanted),
+        seed=seed,
+        clock=Clock(bounds.seconds_to_write),
+        few=bounds.slow,
+        of_kinds=not generated,
+        progress=progress,
+    )
+    n_aside = round(len(written) * wanted[1] / sum(wanted))
+    own, aside = written[n_aside:], list(other) or written[:n_aside]
+    documents = own if generated else separable(list(texts))
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(documents))
     spent = np.cumsum([len(documents[i].encode("utf-8")) for i in order])
@@ -187,6 +197,7 @@ def split_texts(
         generated,
         generated_other=not other,
         cut=bounds.cut,
+        lessons=() if generated else tuple(own),
     )
 
 
@@ -198,9 +209,13 @@ def generate_texts(
     seed: int = 0,
     clock: Clock | None = None,
     few: bool = False,
+    of_kinds: bool = False,
     progress: Progress = no_progress,
 ) -> list[str]:
     """Let a model write about `n_bytes` from its start token; seeded.
+
+    With `of_kinds`, a token at random follows the start token, so that short texts of all kinds
+    come of it: without, those of SmolLM2-135M have a quarter of the runs of spaces.
 
     Returns less where the clock ends it, or the model keeps writing nothing; none where it has no
     start token. With `few`, fewer texts are written side by side.
@@ -208,17 +223,28 @@ def generate_texts(
     prefix = prefix_of(vocabulary)
     if not prefix:
         return []
-    length = min(256, (model.max_positions or 256) - len(prefix))
+    longest = LONGEST_OF_KINDS if of_kinds else LONGEST
+    length = min(longest, (model.max_positions or longest) - len(prefix) - of_kinds)
     stop = [i for i in (vocabulary.eos_id,) if i is not None]
-    clock, n = clock or Clock(), FEW_AT_ONCE if few else AT_ONCE
+    clock, n = clock or Clock(), FEW_AT_ONCE * LONGEST // longest if few else AT_ONCE
+    begin = np.flatnonzero(vocabulary.kinds == Kind.ORDINARY)
+    rng = np.random.default_rng(seed)
     texts: list[str] = []
     written = empty = 0
     while written < n_bytes and empty < 3 and not clock.over:
+        starts = [[i] for i in rng.choice(begin, n).tolist()] if of_kinds else [[]] * n
+        continued = model.generate(
+            prefix,
+            length,
+            seed + len(texts),
+            n=n,
+            starts=[start for (start,) in starts] if of_kinds else None,
+            stop=stop,
+            until=lambda: clock.over,
+        )
         samples = [
-            vocabulary.decode([i for i in ids if i not in stop])
-            for ids in model.generate(
-                prefix, length, seed + len(texts), n=n, stop=stop, until=lambda: clock.over
-            )
+            vocabulary.decode([i for i in (*start, *ids) if i not in stop])
+            for start, ids in zip(starts, continued, strict=True)
         ]
         samples = [text for text in samples if text.strip()]
         empty = 0 if samples else empty + 1

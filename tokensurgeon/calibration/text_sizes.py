@@ -134,6 +134,6 @@ def text_bounds(
 
 
 def bytes_to_write(context: InitContext, bounds: TextBounds, other: bool) -> int:
-    """Return how much text the source is to write, because none is given."""
-    fit = 0 if context.texts else calibration_texts.GENERATED
-    return fit + (0 if other else bounds.other)
+    """Return how much text the source is to write: to calibrate on, or beside what is given."""
+    own = calibration_texts.LESSONS if context.texts else calibration_texts.GENERATED
+    return own + (0 if other else bounds.other)

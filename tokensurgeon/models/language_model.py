@@ -203,6 +203,7 @@ class LanguageModel:
         seed: int,
         n: int = 1,
         *,
+        starts: Sequence[int] | None = None,
         stop: Collection[int] = (),
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -210,16 +211,18 @@ class LanguageModel:
     ) -> list[list[int]]:
         """Sample `n` continuations of `prefix`; the prefix is not part of what is returned.
 
-        A continuation ends with the first id of `stop`, which is kept, or after `max_new_tokens`,
-        or where the model has no further position, or once `until`, asked after each token, says
-        so. Temperature 0 takes the likeliest id.
+        With `starts` there is one for each of these ids, which stands after the prefix and is not
+        returned either. A continuation ends with the first id of `stop`, which is kept, or after
+        `max_new_tokens`, or where the model has no further position, or once `until`, asked after
+        each token, says so. Temperature 0 takes the likeliest id.
         """
-        self._check([prefix], None)
-        if not len(prefix):
+        given = [prefix] * n if starts is None else [[*prefix, start] for start in starts]
+        self._check(given, None)
+        if not given or not given[0]:
             raise EvaluationError("a model needs at least one id to continue; give a prefix")
         if self.max_positions is not None:
-            max_new_tokens = min(max_new_tokens, self.max_positions - len(prefix))
-        batch = self._tensor([prefix] * n)
+            max_new_tokens = min(max_new_tokens, self.max_positions - len(given[0]))
+        batch = self._tensor(given)
         return sample(self.model, batch, max_new_tokens, seed, stop, temperature, top_k, until)
 
     def patched(

@@ -136,6 +136,7 @@ def _taught(
             data.spellings,
             parted or ordinary,
             ordinary if parted else (),
+            usable_chunks(data, data.texts.lessons),
             size=CHUNKS_PER_STEP,
             seed=seed,
         ),

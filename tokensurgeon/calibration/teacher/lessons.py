@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -24,6 +25,9 @@ Reads = TypeVar("Reads", contravariant=True)
 """A piece of text as a teacher reads it."""
 CHUNKS_AT_ONCE = 4
 """Whose logits are in memory together: some thousand positions times the source's vocabulary."""
+
+WRITTEN_EVERY = 4
+"""One chunk of so many ordinary ones is of text that the source wrote."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ def batches(
     spellings: Spellings,
     chunks: Sequence[Chunk],
     beside: Sequence[Chunk] = (),
+    written: Sequence[Chunk] = (),
     *,
     size: int,
     seed: int,
@@ -126,15 +131,28 @@ def batches(
     """Yield batches of chunks, of which one is of those `beside` where these are given.
 
     Chunks whose tokens the two tokenizers cut differently come first. Those beside, which are
-    ordinary text where the others are not, are gone through again and again.
+    ordinary text where the others are not, are gone through again and again, and so are chunks that
+    the source has `written`: one after every few of ordinary text.
     """
+    own = _ordered(spellings, written, seed)
     ordered = _ordered(spellings, chunks, seed)
     if not beside:
-        yield from (ordered[part] for part in blocks(len(ordered), size))
+        mixed = _mixed(ordered, own)
+        while batch := list(itertools.islice(mixed, size)):
+            yield batch
         return
-    ordinary = _ordered(spellings, beside, seed)
-    for number, part in enumerate(blocks(len(ordered), size - 1)):
-        yield [*ordered[part], ordinary[number % len(ordinary)]]
+    ordinary = itertools.cycle(_mixed(_ordered(spellings, beside, seed), own))
+    for part in blocks(len(ordered), size - 1):
+        yield [*ordered[part], next(ordinary)]
+
+
+def _mixed(chunks: Sequence[Chunk], written: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Yield chunks, and one of those written after every few of them."""
+    again = itertools.cycle(written)
+    for number, chunk in enumerate(chunks, start=1):
+        yield chunk
+        if number % (WRITTEN_EVERY - 1) == 0:
+            yield from itertools.islice(again, 1)
 
 
 def _ordered(spellings: Spellings, chunks: Sequence[Chunk], seed: int) -> list[Chunk]:
