@@ -14,6 +14,7 @@ from tokensurgeon.calibration.stages import distil
 from tokensurgeon.calibration.teacher.lessons import batches
 from tokensurgeon.calibration.teacher.parted_text import parted_texts
 from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
+from tokensurgeon.text.chunks import Chunk
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +85,17 @@ def test_words_are_replaced_by_such_as_the_target_parts(parting: CalibrationData
     for one, two in same_length:  # every other word, and all between them, stays
         kept = sum(a == b for a, b in zip(one.split(" "), two.split(" "), strict=True))
         assert kept >= len(one.split(" ")) // 2 - 1
+
+
+def test_one_chunk_of_four_is_written_by_the_source(parting: CalibrationData) -> None:
+    text, written = ([Chunk(f"{kind} {i}", 0) for i in range(9)] for kind in ("text", "written"))
+
+    def kinds(**sides: list[Chunk]) -> list[list[str]]:
+        found = batches(parting.spellings, text, size=2, seed=0, **sides)
+        return [[chunk.text.split()[0] for chunk in batch] for batch in found]
+
+    alone = list(itertools.chain(*kinds(written=written[:2])))
+    assert alone == ["text"] * 3 + (["written"] + ["text"] * 3) * 2 + ["written"]
+    both = kinds(beside=[Chunk("beside", 0)] * 6, written=written)
+    assert both == [["text", one] for one in (["beside"] * 3 + ["written"]) * 2 + ["beside"]]
+    assert kinds() == [["text", "text"]] * 4 + [["text"]]

@@ -44,7 +44,7 @@ from tokensurgeon.surgery.row_origins import RECALIBRATED
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 from tokensurgeon.text.encoding import encode_chunks
-from tokensurgeon.vocabulary import vocabulary_from_tokenizer
+from tokensurgeon.vocabulary import Kind, vocabulary_from_tokenizer
 
 
 def test_positions_meet_at_the_bytes_that_both_have_read(
@@ -407,6 +407,24 @@ def test_the_source_writes_the_same_text_again(same: CalibrationData) -> None:
     assert one == again
     assert sum(len(text.encode()) for text in one) >= 2000
     assert one != generate_texts(same.model, source, 2000, seed=4)
+
+
+def test_texts_of_all_kinds_begin_with_tokens_at_random(same: CalibrationData) -> None:
+    source = same.context.source
+
+    def begin(of_kinds: bool) -> set[str]:
+        written = generate_texts(same.model, source, 3000, seed=3, of_kinds=of_kinds)
+        return {text[0] for text in written}
+
+    kinds = {source.decode([i])[:1] for i in np.flatnonzero(source.kinds == Kind.ORDINARY)}
+    assert len(begin(of_kinds=True)) > min(len(kinds), 20) / 2
+    parted = split_texts(
+        same.model, source, same.context.target, TEXTS, bounds=TextBounds(fit=4000, other=500)
+    )
+    assert parted.generated_other
+    assert parted.lessons
+    judged = " ".join(chunk.text for chunk in parted.other)
+    assert not any(lesson in judged for lesson in parted.lessons)
 
 
 def test_too_little_text_is_said(same: CalibrationData) -> None:

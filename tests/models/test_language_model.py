@@ -134,6 +134,8 @@ def test_samples_are_seeded_and_stop(model_of: Callable[..., Path]) -> None:
     assert len(model.generate([1] * 30, 8, seed=0)[0]) == 2
     greedy = model.generate([1, 2], 1, seed=0, temperature=0)[0][0]
     assert greedy == int(model.logits([1, 2])[-1].argmax())
+    begun = model.generate([1], 4, seed=0, starts=[2, 3], temperature=0)
+    assert begun == [model.generate([1, i], 4, seed=0, temperature=0)[0] for i in (2, 3)]
 
 
 def test_empty_sequences_have_no_losses(model_of: Callable[..., Path]) -> None:

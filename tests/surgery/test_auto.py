@@ -196,6 +196,19 @@ def test_healing_counts_its_steps(tiny_source: Path, tiny_donor: Path, tiny_text
         assert "nothing was trained" not in model_card(found.report)
 
 
+@pytest.mark.parametrize(
+    ("budget", "more", "expected"),
+    [(0.0, {"heal": 0.02}, ["heal"]), (1.0, {"calibrate": ["refit"]}, ["refit"]), (1.0, {}, [])],
+)
+def test_without_a_choice_what_is_named_is_done(
+    tiny_source: Path, tiny_text: Path, budget: float, more: dict[str, object], expected: list[str]
+) -> None:
+    fields = {"source": str(tiny_source), "tokenizer": str(tiny_source), "budget": budget}
+    texts = {"calibration": [str(tiny_text)]}
+    report = transplant(Recipe.parse({**fields, "text": texts, **more})).report
+    assert [stage.stage for stage in report.stages] == expected
+
+
 def to_heal(source: Path, donor: Path, text: Path) -> tuple[Matrices, CalibrationData]:
     session = prepare(recipe(source, donor, text))
     rows = patch_rows(session, ("subword-mean", "subword-mean"), session.recipe.init)

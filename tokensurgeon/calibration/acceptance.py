@@ -185,13 +185,13 @@ def run_stage(
         )
     else:
         verdict = Verdict(None, reason or "no gain: nothing that can be measured", {})
+    if bits and verdict.kept is not None:
+        verdict = _weighed(verdict, standing, acceptance)
     after, kept = standing, verdict.kept
     other_after = verdict.other_after
     if kept is not None and verdict.after is not None:
         rows = kept.matrices
         if acceptance.other is not None and other_after is None:
-            # A stage that leaves shared rows alone was not asked about other text; the next one is
-            # measured against it, and the report says it.
             other_after = acceptance.other(rows)
         figure = verdict.after if bits else acceptance.selection(rows)
         after = replace(standing, matrices=rows, bits=figure, other=other_after)
@@ -209,6 +209,25 @@ def run_stage(
         gradient_steps=data.gradient_steps - steps,
     )
     return after, record
+
+
+def _weighed(verdict: Verdict, standing: Standing, acceptance: Acceptance) -> Verdict:
+    """Return a verdict with its figure on other text; refuse what loses more there than it wins.
+
+    A stage that leaves shared rows alone was not asked about other text. One number for all new
+    rows, say, can win a thousandth on one kind of text and cost a hundredth on others.
+    """
+    if acceptance.other is None or verdict.kept is None or verdict.after is None:
+        return verdict
+    other = verdict.other_after
+    if other is None:
+        other = acceptance.other(verdict.kept.matrices)
+    verdict = replace(verdict, other_after=other)
+    lost = other - (other if standing.other is None else standing.other)
+    if lost <= standing.bits - verdict.after:
+        return verdict
+    why = f"loses more on other text ({lost:+.3f}) than it wins, {verdict.why}"
+    return replace(verdict, kept=None, why=why)
 
 
 def _changes_body(data: CalibrationData, stage: Stage, before: Matrices, after: Matrices) -> bool:

@@ -95,7 +95,8 @@ def choose(
     """Choose the initialisers of both sides, and calibrate their rows.
 
     Without a forward pass (`budget` 0, or a source that is no causal model) what needs none is
-    taken and nothing calibrated, and the table says so.
+    taken and nothing calibrated, and the table says so. Where no token is missing, only stages that
+    are named, the fit of a draft and healing change rows.
 
     Parameters
     ----------
@@ -118,8 +119,10 @@ def choose(
         elif not session.runs_here:
             why = "the source is larger than memory and is not run"
         line = ChoiceFact(side="both", method="/".join(plain), chosen=True)
-        rows = patch_rows(session, plain, spec)
-        return Choice(CalibratedRows(rows), plain, (line,), why)
+        found = CalibratedRows(patch_rows(session, plain, spec))
+        if session.runs_source:
+            found = calibrate_rows(session, found.start, _asked(session, stages), heal, clock)
+        return Choice(found, plain, (line,), why)
     clock = clock or session.clock(heal)
     start, forward = time.perf_counter(), session.forward_tokens
     steps = session.gradient_steps
@@ -134,6 +137,13 @@ def choose(
     if trial.data is None:
         return replace(choice, rows=CalibratedRows(rows))
     return replace(choice, rows=calibrate_rows(session, rows, stages, heal, clock))
+
+
+def _asked(session: Session, stages: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the stages of a surgery without a choice: there are no new rows to calibrate."""
+    if not session.recipe.budget or (stages is None and session.recipe.for_draft is None):
+        return ()
+    return stages
 
 
 @dataclass(frozen=True)
