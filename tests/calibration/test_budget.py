@@ -159,6 +159,22 @@ def test_on_little_text_any_gain_counts_and_a_rise_elsewhere_only_beyond_chance(
         assert not after - start <= whole.allowed(start, after)
 
 
+@pytest.mark.parametrize(("rise", "kept"), [(0.05, True), (0.2, False)])
+def test_what_loses_more_on_other_text_than_it_wins_is_refused(
+    same: CalibrationData, own: Matrices, rise: float, kept: bool
+) -> None:
+    selection, other = iter([9.0, 8.9]), iter([5.0, 5.0 + rise])
+    acceptance = Acceptance(lambda _: next(selection), lambda _: next(other))
+    stage = Takes(Time(), 0, 0)
+    assert not stage.changes_shared
+    done = calibrate(same, own, (stage,), clock=Clock(), acceptance=acceptance)
+    (record,) = done.records
+    assert record.kept is kept
+    assert (done.matrices is own) is not kept
+    assert record.other_after == 5.0 + rise
+    assert record.why.startswith("gains 0.100" if kept else "loses more on other text (+0.200)")
+
+
 def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
     plan, later = Plan("heal", 0, 0, own=60), [Plan("refit", 200, 80)]
     assert plan.room(100, later) == 50
