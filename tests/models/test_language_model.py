@@ -124,17 +124,17 @@ def test_what_the_model_lacks_is_refused_before_it_is_run(model_of: Callable[...
 
 def test_samples_are_seeded_and_stop(model_of: Callable[..., Path]) -> None:
     model = load_model(model_of())
-    first = model.generate([1, 2], 8, seed=4, n=3)
-    assert first == model.generate([1, 2], 8, seed=4, n=3)
-    assert first != model.generate([1, 2], 8, seed=5, n=3)
+    first = model.generate([1, 2], 8, seed=4, starts=[[]] * 3)
+    assert first == model.generate([1, 2], 8, seed=4, starts=[[]] * 3)
+    assert first != model.generate([1, 2], 8, seed=5, starts=[[]] * 3)
     assert [len(one) for one in first] == [8, 8, 8]
     stop = first[0][2]
-    stopped = model.generate([1, 2], 8, seed=4, n=3, stop=[stop])[0]
+    stopped = model.generate([1, 2], 8, seed=4, starts=[[]] * 3, stop=[stop])[0]
     assert stopped == first[0][: first[0].index(stop) + 1]
     assert len(model.generate([1] * 30, 8, seed=0)[0]) == 2
     greedy = model.generate([1, 2], 1, seed=0, temperature=0)[0][0]
     assert greedy == int(model.logits([1, 2])[-1].argmax())
-    begun = model.generate([1], 4, seed=0, starts=[2, 3], temperature=0)
+    begun = model.generate([1], 4, seed=0, starts=[[2], [3]], temperature=0)
     assert begun == [model.generate([1, i], 4, seed=0, temperature=0)[0] for i in (2, 3)]
 
 

@@ -217,17 +217,16 @@ def _weighed(verdict: Verdict, standing: Standing, acceptance: Acceptance) -> Ve
     A stage that leaves shared rows alone was not asked about other text. One number for all new
     rows, say, can win a thousandth on one kind of text and cost a hundredth on others.
     """
-    if acceptance.other is None or verdict.kept is None or verdict.after is None:
+    before, other = standing.other, verdict.other_after
+    if acceptance.other is None or before is None or verdict.after is None or not verdict.kept:
         return verdict
-    other = verdict.other_after
     if other is None:
         other = acceptance.other(verdict.kept.matrices)
-    verdict = replace(verdict, other_after=other)
-    lost = other - (other if standing.other is None else standing.other)
-    if lost <= standing.bits - verdict.after:
-        return verdict
+    won, lost = standing.bits - verdict.after, other - before
+    if lost <= won:
+        return replace(verdict, other_after=other)
     why = f"loses more on other text ({lost:+.3f}) than it wins, {verdict.why}"
-    return replace(verdict, kept=None, why=why)
+    return replace(verdict, kept=None, why=why, other_after=other)
 
 
 def _changes_body(data: CalibrationData, stage: Stage, before: Matrices, after: Matrices) -> bool:

@@ -215,13 +215,14 @@ def generate_texts(
     """Let a model write about `n_bytes` from its start token; seeded.
 
     With `of_kinds`, a token at random follows the start token, so that short texts of all kinds
-    come of it: without, those of SmolLM2-135M have a quarter of the runs of spaces.
+    come of it: without, those of SmolLM2-135M have a quarter of the runs of spaces. With `few`,
+    fewer texts are written side by side.
 
-    Returns less where the clock ends it, or the model keeps writing nothing; none where it has no
-    start token. With `few`, fewer texts are written side by side.
+    Returns less where the clock ends it, or the model keeps writing nothing; none where there is
+    nothing to begin with.
     """
     prefix = prefix_of(vocabulary)
-    if not prefix:
+    if not prefix and not of_kinds:
         return []
     longest = LONGEST_OF_KINDS if of_kinds else LONGEST
     length = min(longest, (model.max_positions or longest) - len(prefix) - of_kinds)
@@ -234,13 +235,7 @@ def generate_texts(
     while written < n_bytes and empty < 3 and not clock.over:
         starts = [[i] for i in rng.choice(begin, n).tolist()] if of_kinds else [[]] * n
         continued = model.generate(
-            prefix,
-            length,
-            seed + len(texts),
-            n=n,
-            starts=[start for (start,) in starts] if of_kinds else None,
-            stop=stop,
-            until=lambda: clock.over,
+            prefix, length, seed + len(texts), starts, stop=stop, until=lambda: clock.over
         )
         samples = [
             vocabulary.decode([i for i in (*start, *ids) if i not in stop])

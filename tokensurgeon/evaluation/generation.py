@@ -28,9 +28,13 @@ class Generator(Protocol):
     """What is asked of a model that writes."""
 
     def generate(
-        self, prefix: Sequence[int], max_new_tokens: int, seed: int, n: int
+        self,
+        prefix: Sequence[int],
+        max_new_tokens: int,
+        seed: int,
+        starts: Sequence[Sequence[int]] = ((),),
     ) -> list[list[int]]:
-        """Sample `n` continuations of the prefix, at temperature 1."""
+        """Sample a continuation of the prefix and each of `starts`, at temperature 1."""
         ...
 
 
@@ -91,7 +95,7 @@ def measure_generation(
             f"{name} has neither BOS nor EOS to start generating from; leave --generate out"
         )
     progress(0, 1, f"generating with {name}")
-    samples = model.generate(list(prefix), max_new_tokens, seed, n)
+    samples = model.generate(list(prefix), max_new_tokens, seed, [[]] * n)
     tokens = size = foreign_samples = foreign_tokens = 0
     for sample in samples:
         ids = written_ids(sample, prefix, vocabulary)

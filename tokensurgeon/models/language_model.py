@@ -201,22 +201,21 @@ class LanguageModel:
         prefix: Sequence[int],
         max_new_tokens: int,
         seed: int,
-        n: int = 1,
+        starts: Sequence[Sequence[int]] = ((),),
         *,
-        starts: Sequence[int] | None = None,
         stop: Collection[int] = (),
         temperature: float = 1.0,
         top_k: int | None = None,
         until: Callable[[], bool] | None = None,
     ) -> list[list[int]]:
-        """Sample `n` continuations of `prefix`; the prefix is not part of what is returned.
+        """Sample continuations of `prefix`, which is not part of what is returned.
 
-        With `starts` there is one for each of these ids, which stands after the prefix and is not
-        returned either. A continuation ends with the first id of `stop`, which is kept, or after
-        `max_new_tokens`, or where the model has no further position, or once `until`, asked after
-        each token, says so. Temperature 0 takes the likeliest id.
+        There is one for each of `starts`, ids that stand after the prefix, equally many, and are
+        not returned either. A continuation ends with the first id of `stop`, which is kept, or
+        after `max_new_tokens`, or where the model has no further position, or once `until`, asked
+        after each token, says so. Temperature 0 takes the likeliest id.
         """
-        given = [prefix] * n if starts is None else [[*prefix, start] for start in starts]
+        given = [[*prefix, *start] for start in starts]
         self._check(given, None)
         if not given or not given[0]:
             raise EvaluationError("a model needs at least one id to continue; give a prefix")
