@@ -367,6 +367,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keys = arguments.only.split(",") if arguments.only else None
     wanted = arguments.methods.split(",") if arguments.methods else None
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
     for pair in pairs(arguments.assets, arguments.corpus):
         if keys is None or pair.key in keys:
             names = methods(pair, wanted)
