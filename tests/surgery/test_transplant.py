@@ -195,6 +195,19 @@ def test_a_dry_run_counts_calibration_and_healing(
     assert took()["memory_bytes"] == none["memory_bytes"]
 
 
+def test_a_dry_run_counts_arithmetic_where_no_model_runs(
+    tiny_source: Path, tiny_donor: Path
+) -> None:
+    def making(name: str) -> float:
+        init = {"input": name, "output": name}
+        fields = {"source": str(tiny_source), "donor": str(tiny_donor), "init": init, "budget": 0}
+        report = transplant(Recipe.parse({**fields, "dry_run": True})).report
+        (step,) = (step for step in report.steps if step.step == "initialise")
+        return step.seconds
+
+    assert making("omp") > making("subword-mean") == 0
+
+
 def test_a_vocabulary_is_trained_and_transplanted_by_one_recipe(
     checkpoints: Checkpoints, world: Path, tmp_path: Path
 ) -> None:

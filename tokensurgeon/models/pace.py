@@ -67,14 +67,16 @@ def measure_pace(model: LanguageModel) -> Pace:
     start = time.perf_counter()
     head.nll(states[:length], ids[0])
     scoring = max(FASTEST, time.perf_counter() - start)
-    return Pace(ids.size / body, length * model.n_rows / scoring, _arithmetic(model.device))
+    arithmetic = measure_arithmetic(model.device).arithmetic
+    return Pace(ids.size / body, length * model.n_rows / scoring, arithmetic)
 
 
-def _arithmetic(device: str) -> float:
+def measure_arithmetic(device: str) -> Pace:
+    """Return the pace of arithmetic on a torch device, where no model runs."""
     import torch
 
     square = torch.ones((SQUARE, SQUARE), device=device)
     (square @ square).cpu()
     start = time.perf_counter()
     (square @ square).cpu()
-    return 2.0 * SQUARE**3 / max(FASTEST, time.perf_counter() - start)
+    return Pace(arithmetic=2.0 * SQUARE**3 / max(FASTEST, time.perf_counter() - start))

@@ -18,8 +18,8 @@ from tokensurgeon.calibration.text_sizes import (
     bytes_to_write,
     text_bounds,
 )
-from tokensurgeon.initialisers.contract import Initialiser, RunsSource
-from tokensurgeon.models.pace import NO_TIME
+from tokensurgeon.initialisers.contract import Computes, Initialiser, RunsSource
+from tokensurgeon.models.pace import NO_TIME, measure_arithmetic
 from tokensurgeon.report import StepFact
 from tokensurgeon.surgery.budget import TOKENS_PER_PROBE, n_probes
 from tokensurgeon.surgery.calibrate import planned_stages
@@ -100,8 +100,11 @@ class _Steps:
         self.evaluates = self.recipe.measures and session.runs_here and has_loss(session)
         self.initialisers = _initialisers(session, methods, self.chooses)
         runs = any(isinstance(one, RunsSource) for one in self.initialisers) and session.runs_source
-        timed = self.stages or self.chooses or self.evaluates or runs
-        self.pace = session.pace if timed else NO_TIME
+        self.pace = NO_TIME
+        if self.stages or self.chooses or self.evaluates or runs:
+            self.pace = session.pace
+        elif any(isinstance(one, Computes) for one in self.initialisers):
+            self.pace = measure_arithmetic(session.context.device)
 
     def all(self) -> Iterator[StepFact]:
         """Yield every step, those that do not fit too."""
