@@ -200,8 +200,8 @@ def test_a_dry_run_counts_arithmetic_where_no_model_runs(
 ) -> None:
     def making(name: str) -> float:
         init = {"input": name, "output": name}
-        fields = {"source": str(tiny_source), "donor": str(tiny_donor), "init": init, "budget": 0}
-        report = transplant(Recipe.parse({**fields, "dry_run": True})).report
+        fields: dict[str, Any] = {"source": str(tiny_source), "donor": str(tiny_donor)}
+        report = transplant(**fields, init=init, budget=0, dry_run=True).report
         (step,) = (step for step in report.steps if step.step == "initialise")
         return step.seconds
 

@@ -25,6 +25,7 @@ from tokensurgeon.calibration.stages.follows import Distributions
 from tokensurgeon.calibration.stages.regression import Regression, rows_that_matter
 from tokensurgeon.calibration.stages.taught import usable_chunks
 from tokensurgeon.calibration.teacher.big_model import BigModel
+from tokensurgeon.calibration.teacher.lessons import mixed
 from tokensurgeon.calibration.training.distillation import distil
 from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 from tokensurgeon.errors import TokensurgeonError
@@ -282,13 +283,18 @@ class Draft(Stage):
         return best
 
     def _sequences(self, data: CalibrationData) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
-        """Return what judges, and what is fitted to: text and conversations in turn."""
+        """Return what judges, and what is fitted to: text and conversations in turn.
+
+        One chunk of a few is of text that the source wrote, as in other trainings.
+        """
         last = CHATS_TO_JUDGE - 1
         judging = self._chats[last::CHATS_TO_JUDGE]
         fitting = [c for i, c in enumerate(self._chats) if i % CHATS_TO_JUDGE != last]
-        text = data.positions(tuple(usable_chunks(data, data.texts.documents))).sequences
-        order = np.random.default_rng(0).permutation(len(text))
-        texts = [text[i] for i in order[: MOST_TOKENS // max(1, max(map(len, text), default=1))]]
+        chunks = usable_chunks(data, data.texts.documents)
+        order = np.random.default_rng(0).permutation(len(chunks)).tolist()
+        written = usable_chunks(data, data.texts.lessons)
+        text = data.positions(tuple(mixed([chunks[i] for i in order], written))).sequences
+        texts = text[: MOST_TOKENS // max(1, max(map(len, text), default=1))]
         in_turn = itertools.chain(*itertools.zip_longest(fitting, texts))
         judged = data.positions(data.texts.selection).sequences
         return [*judging, *judged], [one for one in in_turn if one is not None]

@@ -137,16 +137,16 @@ def batches(
     own = _ordered(spellings, written, seed)
     ordered = _ordered(spellings, chunks, seed)
     if not beside:
-        mixed = _mixed(ordered, own)
-        while batch := list(itertools.islice(mixed, size)):
+        stream = mixed(ordered, own)
+        while batch := list(itertools.islice(stream, size)):
             yield batch
         return
-    ordinary = itertools.cycle(_mixed(_ordered(spellings, beside, seed), own))
+    ordinary = itertools.cycle(mixed(_ordered(spellings, beside, seed), own))
     for part in blocks(len(ordered), size - 1):
         yield [*ordered[part], next(ordinary)]
 
 
-def _mixed(chunks: Sequence[Chunk], written: Sequence[Chunk]) -> Iterator[Chunk]:
+def mixed(chunks: Sequence[Chunk], written: Sequence[Chunk]) -> Iterator[Chunk]:
     """Yield chunks, and one of those written after every few of them."""
     again = itertools.cycle(written)
     for number, chunk in enumerate(chunks, start=1):
