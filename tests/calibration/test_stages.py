@@ -416,7 +416,8 @@ def test_texts_of_all_kinds_begin_with_tokens_at_random(same: CalibrationData) -
         written = generate_texts(same.model, source, 3000, seed=3, of_kinds=of_kinds)
         return {text[0] for text in written}
 
-    kinds = {source.decode([i])[:1] for i in np.flatnonzero(source.kinds == Kind.ORDINARY)}
+    ordinary = np.flatnonzero(source.kinds == Kind.ORDINARY).tolist()
+    kinds = {source.decode([i])[:1] for i in ordinary}
     assert len(begin(of_kinds=True)) > min(len(kinds), 20) / 2
     parted = split_texts(
         same.model, source, same.context.target, TEXTS, bounds=TextBounds(fit=4000, other=500)

@@ -15,7 +15,7 @@ class Says:
     def __init__(self, *samples):
         self.samples = [list(sample) for sample in samples]
 
-    def generate(self, prefix, max_new_tokens, seed, n):
+    def generate(self, prefix, max_new_tokens, seed, starts=((),)):
         return self.samples
 
 

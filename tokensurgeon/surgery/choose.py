@@ -326,8 +326,8 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # They were good everywhere so far; hidden tokens must not hide them.
-        known = (default, default_methods(self.session.inputs)[at], PLAIN)
-        known = tuple(name for name in known if name in self.candidates)
+        good = (default, default_methods(self.session.inputs)[at], PLAIN)
+        known = [name for name in good if name in self.candidates]
         return list(dict.fromkeys([*first, *short, *known, *last]))
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
