@@ -155,7 +155,7 @@ def test_a_method_that_runs_the_source_too_long_is_left_out(
     assert "hidden-residual" not in choice.methods
 
 
-@pytest.mark.parametrize(("share", "default"), [(0.3, PURE), (0.5, PLAIN)])
+@pytest.mark.parametrize(("share", "default"), [(0.6, PURE), (0.8, PLAIN)])
 def test_the_best_rule_without_a_donor_may_take_much_of_the_budget(
     tiny_source: Path, tiny_donor: Path, tiny_text: Path, share: float, default: str
 ) -> None:
