@@ -29,8 +29,8 @@ SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
 tokens besides, which can take as long again; else it goes to the text unranked."""
 SHARE_OF_PURE = 0.7
 """Of the whole budget, that the rows of `PURE` may take without a donor: on real models they are
-worth more than what calibration makes of others in that time. SmolLM2-135M onto gpt2's tokens, tied,
-in two minutes of one core: +0.248 bits per byte for them alone, +0.277 for the others calibrated."""
+worth more than what calibration makes of others in that time. SmolLM2-135M onto gpt2's tokens,
+tied, in two minutes of one core: +0.248 for them alone, +0.277 for others that are calibrated."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
 OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
