@@ -18,7 +18,7 @@ import regex
 FEW = 1_000_000
 """Characters until `re` takes over: to write the classes out and compile them takes as long."""
 PLANE = 1 << 16
-"""Characters whose classes are written out: `re` has a bitmap for these, and searches for others."""
+"""Characters whose classes are written out: `re` has a bitmap of these, and searches for others."""
 _BEYOND = re.compile("[\U00010000-\U0010ffff]")
 _PART = re.compile(r"(\[(?:\\.|[^\\\]])+\]|\\[pP]\{\w+\}|\\[sSdDwW])|\\.|.", re.DOTALL)
 """A class, or one other character of a pattern."""
