@@ -14,9 +14,9 @@ makes the same text. `--growth` prints how the distinct words and runs of text g
 
 Each line is one command in a process of its own. Processor seconds are those of all its processes;
 of wall-clock seconds a busy machine takes more. Peak memory is the sum of the proportional shares
-(PSS) of its process and all children, looked at twenty times a second, and more seldom where looking
-takes long; Linux only. The text is made once in a folder. `--stock` trains the plain BPE of the
-tokenizers library from an iterator over the same text beside.
+(PSS) of its process and all children, looked at twenty times a second, and more seldom where
+looking takes long; Linux only. The text is made once in a folder. `--stock` trains the plain BPE of
+the tokenizers library from an iterator over the same text beside.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ REPLACED, LETTERS = 0.1, "etaoinshrdlucmfw"
 WORDS, EXPONENT = 20_000, 0.65
 """Distinct words in a megabyte, and how they grow with more."""
 EVERY, LOOKING = 0.05, 0.02
-"""Seconds between two looks at the memory, and the share of the time that these may take: in a process
-of gigabytes a look takes long, and holds it up."""
+"""Seconds between two looks at the memory, and the share of the time that looking may take: in a
+process of gigabytes it takes long, and holds the process up."""
 STOCK = """
 import json, sys
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
