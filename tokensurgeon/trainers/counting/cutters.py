@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from tokensurgeon.trainers.counting.patterns import Cut
+from tokensurgeon.trainers.counting.cut_engines import Cut
 
 
 class Cutter(Protocol):

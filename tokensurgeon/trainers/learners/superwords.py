@@ -27,8 +27,8 @@ import numpy as np
 import regex
 
 from tokensurgeon.progress import Progress
+from tokensurgeon.trainers.counting.cut_engines import Cut
 from tokensurgeon.trainers.counting.cutters import pieces
-from tokensurgeon.trainers.counting.patterns import Cut
 from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Sequences
 from tokensurgeon.trainers.counting.weighted import WeightedSegments, WeightedText
 from tokensurgeon.trainers.encoders import byte_level_bpe, spell

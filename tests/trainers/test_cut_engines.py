@@ -10,9 +10,9 @@ from itertools import combinations
 import pytest
 import regex
 
-from tokensurgeon.trainers.counting import patterns
+from tokensurgeon.trainers.counting import cut_engines
+from tokensurgeon.trainers.counting.cut_engines import Cut, spelled_out
 from tokensurgeon.trainers.counting.cutters import pieces
-from tokensurgeon.trainers.counting.patterns import Cut, spelled_out
 from tokensurgeon.trainers.counting.pretokenizers import (
     BARRIERS,
     DIGITS,
@@ -44,7 +44,7 @@ def assert_same(pattern: str, texts: list[str]) -> None:
         assert fast.findall(text) == slow.findall(text)
 
 
-@pytest.mark.skipif(sys.version_info < patterns.ATOMIC, reason="this re is not taken")
+@pytest.mark.skipif(sys.version_info < cut_engines.ATOMIC, reason="this re is not taken")
 def test_both_engines_find_the_same_in_hard_text() -> None:
     draw = random.Random(0)
     hard = ["".join(draw.choices(letters, k=4_000)) for letters in (HARD, HARD[:30])]
@@ -52,7 +52,7 @@ def test_both_engines_find_the_same_in_hard_text() -> None:
         assert_same(pattern, hard)
 
 
-@pytest.mark.skipif(sys.version_info < patterns.ATOMIC, reason="this re is not taken")
+@pytest.mark.skipif(sys.version_info < cut_engines.ATOMIC, reason="this re is not taken")
 @pytest.mark.parametrize("name", PRETOKENIZERS)
 def test_both_engines_know_every_character(name: str) -> None:
     contexts = [PLANE, " ".join(PLANE), "a'".join(PLANE[:0x3000])]
@@ -64,11 +64,11 @@ def test_both_engines_know_every_character(name: str) -> None:
 def test_text_beyond_the_plane_and_the_first_of_any_text_is_left_to_regex(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(patterns, "FEW", 5)
+    monkeypatch.setattr(cut_engines, "FEW", 5)
     cut = Cut(counted_pattern("cl100k", "left-3"))
     assert cut.engine_for("first.") is not (second := cut.engine_for("second"))
     assert second is cut.engine_for("größer") is not cut.engine_for("𝔞𝔟 1")
     assert pieces(cut, "𝔞𝔟 𝔠𝟙") == ["𝔞𝔟", " 𝔠", "𝟙"]
-    monkeypatch.setattr(patterns, "ATOMIC", (99,))
+    monkeypatch.setattr(cut_engines, "ATOMIC", (99,))
     old = Cut(counted_pattern("cl100k", "left-3"))
     assert old.engine_for("first.") is old.engine_for("second")
