@@ -64,7 +64,7 @@ def test_both_engines_know_every_character(name: str) -> None:
 def test_text_beyond_the_plane_and_the_first_of_any_text_is_left_to_regex(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cut_engines, "FEW", 5)
+    monkeypatch.setattr(cut_engines, "FEW", 8)
     cut = Cut(counted_pattern("cl100k", "left-3"))
     assert cut.engine_for("first.") is not (second := cut.engine_for("second"))
     assert second is cut.engine_for("größer") is not cut.engine_for("𝔞𝔟 1")
