@@ -14,8 +14,9 @@ makes the same text. `--growth` prints how the distinct words and runs of text g
 
 Each line is one command in a process of its own. Processor seconds are those of all its processes;
 of wall-clock seconds a busy machine takes more. Peak memory is the sum of the proportional shares
-(PSS) of its process and all children, looked at twenty times a second; Linux only. `--stock` trains
-the plain BPE of the tokenizers library from an iterator over the same text beside.
+(PSS) of its process and all children, looked at twenty times a second, and more seldom where
+looking takes long; Linux only. The text is made once in a folder. `--stock` trains the plain BPE of
+the tokenizers library from an iterator over the same text beside.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ TEXTS = Path(__file__).parent.parent / "tokensurgeon" / "data" / "text"
 REPLACED, LETTERS = 0.1, "etaoinshrdlucmfw"
 WORDS, EXPONENT = 20_000, 0.65
 """Distinct words in a megabyte, and how they grow with more."""
-EVERY = 0.05
-"""Seconds between two looks at the memory."""
+EVERY, LOOKING = 0.05, 0.02
+"""Seconds between two looks at the memory, and the share of the time that looking may take: in a
+process of gigabytes it takes long, and holds the process up."""
 STOCK = """
 import json, sys
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -118,8 +120,9 @@ def peak_of(command: list[str]) -> tuple[float, float, int]:
     before, started, peak = _processor_seconds(), time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
+        looked = time.perf_counter()
         peak = max(peak, sum(map(_share, _tree(process.pid))))
-        time.sleep(EVERY)
+        time.sleep(max(EVERY, (time.perf_counter() - looked) / LOOKING))
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return time.perf_counter() - started, _processor_seconds() - before, peak

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_a_pipeline_counts_as_this_process(here: Path, tmp_path: Path) -> None:
     folders = sorted((tmp_path / "tasks").iterdir())
     assert [folder.name for folder in folders] == ["task-00000", "task-00001", "task-00002"]
     merge_counts(folders, tmp_path / "counts")
+    assert tables(tmp_path / "counts") == tables(here)
+
+
+@pytest.mark.filterwarnings("ignore")  # the pipeline's own
+def test_an_executor_counts_as_this_process(here: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datatrove", reason="needs datatrove")
+    from datatrove.data import Document
+    from datatrove.executor import LocalPipelineExecutor
+
+    def read(_: object, rank: int, world_size: int) -> Iterator[Document]:
+        for number, text in enumerate(TEXTS[rank::world_size]):
+            yield Document(text, str(number))
+
+    steps = [read, datatrove_step.CountSegments(tmp_path / "tasks")]
+    LocalPipelineExecutor(steps, tasks=2, workers=1, logging_dir=str(tmp_path / "log")).run()
+    merge_counts(sorted((tmp_path / "tasks").iterdir()), tmp_path / "counts")
     assert tables(tmp_path / "counts") == tables(here)
 
 

@@ -71,10 +71,14 @@ class Tally:
         self._text = 0  # characters of the segments
 
     def add(self, counts: Table, documents: Table) -> None:
-        """Add the counts of a batch."""
-        self._text += sum(len(segment) for segment in counts.keys() - self.counts.keys())
-        self.counts.update(counts)
-        self.documents.update(documents)
+        """Add the counts of a batch, whose tables are used up."""
+        # The difference of the views would go through all that is counted, and not the batch alone.
+        known = [segment for segment in counts if segment in self.counts]
+        self._text += sum(map(len, counts)) - sum(map(len, known))
+        for own, more in ((self.counts, counts), (self.documents, documents)):
+            for segment in known:
+                more[segment] += own[segment]
+            dict.update(own, more)
 
     @property
     def n_bytes(self) -> int:

@@ -27,6 +27,7 @@ import numpy as np
 import regex
 
 from tokensurgeon.progress import Progress
+from tokensurgeon.trainers.counting.cut_engines import Cut
 from tokensurgeon.trainers.counting.cutters import pieces
 from tokensurgeon.trainers.counting.sequences import ID_BITS, ID_MASK, Sequences
 from tokensurgeon.trainers.counting.weighted import WeightedSegments, WeightedText
@@ -116,7 +117,7 @@ def mwt(text: WeightedText, plan: Plan, progress: Progress) -> Learned:
 
 def whole_words(merges: Merges, plan: Plan, runs: WeightedSegments) -> Sequences:
     """Return the runs of words that are single tokens, with the weights of equal runs added up."""
-    cut = regex.compile(str(plan.cut))
+    cut = Cut(str(plan.cut))
     id_of_word = {token.decode("utf-8", "surrogateescape"): i for token, i in merges.ids.items()}
     counts: Counter[tuple[int, ...]] = Counter()
     for segment, weight in zip(runs.segments, runs.weights.tolist(), strict=True):
