@@ -19,7 +19,12 @@ from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.borders import Borders
 from tokensurgeon.text.corpus import Document
 from tokensurgeon.text.seen import NOTHING_SEEN, Seen, line_hashes
-from tokensurgeon.trainers.counting.count_tables import CountTables, TableWriter, cutter_name
+from tokensurgeon.trainers.counting.count_tables import (
+    PROCESS_BYTES,
+    CountTables,
+    TableWriter,
+    cutter_name,
+)
 from tokensurgeon.trainers.counting.counted import Counted, Table
 from tokensurgeon.trainers.counting.cutters import Cutter
 from tokensurgeon.trainers.counting.executors import Executor
@@ -34,8 +39,6 @@ STATE = "state.json"
 SAVE_BYTES = 1_000_000_000
 """Text after which counts are spilled though there is memory left: a run that is killed loses no
 more. Counting it takes minutes, writing it seconds."""
-PROCESS_BYTES = 160_000_000
-"""Memory of a worker with a batch, and of this process without its counts, which take the rest."""
 SPILLED = 1.6
 """Times its counts that this process takes while it writes them: their text once more, and an
 order."""

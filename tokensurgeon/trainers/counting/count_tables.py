@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HELD_OUT = "held_out.jsonl"
+PROCESS_BYTES = 160_000_000
+"""Memory of a worker with a batch, and of a process without its counts, which take the rest."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ class CountTables:
         borders : iterable of str
             Strings that must have ended a document.
         memory_gib : float
-            For the segments of a table that is trained on, in GiB; of more, the rarest are left
-            out.
+            For the process with a table that is trained on, in GiB; of more segments than fit, the
+            rarest are left out.
 
         Raises
         ------
@@ -202,12 +204,14 @@ class CountTables:
                     f"count again with --control '{border}'"
                 )
         names = {name: by_cutter[cutter_name(cutter)] for name, cutter in cutters.items()}
+        memory = memory_gib * 2**30
+        memory -= min(PROCESS_BYTES, memory / 4)
         tables: dict[str, list[Any]] = {
             name: [
                 StoredTable(
                     self.path / own / part_folder(part),
                     DOCUMENTS if cutters[name].once else COUNT,
-                    int(memory_gib * 2**30 / len(self.counted.parts)),
+                    int(memory / len(self.counted.parts)),
                 )
                 for part in range(len(self.counted.parts))
             ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROW_BYTES, LETTER_BYTES = 70, 34
 """Memory of a segment that is trained on, and of each of its bytes: the string, its weight, and the
 flat arrays of `Merger`."""
-LEARNED_BYTES = 330
+LEARNED_BYTES = 360
 """Of a word besides: the pairs that arise while tokens are learned. Of 5.0 million words, 64,000
 tokens of BPE took 1.0 GiB, and what was read for them 1.8."""
 
