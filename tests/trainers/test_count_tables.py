@@ -26,7 +26,7 @@ from tokensurgeon.trainers import (
 )
 from tokensurgeon.trainers.corpus_counts import import_cutter
 from tokensurgeon.trainers.counting import count_corpus as room
-from tokensurgeon.trainers.counting import executors, stored, streams
+from tokensurgeon.trainers.counting import count_tables, executors, stored, streams
 from tokensurgeon.trainers.counting.count_corpus import workers_within
 from tokensurgeon.trainers.counting.counted import LeftOut
 from tokensurgeon.trainers.counting.cutters import Pieces
@@ -340,6 +340,8 @@ def test_of_tables_that_do_not_fit_the_frequent_part_is_trained_on(
     rows = rows_of(tmp_path / "counts")
     monkeypatch.setattr(stored, "ROW_BYTES", 0)
     monkeypatch.setattr(stored, "LETTER_BYTES", 1)
+    monkeypatch.setattr(stored, "LEARNED_BYTES", 0)
+    monkeypatch.setattr(count_tables, "PROCESS_BYTES", 0)
     frequent = {word: n for word, (n, _) in rows.items() if n > 3}
     fits = sum(len(word.encode()) for word in frequent) / 2**30
     read = counts.for_training({"words": WORDS}, counts.borders, fits)
