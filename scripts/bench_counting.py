@@ -212,7 +212,7 @@ def main() -> None:
         str(given.size),
     ]
     command += ["-o", str(folder / "vocabulary"), "--force", "--memory-gib", memory]
-    _line(f"train from the counts, {memory} GiB of segments", *peak_of(command))
+    _line(f"train from the counts, {memory} GiB", *peak_of(command))
     if given.stock:
         command = [sys.executable, "-c", STOCK, str(text), str(given.size)]
         _line("the stock BPE trainer, from an iterator", *peak_of(command))

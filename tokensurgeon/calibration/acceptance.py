@@ -192,6 +192,7 @@ def run_stage(
     if kept is not None and verdict.after is not None:
         rows = kept.matrices
         if acceptance.other is not None and other_after is None:
+            # A stage with an objective of its own was not asked; the report says it all the same.
             other_after = acceptance.other(rows)
         figure = verdict.after if bits else acceptance.selection(rows)
         after = replace(standing, matrices=rows, bits=figure, other=other_after)
