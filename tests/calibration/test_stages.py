@@ -29,7 +29,7 @@ from tokensurgeon.calibration import (
 )
 from tokensurgeon.calibration.acceptance import Acceptance, Standing, run_stage
 from tokensurgeon.calibration.byte_positions import common_states, positions_of, state_at
-from tokensurgeon.calibration.calibration_texts import TextBounds, generate_texts, split_texts
+from tokensurgeon.calibration.calibration_texts import TextBounds, split_texts
 from tokensurgeon.calibration.contract import Candidates
 from tokensurgeon.calibration.stages import BY_NAME, OF_LARGE, OF_SMALL
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
@@ -44,7 +44,7 @@ from tokensurgeon.surgery.row_origins import RECALIBRATED
 from tokensurgeon.surgery.rows import patch_rows
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 from tokensurgeon.text.encoding import encode_chunks
-from tokensurgeon.vocabulary import Kind, vocabulary_from_tokenizer
+from tokensurgeon.vocabulary import vocabulary_from_tokenizer
 
 
 def test_positions_meet_at_the_bytes_that_both_have_read(
@@ -399,33 +399,6 @@ def test_chunks_come_from_many_documents(same: CalibrationData) -> None:
     free = {re.findall(r"(\d+)x", document)[0] for document in parted.documents}
     assert not free & origins(parted.selection)
     assert len(free) >= (1 - texts.MOST_HELD) * len(documents) - 1
-
-
-def test_the_source_writes_the_same_text_again(same: CalibrationData) -> None:
-    source = same.context.source
-    one, again = (generate_texts(same.model, source, 2000, seed=3) for _ in range(2))
-    assert one == again
-    assert sum(len(text.encode()) for text in one) >= 2000
-    assert one != generate_texts(same.model, source, 2000, seed=4)
-
-
-def test_texts_of_all_kinds_begin_with_tokens_at_random(same: CalibrationData) -> None:
-    source = same.context.source
-
-    def begin(of_kinds: bool) -> set[str]:
-        written = generate_texts(same.model, source, 3000, seed=3, of_kinds=of_kinds)
-        return {text[0] for text in written}
-
-    ordinary = np.flatnonzero(source.kinds == Kind.ORDINARY).tolist()
-    kinds = {source.decode([i])[:1] for i in ordinary}
-    assert len(begin(of_kinds=True)) > min(len(kinds), 20) / 2
-    parted = split_texts(
-        same.model, source, same.context.target, TEXTS, bounds=TextBounds(fit=4000, other=500)
-    )
-    assert parted.generated_other
-    assert parted.lessons
-    judged = " ".join(chunk.text for chunk in parted.other)
-    assert not any(lesson in judged for lesson in parted.lessons)
 
 
 def test_too_little_text_is_said(same: CalibrationData) -> None:

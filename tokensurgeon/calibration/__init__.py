@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from tokensurgeon.calibration.acceptance import Acceptance
 from tokensurgeon.calibration.contract import Candidate, Cost, Stage, StageRecord
-from tokensurgeon.calibration.data import CalibrationData, TextSizes, read_calibration_data
+from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
+from tokensurgeon.calibration.read_data import read_calibration_data
 from tokensurgeon.calibration.run import Calibrated, calibrate
 from tokensurgeon.calibration.stages import STAGES, find_stages
 

@@ -1,24 +1,25 @@
 """The texts of a calibration: what stages are fitted to, what chooses among them, another domain.
 
 Without text the source writes some itself, from its start token: it then calibrates on what it
-believes its language to be, and the report says so.
+believes its language to be, and the report says so. Text of another domain that is not given it
+writes too.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tokensurgeon.calibration.written_texts import WritingTime, generate_texts
 from tokensurgeon.errors import CalibrationError
 from tokensurgeon.models import LanguageModel
-from tokensurgeon.progress import Clock, Progress, no_progress
+from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.text.chunks import CHUNK_SIZES, Chunk, chunk_documents, separable
-from tokensurgeon.text.encoding import encode_chunks, prefix_of
-from tokensurgeon.vocabulary import Kind, Vocabulary
+from tokensurgeon.text.encoding import encode_chunks
+from tokensurgeon.vocabulary import Vocabulary
 
 SELECTION_SHARE = 0.16
 """Of the text: enough to choose by, and most is left to fit to."""
@@ -35,13 +36,6 @@ MOST_HELD = 0.05
 """Share of a large text that this may take from healing, for the chunks to choose by."""
 GENERATED = 60_000
 """Bytes that the source writes where nobody gives text: a minute for a small model."""
-LESSONS = 20_000
-"""Bytes that it writes beside a given text, for trainings: what that lacks, such as code."""
-AT_ONCE, FEW_AT_ONCE = 32, 8
-"""Texts written side by side, in one batch; few where the time ends the writing, so that these are
-long enough to be text."""
-LONGEST, LONGEST_OF_KINDS = 256, 128
-"""Tokens of a text that the source writes, and of one that it begins with a token at random."""
 FEWEST_CHUNKS = 16
 """Of a text that was cut to the time: differences between rows are told from chance by them."""
 
@@ -56,18 +50,18 @@ class TextBounds:
         Bytes to fit to, and to draw besides.
     selection, other : int
         Bytes to choose by, and of text of another domain.
-    seconds_to_write : float
-        That the source may take to write what is not given.
-    slow : bool
-        Whether this time will end the writing.
+    writing : WritingTime
+        For what is not given.
+    lessons : WritingTime
+        For text of many kinds that a training reads beside a given text.
     """
 
     fit: int
     more: int = 0
     selection: int = MOST_SELECTION
     other: int = field(default_factory=lambda: MOST_OTHER)
-    seconds_to_write: float = math.inf
-    slow: bool = False
+    writing: WritingTime = field(default_factory=WritingTime)
+    lessons: WritingTime = field(default_factory=WritingTime)
 
     @property
     def cut(self) -> bool:
@@ -87,9 +81,6 @@ class CalibrationTexts:
         Drawn like `fit`, for what one run through them is enough for.
     documents : tuple of str
         All that no acceptance looks at: those of `fit` and `more`, and what no bound left room for.
-    lessons : tuple of str
-        Documents that the source wrote beside a given text, each from a token at random, so that a
-        training sees more kinds of text.
     generated : bool
         Whether `fit` and `selection` were written by the source.
     generated_other : bool
@@ -107,7 +98,6 @@ class CalibrationTexts:
     generated: bool
     generated_other: bool
     cut: bool = False
-    lessons: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -149,18 +139,17 @@ def split_texts(
         If too little text is left to fit to and to choose by.
     """
     generated = not texts
-    wanted = (GENERATED if generated else LESSONS, 0 if other else bounds.other)
+    wanted = (GENERATED if generated else 0, 0 if other else bounds.other)
     written = generate_texts(
         model,
         source,
         sum(wanted),
+        bounds.writing,
         seed=seed,
-        clock=Clock(bounds.seconds_to_write),
-        few=bounds.slow,
         of_kinds=not generated,
         progress=progress,
     )
-    n_aside = round(len(written) * wanted[1] / sum(wanted))
+    n_aside = round(len(written) * wanted[1] / max(1, sum(wanted)))
     own, aside = written[n_aside:], list(other) or written[:n_aside]
     documents = own if generated else separable(list(texts))
     rng = np.random.default_rng(seed)
@@ -197,56 +186,7 @@ def split_texts(
         generated,
         generated_other=not other,
         cut=bounds.cut,
-        lessons=() if generated else tuple(own),
     )
-
-
-def generate_texts(
-    model: LanguageModel,
-    vocabulary: Vocabulary,
-    n_bytes: int,
-    *,
-    seed: int = 0,
-    clock: Clock | None = None,
-    few: bool = False,
-    of_kinds: bool = False,
-    progress: Progress = no_progress,
-) -> list[str]:
-    """Let a model write about `n_bytes` from its start token; seeded.
-
-    With `of_kinds`, a token at random follows the start token, so that short texts of all kinds
-    come of it: without, those of SmolLM2-135M have a quarter of the runs of spaces. With `few`,
-    fewer texts are written side by side.
-
-    Returns less where the clock ends it, or the model keeps writing nothing; none where there is
-    nothing to begin with.
-    """
-    prefix = prefix_of(vocabulary)
-    if not prefix and not of_kinds:
-        return []
-    longest = LONGEST_OF_KINDS if of_kinds else LONGEST
-    length = min(longest, (model.max_positions or longest) - len(prefix) - of_kinds)
-    stop = [i for i in (vocabulary.eos_id,) if i is not None]
-    clock, n = clock or Clock(), FEW_AT_ONCE * LONGEST // longest if few else AT_ONCE
-    begin = np.flatnonzero(vocabulary.kinds == Kind.ORDINARY)
-    rng = np.random.default_rng(seed)
-    texts: list[str] = []
-    written = empty = 0
-    while written < n_bytes and empty < 3 and not clock.over:
-        starts = [[i] for i in rng.choice(begin, n).tolist()] if of_kinds else [[]] * n
-        continued = model.generate(
-            prefix, length, seed + len(texts), starts, stop=stop, until=lambda: clock.over
-        )
-        samples = [
-            vocabulary.decode([i for i in (*start, *ids) if i not in stop])
-            for start, ids in zip(starts, continued, strict=True)
-        ]
-        samples = [text for text in samples if text.strip()]
-        empty = 0 if samples else empty + 1
-        texts += samples
-        written += sum(len(text.encode("utf-8")) for text in samples)
-        progress(min(written, n_bytes), n_bytes, "the source writes text")
-    return texts
 
 
 def _short(n_bytes: int) -> int:

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
-from tokensurgeon.calibration.calibration_texts import CalibrationTexts, split_texts
+from tokensurgeon.calibration.calibration_texts import CalibrationTexts
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.occurrences import Occurrences, find_occurrences, source_logprob
 from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.teacher.implied import Implied
 from tokensurgeon.calibration.teacher.lessons import Teacher
 from tokensurgeon.calibration.text_sizes import (
-    MOST_BYTES,
+    LESSONS,
     MOST_CONTEXT_TOKENS,
-    AffordedText,
-    text_bounds,
 )
+from tokensurgeon.calibration.written_texts import WritingTime, generate_texts
 from tokensurgeon.errors import EvaluationError
 from tokensurgeon.evaluation.scoring import score
 from tokensurgeon.initialisers.contract import InitContext
@@ -43,6 +42,8 @@ from tokensurgeon.vocabulary.spellings import Spellings
 MEAN_OVER = 2_000
 """States over which the source's mean prediction is taken: it is to say which of its tokens are
 used, and the counts in the documents say that of the frequent ones."""
+LESSONS_SEED = 1_000_003
+"""Added to the seed, for what is learned from is not to be the text that judges it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class CalibrationData:
         Of the model.
     body_weights : frozenset of str
         Names of the body's linear weights that a stage may change; none unless that was asked for.
+    lesson_time : WritingTime or None
+        For `lessons`; None where there are to be none.
     clock, end : Clock
         Until when the stage that runs may train, and until when its candidates may be looked at.
     """
@@ -104,6 +107,7 @@ class CalibrationData:
     gradient_steps: int = 0
     pace: Pace = NO_TIME
     body_weights: frozenset[str] = frozenset()
+    lesson_time: WritingTime | None = None
     clock: Clock = field(default_factory=Clock)
     end: Clock = field(default_factory=Clock)
     _layers: dict[int, Float32] = field(default_factory=dict, init=False, repr=False)
@@ -120,6 +124,22 @@ class CalibrationData:
     def fast(self) -> LanguageModel:
         """The source, in bfloat16 where the processor gains by it: for what is fitted to."""
         return faster(self.model)
+
+    @cached_property
+    def lessons(self) -> tuple[str, ...]:
+        """Texts of many kinds that the source writes beside a given text, for trainings."""
+        if self.lesson_time is None:
+            return ()
+        texts = generate_texts(
+            self.model,
+            self.context.source,
+            LESSONS,
+            self.lesson_time,
+            seed=self.context.seed + LESSONS_SEED,
+            of_kinds=True,
+            progress=self.context.progress,
+        )
+        return tuple(texts)
 
     @cached_property
     def spellings(self) -> Spellings:
@@ -332,65 +352,3 @@ class CalibrationData:
 
 def _positions(vocabulary: Vocabulary, chunks: tuple[Chunk, ...]) -> BytePositions:
     return positions_of(encode_chunks(vocabulary, chunks), chunks)
-
-
-def read_calibration_data(
-    model: LanguageModel,
-    context: InitContext,
-    *,
-    new: Ids,
-    shared: Ids,
-    other: Sequence[str] = (),
-    max_bytes: int = MOST_BYTES,
-    seconds: float = float("inf"),
-    pace: Pace = NO_TIME,
-    body_weights: frozenset[str] = frozenset(),
-) -> CalibrationData:
-    """Part the texts, and take as much of them as time and memory allow.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        The source.
-    context : InitContext
-        `texts` are the calibration documents; without any the source writes some, from
-        `context.seed`.
-    new, shared : int64
-        See `CalibrationData`.
-    other : sequence of str
-        Documents of another domain; the source writes some if there are none.
-    max_bytes : int
-        Most bytes of text to fit to.
-    seconds : float
-        What choice and calibration together may take: texts are cut to what the pace allows.
-        Figures then depend on the clock.
-    pace : Pace
-        Of the model.
-    body_weights : frozenset of str
-        See `CalibrationData`.
-
-    Raises
-    ------
-    CalibrationError
-        If there is too little text.
-    """
-    texts = split_texts(
-        model,
-        context.source,
-        context.target,
-        context.texts,
-        other,
-        bounds=text_bounds(context, pace, seconds, other=bool(other), max_bytes=max_bytes),
-        seed=context.seed,
-        progress=context.progress,
-    )
-    data = CalibrationData(model, context, texts, new, shared, pace=pace, body_weights=body_weights)
-    used = np.cumsum([chunk.n_bytes for chunk in texts.fit])
-    tokens_a_byte = data.positions(texts.fit).n_states / used[-1]
-    afforded = AffordedText.of(pace, seconds, tokens_a_byte, model.width, context.memory_budget)
-    data.context_tokens = afforded.contexts
-    n_fit = max(1, int(np.searchsorted(used, afforded.fit)))
-    spare = afforded.more(used[n_fit - 1]) if n_fit == len(used) else 0.0
-    n_more = int(np.searchsorted(np.cumsum([chunk.n_bytes for chunk in texts.more]), spare))
-    data.texts = replace(texts, fit=texts.fit[:n_fit], more=texts.more[:n_more])
-    return data

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tokensurgeon.calibration import calibration_texts
-from tokensurgeon.calibration.calibration_texts import TextBounds
+from tokensurgeon.calibration.calibration_texts import GENERATED, TextBounds
+from tokensurgeon.calibration.written_texts import WritingTime
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.models.pace import Pace
 
@@ -28,8 +28,10 @@ SHARE_OF_VALIDATION = 0.03
 calibration takes some ten of either."""
 FEWEST_BYTES = 4_000
 """Of either text: on less, chance decides."""
-SHARE_OF_WRITING, SHARE_OF_WRITING_ALL = 0.05, 0.2
-"""Of the time, that the source may take to write other text, and to write all text."""
+LESSONS = 20_000
+"""Bytes that the source writes beside a given text, for trainings: what it lacks, such as code."""
+SHARE_OF_WRITING, SHARE_OF_WRITING_ALL = 0.025, 0.2
+"""Of the time, that the source may take to write lessons or other text, and to write all text."""
 DRAWN = 2
 """Times the bytes that seem affordable are drawn, for tokens may be longer than expected."""
 BYTES_PER_TOKEN = 3
@@ -128,12 +130,18 @@ def text_bounds(
             fit=int(min(max_bytes, max(FEWEST_BYTES, fit))),
             more=int(min(MORE_BYTES, more)),
         )
-    writing = seconds * (SHARE_OF_WRITING if context.texts else SHARE_OF_WRITING_ALL)
-    slow = bytes_to_write(context, bounds, other) / BYTES_PER_TOKEN / pace.body > writing
-    return replace(bounds, seconds_to_write=writing, slow=slow)
+
+    def writing(n_bytes: int, share: float) -> WritingTime:
+        return WritingTime(share * seconds, n_bytes / BYTES_PER_TOKEN / pace.body > share * seconds)
+
+    share = SHARE_OF_WRITING if context.texts else SHARE_OF_WRITING_ALL
+    return replace(
+        bounds,
+        writing=writing(bytes_to_write(context, bounds, other), share),
+        lessons=writing(LESSONS, SHARE_OF_WRITING),
+    )
 
 
 def bytes_to_write(context: InitContext, bounds: TextBounds, other: bool) -> int:
-    """Return how much text the source is to write: to calibrate on, or beside what is given."""
-    own = calibration_texts.LESSONS if context.texts else calibration_texts.GENERATED
-    return own + (0 if other else bounds.other)
+    """Return how much text the source is to write: to calibrate on, and of another domain."""
+    return (0 if context.texts else GENERATED) + (0 if other else bounds.other)

@@ -304,13 +304,19 @@ class _Trial:
 
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
-        at = 0 if side == "input" else 1
-        default, last = self.default[at], [name for name in names if name in self.unranked]
+        default, slow = self._default_of(side), [name for name in names if name in self.unranked]
         # A challenger has to be ahead for sure: what is best on most pairs is none.
-        first = [default] if default in last else []
-        names = tuple(name for name in names if name not in self.unranked)
-        if hidden is None:
-            return list(dict.fromkeys([*first, *names, *last]))
+        first = [default] if default in slow else []
+        ranked = [name for name in names if name not in slow]
+        if hidden is not None:
+            ranked = self._rebuilding_best(side, ranked, hidden)
+        return list(dict.fromkeys([*first, *ranked, *slow]))
+
+    def _default_of(self, side: str) -> str:
+        return self.default[0 if side == "input" else 1]
+
+    def _rebuilding_best(self, side: str, names: Sequence[str], hidden: Hidden) -> list[str]:
+        """Return the candidates that rebuild hidden tokens best, their sum, and the good ones."""
         metric = None
         if side == "output" and self.data is not None:
             states = self.data.source_states().astype(np.float64)
@@ -326,9 +332,9 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # They were good everywhere so far; hidden tokens must not hide them.
-        good = (default, default_methods(self.session.inputs)[at], PLAIN)
-        known = [name for name in good if name in self.candidates]
-        return list(dict.fromkeys([*first, *short, *known, *last]))
+        inside, outside = default_methods(self.session.inputs)
+        good = (self._default_of(side), inside if side == "input" else outside, PLAIN)
+        return [*short, *(name for name in good if name in self.candidates)]
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
         """Return a candidate's answer for the hidden tokens; both sides are asked for once."""

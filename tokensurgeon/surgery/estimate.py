@@ -126,7 +126,7 @@ class _Steps:
         )
         a_byte = tokens_a_byte(session, session.calibration_texts)
         to_write = bytes_to_write(session.context, bounds, bool(self.recipe.text.other))
-        writing = min(bounds.seconds_to_write, self.pace.seconds(to_write * a_byte))
+        writing = min(bounds.writing.seconds, self.pace.seconds(to_write * a_byte))
         probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, session.budget))
         yield StepFact(step="probe the model", seconds=probing)
         yield StepFact(step="the source writes text", seconds=writing)

@@ -44,8 +44,9 @@ NO_PLAIN_HEAD = "the model's logits are no plain product"
 class Distil(Taught):
     """Train new and shared rows on the source's implied distributions; no label plays a part.
 
-    Every fourth chunk of text is one that the source wrote from a token at random: rows that the
-    calibration text has little of, such as those of spaces in code, drift on that text alone.
+    Every fourth chunk of text is one that the source wrote, from a token at random or one of many
+    openings: rows that the calibration text has little of, such as those of spaces in code, drift
+    on that text alone.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def _taught(
             data.spellings,
             parted or ordinary,
             ordinary if parted else (),
-            usable_chunks(data, data.texts.lessons),
+            usable_chunks(data, data.lessons),
             size=CHUNKS_PER_STEP,
             seed=seed,
         ),

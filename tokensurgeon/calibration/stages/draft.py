@@ -292,7 +292,7 @@ class Draft(Stage):
         fitting = [c for i, c in enumerate(self._chats) if i % CHATS_TO_JUDGE != last]
         chunks = usable_chunks(data, data.texts.documents)
         order = np.random.default_rng(0).permutation(len(chunks)).tolist()
-        written = usable_chunks(data, data.texts.lessons)
+        written = usable_chunks(data, data.lessons)
         text = data.positions(tuple(mixed([chunks[i] for i in order], written))).sequences
         texts = text[: MOST_TOKENS // max(1, max(map(len, text), default=1))]
         in_turn = itertools.chain(*itertools.zip_longest(fitting, texts))

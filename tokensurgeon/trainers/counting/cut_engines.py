@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import sys
 from functools import lru_cache
-from typing import Any
 
 import regex
 
@@ -41,7 +40,7 @@ class Cut:
         self._re: re.Pattern[str] | None = None
         self._left = FEW if sys.version_info >= ATOMIC else sys.maxsize
 
-    def engine_for(self, text: str) -> Any:
+    def engine_for(self, text: str) -> re.Pattern[str] | regex.Pattern[str]:
         """Return the compiled pattern that is to cut a text; which one it is changes no match."""
         if self._left >= 0:
             self._left -= len(text)
