@@ -24,7 +24,7 @@ from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
 from tokensurgeon.calibration.teacher.lessons import Teacher, batches
-from tokensurgeon.calibration.training.distillation import distil
+from tokensurgeon.calibration.training.distillation import CALM, distil
 from tokensurgeon.calibration.training.teaching import Taught
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.body_update import changeable_weights
@@ -555,6 +555,20 @@ def test_rows_that_may_not_change_stay_bit_for_bit(pair: tuple[CalibrationData, 
     for after, before in ((found.input, rows.input), (found.output, rows.output)):
         assert np.array_equal(after[others], before[others])
         assert (after[ids] != before[ids]).any()
+
+
+def test_rows_that_are_right_as_they_are_move_at_a_lower_rate(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, rows = pair
+    alike, calm = (taught(data, rows, calm=c, max_tokens=1) for c in (None, data.shared))
+    assert alike.n_steps == calm.n_steps == 1
+    for side in ("input", "output"):
+        start = getattr(rows, side)
+        far, near = (getattr(done.matrices, side) - start for done in (alike, calm))
+        assert np.abs(far[data.shared]).max() > 0
+        np.testing.assert_allclose(near[data.shared], CALM * far[data.shared], atol=1e-6)
+        np.testing.assert_array_equal(near[data.new], far[data.new])
 
 
 def test_tied_rows_are_taught_as_one_array(pair: tuple[CalibrationData, Matrices]) -> None:

@@ -46,7 +46,7 @@ class Distil(Taught):
 
     Every fourth chunk of text is one that the source wrote, from a token at random or one of many
     openings: rows that the calibration text has little of, such as those of spaces in code, drift
-    on that text alone.
+    on that text alone. Rows of shared tokens, which are the source's, move at half the rate.
 
     Parameters
     ----------
@@ -146,6 +146,7 @@ def _taught(
         ),
         matrices,
         data.new_and_shared,
+        calm=data.shared,
         slower=slower,
         clock=clock,
         max_tokens=max_tokens,

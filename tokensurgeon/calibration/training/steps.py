@@ -53,8 +53,13 @@ class RowAdam:
         self._first, self._second = torch.zeros_like(rows), torch.zeros_like(rows)
         self._uses = torch.zeros((len(rows), *[1] * (rows.ndim - 1)), device=rows.device)
 
-    def step(self, ids: torch.Tensor | slice, gradient: torch.Tensor, rate: float) -> None:
-        """Move the rows `ids`, each named once, against their gradient."""
+    def step(
+        self, ids: torch.Tensor | slice, gradient: torch.Tensor, rate: float | torch.Tensor
+    ) -> None:
+        """Move the rows `ids`, each named once, against their gradient.
+
+        `rate` is one for all, or of shape (n_ids, 1).
+        """
         first, second = self.betas
         self._uses[ids] += 1
         uses = self._uses[ids]
