@@ -21,9 +21,10 @@ from tokensurgeon.errors import RecipeError, SettingError, UsageError
 from tokensurgeon.initialisers.contract import Computes
 from tokensurgeon.models.pace import Pace
 from tokensurgeon.report import SurgeryReport, model_card
+from tokensurgeon.surgery import candidates as candidates_module
 from tokensurgeon.surgery import prepare
 from tokensurgeon.surgery.calibrate import planned_stages
-from tokensurgeon.surgery.candidates import Afforded, candidates
+from tokensurgeon.surgery.candidates import FAST, Afforded, candidates
 from tokensurgeon.surgery.choose import choose
 from tokensurgeon.surgery.chosen_methods import PLAIN, PURE
 from tokensurgeon.surgery.rows import patch_rows
@@ -166,6 +167,28 @@ def test_the_best_rule_without_a_donor_may_take_much_of_the_budget(
     assert isinstance(rule, Computes)
     pace = Pace(arithmetic=rule.operations(context) / (share * 600))
     afforded = Afforded.of(inputs, spec, context, pace, 10.0)
+    assert afforded.default == (default, default)
+    assert (PURE in afforded.methods) is (default == PURE)
+
+
+@pytest.mark.parametrize(
+    ("slow", "default"),
+    [((), "omp"), (("omp",), FAST), (("omp", FAST), PURE), (("omp", FAST, PURE), PLAIN)],
+)
+def test_where_the_best_with_a_donor_takes_too_long_the_next_is_taken(
+    tiny_source: Path,
+    tiny_donor: Path,
+    tiny_text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slow: tuple[str, ...],
+    default: str,
+) -> None:
+    session = prepare(recipe(tiny_source, tiny_donor, tiny_text, budget=10))
+    seconds = dict.fromkeys(slow, 500.0) | ({} if PURE in slow else {PURE: 300.0})
+    monkeypatch.setattr(
+        candidates_module, "seconds_of", lambda method, *_: seconds.get(method.name, 0.0)
+    )
+    afforded = Afforded.of(session.inputs, session.recipe.init, session.context, Pace(), 10.0)
     assert afforded.default == (default, default)
     assert (PURE in afforded.methods) is (default == PURE)
 

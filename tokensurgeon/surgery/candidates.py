@@ -28,15 +28,18 @@ SHARE_OF_ONE, SHARE_OF_REBUILT = 0.5, 0.25
 """Of the choice's time, that the rows of one candidate may take, and for it to rebuild hidden
 tokens besides, which can take as long again; else it goes to the text unranked."""
 SHARE_OF_PURE = 0.7
-"""Of the whole budget, that the rows of `PURE` may take without a donor: on real models they are
-worth more than what calibration makes of others in that time. SmolLM2-135M onto gpt2's tokens,
-tied, in two minutes of one core: +0.248 for them alone, +0.277 for others that are calibrated."""
+"""Of the whole budget, that the rows of `PURE` may take where no method that reads a donor has the
+time: on real models they are worth more than what calibration makes of others in that time.
+SmolLM2-135M onto gpt2's tokens, tied, in two minutes of one core: +0.248 for them alone, +0.277 for
+others that are calibrated."""
 
 INPUT = ("subword-mean", "subword-last", "hidden-residual", "hidden-state", "ridge-composer")
 OUTPUT = ("subword-mean", "subword-first", "subword-shrunk", "hidden-state", "ridge-composer")
 TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
 DONOR = ("omp", "tokenadapt", "anchors")
 """Tried besides, on every side, where there is a donor."""
+FAST = "anchors"
+"""Of these, what takes seconds and comes near the best on real models."""
 NETWORK = "hypernetwork"
 """Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
 trained for the text, so it always goes to the text, and both its sides together."""
@@ -81,8 +84,8 @@ class Afforded:
     seconds : dict
         Name to what its rows take, of all candidates.
     default : tuple of str
-        What is taken where nothing can be measured: `omp` where there is a donor, else `PURE`;
-        where that takes too long, what needs no forward pass.
+        What is taken where nothing can be measured: with a donor `omp`, or `FAST` where that takes
+        too long; else `PURE`, or `PLAIN` where that does.
     """
 
     methods: dict[str, Initialiser]
@@ -98,13 +101,12 @@ class Afforded:
         seconds = {name: seconds_of(method, context, pace) for name, method in methods.items()}
         most = dict.fromkeys(methods, SHARE_OF_ONE * seconds_to_choose(budget))
         most |= {PLAIN: math.inf, NETWORK: math.inf}
-        if inputs.donor is None:
+        good = [*default_methods(inputs), FAST] if inputs.donor is not None else []
+        if not any(seconds[name] <= most[name] for name in good):
             most[PURE] = SHARE_OF_PURE * 60 * budget
         able = {name: method for name, method in methods.items() if seconds[name] <= most[name]}
-        default = (PURE, PURE) if inputs.donor is None else default_methods(inputs)
-        if not all(name in able for name in default):
-            default = (PURE, PURE) if PURE in able else (PLAIN, PLAIN)
-        return cls(able, seconds, default)
+        default = next(name for name in (*good, PURE, PLAIN) if name in able)
+        return cls(able, seconds, (default, default))
 
     def sides(self, inputs: Inputs, spec: InitSpec) -> dict[str, tuple[str, ...]]:
         """Return their names by side."""
