@@ -8,8 +8,8 @@ from tokensurgeon.models.pace import Pace
 LATE = 0.1
 """Of the budget and the minutes of healing: by so much the whole surgery may end later."""
 MOST_BESIDE = 0.4
-"""Of the budget, at most, for what is done beside: what is left is to be worth the wait. SmolLM2-135M
-onto gpt2's tokens needs so much in two minutes of two cores; with a quarter it took 146 seconds."""
+"""Of the budget, at most, for what is done beside: what is left is to be worth it. Two minutes
+of two cores need so much for SmolLM2-135M onto gpt2's tokens: with a quarter they took 146 s."""
 SHARE_OF_PROBES = 0.02
 """Of the budget, for the states that show which output row nothing prefers."""
 TOKENS_PER_PROBE = 11
