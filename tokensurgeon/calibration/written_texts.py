@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,19 +79,13 @@ def generate_texts(
     time = time or WritingTime()
     clock, n = Clock(time.seconds), FEW_AT_ONCE * LONGEST // longest if time.slow else AT_ONCE
     rng = np.random.default_rng(seed)
-    batches = beginnings(vocabulary, n, rng) if of_kinds else None
+    batches = beginnings(vocabulary, n, rng) if of_kinds else itertools.repeat([[]] * n)
     texts: list[str] = []
     written = empty = 0
     while written < n_bytes and empty < 3 and not clock.over:
-        starts = [[]] * n if batches is None else next(batches)
-        begun = len(prefix) + len(starts[0])
+        starts = next(batches)
         continued = model.generate(
-            prefix,
-            min(longest, (model.max_positions or begun + longest) - begun),
-            seed + len(texts),
-            starts,
-            stop=stop,
-            until=lambda: clock.over,
+            prefix, longest, seed + len(texts), starts, stop=stop, until=lambda: clock.over
         )
         samples = [
             vocabulary.decode([i for i in (*start, *ids) if i not in stop])
