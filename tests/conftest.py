@@ -63,11 +63,10 @@ def silent_progress() -> Iterator[None]:
 def short_writing() -> Iterator[None]:
     """Let sources write less text: random models have nothing to say."""
     from tokensurgeon.calibration import calibration_texts as texts
-    from tokensurgeon.calibration import data, text_sizes
+    from tokensurgeon.calibration import data
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "GENERATED", 3_000)
-        patch.setattr(text_sizes, "GENERATED", 3_000)
         patch.setattr(data, "LESSONS", 1_000)
         patch.setattr(texts, "MOST_OTHER", 1_000)
         yield

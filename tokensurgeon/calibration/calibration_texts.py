@@ -68,6 +68,13 @@ class TextBounds:
         """Whether time leaves less text to judge by than would be taken."""
         return self.selection < MOST_SELECTION
 
+    def to_write(self, *, texts: bool, other: bool) -> tuple[int, int]:
+        """Return the bytes that the source writes: to calibrate on, and of another domain.
+
+        `texts` and `other` say which of the two are given, and so not written.
+        """
+        return 0 if texts else GENERATED, 0 if other else self.other
+
 
 @dataclass(frozen=True)
 class CalibrationTexts:
@@ -139,7 +146,7 @@ def split_texts(
         If too little text is left to fit to and to choose by.
     """
     generated = not texts
-    wanted = (GENERATED if generated else 0, 0 if other else bounds.other)
+    wanted = bounds.to_write(texts=not generated, other=bool(other))
     written = generate_texts(
         model,
         source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tokensurgeon.calibration.calibration_texts import GENERATED, TextBounds
+from tokensurgeon.calibration.calibration_texts import TextBounds
 from tokensurgeon.calibration.written_texts import WritingTime
 from tokensurgeon.initialisers.contract import InitContext
 from tokensurgeon.models.pace import Pace
@@ -137,11 +137,6 @@ def text_bounds(
     share = SHARE_OF_WRITING if context.texts else SHARE_OF_WRITING_ALL
     return replace(
         bounds,
-        writing=writing(bytes_to_write(context, bounds, other), share),
+        writing=writing(sum(bounds.to_write(texts=bool(context.texts), other=other)), share),
         lessons=writing(LESSONS, SHARE_OF_WRITING),
     )
-
-
-def bytes_to_write(context: InitContext, bounds: TextBounds, other: bool) -> int:
-    """Return how much text the source is to write: to calibrate on, and of another domain."""
-    return (0 if context.texts else GENERATED) + (0 if other else bounds.other)

@@ -226,7 +226,7 @@ _option("heal_body", "--heal-body")
 _option(
     "budget",
     "--budget MINUTES",
-    "For the choice of methods and their calibration, and up to 0.4 of it for what is done "
+    "For the choice of methods and their calibration, and up to half of it for what is done "
     "beside, such as measuring; 0 runs no forward pass for choice or calibration.  "
     "[default: 10]",
     type=click.FloatRange(min=0),

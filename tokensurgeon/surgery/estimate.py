@@ -13,11 +13,7 @@ from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.calibration import TextSizes
 from tokensurgeon.calibration.calibration_texts import TextBounds
 from tokensurgeon.calibration.stage_plans import Plan
-from tokensurgeon.calibration.text_sizes import (
-    AffordedText,
-    bytes_to_write,
-    text_bounds,
-)
+from tokensurgeon.calibration.text_sizes import AffordedText, text_bounds
 from tokensurgeon.initialisers.contract import Computes, Initialiser, RunsSource
 from tokensurgeon.models.pace import NO_TIME, measure_arithmetic
 from tokensurgeon.report import StepFact
@@ -121,11 +117,10 @@ class _Steps:
     def _within_budget(self, left: float) -> Iterator[StepFact]:
         """Yield the steps that share the budget and the minutes of healing."""
         session, seconds = self.session, 60 * self.session.budget
-        bounds = text_bounds(
-            session.context, self.pace, seconds, other=bool(self.recipe.text.other)
-        )
+        other = bool(self.recipe.text.other)
+        bounds = text_bounds(session.context, self.pace, seconds, other=other)
         a_byte = tokens_a_byte(session, session.calibration_texts)
-        to_write = bytes_to_write(session.context, bounds, bool(self.recipe.text.other))
+        to_write = sum(bounds.to_write(texts=bool(session.context.texts), other=other))
         writing = min(bounds.writing.seconds, self.pace.seconds(to_write * a_byte))
         probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, session.budget))
         yield StepFact(step="probe the model", seconds=probing)
@@ -156,7 +151,7 @@ class _Steps:
         width = session.inputs.checkpoint.hidden_width
         afforded = AffordedText.of(self.pace, seconds, a_byte, width, context.memory_budget)
         given = sum(len(text.encode()) for text in context.texts)
-        given = given or bytes_to_write(context, text_bounds(context, NO_TIME, 0, other=True), True)
+        given = given or sum(bounds.to_write(texts=False, other=True))
         fitted = min(given, bounds.fit, afforded.fit)
         spare = afforded.more(fitted) if fitted == min(given, bounds.fit) else 0.0
         return TextSizes(

@@ -16,6 +16,7 @@ from tokensurgeon.initialisers.contract import Initialiser
 from tokensurgeon.progress import Progress, no_progress
 from tokensurgeon.recipe import Recipe
 from tokensurgeon.report import SurgeryReport
+from tokensurgeon.surgery.budget import START_AND_END
 from tokensurgeon.surgery.calibrate import calibrate_rows, check_heal_body, clipped
 from tokensurgeon.surgery.choose import Choice, choose
 from tokensurgeon.surgery.chosen_methods import Methods, check_settings, plan_methods
@@ -121,8 +122,7 @@ def transplant(
     elsewhere = evaluation_texts(session, "elsewhere") if recipe.text.elsewhere else []
     extension = extension_of(session, texts)
     if recipe.budget and session.runs_source and (methods.automatic or recipe.calibrate):
-        # Writing takes about as long as what was done so far.
-        session.beside = 2 * (time.perf_counter() - started)
+        session.beside = START_AND_END * (time.perf_counter() - started)
         session.beside += sum(seconds_to_measure(session, t) for t in (texts, elsewhere) if t)
     if dry_run:
         planned = estimate(session, methods, [*texts, *elsewhere])
