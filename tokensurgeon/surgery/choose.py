@@ -154,6 +154,11 @@ class _Entrant:
     matrices: Matrices
 
 
+def _of(side: str, pair: tuple[str, str]) -> str:
+    """Return the method of a side."""
+    return pair[0] if side == "input" else pair[1]
+
+
 class _Trial:
     """The steps of one choice; holds the answers of the candidates."""
 
@@ -304,16 +309,13 @@ class _Trial:
 
     def _shortlist(self, side: str, names: tuple[str, ...], hidden: Hidden | None) -> list[str]:
         """Return the candidates of a side that go to the text, the default's among them."""
-        default, slow = self._default_of(side), [name for name in names if name in self.unranked]
+        default, slow = _of(side, self.default), [name for name in names if name in self.unranked]
         # A challenger has to be ahead for sure: what is best on most pairs is none.
         first = [default] if default in slow else []
         ranked = [name for name in names if name not in slow]
         if hidden is not None:
             ranked = self._rebuilding_best(side, ranked, hidden)
         return list(dict.fromkeys([*first, *ranked, *slow]))
-
-    def _default_of(self, side: str) -> str:
-        return self.default[0 if side == "input" else 1]
 
     def _rebuilding_best(self, side: str, names: Sequence[str], hidden: Hidden) -> list[str]:
         """Return the candidates that rebuild hidden tokens best, their sum, and the good ones."""
@@ -332,8 +334,8 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # They were good everywhere so far; hidden tokens must not hide them.
-        inside, outside = default_methods(self.session.inputs)
-        good = (self._default_of(side), inside if side == "input" else outside, PLAIN)
+        pairs = self.default, default_methods(self.session.inputs), (PLAIN, PLAIN)
+        good = (_of(side, pair) for pair in pairs)
         return [*short, *(name for name in good if name in self.candidates)]
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
