@@ -334,8 +334,8 @@ class _Trial:
         if mixed:
             short.append(mixed)
         # They were good everywhere so far; hidden tokens must not hide them.
-        pairs = self.default, default_methods(self.session.inputs), (PLAIN, PLAIN)
-        good = (_of(side, pair) for pair in pairs)
+        usual = default_methods(self.session.inputs)
+        good = _of(side, self.default), _of(side, usual), PLAIN
         return [*short, *(name for name in good if name in self.candidates)]
 
     def _on_hidden(self, name: str, hidden: Hidden) -> Initialiser | None:
