@@ -73,7 +73,7 @@ class Recipe(RecipePart):
     budget: float = Field(default=10.0, ge=0)
     """Minutes that the choice of methods and their calibration may take, and with `heal` all three
     together; what does not fit is made smaller or left out. Where reading, measuring and writing
-    take more than a tenth of it besides, they take of its minutes too, at most a quarter. 0 runs no
+    take more than 7 % of it besides, they take of its minutes too, at most half of them. 0 runs no
     forward pass of the model for choice or calibration."""
     clip: float | None = Field(default=None, gt=0, le=100)
     """Shorten new rows to this percentile of the trained rows' norms; None shortens none."""
