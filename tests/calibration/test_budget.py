@@ -13,6 +13,7 @@ from tokensurgeon.calibration.contract import Candidates, Cost
 from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.stage_plans import Plan
+from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.text_sizes import FEWEST_BYTES, AffordedText, text_bounds
 from tokensurgeon.models.pace import NO_TIME, Pace, measure_pace
 from tokensurgeon.progress import Clock
@@ -187,6 +188,24 @@ def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
     assert dear.room(100, [cheap, cheap]) == 90
     assert dear.room(32, [cheap, cheap]) == 30
     assert dear.room(20, [cheap, cheap]) == 20
+
+
+def test_a_training_without_time_for_its_first_steps_is_left_nothing() -> None:
+    distil, quiet = Plan("distil", 0, 5, own=60, yields=30, first=40), Plan("quiet", 30, 18)
+    assert distil.needed == 45
+    assert quiet.room(28, [distil]) == 28
+    assert quiet.room(100, [distil]) == 35
+
+
+def test_a_training_without_time_for_its_first_steps_is_not_begun(
+    same: CalibrationData, own: Matrices
+) -> None:
+    pace = dataclasses.replace(measure_pace(same.model), body=100.0)
+    slow = dataclasses.replace(same, pace=pace)
+    done = calibrate(slow, own, (Distil(seconds=60),), clock=Clock(60))
+    (record,) = done.records
+    assert record.why.startswith("not tried: it needs about ")
+    assert (record.gradient_steps, done.matrices is own) == (0, True)
 
 
 def test_a_pace_is_finite(same: CalibrationData) -> None:

@@ -83,12 +83,16 @@ class Cost:
         The time of its own that it was given, as a training is; 0 for the others.
     scored : int
         States at which the whole target vocabulary is scored to make the candidates.
+    first_tokens : int
+        Of a training: what its first steps cost, in tokens of a forward pass. With time for less it
+        has nothing to show.
     """
 
     forward_tokens: int = 0
     passes: int = 1
     seconds: float = 0.0
     scored: int = 0
+    first_tokens: int = 0
 
     def total_tokens(self, sizes: TextSizes) -> int:
         """Return all tokens that are run through the body, measuring included."""

@@ -70,7 +70,7 @@ def calibrate(
     plans = [Plan.of(stage, data) for stage in stages]
     if isinstance(start, Matrices):
         look = Cost().work_seconds(data.pace, data.sizes)
-        able = any(plan.least + look < clock.left() for plan in plans)
+        able = any(plan.needed + look < clock.left() for plan in plans)
         start = Calibrated(Standing.of(acceptance, start) if able else Standing(start, math.nan))
     done = start
     for number, (stage, plan) in enumerate(zip(stages, plans, strict=True)):
@@ -78,8 +78,8 @@ def calibrate(
         if stage.after_training and done.before_training is None:
             done = replace(done, before_training=done)
         room = plan.room(clock.left(), plans[number + 1 :])
-        if room < plan.least or math.isnan(done.standing.bits):
-            why = f"not tried: it needs about {plan.least:.0f} s, {max(0.0, room):.0f} s are left"
+        if room < plan.needed or math.isnan(done.standing.bits):
+            why = f"not tried: it needs about {plan.needed:.0f} s, {max(0.0, room):.0f} s are left"
             before = None if math.isnan(done.standing.bits) else float(done.standing.bits)
             record = StageRecord(stage.name, False, why, before=before)
             done = replace(done, records=(*done.records, record))

@@ -29,6 +29,8 @@ class Plan:
         Seconds that it was given, as a training is.
     yields : float
         Of these, what stages before it may take to begin.
+    first : float
+        Of these, what its first steps take.
     """
 
     stage: str
@@ -36,6 +38,7 @@ class Plan:
     least: float
     own: float = 0.0
     yields: float = 0.0
+    first: float = 0.0
 
     @classmethod
     def of(cls, stage: Stage, data: CalibrationData) -> Plan:
@@ -52,8 +55,8 @@ class Plan:
                 Cost(passes=min(cost.passes, n)).work_seconds(pace, sizes)
                 for n in (1, stage.kept_candidates)
             )
-            yields = stage.yields * cost.seconds
-            return cls(stage.name, all_of_it, one, cost.seconds, yields)
+            yields, first = stage.yields * cost.seconds, pace.seconds(cost.first_tokens)
+            return cls(stage.name, all_of_it, one, cost.seconds, yields, first)
         least = stage.least(sizes).work_seconds(pace, sizes)
         return cls(stage.name, cost.work_seconds(pace, sizes), least)
 
@@ -62,13 +65,20 @@ class Plan:
         """All that it takes at most."""
         return self.work + self.own
 
+    @property
+    def needed(self) -> float:
+        """With less it is not begun."""
+        return self.least + self.first
+
     def room(self, left: float, later: Sequence[Plan]) -> float:
         """Return the seconds of those left that the stage may take.
 
-        Later ones are left what they need to begin, and the time that they were given. One that
-        only computes takes what it needs to begin itself in any case, but of given time only what
-        is yielded; a training keeps half of what is left.
+        Later ones are left what they need to begin, and the time that they were given; those for
+        which even all that is left would not do are left nothing. One that only computes takes what
+        it needs to begin itself in any case, but of given time only what is yielded; a training
+        keeps half of what is left.
         """
+        later = [plan for plan in later if plan.needed < left]
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
         if self.own:
             return max(left - begin - given, LEAST_TRAINING * left)

@@ -138,9 +138,9 @@ class _Steps:
         plans = [Plan.at(stage, sizes, self.pace) for stage in self.stages]
         for number, plan in enumerate(plans):
             room = plan.room(left, plans[number + 1 :])
-            fits = room >= plan.least
+            fits = room >= plan.needed
             expected = max(plan.least, LEAST_SHARE * plan.work) + plan.own
-            takes = min(expected, max(room, 0.0)) if fits else plan.least
+            takes = min(expected, max(room, 0.0)) if fits else plan.needed
             yield StepFact(step=plan.stage, seconds=takes, fits=fits)
             left -= takes if fits else 0.0
 
