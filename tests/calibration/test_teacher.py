@@ -28,6 +28,7 @@ from tokensurgeon.calibration.training.distillation import CALM, distil
 from tokensurgeon.calibration.training.teaching import Taught
 from tokensurgeon.checkpoint import Checkpoint
 from tokensurgeon.checkpoint.body_update import changeable_weights
+from tokensurgeon.evaluation.breakdown import token_kind
 from tokensurgeon.progress import Clock
 from tokensurgeon.text.chunks import Chunk, chunk_documents
 from tokensurgeon.text.encoding import encode_chunks
@@ -615,6 +616,22 @@ def test_the_body_is_taught_only_where_it_may_change(
     assert rows.body is None
     assert data.gradient_steps == candidate.settings["steps"] > 0
     assert data.forward_tokens > candidate.settings["tokens"] > 0
+
+
+def test_distil_leaves_line_ends_and_punctuation_as_they_are(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, rows = pair
+    (candidate, *_) = Distil().propose(data, rows)
+    spellings = data.context.target.token_bytes
+    kinds = np.array([token_kind(spellings[i]) for i in data.shared.tolist()])
+    still = np.isin(kinds, ["newlines", "punctuation"])
+    for side in ("input", "output"):
+        changed = getattr(candidate.matrices, side) != getattr(rows, side)
+        assert not changed[data.shared[still]].any()
+        assert changed[data.shared[~still]].any()
+        assert changed[data.new].any()
+    assert {"newlines", "punctuation"} <= set(kinds[still].tolist())
 
 
 def test_distil_says_that_it_had_no_time(pair: tuple[CalibrationData, Matrices]) -> None:
