@@ -18,8 +18,8 @@ PASSES = 4
 """What a token costs, in tokens of a forward pass: the source's, the patched model's, the way back,
 and what the heads and the distributions take."""
 FIRST_TOKENS = WARM_UP_STEPS * 330
-"""Of the steps in which the rates rise; SmolLM2-135M reads 320 to 340 tokens of prose at each. Given
-two minutes for all, it took three steps in 13 seconds, and won 0.001 bits per byte by them."""
+"""Of the steps in which the rates rise; SmolLM2-135M reads 320 to 340 tokens of prose at each.
+Three steps, which `--budget 2` left time for, won 0.001 bits per byte in 13 seconds."""
 NO_STEP = "no gain: no time, or no text, for a step"
 
 
