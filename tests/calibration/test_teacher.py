@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tests.calibration.conftest import TEXTS, pair_of, same_of
 from tests.world import SENTENCES, byte_level_bpe, make_model, make_tokenizer
-from tokensurgeon.calibration import CalibrationData, Matrices
+from tokensurgeon.calibration import CalibrationData, Matrices, Stage
 from tokensurgeon.calibration.byte_positions import BytePositions, positions_of
 from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.follows import Follows
 from tokensurgeon.calibration.stages.marginal import Marginal, follows_of
 from tokensurgeon.calibration.stages.quiet import Quiet
+from tokensurgeon.calibration.stages.refit import Refit
 from tokensurgeon.calibration.stages.regression import Regression
 from tokensurgeon.calibration.teacher.cells import SampledRows, cell_gradients
 from tokensurgeon.calibration.teacher.implied import Implied, ImpliedTokens
@@ -618,15 +619,18 @@ def test_the_body_is_taught_only_where_it_may_change(
     assert data.forward_tokens > candidate.settings["tokens"] > 0
 
 
-def test_distil_leaves_line_ends_and_punctuation_as_they_are(
-    pair: tuple[CalibrationData, Matrices],
+@pytest.mark.parametrize(
+    ("stage", "sides"), [(Distil(), ("input", "output")), (Refit(), ("output",))]
+)
+def test_line_ends_and_punctuation_stay_as_they_are(
+    pair: tuple[CalibrationData, Matrices], stage: Stage, sides: tuple[str, ...]
 ) -> None:
     data, rows = pair
-    (candidate, *_) = Distil().propose(data, rows)
+    candidate = next(stage.propose(data, rows))
     spellings = data.context.target.token_bytes
     kinds = np.array([token_kind(spellings[i]) for i in data.shared.tolist()])
     still = np.isin(kinds, ["newlines", "punctuation"])
-    for side in ("input", "output"):
+    for side in sides:
         changed = getattr(candidate.matrices, side) != getattr(rows, side)
         assert not changed[data.shared[still]].any()
         assert changed[data.shared[~still]].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import tokensurgeon
 from tests.world import SENTENCES
 from tokensurgeon import Recipe
 from tokensurgeon.cli.main import main
 from tokensurgeon.errors import UsageError
+from tokensurgeon.report.evaluation_tables import print_limit
 from tokensurgeon.studies import trained_limit as module
 from tokensurgeon.studies.gap_closed import KnownLimit
 from tokensurgeon.studies.trained_limit import TrainedLimit, trained_limit
@@ -143,6 +146,7 @@ def test_the_source_teaches_rows_and_the_body_too(body: bool) -> None:
     )
     found = trained_limit(recipe, minutes=60, max_tokens=5_000, teacher="source")
     assert found.limit < found.start - 0.01
+    assert found.before == found.start  # the plain method's rows, not calibrated
     assert found.source_trained == found.source  # no label, so nothing that it could gain
     assert found.source_training is None
     assert found.body is body
@@ -206,6 +210,17 @@ def test_the_command_prints_a_table_with_both_gaps(
     assert found.exit_code == 0, found.output
     for words in ("gap, adapted", "source, trained alike", "start (subword-mean)", "trained limit"):
         assert words in found.stdout
+
+
+@pytest.mark.parametrize("shift", [0.1, -0.1])
+def test_a_training_that_ends_above_its_rows_is_called_no_limit(
+    result: TrainedLimit, shift: float
+) -> None:
+    console = Console(file=(buffer := io.StringIO()), width=200)
+    print_limit(console, {**result.to_dict(), "before": result.limit - shift})
+    printed = buffer.getvalue()
+    assert "before training (hidden-residual/subword-mean)" in printed
+    assert ("this is no limit" in printed) == (shift > 0)
 
 
 @pytest.mark.parametrize("missing", ["calibration", "evaluation"])

@@ -21,7 +21,7 @@ SECONDS = st.floats(0, 1e6)
 
 
 @given(MINUTES, st.floats(0, 1e3), SECONDS)
-def test_the_whole_is_a_tenth_late_at_most_or_as_much_as_may_be_is_gone(
+def test_the_whole_is_in_time_or_as_much_as_may_be_is_gone(
     budget: float, heal: float, beside: float
 ) -> None:
     left = left_for_rows(budget, heal, beside)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from tokensurgeon.checkpoint.draft_engines import EngineRule
     from tokensurgeon.evaluation import DraftResult, EntryResult, Evaluation, Part
 
+ENDED_ABOVE = (
+    "the training ended above the rows that it began with: what it learnt of the calibration text "
+    "does not carry over to the text measured on, so this is no limit"
+)
+
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Print the figures of each model, those of the last by kind of token, and notes."""
@@ -183,6 +188,7 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
         ("source", "source", ""),
         *alike,
         (f"start ({limit['start_method']})", "start", "0%"),
+        (f"before training ({'/'.join(limit['trained_from'])})", "before", ""),
         ("trained limit", "limit", "100%"),
     ):
         bits = limit[key]
@@ -197,6 +203,8 @@ def print_limit(console: Console, limit: Mapping[str, Any]) -> None:
             f"{name}: {training['n_tokens']:,} tokens in {training['cpu_seconds']:.0f} s of "
             f"processor time; {end}"
         )
+    if limit["limit"] > limit["before"]:
+        say(console, ENDED_ABOVE)
     say(console, *limit["facts"]["notes"])
 
 

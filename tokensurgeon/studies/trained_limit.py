@@ -75,8 +75,11 @@ class TrainedLimit:
     start : float
         The pair under the plain method `start_method`.
     start_method : str
+    before : float
+        The pair before training, with calibrated rows of `trained_from`.
     limit : float
-        The pair after training.
+        The pair after training. Above `before` where what was learnt of the calibration text does
+        not carry over to the evaluation text: such a figure is no limit.
     trained_from : tuple of str
         The methods whose rows the training started from.
     stages : tuple of str
@@ -98,6 +101,7 @@ class TrainedLimit:
     source_trained: float
     start: float
     start_method: str
+    before: float
     limit: float
     trained_from: tuple[str, str]
     stages: tuple[str, ...]
@@ -181,12 +185,14 @@ def trained_limit(
     course = _Course(fitted, set_aside, minutes, max_tokens, teacher, stages)
     target = course.take(session, start)
     source = None if teacher == SOURCE else course.take(*onto_itself(session))
-    bits, n_bytes = _measured(session, texts, plain, target, source)
+    before = patched_model(session, start)
+    bits, n_bytes = _measured(session, texts, plain, before, target, source)
     return TrainedLimit(
         source=bits["source"],
         source_trained=bits["source, trained" if source else "source"],
         start=bits[START],
         start_method=START,
+        before=bits["before training"],
         limit=bits["trained limit"],
         trained_from=methods,
         stages=(
@@ -288,6 +294,7 @@ def _measured(
     session: Session,
     texts: Sequence[str],
     plain: LanguageModel,
+    before: LanguageModel,
     target: _Trained,
     source: _Trained | None,
 ) -> tuple[dict[str, float], int]:
@@ -298,6 +305,7 @@ def _measured(
             Entry("source", session.model, alignment.source),
             *([Entry("source, trained", source.model, alignment.source)] if source else []),
             Entry(START, plain, alignment.target, alignment=alignment),
+            Entry("before training", before, alignment.target, alignment=alignment),
             Entry("trained limit", target.model, alignment.target, alignment=alignment),
         ],
         texts,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tokensurgeon.initialisers.contract import (
     Computes,
@@ -43,17 +42,13 @@ FAST = "anchors"
 NETWORK = "hypernetwork"
 """Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
 trained for the text, so it always goes to the text, and both its sides together."""
-SETTINGS: dict[str, dict[str, Any]] = {"anchors": {"combiner": "ridge"}}
-"""Of candidates whose own default is not the one to try; a recipe's settings win."""
 
 
 def candidates(inputs: Inputs, spec: InitSpec) -> dict[str, Initialiser]:
     """Return the methods that are tried on a pair, by name, with the settings that a recipe has."""
     sides = names_by_side(inputs, spec)
     names = tuple(dict.fromkeys(name for side in sides.values() for name in side))
-    own = {name: {**SETTINGS.get(name, {}), **spec.settings.get(name, {})} for name in names}
-    settings = spec.model_copy(update={"settings": {**spec.settings, **own}})
-    return {name: build_initialiser(name, settings, names) for name in names}
+    return {name: build_initialiser(name, spec, names) for name in names}
 
 
 def most_measured(sides: Mapping[str, Sequence[str]]) -> int:

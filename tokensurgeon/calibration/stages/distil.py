@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tokensurgeon.arrays import Ids
 from tokensurgeon.calibration.contract import Candidates, Cost, on_the_way
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
@@ -21,7 +19,6 @@ from tokensurgeon.calibration.training.loop import Trained
 from tokensurgeon.calibration.training.teaching import CHUNKS_PER_STEP
 from tokensurgeon.calibration.training.teaching import Taught as TaughtResult
 from tokensurgeon.errors import CalibrationError
-from tokensurgeon.evaluation.breakdown import token_kind
 from tokensurgeon.models import LanguageModel
 from tokensurgeon.progress import Clock, Progress, no_progress
 from tokensurgeon.text.chunks import Chunk
@@ -42,18 +39,6 @@ per byte above the source on held-out articles, and the change on text that the 
                                         half 0.194 and 0.000, a third 0.194 and -0.003
 
 At 25 three quarters end at 0.161 onto gpt2's, and +0.043."""
-STILL = frozenset({"newlines", "punctuation"})
-"""Kinds of shared tokens whose rows stay as they are: how often a line ends, or a clause, is a
-matter of the kind of text, and the source knows that better than the text at hand. SmolLM2-135M
-onto gpt2's tokens, tied, 27,000 tokens from `ridge-composer`; bits per byte above the source:
-
-                                      articles  Shakespeare  Python
-    before                            +0.248    +0.075       +0.540
-    all rows move                     +0.194    +0.082       +0.394
-    these put back afterwards         +0.195    +0.078       +0.401
-    these still                       +0.196    +0.078       +0.400
-    line ends put back afterwards     +0.194    +0.079       +0.397
-"""
 NO_PLAIN_HEAD = "the model's logits are no plain product"
 
 
@@ -86,7 +71,7 @@ class Distil(Taught):
         if not data.model.plain_head:
             return f"no gain: {NO_PLAIN_HEAD}"
         clock = data.clock.within(self.seconds)
-        done = _taught(data, matrices, _moving(data), clock, MOST_TOKENS, self.seed, self.progress)
+        done = _taught(data, matrices, data.movable, clock, MOST_TOKENS, self.seed, self.progress)
         if not done.n_steps:
             return NO_STEP
         settings = {"tokens": done.n_tokens, "steps": done.n_steps}
@@ -143,13 +128,6 @@ class TaughtRound:
             cpu_seconds=time.process_time() - cpu_since,
             history=((0, before), (done.n_tokens, least)),
         )
-
-
-def _moving(data: CalibrationData) -> Ids:
-    """Return the ids whose rows move."""
-    spellings = data.context.target.token_bytes
-    still = [i for i in data.shared.tolist() if token_kind(spellings[i]) in STILL]
-    return np.setdiff1d(data.new_and_shared, still)
 
 
 def _taught(

@@ -228,7 +228,7 @@ preset(
     """,
     settings={
         "space": None,
-        "combiner": "nearest",
+        "combiner": "ridge",
         "k": None,
         "temperature": 0.1,
         "encoder": None,
