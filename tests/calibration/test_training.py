@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests.world import SENTENCES
+from tokensurgeon.calibration import CalibrationData, Matrices
+from tokensurgeon.calibration.stages.train import Bounds, TrainToConvergence
 from tokensurgeon.calibration.training.batches import TrainingText
 from tokensurgeon.calibration.training.loop import MOST_CUTS, Trained, train_rows
 from tokensurgeon.calibration.training.steps import RowAdam
@@ -299,6 +301,34 @@ def test_chunks_are_cut_to_the_model_s_positions(vocabulary: Vocabulary) -> None
     assert max(map(len, text.sequences)) <= 40
     spelled = "".join(chunk.text for chunk in text.chunks)
     assert len(spelled) > 0.9 * sum(map(len, TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("falls", "rounds", "converged"),
+    [
+        ((0.0, 0.5, 0.001), 3, True),  # the first was too fast, the last brings next to nothing
+        ((0.001, 0.5), 1, True),
+        ((0.5, 0.0), 2, True),
+        ((0.5, 0.5, 0.5), 3, False),
+        ((0.0, 0.0), 2, True),
+    ],
+)
+def test_a_training_goes_on_slower_until_a_round_brings_next_to_nothing(
+    same: CalibrationData, own: Matrices, falls: Sequence[float], rounds: int, converged: bool
+) -> None:
+    left, bounds, bits = iter(falls), [], 5.0
+
+    def train_round(data: CalibrationData, rows: Matrices, bound: Bounds) -> Trained:
+        nonlocal bits
+        bounds.append(bound)
+        before, bits = bits, bits - next(left)
+        return Trained(rows, 1, 10, 1.0, 1.0, ((0, before), (10, bits)))
+
+    stage = TrainToConvergence(train_round, minutes=1.0)
+    list(stage.propose(same, own))
+    assert stage.training is not None
+    assert stage.training.converged is converged
+    assert [bound.slower for bound in bounds] == [1.0, 0.25, 0.0625][:rounds]
 
 
 def test_what_cannot_be_trained_is_refused(model: LanguageModel, heal: Heal) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from tokensurgeon.arrays import Float32
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
+from tokensurgeon.calibration.stages.new_share import log_odds
 
 MOST_STATES = 1_000
 """That the mass is measured on: the share of new tokens in a text is not known better either."""
@@ -63,10 +65,5 @@ class Quiet(Stage):
 
 def _mass_of(data: CalibrationData, matrices: Matrices, states: Float32) -> float:
     """Return the mean probability of all new tokens together."""
-    import torch
-
-    new, head, total = torch.from_numpy(data.new), data.head(matrices), 0.0
-    for part in head.blocks(len(states)):
-        p = head.log_softmax(states[part]).exp_()
-        total += float(p[:, new.to(p.device)].sum())
-    return float(np.clip(total / len(states), 1e-9, 1 - 1e-9))
+    mass = expit(log_odds(data.head(matrices), states, data.new)).mean()
+    return float(np.clip(mass, 1e-9, 1 - 1e-9))

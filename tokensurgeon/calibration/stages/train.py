@@ -161,7 +161,9 @@ class TextRound:
 
 
 class TrainToConvergence(Stage):
-    """Train in rounds, until one brings next to nothing.
+    """Train in rounds, each slower than the last, until one brings next to nothing.
+
+    The first may be too fast to bring anything, which says nothing of the others.
 
     Parameters
     ----------
@@ -206,7 +208,8 @@ class TrainToConvergence(Stage):
             rows = trained.matrices
             history += [(seen + n, value) for n, value in trained.history[number > 0 :]]
             before, best = trained.history[0][1], min(value for _, value in trained.history)
-            if before - best < LEAST_FALL * before:
+            too_fast = not number and best >= before  # the next round is slower
+            if before - best < LEAST_FALL * before and not too_fast:
                 converged = True
                 break
         self.training = Training(
