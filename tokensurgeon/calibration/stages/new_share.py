@@ -19,8 +19,8 @@ MOST_STATES = 6_000
 HELD = ((1.0, 256.0), (10.0, 64.0))
 """What holds the shift: a ridge in units of the states' mean variance, and how many states it
 counts for. Without the ridge the shift is long where states vary little, and tied rows are input
-rows too. SmolLM2-135M onto gpt2's tokens, after `distil` and `refit`; change in bits per byte of the first
-24, 12 and 6 kB, by the output rows alone and tied:
+rows too. SmolLM2-135M onto gpt2's tokens, after `distil` and `refit`; change in bits per byte of
+the first 24, 12 and 6 kB, by the output rows alone and tied:
 
                   articles         Shakespeare      Python           length of the shift
     0.001, 256    -0.005           -0.002           -0.016           1.76
