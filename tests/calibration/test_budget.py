@@ -14,6 +14,8 @@ from tokensurgeon.calibration.data import TextSizes
 from tokensurgeon.calibration.paired_figures import BitsPerByte
 from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.calibration.stages.distil import Distil
+from tokensurgeon.calibration.stages.quiet import Quiet
+from tokensurgeon.calibration.stages.refit import Refit
 from tokensurgeon.calibration.text_sizes import FEWEST_BYTES, AffordedText, text_bounds
 from tokensurgeon.models.pace import NO_TIME, Pace, measure_pace
 from tokensurgeon.progress import Clock
@@ -188,6 +190,16 @@ def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
     assert dear.room(100, [cheap, cheap]) == 90
     assert dear.room(32, [cheap, cheap]) == 30
     assert dear.room(20, [cheap, cheap]) == 20
+
+
+def test_a_stage_that_is_not_reserved_takes_what_others_leave() -> None:
+    distil, share = Plan("distil", 0, 0, own=60, yields=30), Plan("new-share", 50, 40)
+    waits = Plan("refit", 200, 80, reserved=False)
+    assert distil.room(200, [share, waits]) == 160
+    assert share.room(100, [waits]) == 100
+    assert waits.room(100, []) == 100
+    assert not Plan.at(Refit(), TextSizes(fit=100), NO_TIME).reserved
+    assert Plan.at(Quiet(), TextSizes(fit=100), NO_TIME).reserved
 
 
 def test_a_training_without_time_for_its_first_steps_is_left_nothing() -> None:

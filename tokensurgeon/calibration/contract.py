@@ -134,6 +134,9 @@ class Stage(ABC):
     yields : float
         Share of the time that it is given, as a training is, which stages before it may take to
         begin; 0 where a user asked for so many minutes.
+    reserved : bool
+        Whether stages before it leave it the time that it needs to begin; else it takes what they
+        leave.
     fit_passes, validation_passes : int
         For `cost`: runs over the text that is fitted to, and to measure candidates; one where only
         output rows change, for final states are kept.
@@ -149,6 +152,7 @@ class Stage(ABC):
     kept_candidates: int = 2
     bounded_by_start: bool = False
     yields: float = 0.0
+    reserved: bool = True
     fit_passes: int = 0
     validation_passes: int = 1
 

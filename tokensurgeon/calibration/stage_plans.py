@@ -31,6 +31,8 @@ class Plan:
         Of these, what stages before it may take to begin.
     first : float
         Of these, what its first steps take.
+    reserved : bool
+        Whether stages before it leave it what it needs to begin.
     """
 
     stage: str
@@ -39,6 +41,7 @@ class Plan:
     own: float = 0.0
     yields: float = 0.0
     first: float = 0.0
+    reserved: bool = True
 
     @classmethod
     def of(cls, stage: Stage, data: CalibrationData) -> Plan:
@@ -58,7 +61,8 @@ class Plan:
             yields, first = stage.yields * cost.seconds, pace.seconds(cost.first_tokens)
             return cls(stage.name, all_of_it, one, cost.seconds, yields, first)
         least = stage.least(sizes).work_seconds(pace, sizes)
-        return cls(stage.name, cost.work_seconds(pace, sizes), least)
+        work = cost.work_seconds(pace, sizes)
+        return cls(stage.name, work, least, reserved=stage.reserved)
 
     @property
     def seconds(self) -> float:
@@ -73,12 +77,12 @@ class Plan:
     def room(self, left: float, later: Sequence[Plan]) -> float:
         """Return the seconds of those left that the stage may take.
 
-        Later ones are left what they need to begin, and the time that they were given; those for
-        which even all that is left would not do are left nothing. One that only computes takes what
-        it needs to begin itself in any case, but of given time only what is yielded; a training
-        keeps half of what is left.
+        Later ones are left what they need to begin, and the time that they were given. Those are
+        left nothing that take what others leave, or for which even all that is left would not do.
+        One that only computes takes what it needs to begin itself in any case, but of given time
+        only what is yielded; a training keeps half of what is left.
         """
-        later = [plan for plan in later if plan.needed < left]
+        later = [plan for plan in later if plan.reserved and plan.needed < left]
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
         if self.own:
             return max(left - begin - given, LEAST_TRAINING * left)

@@ -61,8 +61,15 @@ class NewShare(Stage):
 
     def cost(self, sizes: TextSizes) -> Cost:
         """A run over some of either text, whose states are scored."""
+        return self._of(len(HELD), sizes)
+
+    def least(self, sizes: TextSizes) -> Cost:
+        """The same, and a look at the first shift."""
+        return self._of(1, sizes)
+
+    def _of(self, passes: int, sizes: TextSizes) -> Cost:
         few = MOST_STATES + min(MOST_STATES, sizes.fit)
-        return Cost(few, passes=len(HELD), scored=few)
+        return Cost(few, passes=passes, scored=few)
 
 
 def _read(data: CalibrationData, matrices: Matrices) -> tuple[Float32, Mask]:
