@@ -216,9 +216,8 @@ _option(
     "--calibrate STAGE,…|none",
     "Calibration stages, each kept only if it helps: quiet, lean, blend, context-rows, match, "
     "match-shared, shrunk, prior, readout, fold, unigram, unigram-shared, marginal, "
-    "token-distillation, attention-influence, distil, refit. If not given, those for a model of "
-    "this size where the methods are chosen for you, none where "
-    "they are named.",
+    "token-distillation, attention-influence, distil, new-share, refit. If not given, those for a "
+    "model of this size where the methods are chosen for you, none where they are named.",
     parse=parse_stages,
 )
 _option("heal", "--heal MINUTES", type=click.FloatRange(min=0))
