@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit, log_softmax, logsumexp
@@ -36,6 +38,13 @@ def test_odds_that_are_right_everywhere_are_left_alone() -> None:
     states, odds = rng.standard_normal((40_000, 6)).astype(np.float32), np.zeros(40_000)
     follow = rng.random(40_000) < 0.5
     assert np.linalg.norm(fit_shift(states, odds, follow, 1.0, 256.0)) < 0.05
+
+
+def test_rows_without_others_are_left_alone(pair: tuple[CalibrationData, Matrices]) -> None:
+    data, rows = pair
+    everything = dataclasses.replace(data, new=np.arange(len(rows.output)))
+    with pytest.raises(StopIteration, match="no gain: new rows draw all that there is"):
+        next(NewShare().propose(everything, rows))
 
 
 def test_new_rows_move_together_and_draw_what_they_should(

@@ -50,6 +50,8 @@ class NewShare(Stage):
             return "no gain: there are no new rows"
         states, follow = _read(data, matrices)
         odds = log_odds(data.head(matrices), states, data.new)
+        if not np.isfinite(odds).all():
+            return "no gain: new rows draw all that there is, or nothing"
         for ridge, strength in HELD:
             shift = fit_shift(states, odds, follow, ridge, strength) / data.model.logit_scale
             rows = matrices.output.copy()
