@@ -6,21 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import expit, logsumexp
 
 from tokensurgeon.calibration import CalibrationData, Matrices
-from tokensurgeon.calibration.stages.new_share import NewShare, fit_shift, log_odds
-from tokensurgeon.models import OutputHead
-
-
-def test_log_odds_are_those_of_the_probabilities() -> None:
-    rng = np.random.default_rng(0)
-    rows, states = (rng.standard_normal((n, 8)).astype(np.float32) for n in (50, 20))
-    ids = np.array([3, 7, 41])
-    p = np.exp(log_softmax(states @ rows.T, axis=1))
-    inside = p[:, ids].sum(1)
-    found = log_odds(OutputHead(rows), states, ids)
-    assert found == pytest.approx(np.log(inside / (1 - inside)), abs=1e-4)
+from tokensurgeon.calibration.stages.new_share import NewShare, fit_shift
 
 
 def test_a_planted_shift_is_found_and_a_strong_ridge_holds_it_back() -> None:
@@ -63,7 +52,7 @@ def test_new_rows_move_together_and_draw_what_they_should(
     follow = np.isin(tokens, data.new)
     losses, inside = [], []
     for matrices in (rows, moved):
-        odds = log_odds(data.head(matrices), states, data.new)
+        odds = data.head(matrices).log_odds(states, data.new)
         losses.append(np.logaddexp(0, np.where(follow, -odds, odds)).mean())
         logits = states @ matrices.output[data.new].T
         inside.append(logits - logsumexp(logits, axis=1, keepdims=True))

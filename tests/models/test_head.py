@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 
 from tests.world import CASES
 from tokensurgeon.checkpoint import Checkpoint
@@ -157,3 +158,13 @@ def test_gradients_of_the_head_are_autograd_s(
         torch.testing.assert_close(found.bias, bias.grad)
     else:
         assert found.bias is None
+
+
+def test_log_odds_are_those_of_the_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    rows, states = (rng.standard_normal((n, 8)).astype(np.float32) for n in (50, 20))
+    ids = np.array([3, 7, 41])
+    p = np.exp(log_softmax(states @ rows.T, axis=1))
+    inside = p[:, ids].sum(1)
+    found = OutputHead(rows).log_odds(states, ids)
+    assert found == pytest.approx(np.log(inside / (1 - inside)), abs=1e-4)

@@ -105,6 +105,18 @@ class OutputHead:
             sums[part] = self.logits(states[part]).logsumexp(1).cpu().numpy()
         return sums
 
+    def log_odds(self, states: Float32, ids: Ids) -> Float64:
+        """Return the log-odds that one of some tokens follows, float64 (n_states,)."""
+        import torch
+
+        odds, inside = np.empty(len(states)), torch.from_numpy(ids).to(self.device)
+        for part in self.blocks(len(states)):
+            logits = self.logits(states[part])
+            own = logits[:, inside].logsumexp(1)
+            rest = logits.index_fill_(1, inside, -torch.inf).logsumexp(1)
+            odds[part] = (own - rest).double().cpu().numpy()
+        return odds
+
     def expected_counts(self, states: Float32) -> Float64:
         """Return the sum over states of each token's probability, float64 (n_rows,)."""
         total = np.zeros(len(self.rows))

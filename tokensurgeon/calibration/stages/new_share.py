@@ -6,13 +6,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from tokensurgeon.arrays import Float32, Float64, Ids, Mask
+from tokensurgeon.arrays import Float32, Float64, Mask
 from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import whitener
 from tokensurgeon.calibration.stages.taught import usable_chunks
-from tokensurgeon.models import OutputHead
 
 MOST_STATES = 6_000
 """Of the text, and as many of what the source writes besides."""
@@ -49,7 +48,7 @@ class NewShare(Stage):
         if not len(data.new):
             return "no gain: there are no new rows"
         states, follow = _read(data, matrices)
-        odds = log_odds(data.head(matrices), states, data.new)
+        odds = data.head(matrices).log_odds(states, data.new)
         if not np.isfinite(odds).all():
             return "no gain: new rows draw all that there is, or nothing"
         for ridge, strength in HELD:
@@ -83,19 +82,6 @@ def _read(data: CalibrationData, matrices: Matrices) -> tuple[Float32, Mask]:
     states = np.concatenate([one[:MOST_STATES] for one, _ in read])
     tokens = np.concatenate([two[:MOST_STATES] for _, two in read])
     return states, np.isin(tokens, data.new)
-
-
-def log_odds(head: OutputHead, states: Float32, ids: Ids) -> Float64:
-    """Return the log-odds that one of some tokens follows, float64 (n_states,)."""
-    import torch
-
-    odds, inside = np.empty(len(states)), torch.from_numpy(ids).to(head.device)
-    for part in head.blocks(len(states)):
-        logits = head.logits(states[part])
-        own = logits[:, inside].logsumexp(1)
-        rest = logits.index_fill_(1, inside, -torch.inf).logsumexp(1)
-        odds[part] = (own - rest).double().cpu().numpy()
-    return odds
 
 
 def fit_shift(

@@ -10,7 +10,6 @@ from tokensurgeon.calibration.contract import Candidate, Candidates, Cost, Stage
 from tokensurgeon.calibration.data import CalibrationData, TextSizes
 from tokensurgeon.calibration.matrices import Matrices
 from tokensurgeon.calibration.stages.directions import even_direction, shifted
-from tokensurgeon.calibration.stages.new_share import log_odds
 
 MOST_STATES = 1_000
 """That the mass is measured on: the share of new tokens in a text is not known better either."""
@@ -65,5 +64,5 @@ class Quiet(Stage):
 
 def _mass_of(data: CalibrationData, matrices: Matrices, states: Float32) -> float:
     """Return the mean probability of all new tokens together."""
-    mass = expit(log_odds(data.head(matrices), states, data.new)).mean()
+    mass = expit(data.head(matrices).log_odds(states, data.new)).mean()
     return float(np.clip(mass, 1e-9, 1 - 1e-9))
