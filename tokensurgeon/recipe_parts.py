@@ -138,8 +138,8 @@ class TextSpec(RecipePart):
     elsewhere: tuple[str, ...] = ()
     """Text of another kind, to measure the source and the result on too; nothing sees it before."""
     other: tuple[str, ...] = ()
-    """Text of another domain, on which a calibration that changes shared rows must not lose; if
-    none, the source writes some."""
+    """Text of another domain, on which a calibration that changes shared rows must not lose, and
+    from which trainings learn too; if none, the source writes some."""
     chat: tuple[str, ...] = ()
     """Of a draft, conversations (JSON lines with ``messages``) that are rendered by the big model's
     chat template; the draft is fitted to what the big model says of them too."""

@@ -193,7 +193,7 @@ def test_a_plan_keeps_half_of_what_is_left_for_a_training() -> None:
 
 
 def test_a_stage_that_is_not_reserved_takes_what_others_leave() -> None:
-    distil, share = Plan("distil", 0, 0, own=60, yields=30), Plan("new-share", 50, 40)
+    distil, share = Plan("distil", 0, 0, own=60, yields=30), Plan("shares", 50, 40)
     waits = Plan("refit", 200, 80, reserved=False)
     assert distil.room(200, [share, waits]) == 160
     assert share.room(100, [waits]) == 100

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.calibration.conftest import TEXTS
 from tokensurgeon.calibration import CalibrationData
-from tokensurgeon.calibration.calibration_texts import TextBounds, split_texts
+from tokensurgeon.calibration.calibration_texts import MOST_TAUGHT, TextBounds, split_texts
 from tokensurgeon.calibration.openings import OPENINGS
 from tokensurgeon.calibration.written_texts import (
     OPENING_TOKENS,
@@ -70,3 +70,18 @@ def test_lessons_are_other_text_than_what_judges_and_written_once_asked_for(
 def test_no_time_is_no_text(same: CalibrationData) -> None:
     time = WritingTime(seconds=0, slow=True)
     assert generate_texts(same.model, same.context.source, 2000, time, of_kinds=True) == []
+
+
+def test_a_part_of_the_users_other_text_is_taught_and_never_judges(same: CalibrationData) -> None:
+    source, bounds = same.context.source, TextBounds(fit=4_000, other=300)
+    other = [f"{i}: {text}" for i, text in enumerate(TEXTS[:40])]
+    parted = split_texts(same.model, source, same.context.target, TEXTS, other, bounds=bounds)
+    assert not parted.generated_other
+    assert set(parted.taught) < set(other)
+    assert parted.other
+    assert not any(text.startswith(chunk.text) for text in parted.taught for chunk in parted.other)
+    assert 0 < sum(map(len, parted.taught)) <= MOST_TAUGHT + max(map(len, other))
+    data = dataclasses.replace(same, texts=parted, lesson_time=WritingTime())
+    assert data.lessons[: len(parted.taught)] == parted.taught
+    assert len(data.lessons) > len(parted.taught)
+    assert dataclasses.replace(data, lesson_time=None).lessons == parted.taught

@@ -27,6 +27,8 @@ MOST_SELECTION = 40_000
 """Bytes: on so many a gain of a thousandth of a bit per byte is told from nothing."""
 MOST_OTHER = 20_000
 """Bytes: a bound is asked of this text, no choice."""
+MOST_TAUGHT = 10_000
+"""Bytes of other text that trainings read: about what the source writes for them besides."""
 DRAWN_FROM = 8
 """Chunks are drawn from documents of so many times the bytes that are looked at: a few documents
 whole would be few kinds of text, and stages would be fitted to, and judged by, those."""
@@ -95,6 +97,8 @@ class CalibrationTexts:
     cut : bool
         Whether time left less text to choose by than is taken elsewhere: differences on it are
         then held against chance, chunk by chunk.
+    taught : tuple of str
+        Documents of another domain that trainings read besides, and no acceptance looks at.
     """
 
     fit: tuple[Chunk, ...]
@@ -105,6 +109,7 @@ class CalibrationTexts:
     generated: bool
     generated_other: bool
     cut: bool = False
+    taught: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -134,7 +139,8 @@ def split_texts(
     texts : sequence of str
         The user's calibration documents; none lets the source write some.
     other : sequence of str
-        Documents of another domain; none lets the source write some.
+        Documents of another domain, about half of them for trainings; none lets the source write
+        some to judge by.
     bounds : TextBounds
     seed : int
         Of the parting and of what is generated.
@@ -157,9 +163,11 @@ def split_texts(
         progress=progress,
     )
     n_aside = round(len(written) * wanted[1] / max(1, sum(wanted)))
-    own, aside = written[n_aside:], list(other) or written[:n_aside]
+    own, aside, taught = written[n_aside:], written[:n_aside], ()
     documents = own if generated else separable(list(texts))
     rng = np.random.default_rng(seed)
+    if other:
+        aside, taught = _judging_and_taught(other, bounds.other, rng)
     order = rng.permutation(len(documents))
     spent = np.cumsum([len(documents[i].encode("utf-8")) for i in order])
     whole = int(spent[-1]) if len(spent) else 0
@@ -193,7 +201,24 @@ def split_texts(
         generated,
         generated_other=not other,
         cut=bounds.cut,
+        taught=tuple(taught),
     )
+
+
+def _judging_and_taught(
+    texts: Sequence[str], most: int, rng: np.random.Generator
+) -> tuple[list[str], list[str]]:
+    """Part text of another domain, at random: half to judge by, or more where that is too little.
+
+    What is drawn from is enough; up to `MOST_TAUGHT` bytes of the rest are for trainings.
+    """
+    documents = separable(list(texts))
+    mixed = [documents[i] for i in rng.permutation(len(documents))]
+    spent = np.cumsum([len(text.encode("utf-8")) for text in mixed])
+    judging = min(DRAWN_FROM * most, max(most, int(spent[-1]) // 2))
+    n = int(np.searchsorted(spent, judging)) + 1
+    end = int(np.searchsorted(spent, spent[min(n, len(mixed)) - 1] + MOST_TAUGHT)) + 1
+    return mixed[:n], mixed[n:end]
 
 
 def _short(n_bytes: int) -> int:

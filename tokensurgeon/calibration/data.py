@@ -151,9 +151,14 @@ class CalibrationData:
 
     @cached_property
     def lessons(self) -> tuple[str, ...]:
-        """Texts of many kinds that the source writes beside a given text, for trainings."""
+        """Texts of other kinds than the calibration text, for trainings.
+
+        The source writes some of many kinds beside a given text; some of the user's other text
+        comes first.
+        """
+        given = self.texts.taught
         if self.lesson_time is None:
-            return ()
+            return given
         texts = generate_texts(
             self.model,
             self.context.source,
@@ -163,7 +168,7 @@ class CalibrationData:
             of_kinds=True,
             progress=self.context.progress,
         )
-        return tuple(texts)
+        return (*given, *texts)
 
     @cached_property
     def spellings(self) -> Spellings:

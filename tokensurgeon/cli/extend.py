@@ -38,8 +38,8 @@ SHARED = (
 )
 @console.option(
     "--other-text FILE",
-    "Text of another domain, on which calibration must lose nothing; the source writes some if not "
-    "given.",
+    "Text of another domain, on which calibration must lose nothing, and from which it learns too; "
+    "the source writes some if not given.",
     multiple=True,
 )
 @console.option("--elsewhere FILE", "Text of another kind, to measure on as well.", multiple=True)

@@ -207,8 +207,8 @@ _option(
 _option(
     "text.other",
     "--other-text FILE",
-    "Text of another domain, on which calibration must lose nothing; the source writes some if "
-    "not given.",
+    "Text of another domain, on which calibration must lose nothing, and from which it learns too; "
+    "the source writes some if not given.",
     multiple=True,
 )
 _option(
@@ -216,7 +216,7 @@ _option(
     "--calibrate STAGE,…|none",
     "Calibration stages, each kept only if it helps: quiet, lean, blend, context-rows, match, "
     "match-shared, shrunk, prior, readout, fold, unigram, unigram-shared, marginal, "
-    "token-distillation, attention-influence, distil, new-share, refit. If not given, those for a "
+    "token-distillation, attention-influence, distil, shares, refit. If not given, those for a "
     "model of this size where the methods are chosen for you, none where they are named.",
     parse=parse_stages,
 )

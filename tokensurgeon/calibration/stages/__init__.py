@@ -14,10 +14,10 @@ from tokensurgeon.calibration.stages.context_rows import ContextRows
 from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.marginal import Marginal
 from tokensurgeon.calibration.stages.matched import AttentionInfluence, TokenDistillation
-from tokensurgeon.calibration.stages.new_share import NewShare
 from tokensurgeon.calibration.stages.output_rows import Prior, Readout, Shrunk
 from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.refit import Refit
+from tokensurgeon.calibration.stages.shares import Shares
 from tokensurgeon.calibration.stages.states import Fold, Match, Unigram
 from tokensurgeon.errors import UnknownNameError
 
@@ -38,12 +38,12 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "token-distillation": TokenDistillation,
     "attention-influence": AttentionInfluence,
     "distil": Distil,
-    "new-share": NewShare,
+    "shares": Shares,
     "refit": Refit,
 }
 """Every stage but healing and drafts, in the order in which they are tried."""
 
-OF_LARGE = ("quiet", "lean", "blend", "distil", "new-share", "refit")
+OF_LARGE = ("quiet", "lean", "blend", "distil", "shares", "refit")
 """Tried by default on a large model: one pass over the text is dear there, and the source teaches
 more in it than the others win. On SmolLM2-135M and Gemma-3-270M the ten older stages won 0.003 and
 0.018 bits per byte together; `marginal` won 0.002 at best, in time in which `distil` wins more."""
