@@ -163,7 +163,8 @@ def split_texts(
         progress=progress,
     )
     n_aside = round(len(written) * wanted[1] / max(1, sum(wanted)))
-    own, aside, taught = written[n_aside:], written[:n_aside], ()
+    own, aside = written[n_aside:], written[:n_aside]
+    taught: Sequence[str] = ()
     documents = own if generated else separable(list(texts))
     rng = np.random.default_rng(seed)
     if other:

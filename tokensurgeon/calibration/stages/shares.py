@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -84,7 +85,7 @@ class Shares(Stage):
             for ids, shift in zip(groups, shifts / data.model.logit_scale, strict=True):
                 rows[ids] += shift.astype(np.float32)
             length = round(float(np.linalg.norm(shifts, axis=1).max()), 3)
-            settings = {"ridge": ridge, "strength": strength, "length": length}
+            settings: dict[str, Any] = {"ridge": ridge, "strength": strength, "length": length}
             if shared:
                 settings["shared"] = shared
             yield Candidate.of(settings, matrices.with_output(rows))
