@@ -222,10 +222,10 @@ class CalibrationData:
             self._positions[id(chunks)] = known
         return known[1]
 
-    def part_of_fit(self, most_states: int) -> tuple[Chunk, ...]:
-        """Return the first chunks that stages are fitted to: about so many tokens, at least one."""
-        share = most_states / max(1, self.target_positions.n_states)
-        return self.texts.fit[: max(1, math.ceil(share * len(self.texts.fit)))]
+    def first(self, chunks: tuple[Chunk, ...], most_states: int) -> tuple[Chunk, ...]:
+        """Return the first of some chunks: about so many of the target's tokens, at least one."""
+        share = most_states / max(1, self.positions(chunks).n_states)
+        return chunks[: max(1, math.ceil(share * len(chunks)))]
 
     @cached_property
     def new_pieces(self) -> tuple[Ids, list[tuple[int, ...]]]:

@@ -93,7 +93,7 @@ class Blend(Stage):
         if not data.model.plain_head:
             return "no gain: the model's logits are no plain product"
         known = _Known.of(data, matrices)
-        states, tokens = data.before_tokens(matrices, data.part_of_fit(MOST_TOKENS))
+        states, tokens = data.before_tokens(matrices, data.first(data.texts.fit, MOST_TOKENS))
         new = np.isin(tokens, known.ids)
         if not new.any():
             return "no gain: the text shows no new token"

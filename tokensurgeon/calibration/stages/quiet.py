@@ -34,7 +34,7 @@ class Quiet(Stage):
         """Yield the whole shift, and half of it where that does not help."""
         if not len(data.new):
             return "no gain: there are no new rows"
-        chunks = data.part_of_fit(MOST_STATES)
+        chunks = data.first(data.texts.fit, MOST_STATES)
         states, tokens = data.before_tokens(matrices, chunks)
         follow = np.isin(tokens, data.new)
         goal = max(float(follow.sum()), LEAST_SEEN) / max(1, len(tokens))
