@@ -13,6 +13,10 @@ LEAST_TRAINING = 0.5
 """Share of the time left that a training keeps, whatever is to come after it, and of its room that
 it trains, however many candidates there are to look at: it was asked for by name."""
 
+LATE = 1.15
+"""Times what later stages need to begin that a training leaves them: it ends a step or a look late,
+and after one `shares` was not begun for want of four seconds of 51."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,7 +89,7 @@ class Plan:
         later = [plan for plan in later if plan.reserved and plan.needed < left]
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
         if self.own:
-            return max(left - begin - given, LEAST_TRAINING * left)
+            return max(left - LATE * begin - given, LEAST_TRAINING * left)
         firm = given - sum(plan.yields for plan in later)
         return max(left - begin - given, min(self.least, left - firm))
 
