@@ -13,9 +13,8 @@ from tokensurgeon.calibration.stages.directions import even_direction, shifted
 
 MOST_STATES = 1_000
 """That the mass is measured on: the share of new tokens in a text is not known better either."""
-MOST_ROUNDS = 2
-"""A shift is exact for one row; where tied rows are input rows too, states follow it.
-`shares` mends what two rounds leave."""
+MOST_ROUNDS = 4
+"""A shift is exact for one row; where tied rows are input rows too, states follow it."""
 CLOSE = 0.05
 """Nats to which a round may still move the rows for it to be the last."""
 LEAST_SEEN = 0.5
