@@ -16,7 +16,9 @@ from tokensurgeon.calibration.stage_plans import LATE, Plan
 from tokensurgeon.calibration.stages.distil import Distil
 from tokensurgeon.calibration.stages.quiet import Quiet
 from tokensurgeon.calibration.stages.refit import Refit
+from tokensurgeon.calibration.stages.shares import Shares
 from tokensurgeon.calibration.text_sizes import FEWEST_BYTES, AffordedText, text_bounds
+from tokensurgeon.calibration.written_texts import WritingTime
 from tokensurgeon.models.pace import NO_TIME, Pace, measure_pace
 from tokensurgeon.progress import Clock
 
@@ -208,6 +210,28 @@ def test_a_training_without_time_for_its_first_steps_is_left_nothing() -> None:
     assert distil.needed == 45
     assert quiet.room(28, [distil]) == 28
     assert quiet.room(100, [distil]) == 35
+
+
+def test_lessons_are_written_once_and_counted_once() -> None:
+    distil = Plan("distil", 0, 5, own=60, yields=30, first=40, writing=20)
+    shares, refit = Plan("shares", 50, 40, writing=20), Plan("refit", 200, 80, reserved=False)
+    assert (distil.needed, shares.needed) == (65, 60)
+    assert distil.room(200, [shares, refit]) == pytest.approx(200 - LATE * 40)  # it writes itself
+    quiet = Plan("quiet", 30, 18)
+    assert quiet.room(200, [distil, shares]) == 200 - (5 + 40) - 60  # in the time of `distil`
+    assert quiet.room(64, [distil, shares]) == 18  # `shares` alone, which writes them
+    assert quiet.room(100, [shares]) == 100 - 40 - 20
+
+
+def test_lessons_that_are_there_take_no_time(same: CalibrationData) -> None:
+    time = WritingTime.within(3.0, 100.0)
+    data = dataclasses.replace(same, lesson_time=dataclasses.replace(time, seconds=0.01))
+    assert (time.slow, Plan.of(Distil(seconds=60), data).writing) == (True, 3.0)
+    assert Plan.of(Shares(), data).writing == 3.0
+    assert Plan.of(Quiet(), data).writing == 0
+    assert isinstance(data.lessons, tuple)
+    assert Plan.of(Shares(), data).writing == 0
+    assert WritingTime.within(3.0, 1.0) == WritingTime(3.0, slow=False, expected=1.0)
 
 
 def test_a_training_without_time_for_its_first_steps_is_not_begun(

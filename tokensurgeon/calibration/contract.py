@@ -86,6 +86,8 @@ class Cost:
     first_tokens : int
         Of a training: what its first steps cost, in tokens of a forward pass. With time for less it
         has nothing to show.
+    writing : float
+        Seconds in which the source writes lessons first, unless an earlier stage has read them.
     """
 
     forward_tokens: int = 0
@@ -93,6 +95,7 @@ class Cost:
     seconds: float = 0.0
     scored: int = 0
     first_tokens: int = 0
+    writing: float = 0.0
 
     def total_tokens(self, sizes: TextSizes) -> int:
         """Return all tokens that are run through the body, measuring included."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -75,6 +75,8 @@ class TextSizes:
         Most tokens that are run to read new tokens in sampled contexts.
     n_rows : int
         Of the target's output matrix.
+    writing : float
+        Seconds in which the source writes lessons; 0 where it writes none or they are there.
     """
 
     fit: int
@@ -83,6 +85,7 @@ class TextSizes:
     other: int = 0
     contexts: int = MOST_CONTEXT_TOKENS
     n_rows: int = 0
+    writing: float = 0.0
 
 
 @dataclass
@@ -234,9 +237,15 @@ class CalibrationData:
         new = np.isin(context.missing, self.new)
         return context.missing[new], [p for p, n in zip(context.pieces, new, strict=True) if n]
 
-    @cached_property
+    @property
     def sizes(self) -> TextSizes:
-        """How many tokens each text has."""
+        """How many tokens each text has, and how long lessons take that are not there yet."""
+        if self.lesson_time is None or "lessons" in vars(self):
+            return self._sizes
+        return replace(self._sizes, writing=self.lesson_time.expected)
+
+    @cached_property
+    def _sizes(self) -> TextSizes:
         return TextSizes(
             fit=max(self.source_positions.n_states, self.target_positions.n_states),
             more=self.positions(self.texts.more).n_states,

@@ -67,17 +67,17 @@ def calibrate(
     """
     clock = clock or Clock()
     acceptance = acceptance or Acceptance.of(data)
-    plans = [Plan.of(stage, data) for stage in stages]
     if isinstance(start, Matrices):
         look = Cost().work_seconds(data.pace, data.sizes)
-        able = any(plan.needed + look < clock.left() for plan in plans)
+        able = any(Plan.of(stage, data).needed + look < clock.left() for stage in stages)
         start = Calibrated(Standing.of(acceptance, start) if able else Standing(start, math.nan))
     done = start
-    for number, (stage, plan) in enumerate(zip(stages, plans, strict=True)):
+    for number, stage in enumerate(stages):
         progress(number, len(stages), f"calibrating: {stage.name}")
         if stage.after_training and done.before_training is None:
             done = replace(done, before_training=done)
-        room = plan.room(clock.left(), plans[number + 1 :])
+        plan, *later = (Plan.of(one, data) for one in stages[number:])
+        room = plan.room(clock.left(), later)
         if room < plan.needed or math.isnan(done.standing.bits):
             why = f"not tried: it needs about {plan.needed:.0f} s, {max(0.0, room):.0f} s are left"
             before = None if math.isnan(done.standing.bits) else float(done.standing.bits)

@@ -35,6 +35,8 @@ class Plan:
         Of these, what stages before it may take to begin.
     first : float
         Of these, what its first steps take.
+    writing : float
+        Seconds in which it lets the source write lessons first, those of a training in its own.
     reserved : bool
         Whether stages before it leave it what it needs to begin.
     """
@@ -45,6 +47,7 @@ class Plan:
     own: float = 0.0
     yields: float = 0.0
     first: float = 0.0
+    writing: float = 0.0
     reserved: bool = True
 
     @classmethod
@@ -63,20 +66,15 @@ class Plan:
                 for n in (1, stage.kept_candidates)
             )
             yields, first = stage.yields * cost.seconds, pace.seconds(cost.first_tokens)
-            return cls(stage.name, all_of_it, one, cost.seconds, yields, first)
+            return cls(stage.name, all_of_it, one, cost.seconds, yields, first, cost.writing)
         least = stage.least(sizes).work_seconds(pace, sizes)
         work = cost.work_seconds(pace, sizes)
-        return cls(stage.name, work, least, reserved=stage.reserved)
-
-    @property
-    def seconds(self) -> float:
-        """All that it takes at most."""
-        return self.work + self.own
+        return cls(stage.name, work, least, writing=cost.writing, reserved=stage.reserved)
 
     @property
     def needed(self) -> float:
         """With less it is not begun."""
-        return self.least + self.first
+        return self.least + self.first + self.writing
 
     def room(self, left: float, later: Sequence[Plan]) -> float:
         """Return the seconds of those left that the stage may take.
@@ -88,10 +86,12 @@ class Plan:
         """
         later = [plan for plan in later if plan.reserved and plan.needed < left]
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
+        if not self.writing and not any(plan.own and plan.writing for plan in later):
+            begin += max((plan.writing for plan in later), default=0.0)  # of which one will write
         if self.own:
             return max(left - LATE * begin - given, LEAST_TRAINING * left)
         firm = given - sum(plan.yields for plan in later)
-        return max(left - begin - given, min(self.least, left - firm))
+        return max(left - begin - given, min(self.needed, left - firm))
 
     def training(self, room: float) -> float:
         """Return the seconds of its room that a training may train; the rest is for looking."""

@@ -133,7 +133,7 @@ def text_bounds(
         )
 
     def writing(n_bytes: int, share: float) -> WritingTime:
-        return WritingTime(share * seconds, n_bytes / BYTES_PER_TOKEN / pace.body > share * seconds)
+        return WritingTime.within(share * seconds, pace.seconds(n_bytes / BYTES_PER_TOKEN))
 
     share = SHARE_OF_WRITING if context.texts else SHARE_OF_WRITING_ALL
     return replace(

@@ -33,10 +33,18 @@ class WritingTime:
     seconds : float
     slow : bool
         Whether this will end the writing: fewer texts are then written side by side.
+    expected : float
+        Seconds that the writing is expected to take, at most `seconds`.
     """
 
     seconds: float = math.inf
     slow: bool = False
+    expected: float = 0.0
+
+    @classmethod
+    def within(cls, seconds: float, needed: float) -> WritingTime:
+        """Return the time for writing that needs some seconds and may take others."""
+        return cls(seconds, needed > seconds, min(seconds, needed))
 
 
 def generate_texts(

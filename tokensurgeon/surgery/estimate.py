@@ -7,7 +7,7 @@ scores; what the budget leaves no time for is said not to fit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.calibration import TextSizes
@@ -120,13 +120,11 @@ class _Steps:
         other = bool(self.recipe.text.other)
         bounds = text_bounds(session.context, self.pace, seconds, other=other)
         a_byte = tokens_a_byte(session, session.calibration_texts)
-        to_write = sum(bounds.to_write(texts=bool(session.context.texts), other=other))
-        writing = min(bounds.writing.seconds, self.pace.seconds(to_write * a_byte))
         probing = self.pace.seconds(TOKENS_PER_PROBE * n_probes(self.pace, session.budget))
         yield StepFact(step="probe the model", seconds=probing)
-        yield StepFact(step="the source writes text", seconds=writing)
+        yield StepFact(step="the source writes text", seconds=bounds.writing.expected)
         sizes = self._sizes(seconds, a_byte, bounds)
-        left -= probing + writing
+        left -= probing + bounds.writing.expected
         if self.chooses:
             step = self._choice(sizes, a_byte, seconds_to_choose(session.budget))
             left -= step.seconds
@@ -135,14 +133,16 @@ class _Steps:
         start = self.pace.seconds(look, look, sizes.n_rows)
         left -= start
         yield StepFact(step="measure the start", seconds=start)
-        plans = [Plan.at(stage, sizes, self.pace) for stage in self.stages]
-        for number, plan in enumerate(plans):
-            room = plan.room(left, plans[number + 1 :])
+        for number in range(len(self.stages)):
+            plan, *later = (Plan.at(stage, sizes, self.pace) for stage in self.stages[number:])
+            room = plan.room(left, later)
             fits = room >= plan.needed
-            expected = max(plan.least, LEAST_SHARE * plan.work) + plan.own
+            expected = max(plan.least, LEAST_SHARE * plan.work) + (plan.own or plan.writing)
             takes = min(expected, max(room, 0.0)) if fits else plan.needed
             yield StepFact(step=plan.stage, seconds=takes, fits=fits)
             left -= takes if fits else 0.0
+            if fits and plan.writing:
+                sizes = replace(sizes, writing=0.0)
 
     def _sizes(self, seconds: float, a_byte: float, bounds: TextBounds) -> TextSizes:
         """Return the tokens of each text."""
@@ -161,6 +161,7 @@ class _Steps:
             other=round(bounds.other * a_byte),
             contexts=afforded.contexts,
             n_rows=session.inputs.n_rows,
+            writing=bounds.lessons.expected if context.texts else 0.0,
         )
 
     def _choice(self, sizes: TextSizes, a_byte: float, share: float) -> StepFact:

@@ -63,8 +63,8 @@ class Distil(Taught):
     kept_candidates = 1 + len(SHARES)
 
     def cost(self, sizes: TextSizes) -> Cost:
-        """The seconds, and a look at each candidate."""
-        return replace(super().cost(sizes), passes=self.kept_candidates)
+        """The seconds, of which the source writes in some, and a look at each candidate."""
+        return replace(super().cost(sizes), passes=self.kept_candidates, writing=sizes.writing)
 
     def propose(self, data: CalibrationData, matrices: Matrices) -> Candidates:
         """Yield where the training led, and half of the way there."""

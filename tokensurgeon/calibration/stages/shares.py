@@ -70,7 +70,8 @@ class Shares(Stage):
         drawn = Drawn.at(data.head(matrices), states, data.new, common)
         ridge, strength = HELD_TIED if matrices.tied else HELD
         white = whitener(states, ridge)
-        shared = drawn.misused(follow, white, strength)
+        flat = states @ white
+        shared = drawn.misused(follow, flat, strength)
         groups = ([data.new] if len(data.new) else []) + [np.array([i]) for i in shared]
         if not groups:
             return "no gain: there are no new rows, and no shared one draws too much or too little"
@@ -80,7 +81,7 @@ class Shares(Stage):
         of_group = np.full(len(matrices.output), len(groups))
         for number, ids in enumerate(groups):
             of_group[ids] = number
-        shifts = fit_shifts(states, masses, of_group[follow], white, strength)
+        shifts = fit_shifts(flat, masses, of_group[follow], strength) @ white.T
         rows = matrices.output.copy()
         for ids, shift in zip(groups, shifts / data.model.logit_scale, strict=True):
             rows[ids] += shift.astype(np.float32)
@@ -92,7 +93,7 @@ class Shares(Stage):
     def cost(self, sizes: TextSizes) -> Cost:
         """A run over some of either text, whose states are scored, and a look at the shifts."""
         few = min(MOST_STATES, sizes.fit) + MOST_LESSONS
-        return Cost(few, passes=1, scored=few)
+        return Cost(few, passes=1, scored=few, writing=sizes.writing)
 
 
 def _read(data: CalibrationData, matrices: Matrices) -> tuple[Float32, Ids]:
@@ -118,7 +119,6 @@ class Drawn:
 
     Attributes
     ----------
-    states : float32 (n_states, width)
     new : float64 (n_states,) or None
         Log-probability of all new tokens together; None where there are none.
     common : int64 (n_common,)
@@ -127,7 +127,6 @@ class Drawn:
         Log-probability of each of them.
     """
 
-    states: Float32
     new: Float64 | None
     common: Ids
     log_p: Float64
@@ -143,7 +142,7 @@ class Drawn:
             logits = head.log_softmax(states[part])
             of_new[part] = logits[:, inside].logsumexp(1).double().cpu().numpy()
             log_p[part] = logits[:, columns].double().cpu().numpy()
-        return cls(states, of_new if len(new) else None, common, log_p)
+        return cls(of_new if len(new) else None, common, log_p)
 
     def of_groups(self, shared: list[int]) -> Float64:
         """Return log-probabilities of the new tokens, of shared ones and of all others.
@@ -162,40 +161,45 @@ class Drawn:
         drawn = np.minimum(np.exp(np.stack(columns, 1)).sum(1), 1 - 1e-6)  # float32 rounds so
         return np.stack([*columns, np.log1p(-drawn)], axis=1)
 
-    def misused(self, follow: Ids, white: Float64, strength: float) -> list[int]:
+    def misused(self, follow: Ids, flat: Float64, strength: float) -> list[int]:
         """Return the shared tokens whose shift promises most, at most `MOST_SHARED`.
 
         What the shift of a token promises is g'g / 2(c + λ) in white coordinates x, with g = Σ (y −
         p)x and c the mean over these of Σ p(1 − p)x². By chance g'g is c times the width.
+
+        Parameters
+        ----------
+        follow : int64 (n_states,)
+            The next tokens.
+        flat : float64 (n_states, width)
+            The states in white coordinates.
+        strength : float
+            λ.
         """
-        white_states = self.states @ white
         p = np.exp(self.log_p)
-        gradients = ((follow[:, None] == self.common) - p).T @ white_states
-        chance = (p * (1 - p)).T @ (white_states**2).sum(1)
-        curvature = chance / white.shape[1] + strength
+        gradients = ((follow[:, None] == self.common) - p).T @ flat
+        chance = (p * (1 - p)).T @ (flat**2).sum(1)
+        curvature = chance / flat.shape[1] + strength
         excess = ((gradients**2).sum(1) - chance) / (2 * curvature)
         best = np.argsort(-excess, kind="stable")[:MOST_SHARED]
         return [int(self.common[i]) for i in best if excess[i] >= LEAST_EXCESS]
 
 
-def fit_shifts(
-    states: Float32, masses: Float64, groups: Ids, white: Float64, strength: float
-) -> Float64:
-    """Return what is to be added to the rows of groups, float64 (n_groups, width).
+def fit_shifts(flat: Float64, masses: Float64, groups: Ids, strength: float) -> Float64:
+    """Return what is to be added to the rows of groups in white coordinates, (n_groups, width).
 
     Parameters
     ----------
-    states : float32 (n_states, width)
+    flat : float64 (n_states, width)
+        The states in these coordinates, as `whitener` gives them.
     masses : float64 (n_states, n_groups + 1)
         Log-probabilities of each group as its rows are, and of all other tokens; finite.
     groups : int64 (n_states,)
         Which of them the next token is of.
-    white : float64 (width, width)
-        See `whitener`: in its coordinates the shifts are held to 0,
     strength : float
-        as if so many states had no need of them.
+        The shifts are held to 0 as if so many states had no need of them.
     """
-    flat, n_groups = states @ white, masses.shape[1] - 1
+    n_groups = masses.shape[1] - 1
     hits = groups[:, None] == np.arange(n_groups)
 
     def loss(x: Float64) -> tuple[float, Float64]:
@@ -208,4 +212,4 @@ def fit_shifts(
 
     start = np.zeros(n_groups * flat.shape[1])
     found = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    return np.asarray(found.reshape(n_groups, -1) @ white.T)
+    return np.asarray(found.reshape(n_groups, -1))
