@@ -118,6 +118,11 @@ class CalibrationTexts:
         return sum(chunk.n_bytes for part in parts for chunk in part)
 
 
+def bytes_to_calibrate_on(texts: Sequence[str]) -> int:
+    """Return the bytes of calibration documents; without any, those that the source writes."""
+    return sum(len(text.encode("utf-8")) for text in texts) or GENERATED
+
+
 def split_texts(
     model: LanguageModel,
     source: Vocabulary,

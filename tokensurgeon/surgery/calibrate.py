@@ -10,7 +10,7 @@ import numpy as np
 
 from tokensurgeon.arrays import ITEM_BYTES, Float32
 from tokensurgeon.calibration import Calibrated, Stage, calibrate, find_stages
-from tokensurgeon.calibration.calibration_texts import GENERATED
+from tokensurgeon.calibration.calibration_texts import bytes_to_calibrate_on
 from tokensurgeon.calibration.stages.draft import Draft
 from tokensurgeon.calibration.stages.taught import PASSES, Taught
 from tokensurgeon.calibration.stages.train import Heal
@@ -191,7 +191,7 @@ def _stages(session: Session, names: Sequence[str] | None) -> list[Stage]:
         stages = [s for s in stages if not isinstance(s, Taught) and not s.after_training]
     taught = [stage for stage in stages if isinstance(stage, Taught)]
     for stage in taught:
-        n_bytes = sum(len(text.encode()) for text in session.calibration_texts) or GENERATED
+        n_bytes = bytes_to_calibrate_on(session.calibration_texts)
         takes = n_bytes / BYTES_PER_TOKEN * (PASSES / session.pace.body + DISTIL_OVERHEAD)
         stage.seconds = min(TAUGHT_SHARE * 60 * session.budget / len(taught), takes)
         stage.seed, stage.progress = recipe.seed, session.progress

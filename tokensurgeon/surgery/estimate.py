@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tokensurgeon.arrays import ITEM_BYTES
 from tokensurgeon.calibration import TextSizes
-from tokensurgeon.calibration.calibration_texts import TextBounds
+from tokensurgeon.calibration.calibration_texts import TextBounds, bytes_to_calibrate_on
 from tokensurgeon.calibration.stage_plans import Plan
 from tokensurgeon.calibration.text_sizes import AffordedText, text_bounds
 from tokensurgeon.initialisers.contract import Computes, Initialiser, RunsSource
@@ -150,8 +150,7 @@ class _Steps:
         context = session.context
         width = session.inputs.checkpoint.hidden_width
         afforded = AffordedText.of(self.pace, seconds, a_byte, width, context.memory_budget)
-        given = sum(len(text.encode()) for text in context.texts)
-        given = given or sum(bounds.to_write(texts=False, other=True))
+        given = bytes_to_calibrate_on(context.texts)
         fitted = min(given, bounds.fit, afforded.fit)
         spare = afforded.more(fitted) if fitted == min(given, bounds.fit) else 0.0
         return TextSizes(
