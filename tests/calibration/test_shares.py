@@ -11,7 +11,8 @@ from scipy.special import log_softmax, logsumexp
 from tokensurgeon.arrays import Float32, Float64, Ids
 from tokensurgeon.calibration import CalibrationData, Matrices
 from tokensurgeon.calibration.stages.directions import whitener
-from tokensurgeon.calibration.stages.shares import Drawn, Shares, fit_shifts, most_common
+from tokensurgeon.calibration.stages.shares import STAY, Drawn, Shares, fit_shifts, most_common
+from tokensurgeon.evaluation.breakdown import token_kind
 from tokensurgeon.models import OutputHead
 
 
@@ -103,3 +104,16 @@ def test_new_rows_move_together_and_draw_what_they_should(
         inside.append(logits - logsumexp(logits, axis=1, keepdims=True))
     assert losses[1] < losses[0]
     assert inside[1] == pytest.approx(inside[0], abs=1e-3)
+
+
+def test_line_ends_stay_and_punctuation_may_be_shifted(
+    pair: tuple[CalibrationData, Matrices],
+) -> None:
+    data, _ = pair
+    spellings = data.context.target.token_bytes
+    kinds = {i: token_kind(spellings[i]) for i in data.shared.tolist()}
+    assert {"newlines", "punctuation", "words"} <= set(kinds.values())
+    left = data.shared_but(STAY).tolist()
+    assert left == [i for i in sorted(kinds) if kinds[i] != "newlines"]
+    learned = np.setdiff1d(data.movable, data.new).tolist()
+    assert learned == [i for i in left if kinds[i] != "punctuation"]

@@ -143,9 +143,13 @@ class CalibrationData:
     @cached_property
     def movable(self) -> Ids:
         """The same without shared tokens of `STILL` kinds, for what all rows learn together."""
+        return np.union1d(self.new, self.shared_but(STILL))
+
+    def shared_but(self, kinds: frozenset[str]) -> Ids:
+        """Return the shared ids whose tokens are of none of some kinds, ascending."""
         spellings = self.context.target.token_bytes
-        still = [i for i in self.shared.tolist() if token_kind(spellings[i]) in STILL]
-        return np.setdiff1d(self.new_and_shared, still)
+        some = [i for i in self.shared.tolist() if token_kind(spellings[i]) not in kinds]
+        return np.array(sorted(some), dtype=np.int64)
 
     @cached_property
     def fast(self) -> LanguageModel:
