@@ -212,6 +212,15 @@ def test_a_training_without_time_for_its_first_steps_is_left_nothing() -> None:
     assert quiet.room(100, [distil]) == 35
 
 
+def test_stages_before_a_training_leave_it_and_later_ones_what_they_need_to_begin() -> None:
+    distil, shares = Plan("distil", 0, 10, own=60, yields=30, first=15), Plan("shares", 50, 20)
+    blend = Plan("blend", 40, 30)
+    assert blend.room(100, [distil, shares]) == 30  # 70 are left: 30 that are firm, and 10, and 20
+    assert blend.room(89, [distil, shares]) == 29  # it is not begun
+    slow = Plan("distil", 0, 10, own=60, yields=30, first=25)  # what is firm would not do for it
+    assert blend.room(89, [slow, shares]) == 30
+
+
 def test_lessons_are_written_once_and_counted_once() -> None:
     distil = Plan("distil", 0, 5, own=60, yields=30, first=40, writing=20)
     shares, refit = Plan("shares", 50, 40, writing=20), Plan("refit", 200, 80, reserved=False)

@@ -82,7 +82,8 @@ class Plan:
         Later ones are left what they need to begin, and the time that they were given. Those are
         left nothing that take what others leave, or for which even all that is left would not do.
         One that only computes takes what it needs to begin itself in any case, but of given time
-        only what is yielded; a training keeps half of what is left.
+        only what is yielded; and where the rest is enough for a training to begin, nothing of what
+        others need to begin either. A training keeps half of what is left.
         """
         later = [plan for plan in later if plan.reserved and plan.needed < left]
         begin, given = sum(plan.least for plan in later), sum(plan.own for plan in later)
@@ -91,6 +92,8 @@ class Plan:
         if self.own:
             return max(left - LATE * begin - given, LEAST_TRAINING * left)
         firm = given - sum(plan.yields for plan in later)
+        if any(plan.own and plan.needed <= plan.own - plan.yields for plan in later):
+            firm += begin
         return max(left - begin - given, min(self.needed, left - firm))
 
     def training(self, room: float) -> float:
