@@ -173,7 +173,7 @@ def test_the_best_rule_without_a_donor_may_take_much_of_the_budget(
 
 @pytest.mark.parametrize(
     ("slow", "default"),
-    [((), "omp"), (("omp",), FAST), (("omp", FAST), PURE), (("omp", FAST, PURE), PLAIN)],
+    [((), FAST), ((FAST,), "omp"), ((FAST, "omp"), PURE), ((FAST, "omp", PURE), PLAIN)],
 )
 def test_where_the_best_with_a_donor_takes_too_long_the_next_is_taken(
     tiny_source: Path,

@@ -38,7 +38,8 @@ TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
 DONOR = ("omp", "tokenadapt", "anchors")
 """Tried besides, on every side, where there is a donor."""
 FAST = "anchors"
-"""Of these, what takes seconds and comes near the best on real models."""
+"""Of these, what takes seconds and is best on real models: it won the races of both pairs with a donor.
+Gemma-3-270M onto SmolLM2's tokens, untied and unmeasured, ended at +0.171 from `omp`."""
 NETWORK = "hypernetwork"
 """Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
 trained for the text, so it always goes to the text, and both its sides together."""
@@ -79,7 +80,7 @@ class Afforded:
     seconds : dict
         Name to what its rows take, of all candidates.
     default : tuple of str
-        What is taken where nothing can be measured: with a donor `omp`, or `FAST` where that takes
+        What is taken where nothing can be measured: with a donor `FAST`, or `omp` where that takes
         too long; else `PURE`, or `PLAIN` where that does.
     """
 
@@ -96,7 +97,7 @@ class Afforded:
         seconds = {name: seconds_of(method, context, pace) for name, method in methods.items()}
         most = dict.fromkeys(methods, SHARE_OF_ONE * seconds_to_choose(budget))
         most |= {PLAIN: math.inf, NETWORK: math.inf}
-        good = [*default_methods(inputs), FAST] if inputs.donor is not None else []
+        good = [FAST, *default_methods(inputs)] if inputs.donor is not None else []
         if not any(seconds[name] <= most[name] for name in good):
             most[PURE] = SHARE_OF_PURE * 60 * budget
         able = {name: method for name, method in methods.items() if seconds[name] <= most[name]}
