@@ -38,7 +38,7 @@ TIED = ("subword-mean", "subword-shrunk", "ridge-composer")
 DONOR = ("omp", "tokenadapt", "anchors")
 """Tried besides, on every side, where there is a donor."""
 FAST = "anchors"
-"""Of these, what takes seconds and is best on real models: it won the races of both pairs with a donor.
+"""Of these, what takes seconds and is best on real models: it won the races of both such pairs.
 Gemma-3-270M onto SmolLM2's tokens, untied and unmeasured, ended at +0.171 from `omp`."""
 NETWORK = "hypernetwork"
 """Tried besides where its settings name a file or minutes. Rebuilt tokens say nothing of it: it is
