@@ -191,7 +191,7 @@ class Drawn:
 
 
 def fit_shifts(flat: Float64, masses: Float64, groups: Ids, strength: float) -> Float64:
-    """Return what is to be added to the rows of groups in white coordinates, (n_groups, width).
+    """Return what is to be added to the rows of groups, in white coordinates.
 
     Parameters
     ----------
@@ -203,6 +203,10 @@ def fit_shifts(flat: Float64, masses: Float64, groups: Ids, strength: float) -> 
         Which of them the next token is of.
     strength : float
         The shifts are held to 0 as if so many states had no need of them.
+
+    Returns
+    -------
+    float64 (n_groups, width)
     """
     n_groups = masses.shape[1] - 1
     hits = groups[:, None] == np.arange(n_groups)
